@@ -1,0 +1,202 @@
+"""The error tree: one class a code; each knows its exit code and its HTTP status (contract §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+Outcome = Literal["failed", "unknown"]
+
+
+class SandboxerError(Exception):
+    """What went wrong, in words for the person or program that asked.
+
+    `hint` says what to type or check next. `retryable` is None when nobody knows. `outcome` is "unknown" when the
+    asked-for thing may exist although we could not see it happen; such a record stays until `reconcile` settles it.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    default_retryable: ClassVar[bool | None] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retryable: bool | None = None,
+        outcome: Outcome = "failed",
+        sandbox_id: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.retryable = self.default_retryable if retryable is None else retryable
+        self.outcome: Outcome = outcome
+        self.sandbox_id = sandbox_id
+        self.details = dict(details) if details else None
+
+    def document(self) -> dict[str, Any]:
+        """The fields of the error document, without the enclosing "error" key."""
+        doc: dict[str, Any] = {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "outcome": self.outcome,
+        }
+        if self.sandbox_id is not None:
+            doc["sandbox_id"] = self.sandbox_id
+        if self.details is not None:
+            doc["details"] = self.details
+        return doc
+
+
+class Internal(SandboxerError):
+    """A bug of ours."""
+
+    default_retryable = None
+
+
+class StoreCorrupt(SandboxerError):
+    """A store that cannot be read, is newer, or is not ours. Its bytes are kept as they are."""
+
+    code = "store_corrupt"
+    exit_code = 13
+
+
+class Invalid(SandboxerError):
+    """The request, a profile or a manifest is wrong."""
+
+    code = "invalid"
+    exit_code = 2
+    http_status = 422
+
+
+class NotFound(SandboxerError):
+    """No such sandbox, snapshot, profile or extension."""
+
+    code = "not_found"
+    exit_code = 3
+    http_status = 404
+
+
+class Conflict(SandboxerError):
+    """Not allowed in the present state, a name that is taken, or something locked by another."""
+
+    code = "conflict"
+    exit_code = 4
+    http_status = 409
+
+
+class Unsupported(SandboxerError):
+    """The extension lacks the capability."""
+
+    code = "unsupported"
+    exit_code = 5
+    http_status = 501
+
+
+class NotConfigured(SandboxerError):
+    """A credential, a program or a host is missing; the hint says which."""
+
+    code = "not_configured"
+    exit_code = 6
+    http_status = 424
+
+
+class BackendError(SandboxerError):
+    """The backend answered, and said no."""
+
+    code = "backend_error"
+    exit_code = 7
+    http_status = 502
+    default_retryable = None
+
+
+class Unavailable(SandboxerError):
+    """The backend did not answer."""
+
+    code = "unavailable"
+    exit_code = 8
+    http_status = 503
+    default_retryable = True
+
+
+class InsufficientCredits(SandboxerError):
+    """The estimate exceeds what is left."""
+
+    code = "insufficient_credits"
+    exit_code = 9
+    http_status = 402
+
+
+class Partial(SandboxerError):
+    """A sweep did some of its work; the document lists what remains."""
+
+    code = "partial"
+    exit_code = 10
+    http_status = 207
+    default_retryable = True
+
+
+class Denied(SandboxerError):
+    """Credentials refused, a host key that does not match, or a policy. `http_status` is 401 only without a token."""
+
+    code = "denied"
+    exit_code = 11
+    http_status = 403
+
+
+class Timeout(SandboxerError):
+    """A deadline passed."""
+
+    code = "timeout"
+    exit_code = 124
+    http_status = 504
+    default_retryable = True
+
+
+class Interrupted(SandboxerError):
+    """Ctrl-C (130), SIGTERM (143) or SIGHUP (129). The exit code is 128 + the signal's number."""
+
+    code = "interrupted"
+    exit_code = 130
+    http_status = 503
+    default_retryable = True
+
+    def __init__(self, message: str, *, signal_number: int = 2, hint: str = "", sandbox_id: str | None = None) -> None:
+        super().__init__(message, hint=hint, sandbox_id=sandbox_id)
+        self.signal_number = signal_number
+
+
+def exit_code_of(error: SandboxerError) -> int:
+    """The exit status a shell reports for an error."""
+    if isinstance(error, Interrupted):
+        return 128 + error.signal_number
+    return error.exit_code
+
+
+TREE: tuple[type[SandboxerError], ...] = (
+    Internal, StoreCorrupt, Invalid, NotFound, Conflict, Unsupported, NotConfigured, BackendError, Unavailable,
+    InsufficientCredits, Partial, Denied, Timeout, Interrupted,
+)  # fmt: skip
+BY_CODE: dict[str, type[SandboxerError]] = {cls.code: cls for cls in TREE}
+
+
+def from_document(doc: Mapping[str, Any]) -> SandboxerError:
+    """Rebuild an error that was stored or sent; an unknown code becomes `Internal`."""
+    cls = BY_CODE.get(str(doc.get("code")), Internal)
+    message, hint = str(doc.get("message", "")), str(doc.get("hint", ""))
+    if cls is Interrupted:
+        return Interrupted(message, hint=hint, sandbox_id=doc.get("sandbox_id"))
+    return cls(
+        message,
+        hint=hint,
+        retryable=doc.get("retryable"),
+        outcome=doc.get("outcome", "failed"),
+        sandbox_id=doc.get("sandbox_id"),
+        details=doc.get("details"),
+    )

@@ -1,0 +1,190 @@
+"""The extension contract (docs/extension-sdk.md). Subclass `SandboxExtension`; add a capability by also subclassing it.
+
+Rules that the conformance suite checks on every extension:
+- Any method must work in a new process, on another day, from the handle and the context alone.
+- Everything made carries the labels of `spec.labels`, and is called `spec.resource`.
+- `ctx.save(handle)` is called as soon as there is something to remember, before the slow part.
+- A failure is an error of `sandboxer.errors`; `outcome="unknown"` when something may exist although we were not told.
+- Nothing here reads settings, stores or the environment; secrets come resolved in the context and are never kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar, Literal
+
+from sandboxer.hosts.base import Host, Streams
+from sandboxer.models import Handle, Ready, Written
+from sandboxer.secrets import Secret
+from sandboxer.timing import Deadline
+
+PathKind = Literal["file", "directory", "absent"]
+Presence = Literal["running", "stopped", "absent", "unknown"]
+
+
+class NoOptions(Written, frozen=True, kw_only=True):
+    """The options model of an extension that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One sandbox to make, resolved: nothing in it has to be looked up.
+
+    `resource` is its name on the backend (`sbx-<id>`); `labels` the four `sandboxer.*` labels and the extension's id;
+    `expires_at` unix seconds or None; `options` an instance of the extension's `Options`.
+    """
+
+    sandbox_id: str
+    resource: str
+    profile: str
+    labels: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    options: Any
+    expires_at: float | None = None
+
+
+def _ignore(*_: object) -> None:
+    """Progress or a handle that nobody wants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an extension may use: the host, the time it has, and ways to tell the core something.
+
+    `progress(phase, text)`: phases are resolve, sync, start, wait, ready. `save(handle)` makes the handle durable and
+    raises Conflict when the sandbox is no longer wanted: let it pass, the core takes back what was made.
+    """
+
+    host: Host
+    install: str
+    deadline: Deadline
+    progress: Callable[[str, str], None] = _ignore
+    save: Callable[[Handle], None] = _ignore
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the backend shows of one sandbox. Only a definite `absent` clears a record; a failed look is `unknown`."""
+
+    presence: Presence
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One labelled resource of this installation on a backend. `created_at` is unix seconds where it is known."""
+
+    sandbox_id: str
+    handle: Handle
+    created_at: float | None = None
+    expires_at: float | None = None
+    detail: str = ""
+
+
+class SandboxExtension(ABC):
+    """A backend. Instances hold no state of a sandbox; they are made without arguments."""
+
+    Options: ClassVar[type[Written]] = NoOptions
+    """The model that a profile's `options` must fit."""
+
+    @abstractmethod
+    def check(self, ctx: Context) -> None:
+        """Can it be used on this host with these secrets? Raises NotConfigured; the hint says what to install."""
+
+    @abstractmethod
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """Make it. Labels everything; saves the handle early; may leave rubble when it raises: the core then calls
+        `teardown` with the last saved handle, or `find` and `teardown`."""
+
+    @abstractmethod
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """Wait until it can be reached; how it is reached and isolated, as it really is. Raises BackendError when it
+        came up wrong, Timeout when it did not come up."""
+
+    @abstractmethod
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """running, stopped, absent or unknown. Never raises for "I could not look": that is `unknown`."""
+
+    @abstractmethod
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """A handle for whatever exists of this sandbox, also when only parts do; None only when it is certain that
+        nothing does. Raises when it cannot know."""
+
+    @abstractmethod
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """Everything of this installation (`ctx.install`) that this extension made on this host, complete; or raises."""
+
+    @abstractmethod
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Free everything, each step independent of the others; what is gone already is success. Verifies absence;
+        raises when anything is, or may be, left."""
+
+
+class Exec(Written, frozen=True, kw_only=True):
+    """A command inside the isolation boundary. `timeout` is in seconds; its passing kills the command's children."""
+
+    argv: tuple[str, ...]
+    service: str | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    tty: bool = False
+
+
+class CanExec(ABC):
+    """Runs commands inside the boundary."""
+
+    @abstractmethod
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """Run to the end; the command's own exit code (126 not executable, 127 not found, 128 + n by signal). stdout
+        and stderr stay apart; our environment stays out. At `ctx.deadline` the command and its children are killed
+        and Timeout is raised."""
+
+
+class CanCopy(ABC):
+    """Moves files in and out as tar streams; the core gives them the meaning of `cp`."""
+
+    @abstractmethod
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """What is at `path` inside (relative paths start at the workspace)."""
+
+    @abstractmethod
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """Unpack a tar stream into `directory`, which is made when missing. Cannot write outside the boundary."""
+
+    @abstractmethod
+    def get_archive(
+        self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+    ) -> None:
+        """Send `path` as a tar stream whose single top entry is its last name. Raises NotFound when it is absent.
+        The bytes come from inside the boundary: the core unpacks them as untrusted."""
+
+
+class CanLogs(ABC):
+    """Has logs of services."""
+
+    @abstractmethod
+    def logs(
+        self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    ) -> None:
+        """Write the logs to the streams. `tail` None is everything; `follow` goes on until interrupted."""
+
+
+class CanRenew(ABC):
+    """Keeps a copy of the expiry on the backend that has to be renewed with the record."""
+
+    @abstractmethod
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """The sandbox now ends at `expires_at` (unix seconds, None never)."""
+
+
+CAPABILITIES: dict[str, type] = {"exec": CanExec, "copy": CanCopy, "logs": CanLogs, "renew": CanRenew}
+
+
+def capabilities(extension: type[SandboxExtension]) -> list[str]:
+    """The names of what an extension class can do besides the life cycle; derived, so it cannot disagree."""
+    return [name for name, base in CAPABILITIES.items() if issubclass(extension, base)]

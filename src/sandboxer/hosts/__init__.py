@@ -1,0 +1,1 @@
+"""Placement hosts, local and over SSH, behind one interface: the only place that starts programs or opens SSH."""

@@ -1,0 +1,112 @@
+"""Identifiers, labels, actors and user-given names: how they look, and who may make them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections.abc import Iterable, Mapping
+
+from sandboxer.errors import Invalid
+
+ID = re.compile(r"[a-z][a-z0-9]{11}")
+SNAPSHOT_ID = re.compile(r"snap-[a-z0-9]{12}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ACTOR = re.compile(r"(adm|agt|atm):([A-Za-z0-9][A-Za-z0-9._@/+-]{0,127})")
+PREFIX = "sbx-"
+MIN_PREFIX = 4
+"""The shortest part of an id that is accepted for the whole."""
+
+LABEL_ID = "sandboxer.id"
+LABEL_INSTALL = "sandboxer.install"
+LABEL_EXPIRES = "sandboxer.expires"
+LABEL_PROFILE = "sandboxer.profile"
+LABEL_EXTENSION = "sandboxer.extension"
+MARKER_FILE = ".sandboxer.json"
+"""The file in a sandbox's directory on a host that carries the labels."""
+
+_ALPHABET = string.ascii_lowercase + string.digits
+
+
+def new_id() -> str:
+    """A fresh sandbox id: 12 characters, 61 bits."""
+    return secrets.choice(string.ascii_lowercase) + "".join(secrets.choice(_ALPHABET) for _ in range(11))
+
+
+def resource_name(sandbox_id: str) -> str:
+    """What everything made for a sandbox is called on any backend."""
+    return PREFIX + sandbox_id
+
+
+def sandbox_id_of(name: str) -> str | None:
+    """The id in a resource name, or None when the name is not one of ours."""
+    rest = name.removeprefix(PREFIX)
+    return rest if rest != name and ID.fullmatch(rest) else None
+
+
+def check_name(name: str) -> str:
+    """A sandbox's `--name`; raises Invalid. A name that looks like an id would make `get` ambiguous."""
+    if not NAME.fullmatch(name):
+        raise Invalid(
+            f"name {name[:80]!r} is not allowed",
+            hint="use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit",
+        )
+    if ID.fullmatch(name) or SNAPSHOT_ID.fullmatch(name):
+        raise Invalid(f"name {name!r} looks like an id", hint="choose a name that is not 12 lower-case characters")
+    return name
+
+
+def check_env_name(name: str) -> str:
+    """The name of an environment variable; raises Invalid."""
+    if not ENV_NAME.fullmatch(name):
+        raise Invalid(f"{name[:80]!r} is not the name of an environment variable", hint="use letters, digits and '_'")
+    return name
+
+
+def check_service(name: str) -> str:
+    """The name of a service; raises Invalid."""
+    if not SERVICE.fullmatch(name):
+        raise Invalid(f"{name[:80]!r} is not the name of a service", hint="see `sandboxer get ID` for its services")
+    return name
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """A user's labels; raises Invalid. The `sandboxer.` namespace is ours."""
+    for key, value in labels.items():
+        if not LABEL_KEY.fullmatch(key) or key.startswith("sandboxer."):
+            raise Invalid(
+                f"label key {key[:80]!r} is not allowed",
+                hint="use letters, digits, '.', '_', '/' and '-'; keys that start with 'sandboxer.' are reserved",
+            )
+        if len(value) > 256 or not value.isprintable():
+            raise Invalid(f"the value of label {key!r} is not allowed", hint="use up to 256 printable characters")
+    if len(labels) > 64:
+        raise Invalid(f"{len(labels)} labels are too many", hint="use at most 64")
+    return dict(labels)
+
+
+def parse_actor(text: str) -> tuple[str, str]:
+    """`adm:ops` as ("adm", "ops"); raises Invalid."""
+    match = ACTOR.fullmatch(text)
+    if match is None:
+        raise Invalid(
+            f"actor {text[:80]!r} is not TYPE:NAME",
+            hint="use adm:NAME (a person), agt:NAME (an agent) or atm:NAME (automation)",
+        )
+    return match[1], match[2]
+
+
+def parse_pairs(pairs: Iterable[str], *, what: str) -> dict[str, str]:
+    """`["K=V", ...]` as a mapping; raises Invalid on a missing `=` or a key given twice."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise Invalid(f"{what} {pair[:80]!r} is not KEY=VALUE", hint=f"write it as --{what} KEY=VALUE")
+        if key in found:
+            raise Invalid(f"{what} {key!r} is given twice", hint="give each key once")
+        found[key] = value
+    return found

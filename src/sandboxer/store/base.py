@@ -1,0 +1,78 @@
+"""The store contract: `get`, `list`, `update`. Any store passes tests/store's contract suite.
+
+`update` is the one commit point: a record's change and the events that tell of it become durable together, or not
+at all. The function given to it is pure, runs under the store's lock, and sees the other records read-only; so unique
+names, idempotency keys and (later) budgets are decided there. Nothing slow or outside may run in it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from sandboxer.models import Event, Sandbox, Value
+
+
+class Change(Value, frozen=True, kw_only=True):
+    """What an update wants: the record as it shall be, and the facts that tell of it. `record` None changes nothing."""
+
+    record: Sandbox | None = None
+    events: Sequence[Event] = ()
+
+
+class Others(Protocol):
+    """The other records, read-only, inside an update."""
+
+    def __iter__(self) -> Iterator[Sandbox]: ...
+
+    def by_name(self, name: str) -> Sandbox | None:
+        """The live (not destroyed) record with this name."""
+
+    def by_idempotency_key(self, key: str) -> Sandbox | None:
+        """The record, live or ended, that was created with this key."""
+
+
+UpdateFn = Callable[[Sandbox | None, Others], Change]
+
+
+class Store(ABC):
+    """Records of sandboxes, with the outbox of events. All methods may be called from any thread and process.
+
+    Raises StoreCorrupt when the stored bytes are unreadable, foreign or newer (they are left as they are), and
+    Unavailable when the disk refuses (full, read-only, I/O error): then the state is as before.
+    """
+
+    @property
+    @abstractmethod
+    def install_id(self) -> str:
+        """The random id of this installation; made on first use and kept."""
+
+    @abstractmethod
+    def get(self, sandbox_id: str) -> Sandbox | None:
+        """One record by its full id, live or ended (archive included). Never blocks on writers."""
+
+    @abstractmethod
+    def find(self, text: str) -> Sequence[Sandbox]:
+        """Records whose id is `text` or starts with it (at least 4 characters), or live ones whose name is `text`.
+
+        Exact id or name first; the archive is looked at only when no other record matches."""
+
+    @abstractmethod
+    def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
+        """Live records, oldest first; with `ended` also those that are destroyed, archive included."""
+
+    @abstractmethod
+    def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
+        """Apply `fn` to the record (None when there is none) and make its answer durable; returns the record as stored.
+
+        What `fn` raises passes through, and nothing is changed. `must_succeed` may use the reserve that is kept for
+        a full disk: it is for recording that something was destroyed."""
+
+    @abstractmethod
+    def events(self, *, limit: int | None = None) -> Sequence[Event]:
+        """Events that are still kept, oldest first."""
+
+    @abstractmethod
+    def settle_events(self, settled: Iterable[Event]) -> None:
+        """Store the new `status` and `note` of these events (matched by `event_id`)."""
