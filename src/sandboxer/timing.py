@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sandboxer.errors import Invalid, Timeout
@@ -56,16 +57,21 @@ def rfc3339(instant: float | None) -> str | None:
 
 
 class Deadline:
-    """One point in time that a whole verb must meet; passed down so that every wait below shares it."""
+    """One point in time that a whole verb must meet; passed down so that every wait below shares it.
 
-    __slots__ = ("_at", "_clock")
+    `cancel` makes it pass at once, also for every shorter deadline derived from it; waits notice within a second."""
 
-    def __init__(self, seconds: float | None, *, clock: object = None) -> None:
-        self._clock = clock if callable(clock) else time.monotonic
-        self._at = None if seconds is None else self._clock() + seconds
+    __slots__ = ("_at", "_cancelled", "_clock")
+
+    def __init__(self, seconds: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = None if seconds is None else clock() + seconds
+        self._cancelled: list[bool] = []
 
     def left(self, *, at_most: float | None = None) -> float | None:
         """Seconds that remain (never negative); None without an end. `at_most` caps the answer."""
+        if self._cancelled:
+            return 0.0
         if self._at is None:
             return at_most
         left = max(0.0, self._at - self._clock())
@@ -79,7 +85,11 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """Whether the time is up."""
-        return self._at is not None and self._clock() >= self._at
+        return bool(self._cancelled) or (self._at is not None and self._clock() >= self._at)
+
+    def cancel(self) -> None:
+        """Let the time be up now: nobody wants the result any more."""
+        self._cancelled.append(True)
 
     def check(self, doing: str) -> None:
         """Raise Timeout, naming what was being done, once the time is up."""
@@ -92,7 +102,6 @@ class Deadline:
         """A deadline that ends after `seconds`, or with this one if that is sooner."""
         if seconds is None:
             return self
-        return Deadline(self.seconds(seconds), clock=self._clock)
-
-
-NEVER = Deadline(None)
+        child = Deadline(self.seconds(seconds), clock=self._clock)
+        child._cancelled = self._cancelled
+        return child

@@ -1,0 +1,46 @@
+# Two commands: `make demo` (try it) and `make check` (everything CI runs).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo check soak bench format schemas lock clean
+
+demo: .venv/.installed
+	@scripts/demo
+
+check: .venv/.test-installed
+	@scripts/testbed/install
+	@scripts/check
+
+# The same tests with the full size of every sweep: hours, not minutes.
+soak: .venv/.test-installed
+	@scripts/testbed/install
+	@SANDBOXER_SOAK=1 $(BIN)/pytest
+
+bench: .venv/.test-installed
+	@scripts/testbed/install
+	@$(BIN)/python scripts/bench
+
+format: .venv/.test-installed
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+schemas: .venv/.installed
+	@$(BIN)/python scripts/schemas
+
+# Pin what was tested: ranges are in pyproject.toml, exact versions here.
+lock: .venv/.test-installed
+	@$(BIN)/pip-compile --quiet --extra test --strip-extras --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --no-header --no-annotate --output-file constraints.txt pyproject.toml
+
+.venv/bin/python:
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.test-installed: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	@rm -rf .venv .testbed .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,137 @@
+"""The one place that wires real parts together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from sandboxer.config.catalog import shelves
+from sandboxer.config.paths import Paths, find_paths
+from sandboxer.config.settings import host_settings, load_settings
+from sandboxer.errors import NotConfigured
+from sandboxer.events import FlushReport, Relay
+from sandboxer.hosts.base import Host
+from sandboxer.hosts.detach import detach
+from sandboxer.hosts.factory import open_host
+from sandboxer.locks import Leases, Lock, Locks
+from sandboxer.manager import Begun, Core, Plan, SandboxManager
+from sandboxer.models import Sandbox, Settings
+from sandboxer.registry import Registry
+from sandboxer.store.base import Store
+from sandboxer.store.json_store import JsonStore
+from sandboxer.timing import Deadline
+
+
+class HostPool:
+    """Hosts by placement name, each opened once and kept until `close`."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._hosts: dict[str, Host] = {}
+        self._lock = threading.Lock()
+
+    def open(self, name: str) -> Host:
+        """The host with this placement name; it connects when it is first used."""
+        with self._lock:
+            host = self._hosts.get(name)
+            if host is None:
+                host = open_host(name, host_settings(self._settings, name, self._environment))
+                self._hosts[name] = host
+            return host
+
+    def close(self) -> None:
+        """End all connections."""
+        with self._lock:
+            for host in self._hosts.values():
+                host.close()
+            self._hosts.clear()
+
+
+class Installation:
+    """A wired sandboxer: the manager and what it stands on. `close` when done."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        environment: Mapping[str, str],
+        store: Store,
+        *,
+        relay_in_background: bool,
+    ) -> None:
+        self.paths = paths
+        self.settings = settings
+        self.environment = environment
+        self.store = store
+        self.hosts = HostPool(settings, environment)
+        profiles, manifests = shelves(paths)
+        self._relaying = relay_in_background and settings.state_hub.url is not None
+        self.announced = threading.Event()
+        self.manager = SandboxManager(
+            Core(
+                store=store,
+                locks=Locks(paths.data),
+                leases=Leases(paths.data),
+                settings=settings,
+                profiles=profiles,
+                extensions=Registry(manifests),
+                open_host=self.hosts.open,
+                environment=environment,
+                announce=self.announced.set,
+            )
+        )
+
+    def worker(self, *words: str) -> list[str]:
+        """The words that start this program again for work in the background."""
+        return [sys.executable, "-m", "sandboxer", *words]
+
+    def detach(self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: bytes = b"") -> int:
+        """Start this program again, to outlive us, in the same environment; its process id."""
+        return detach(self.worker(*words), env=dict(self.environment), pass_fds=pass_fds, stdin=stdin)
+
+    def create_detached(self, plan: Plan) -> Sandbox:
+        """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""
+        begun = self.manager.begin(plan)
+        if isinstance(begun, Sandbox):
+            return begun
+        with begun.lock as lock:
+            words = ["_work", begun.record.id, "--lock-fd", str(lock.fileno())]
+            self.detach(words, pass_fds=[lock.fileno()], stdin=msgspec.json.encode(plan))
+        return begun.record
+
+    def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
+        """The other half of `create_detached`, in the process that owns it."""
+        begun = Begun(self.manager.core.current(sandbox_id), Lock.adopt(lock_fd))
+        return self.manager.carry_out(msgspec.json.decode(plan, type=Plan), begun)
+
+    def flush(self, deadline: Deadline) -> FlushReport:
+        """Send waiting events to the State Hub; raises NotConfigured when there is none."""
+        return self.relay().flush(deadline)
+
+    def relay(self) -> Relay:
+        """The relay to the State Hub; raises NotConfigured."""
+        if self.settings.state_hub.url is None:
+            raise NotConfigured(
+                "no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url in config.yaml"
+            )
+        return Relay(self.store, self.settings.state_hub, directory=self.paths.data)
+
+    def close(self) -> None:
+        """End connections; start the relay of events when something was announced."""
+        self.hosts.close()
+        if self._relaying and self.announced.is_set():
+            self.announced.clear()
+            self.detach(["_relay"])
+
+
+def install(environment: Mapping[str, str] | None = None, *, relay_in_background: bool = True) -> Installation:
+    """Everything, from the environment and config.yaml. Raises Invalid, StoreCorrupt."""
+    found = dict(os.environ if environment is None else environment)
+    paths = find_paths(found)
+    settings = load_settings(paths.config, found)
+    return Installation(paths, settings, found, JsonStore(paths.data), relay_in_background=relay_in_background)

@@ -1,0 +1,129 @@
+"""exec, cp, logs: using a sandbox from a shell."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from sandboxer.cli.options import Json, SandboxId, Service, Timeout, installation
+from sandboxer.cli.output import emit, wants_json
+from sandboxer.errors import Invalid
+from sandboxer.extensions.base import Exec
+from sandboxer.hosts.base import Sink, Streams
+from sandboxer.names import parse_pairs
+from sandboxer.timing import parse_duration
+
+_CAPTURED = 16 << 20
+"""How much of each stream `exec --json` keeps, in bytes."""
+
+_REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
+
+
+def exec_(
+    sandbox_id: SandboxId,
+    command: Annotated[list[str], typer.Argument(metavar="CMD ARG...", help="The command, after --.")],
+    service: Service = None,
+    cwd: Annotated[str | None, typer.Option(metavar="D", help="The directory to run in.")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable; repeatable.")] = None,
+    timeout: Timeout = None,
+    interactive: Annotated[bool, typer.Option("-i", "--interactive", help="Pass our stdin on.")] = False,
+    tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the command a terminal.")] = False,
+    json: Json = False,
+) -> int:
+    """Run a command inside; the exit status is the command's own (125: sandboxer itself failed)."""
+    request = Exec(argv=tuple(command), service=service, cwd=cwd, env=parse_pairs(env or [], what="env"), tty=tty)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    source: BinaryIO | None = sys.stdin.buffer if interactive else None
+    with installation() as here:
+        if wants_json(json):
+            kept = _Kept(), _Kept()
+            code = here.manager.exec(
+                sandbox_id, request, Streams(stdin=source, stdout=kept[0], stderr=kept[1]), timeout=seconds
+            )
+            emit({"exit_code": code, "stdout": kept[0].text, "stderr": kept[1].text})
+            return code
+        streams = Streams(stdin=source, stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
+        if tty and sys.stdin.isatty():
+            from sandboxer.cli.terminal import raw
+
+            with raw(sys.stdin):
+                return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
+        return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
+
+
+class _Kept:
+    """A sink that keeps what a document can hold."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def __call__(self, chunk: bytes) -> None:
+        if len(self._data) + len(chunk) > _CAPTURED:
+            raise Invalid(f"the output is over {_CAPTURED >> 20} MiB", hint="run it without --json")
+        self._data += chunk
+
+    @property
+    def text(self) -> str:
+        """What was written, as text; bytes that are not UTF-8 are replaced."""
+        return self._data.decode("utf-8", "replace")
+
+
+def _to(stream: BinaryIO) -> Sink:
+    def write(chunk: bytes) -> None:
+        stream.write(chunk)
+        stream.flush()
+
+    return write
+
+
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A path here, or ID:PATH.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="A path here, or ID:PATH.")],
+    service: Service = None,
+    json: Json = False,
+) -> None:
+    """Copy files or directories into or out of a sandbox; one side is ID:PATH."""
+    inward, outward = _remote(target), _remote(source)
+    if (inward is None) == (outward is None):
+        raise Invalid("exactly one side is ID:PATH", hint="sandboxer cp ./file ID:dir/   or   sandboxer cp ID:file ./")
+    with installation() as here:
+        if inward is not None:
+            sandbox_id, path = inward
+            here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
+        elif outward is not None:
+            sandbox_id, path = outward
+            here.manager.copy(sandbox_id, source=path, target=target, inward=False, service=service)
+        if wants_json(json):
+            emit({"sandbox_id": here.manager.get(sandbox_id).id, "source": source, "target": target})
+
+
+def _remote(text: str) -> tuple[str, str] | None:
+    """ID and path of `ID:PATH`; a path of ours that holds a colon is written with a slash before it (./a:b)."""
+    match = _REMOTE.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None
+    return match[1], match[2] or "."
+
+
+def logs(
+    sandbox_id: SandboxId,
+    service: Service = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
+    tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the last N lines.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the logs of a sandbox's services."""
+    with installation() as here:
+        if wants_json(json):
+            if follow:
+                raise Invalid("--follow never ends, so it has no one document", hint="leave out --json or --follow")
+            kept = _Kept(), _Kept()
+            here.manager.logs(sandbox_id, Streams(stdout=kept[0], stderr=kept[1]), service=service, tail=tail)
+            emit({"sandbox_id": here.manager.get(sandbox_id).id, "stdout": kept[0].text, "stderr": kept[1].text})
+            return
+        streams = Streams(stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
+        here.manager.logs(sandbox_id, streams, service=service, follow=follow, tail=tail)

@@ -1,0 +1,257 @@
+"""create, get, list, destroy, recreate, extend-ttl."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
+from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
+from sandboxer.cli.progress import Progress
+from sandboxer.errors import Conflict, Partial, SandboxerError
+from sandboxer.models import Request, Sandbox
+from sandboxer.names import parse_pairs
+from sandboxer.state import LIVE
+from sandboxer.timing import format_duration, now, parse_duration
+
+
+def create(
+    profile: Annotated[str | None, typer.Option(metavar="P", help="The recipe; see `sandboxer profiles list`.")] = None,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", metavar="K=V", help="An input of the profile; repeatable.")
+    ] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="D", help="Its lifetime, such as 30m or 2h.")] = None,
+    host: Host = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="A name to use instead of the id.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label; repeatable.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(metavar="T:NAME", help="Who asks: adm:NAME, agt:NAME or atm:NAME.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="K", help="Asking again with the same key gives the same sandbox.")
+    ] = None,
+    timeout: Timeout = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touch nothing.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Answer at once; the work goes on by itself.")] = False,
+    keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep what a failed create has made.")] = False,
+    json: Json = False,
+) -> None:
+    """Establish a sandbox and wait until it is ready; without options, the canary."""
+    as_json = wants_json(json)
+    with installation() as here:
+        request = Request(
+            profile=profile or here.settings.defaults.profile,
+            inputs=dict(parse_pairs(input_ or [], what="input")),
+            host=host,
+            name=name,
+            labels=parse_pairs(label or [], what="label"),
+            ttl=None if ttl is None else parse_duration(ttl, what="--ttl"),
+            keep_failed=keep_failed,
+            timeout=None if timeout is None else parse_duration(timeout, what="--timeout"),
+        )
+        manager = here.manager
+        plan = manager.plan(request, actor=actor, idempotency_key=idempotency_key, base=Path.cwd())
+        if dry_run:
+            _show_plan(manager.dry_run(plan), as_json=as_json)
+        elif no_wait:
+            _show(manager.document(here.create_detached(plan)), as_json=as_json)
+        else:
+            with Progress(quiet=as_json) as progress:
+                record = manager.create(plan, progress=progress)
+            _show(manager.document(record), as_json=as_json)
+
+
+def get(sandbox_id: SandboxId, json: Json = False) -> None:
+    """Show one sandbox."""
+    with installation() as here:
+        _show(here.manager.document(here.manager.get(sandbox_id)), as_json=wants_json(json))
+
+
+def list_(
+    state: Annotated[list[str] | None, typer.Option(metavar="S", help="Only in this state; repeatable.")] = None,
+    profile: Annotated[str | None, typer.Option(metavar="P", help="Only of this profile.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Only with this label; repeatable.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also the sandboxes that have ended.")] = False,
+    json: Json = False,
+) -> None:
+    """List sandboxes."""
+    with installation() as here:
+        wanted = parse_pairs(label or [], what="label")
+        found = here.manager.list(states=state or (), profile=profile, labels=wanted, ended=all_)
+        documents = [here.manager.document(record) for record in found]
+        if wants_json(json):
+            emit({"sandboxes": documents})
+            return
+        rows = [_row(document, record) for document, record in zip(documents, found, strict=True)]
+        table(
+            ["ID", "NAME", "PROFILE", "HOST", "STATE", "EXPIRES"],
+            rows,
+            empty="no sandboxes; `sandboxer create` makes one",
+        )
+
+
+def destroy(
+    sandbox_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, unique prefixes, or names.")],
+    force: Annotated[bool, typer.Option("--force", help="Do not ask, also when one is in use.")] = False,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Take sandboxes away, in whatever state they are; again is fine."""
+    as_json = wants_json(json)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    with installation() as here:
+        manager = here.manager
+        if not force and not as_json and sys.stdin.isatty():
+            _ask(sandbox_ids, [text for text in sandbox_ids if manager.in_use(text)])
+        done: list[dict[str, Any]] = []
+        failed: list[SandboxerError] = []
+        for text in sandbox_ids:
+            try:
+                with Progress(quiet=as_json) as progress:
+                    done.append(manager.document(manager.destroy(text, timeout=seconds, progress=progress)))
+            except SandboxerError as error:
+                if len(sandbox_ids) == 1:
+                    raise
+                failed.append(error)
+        if failed:
+            raise _partly(done, failed)
+        if as_json:
+            emit(done[0] if len(sandbox_ids) == 1 else {"sandboxes": done})
+            return
+        for document in done:
+            say(f"{document['id']} destroyed")
+
+
+def _ask(all_ids: list[str], used: list[str]) -> None:
+    if used and not typer.confirm(f"{', '.join(used)} in use right now. Destroy anyway?", err=True):
+        again = f"sandboxer destroy --force {' '.join(all_ids)}"
+        raise Conflict("not destroyed", hint=f"run `{again}` to skip the question")
+
+
+def _partly(done: list[dict[str, Any]], failed: list[SandboxerError]) -> SandboxerError:
+    if not done and len({error.code for error in failed}) == 1:
+        return failed[0]
+    return Partial(
+        f"{len(done)} destroyed, {len(failed)} not: {failed[0].message}",
+        hint=failed[0].hint,
+        details={
+            "destroyed": [document["id"] for document in done],
+            "remaining": [error.document() for error in failed],
+        },
+    )
+
+
+def recreate(
+    sandbox_id: SandboxId,
+    actor: Annotated[str | None, typer.Option(metavar="T:NAME", help="Who asks; default: who asked before.")] = None,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Destroy a sandbox and establish a new one, with a new id, from the same request."""
+    as_json = wants_json(json)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    with installation() as here:
+        with Progress(quiet=as_json) as progress:
+            record = here.manager.recreate(sandbox_id, actor=actor, timeout=seconds, progress=progress)
+        _show(here.manager.document(record), as_json=as_json)
+
+
+def extend_ttl(
+    sandbox_id: SandboxId,
+    duration: Annotated[str, typer.Option(metavar="D", help="How much longer, such as 2h.")],
+    json: Json = False,
+) -> None:
+    """Let a sandbox live longer."""
+    with installation() as here:
+        record = here.manager.extend_ttl(sandbox_id, parse_duration(duration, what="--duration"))
+        if wants_json(json):
+            emit(here.manager.document(record))
+            return
+        say(f"{record.id} expires in {_left(record)}")
+
+
+def _left(record: Sandbox) -> str:
+    if record.expires_at is None:
+        return "never"
+    seconds = record.expires_at - now()
+    if seconds <= 0:
+        return "over"
+    rounded = seconds if seconds < 120 else seconds // 60 * 60
+    return format_duration(rounded)
+
+
+def _row(document: dict[str, Any], record: Sandbox) -> list[str]:
+    expires = _left(record) if record.state in LIVE else "-"
+    return [
+        document["id"],
+        document["name"] or "-",
+        document["profile"],
+        document["placement"]["host"],
+        document["state"],
+        expires,
+    ]
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        emit(document)
+        return
+    reach = document["reachability"] or {}
+    isolation = document["isolation"] or {}
+    facts(
+        [
+            ("id", document["id"]),
+            ("name", document["name"]),
+            ("profile", f"{document['profile']} {document['profile_version']}"),
+            ("backend", f"{document['extension']} on {document['placement']['host']}"),
+            ("state", paint(document["state"], "0")),
+            ("expires", document["expires_at"] or "never"),
+            ("isolation", f"{isolation['class']}, network {isolation['network']}" if isolation else None),
+            ("directory", reach.get("remote_dir")),
+            ("ssh", reach.get("command")),
+            *(("service", f"{service['name']}  {service['url']}") for service in reach.get("services", ())),
+            ("error", (document["error"] or {}).get("message")),
+        ]
+    )
+    for text in isolation.get("notes", ()):
+        say(paint(f"  note: {text}", "2"))
+    _show_report(document["report"])
+    if document["state"] in ("ready", "active"):
+        note(paint(f"try: sandboxer exec {document['id']} -- uname -a", "2", sys.stderr))
+
+
+def _show_report(report: dict[str, Any] | None) -> None:
+    if report is None:
+        return
+    host = report.get("host", {})
+    measured = report.get("isolation", {}).get("measured", {})
+    say(paint("self-check", "1"))
+    facts(
+        [("  version", str(report.get("version")))]
+        + [(f"  host {key}", str(value)) for key, value in host.items() if isinstance(value, str | int | float)]
+        + [(f"  measured {key}", str(value)) for key, value in measured.items() if isinstance(value, str | int | bool)]
+    )
+
+
+def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        emit(plan)
+        return
+    facts(
+        [
+            ("profile", f"{plan['profile']} {plan['profile_version']}"),
+            ("backend", plan["extension"]),
+            ("hosts", ", ".join(plan["hosts"])),
+            ("ttl", format_duration(plan["ttl_seconds"]) if plan["ttl_seconds"] else "never expires"),
+            ("estimate", f"{plan['cost']['estimated_usd']} USD"),
+        ]
+    )
+    table(
+        ["EXTENSION", "HOST", "OUTCOME", "REASON"],
+        [[d["extension"], d["host"] or "-", d["outcome"], d["reason"]] for d in plan["route"]["decisions"]],
+        empty="",
+    )
+    say("nothing was touched")

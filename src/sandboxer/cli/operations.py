@@ -1,0 +1,89 @@
+"""inspect host, doctor, events, serve: for whoever runs sandboxer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sandboxer.cli.options import Json, installation
+from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
+from sandboxer.timing import Deadline
+
+
+def inspect_host(
+    host: Annotated[str, typer.Argument(metavar="H", help="A placement host; default: this machine.")] = "local",
+    json: Json = False,
+) -> None:
+    """What a placement host says of itself: processors, memory, disk, engines."""
+    with installation() as here:
+        document = here.manager.inspect_host(host)
+        if wants_json(json):
+            emit(document)
+            return
+        facts((key, str(value)) for key, value in document.items() if value is not None)
+
+
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set an unreadable store aside and bring back what the backends show.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """What is there, here and on each host, what is missing, and what to type to mend it."""
+    from sandboxer.doctor import examine, mend
+
+    findings = mend() if repair else examine()
+    bad = [finding for finding in findings if finding.level == "error"]
+    if wants_json(json):
+        emit({"findings": [msgspec.to_builtins(finding) for finding in findings], "ok": not bad})
+        return 1 if bad else 0
+    signs = {"ok": paint("✓", "32"), "warning": paint("!", "33"), "error": paint("✗", "31")}
+    for finding in findings:
+        say(f"{signs[finding.level]} {finding.subject}: {finding.text}")
+        if finding.hint and finding.level != "ok":
+            say(f"    {paint(finding.hint, '34')}")
+    return 1 if bad else 0
+
+
+def events_list(
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100000, help="The newest N.")] = 100,
+    json: Json = False,
+) -> None:
+    """The events that are still kept, oldest first."""
+    with installation() as here:
+        found = here.manager.events(limit=limit)
+        if wants_json(json):
+            emit({"events": [msgspec.to_builtins(event) for event in found]})
+            return
+        table(
+            ["TIME", "EVENT", "STATUS", "SUMMARY"],
+            [[event.occurred_at, event.event_type, event.status, event.summary] for event in found],
+            empty="no events",
+        )
+
+
+def events_flush(json: Json = False) -> int:
+    """Send what waits to the State Hub, now."""
+    with installation() as here:
+        report = here.flush(Deadline(60))
+        if wants_json(json):
+            emit(msgspec.to_builtins(report))
+        else:
+            say(f"{report.sent} sent, {report.parked} refused for good, {report.pending} waiting")
+            if report.error:
+                note(report.error)
+        return 8 if report.pending else 0
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(metavar="H", help="The address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(metavar="P", min=0, max=65535, help="The port (8377).")] = None,
+) -> None:
+    """Serve the HTTP API."""
+    from sandboxer.api.server import serve as run
+    from sandboxer.bootstrap import install
+
+    here = install(relay_in_background=False)
+    run(here, host or here.settings.api.host, here.settings.api.port if port is None else port)

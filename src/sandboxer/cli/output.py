@@ -1,0 +1,94 @@
+"""What a command says: one JSON document on stdout for programs, tables and sentences for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sandboxer.errors import SandboxerError
+
+
+def wants_json(flag: bool) -> bool:
+    """Whether the answer is for a program: `--json`, or SANDBOXER_OUTPUT=json."""
+    return flag or os.environ.get("SANDBOXER_OUTPUT") == "json"
+
+
+def emit(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str = "") -> None:
+    """A line for people on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A line for people on stderr: progress, warnings, hints."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def colours(stream: Any) -> bool:
+    """Colours only on a terminal, and never under NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, code: str, stream: Any = None) -> str:
+    """`text` in an ANSI colour where that is wanted."""
+    stream = sys.stdout if stream is None else stream
+    return f"\x1b[{code}m{text}\x1b[0m" if colours(stream) else text
+
+
+STATE_COLOURS = {"ready": "32", "active": "36", "provisioning": "33", "failed": "31", "expired": "35"}
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """Aligned columns; `empty` is said when there are no rows. A `STATE` column is coloured."""
+    printed = [[_printable(cell) for cell in row] for row in rows]
+    if not printed:
+        say(empty)
+        return
+    widths = [max(len(heading), *(len(row[n]) for row in printed)) for n, heading in enumerate(headings)]
+    state = headings.index("STATE") if "STATE" in headings else -1
+    say(paint("  ".join(h.ljust(w) for h, w in zip(headings, widths, strict=True)).rstrip(), "1"))
+    for row in printed:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if state >= 0:
+            cells[state] = paint(cells[state], STATE_COLOURS.get(row[state], "0"))
+        say("  ".join(cells).rstrip())
+
+
+def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
+    """Names and values, one a line; those without a value are left out."""
+    shown = [(name, _printable(value)) for name, value in pairs if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        say(f"{paint(name.ljust(width), '2')}  {value}")
+
+
+def _printable(text: str | None) -> str:
+    """Text that cannot steer the terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text or "")
+
+
+def complain(error: SandboxerError, *, as_json: bool) -> None:
+    """An error, for whoever asked."""
+    if as_json:
+        emit({"error": error.document()})
+        return
+    note(f"{paint('error:', '1;31', sys.stderr)} {_lines(error.message)}")
+    if error.sandbox_id:
+        note(f"{paint('sandbox:', '2', sys.stderr)} {error.sandbox_id}")
+    if error.outcome == "unknown":
+        note("something may still exist: run `sandboxer reconcile`")
+    if error.hint:
+        note(f"{paint('hint:', '1;34', sys.stderr)} {_lines(error.hint)}")
+
+
+def _lines(text: str) -> str:
+    return "\n".join(_printable(line) for line in text.splitlines())

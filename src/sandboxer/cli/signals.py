@@ -1,0 +1,40 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the first one interrupts what is going on, so that it can be taken back; a second one
+ends the process at once, and what was begun is left to `reconcile`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal came. Not an Exception, so that nothing that handles errors mistakes it for one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+_seen: list[int] = []
+
+
+def install() -> None:
+    """Handle the signals from now on. A signal that was ignored when we were started (nohup) stays ignored."""
+    _seen.clear()
+    for number in HANDLED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if _seen:
+        os.write(2, b"\nsandboxer: interrupted again; what was begun is left to `sandboxer reconcile --apply`\n")
+        os._exit(128 + number)
+    _seen.append(number)
+    if sys.stderr.isatty():
+        os.write(2, b"\nsandboxer: interrupted; taking back what was begun (again to leave it)\n")
+    raise Signalled(number)

@@ -1,0 +1,21 @@
+"""The terminal of whoever typed the command, handed through to a command inside."""
+
+from __future__ import annotations
+
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+@contextmanager
+def raw(stream: TextIO) -> Iterator[None]:
+    """Every key goes to the command inside, Ctrl-C too; the terminal is as before afterwards."""
+    descriptor = stream.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

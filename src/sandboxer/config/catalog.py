@@ -1,0 +1,181 @@
+"""Profiles and manifests: built in, or the user's own, which replace a built-in with the same id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sandboxer.config.document import load
+from sandboxer.config.paths import Paths, data_files
+from sandboxer.errors import Invalid, NotFound
+from sandboxer.models import Manifest, Profile
+from sandboxer.timing import parse_duration
+
+PROFILE_ID = re.compile(r"profile\.[a-z0-9][a-z0-9._-]{0,62}")
+EXTENSION_ID = re.compile(r"ext\.[a-z0-9][a-z0-9._-]{0,62}")
+VERSION = re.compile(r"\d{1,6}\.\d{1,6}\.\d{1,6}([.+-][A-Za-z0-9.+-]{1,40})?")
+CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+INPUT = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+T = TypeVar("T", Profile, Manifest)
+
+
+class Shelf(Generic[T]):
+    """The documents of one kind. Reading one by id opens one file when the file is called after the id."""
+
+    def __init__(self, kind: str, model: type[T], directories: tuple[Path, ...]) -> None:
+        self._kind = kind
+        self._model: type[T] = model
+        self._directories = directories
+
+    def get(self, document_id: str) -> T:
+        """The document with this id; raises NotFound, or Invalid when its file is wrong."""
+        pattern = PROFILE_ID if self._kind == "profile" else EXTENSION_ID
+        if not pattern.fullmatch(document_id):
+            raise NotFound(f"no {self._kind} {document_id[:80]!r}", hint=f"run `sandboxer {self._kind}s list`")
+        for directory in self._directories:
+            file = directory / f"{document_id}.yaml"
+            if file.is_file():
+                found = self.read(file)
+                if found.id == document_id:
+                    return found
+            for other in _yaml_files(directory):
+                if other != file and self._mentions(other, document_id) and self.read(other).id == document_id:
+                    return self.read(other)
+        raise NotFound(f"no {self._kind} {document_id!r}", hint=f"run `sandboxer {self._kind}s list`")
+
+    def all(self) -> list[tuple[T, Path]]:
+        """Every document with its file, sorted by id; the user's come first and hide built-in ones."""
+        found: dict[str, tuple[T, Path]] = {}
+        for directory in self._directories:
+            here: dict[str, Path] = {}
+            for file in _yaml_files(directory):
+                document = self.read(file)
+                if document.id in here:
+                    raise Invalid(
+                        f"{file} and {here[document.id]} both define {document.id}", hint="remove or rename one of them"
+                    )
+                here[document.id] = file
+                found.setdefault(document.id, (document, file))
+        return [found[key] for key in sorted(found)]
+
+    def read(self, file: Path) -> T:
+        """One file, checked; raises Invalid."""
+        document = load(file, self._model)
+        if isinstance(document, Profile):
+            check_profile(document, str(file))
+        else:
+            check_manifest(document, str(file))
+        return document
+
+    def _mentions(self, file: Path, document_id: str) -> bool:
+        """A cheap look, so that a broken file of another document does not stop this one."""
+        try:
+            return document_id in file.read_text("utf-8", "replace")
+        except OSError:
+            return False
+
+
+def shelves(paths: Paths) -> tuple[Shelf[Profile], Shelf[Manifest]]:
+    """The profiles and the manifests of this installation."""
+    return (
+        Shelf("profile", Profile, (paths.config / "profiles", data_files("profiles"))),
+        Shelf("extension", Manifest, (paths.config / "extensions", data_files("extensions"))),
+    )
+
+
+def _yaml_files(directory: Path) -> Iterator[Path]:
+    yield from sorted(directory.glob("*.yaml"))
+
+
+def check_profile(profile: Profile, source: str) -> None:
+    """What types alone cannot say of a profile. Raises Invalid naming the file and the key."""
+    _match(PROFILE_ID, profile.id, source, "id", "profile.NAME")
+    _match(VERSION, profile.version, source, "version", "a version like 1.0.0")
+    if (profile.extension is None) == (profile.route is None):
+        raise Invalid(f"{source}: give either 'extension' or 'route'", hint="exactly one of the two keys")
+    names = [profile.extension] if profile.extension is not None else profile.route.candidates if profile.route else []
+    if not names:
+        raise Invalid(f"{source}: route.candidates is empty", hint="name at least one extension")
+    for name in names:
+        _match(EXTENSION_ID, name, source, "extension", "ext.NAME")
+    lifetimes: dict[str, int] = {}
+    for key, value in {
+        "default": profile.ttl.default, "max": profile.ttl.max, "idle": profile.ttl.idle, "failed": profile.ttl.failed,
+    }.items():  # fmt: skip
+        if value is not None:
+            lifetimes[key] = _within(source, f"ttl.{key}", value)
+    if lifetimes.get("default", 0) > lifetimes.get("max", lifetimes.get("default", 0)):
+        raise Invalid(f"{source}: ttl.default is longer than ttl.max", hint="make it at most ttl.max")
+    for key, spec in profile.inputs.items():
+        _match(INPUT, key, source, f"inputs.{key}", "a name of a-z, 0-9 and '_'")
+        if spec.required and spec.default is not None:
+            raise Invalid(f"{source}: inputs.{key} is required and has a default", hint="remove one of the two")
+
+
+def check_manifest(manifest: Manifest, source: str) -> None:
+    """What types alone cannot say of a manifest. Raises Invalid."""
+    _match(EXTENSION_ID, manifest.id, source, "id", "ext.NAME")
+    _match(VERSION, manifest.version, source, "version", "a version like 1.0.0")
+    _match(CLASS, manifest.class_, source, "class", "package.module:Class")
+
+
+def _within(source: str, key: str, value: str | int) -> int:
+    try:
+        return parse_duration(value, what=key)
+    except Invalid as error:
+        raise Invalid(f"{source}: {error.message}", hint=error.hint) from None
+
+
+def _match(pattern: re.Pattern[str], value: str, source: str, key: str, wanted: str) -> None:
+    if not pattern.fullmatch(value):
+        raise Invalid(f"{source}: {key} {value[:80]!r} is not {wanted}", hint=f"write {key} as {wanted}")
+
+
+def resolve_inputs(profile: Profile, given: Mapping[str, object], *, base: Path) -> dict[str, object]:
+    """The inputs of a request, typed and complete. `base` is where relative paths start. Raises Invalid."""
+    unknown = sorted(set(given) - set(profile.inputs))
+    if unknown:
+        known = ", ".join(profile.inputs) or "none"
+        raise Invalid(f"{profile.id} has no input {unknown[0][:80]!r}", hint=f"its inputs: {known}")
+    values: dict[str, object] = {}
+    for name, spec in profile.inputs.items():
+        value = given.get(name, spec.default)
+        if value is None:
+            if spec.required:
+                raise Invalid(
+                    f"{profile.id} needs the input {name!r}" + (f" ({spec.description})" if spec.description else ""),
+                    hint=f"add --input {name}=...",
+                )
+            continue
+        values[name] = _typed(name, spec.type, value, base)
+        if spec.choices is not None and values[name] not in spec.choices:
+            raise Invalid(f"input {name!r} is {value!r:.80}", hint=f"choose one of {', '.join(spec.choices)}")
+    return values
+
+
+def _typed(name: str, kind: str, value: object, base: Path) -> object:
+    text = value if isinstance(value, str) else None
+    if text is not None and "\x00" in text:
+        raise Invalid(f"input {name!r} has a NUL character", hint="remove it")
+    if kind == "int":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if text is not None and re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
+            return int(text)
+        raise Invalid(f"input {name!r} is not a whole number: {value!r:.80}", hint=f"write {name}=5")
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        if text in ("true", "false"):
+            return text == "true"
+        raise Invalid(f"input {name!r} is neither true nor false: {value!r:.80}", hint=f"write {name}=true")
+    if text is None:
+        raise Invalid(f"input {name!r} is not text: {value!r:.80}", hint="quote it")
+    if kind == "path":
+        if not text:
+            raise Invalid(f"input {name!r} is an empty path", hint=f"write {name}=/some/where")
+        return str((base / Path(text).expanduser()).resolve())
+    return text

@@ -1,0 +1,304 @@
+"""SandboxManager: every verb a user knows is a method of it. It never prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sandboxer.documents import sandbox_document
+from sandboxer.errors import Conflict, Internal, Invalid, NotFound, from_document
+from sandboxer.extensions.base import CanRenew, Exec, capabilities
+from sandboxer.hosts.base import Streams
+from sandboxer.locks import Lease
+from sandboxer.manager import establish, removal, use
+from sandboxer.manager import expire as expiry
+from sandboxer.manager import reconcile as settling
+from sandboxer.manager.core import Core, Progress, quiet
+from sandboxer.manager.establish import Begun
+from sandboxer.manager.plan import Plan, checked_options, make_plan, profile_extensions
+from sandboxer.manager.report import Report
+from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
+from sandboxer.models import Event, Manifest, Profile, Request, Sandbox
+from sandboxer.state import LIVE, State
+from sandboxer.timing import Deadline
+
+__all__ = ["Begun", "Core", "Plan", "SandboxManager"]
+
+
+class SandboxManager:
+    """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    # -- create ---------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        request: Request,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        base: Path | None = None,
+        roots: Sequence[Path] | None = None,
+    ) -> Plan:
+        """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
+        return make_plan(
+            self.core, request, actor=actor, idempotency_key=idempotency_key, base=base or Path.cwd(), roots=roots
+        )
+
+    def begin(self, plan: Plan) -> Begun | Sandbox:
+        """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
+        return establish.begin(self.core, plan)
+
+    def carry_out(
+        self, plan: Plan, begun: Begun, *, timeout: float | None = None, progress: Progress = quiet
+    ) -> Sandbox:
+        """Establish what was begun, up to ready."""
+        seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
+        return establish.carry_out(self.core, plan, begun, Deadline(seconds), progress)
+
+    def create(self, plan: Plan, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
+        """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""
+        begun = self.begin(plan)
+        if isinstance(begun, Sandbox):
+            seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
+            return establish.outcome_of(self.core, begun.id, Deadline(seconds), time.sleep)
+        return self.carry_out(plan, begun, timeout=timeout, progress=progress)
+
+    # -- look -----------------------------------------------------------------------------------------------------
+
+    def get(self, text: str) -> Sandbox:
+        """The record that an id, a unique prefix or a name means."""
+        return self.core.resolve(text)
+
+    def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        profile: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        ended: bool = False,
+    ) -> Sequence[Sandbox]:
+        """Records, oldest first: the live ones, with `ended` also the destroyed. Filters add up."""
+        for state in states:
+            if state not in set(State):
+                raise Invalid(f"there is no state {state[:80]!r}", hint=f"the states: {', '.join(State)}")
+        found = self.core.store.list(ended=ended or State.DESTROYED in states)
+        wanted = labels or {}
+        return [
+            record
+            for record in found
+            if (profile is None or record.profile == profile)
+            and all(record.labels.get(key) == value for key, value in wanted.items())
+            and (not states or self._shown_state(record) in states)
+        ]
+
+    def _shown_state(self, record: Sandbox) -> str:
+        if record.state == State.READY and self.core.leases.active(record.id):
+            return State.ACTIVE
+        return record.state
+
+    def document(self, record: Sandbox) -> dict[str, Any]:
+        """The public document of a record, with what the leases say."""
+        if record.state not in LIVE:
+            return sandbox_document(record)
+        active = record.state == State.READY and bool(self.core.leases.active(record.id))
+        return sandbox_document(record, active=active, last_active=self.core.leases.last_active(record.id))
+
+    # -- end ------------------------------------------------------------------------------------------------------
+
+    def in_use(self, text: str) -> bool:
+        """Whether somebody holds a lease on it now."""
+        return bool(self.core.leases.active(self.core.resolve(text).id))
+
+    def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
+        """Take a sandbox away, in whatever state it is; again is fine."""
+        record = self.core.resolve(text)
+        return removal.destroy(self.core, record.id, Deadline(timeout or removal.DESTROY_SECONDS), progress)
+
+    def recreate_plan(self, text: str, *, actor: str | None = None) -> Plan:
+        """What `recreate` would create; raises what makes it impossible, before anything is destroyed."""
+        record = self.core.resolve(text)
+        profile = self.core.profiles.get(record.profile)
+        hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
+        if hidden:
+            raise Conflict(
+                f"sandbox {record.id} was created with the secret input {hidden[0]!r}, which is not kept",
+                hint="create it anew with --input, then destroy this one",
+            )
+        request = msgspec.structs.replace(record.request, host=record.request.host or record.host)
+        asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
+        return self.plan(request, actor=asker)
+
+    def recreate(
+        self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
+    ) -> Sandbox:
+        """A new sandbox, with a new id, from the same request; the old one is destroyed first, since the two could
+        not hold the same name and ports at once."""
+        plan = self.recreate_plan(text, actor=actor)
+        self.destroy(text, progress=progress)
+        return self.create(plan, timeout=timeout, progress=progress)
+
+    # -- lifetime -------------------------------------------------------------------------------------------------
+
+    def extend_ttl(self, text: str, seconds: int) -> Sandbox:
+        """Let a sandbox live `seconds` longer than agreed so far (from now, if that is over). Raises Invalid over the
+        profile's maximum, Conflict when it never expires or has ended."""
+        record = self.core.resolve(text)
+        with self.core.leases.guard(record.id):
+            extended = self._extend(record.id, seconds)
+        extension = self.core.extension(extended)
+        if isinstance(extension, CanRenew) and extended.handle is not None:
+            extension.renew(extended.handle, extended.expires_at, self.core.context(extended, Deadline(60)))
+        return extended
+
+    def _extend(self, sandbox_id: str, seconds: int) -> Sandbox:
+        from sandboxer.store.base import Change, Others
+
+        core = self.core
+
+        def change(record: Sandbox | None, _others: Others) -> Change:
+            if record is None:
+                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
+            if record.state not in (State.PROVISIONING, State.READY):
+                raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
+            if record.expires_at is None:
+                raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
+            until = max(record.expires_at, core.clock()) + seconds
+            if record.max_expires_at is not None and until > record.max_expires_at:
+                spare = max(0, int(record.max_expires_at - max(record.expires_at, core.clock())))
+                raise Invalid(
+                    f"{record.profile} allows sandbox {record.id} at most {spare}s more",
+                    hint=f"give --duration {spare}s or less" if spare else "recreate it instead",
+                )
+            after = msgspec.structs.replace(record, expires_at=until, seq=record.seq + 1)
+            return Change(record=after, events=[core.event(record, after, "sandbox.extended")])
+
+        stored = core.store.update(sandbox_id, change)
+        core.announce()
+        if stored is None:
+            raise Internal("the store kept nothing of an extension")
+        return stored
+
+    def expire(self, *, apply: bool) -> Report:
+        """End what is over; see `expire.expire`."""
+        return expiry.expire(self.core, apply=apply)
+
+    def reconcile(self, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
+        """Settle records and resources; see `reconcile.reconcile`."""
+        return settling.reconcile(self.core, apply=apply, force=force, grace=grace)
+
+    # -- use ------------------------------------------------------------------------------------------------------
+
+    def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
+        """Run a command inside; its exit code."""
+        return use.run(self.core, self.core.resolve(text).id, request, streams, timeout=timeout)
+
+    def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> None:
+        """Copy files in (`inward`) or out, like `cp -r`."""
+        use.copy(self.core, self.core.resolve(text).id, source=source, target=target, inward=inward, service=service)
+
+    def logs(
+        self,
+        text: str,
+        streams: Streams,
+        *,
+        service: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> None:
+        """Write the logs of a sandbox's services."""
+        use.logs(self.core, self.core.resolve(text).id, streams, service=service, follow=follow, tail=tail)
+
+    @contextmanager
+    def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:
+        """Hold a lease for as long as the block runs."""
+        with use.in_use(self.core, self.core.resolve(text).id, holder=holder) as (record, _handle):
+            yield record
+
+    def leases(self, text: str) -> Sequence[Lease]:
+        """The leases held now."""
+        return self.core.leases.active(self.core.resolve(text).id)
+
+    def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
+        """An explicit lease of `seconds`."""
+        return use.grant(self.core, self.core.resolve(text).id, holder=holder, seconds=seconds)
+
+    def release_lease(self, text: str, lease_id: str) -> None:
+        """End an explicit lease; raises NotFound."""
+        self.core.leases.release(self.core.resolve(text).id, lease_id)
+
+    # -- catalog and events ---------------------------------------------------------------------------------------
+
+    def profiles(self) -> Sequence[Profile]:
+        """Every profile."""
+        return [profile for profile, _ in self.core.profiles.all()]
+
+    def manifests(self) -> Sequence[Manifest]:
+        """Every extension's manifest."""
+        return self.core.extensions.manifests()
+
+    def capabilities(self, extension_id: str) -> Sequence[str]:
+        """What an extension can do besides the life cycle."""
+        return capabilities(type(self.core.extensions.get(extension_id)))
+
+    def profile(self, profile_id: str) -> Profile:
+        """One profile; raises NotFound, Invalid."""
+        return self.core.profiles.get(profile_id)
+
+    def validate_profiles(self, files: Sequence[Path]) -> Sequence[Profile]:
+        """Check profiles, their options against the extension's model too; all of them when no files are given."""
+        found = [self.core.profiles.read(file) for file in files] if files else list(self.profiles())
+        for profile in found:
+            for name in profile_extensions(profile):
+                extension = self.core.extensions.get(name)
+                manifest = self.core.extensions.manifest(name)
+                checked_options(name, extension.Options, {**manifest.options, **profile.options})
+        return found
+
+    def manifest(self, extension_id: str) -> Manifest:
+        """One extension's manifest; raises NotFound, Invalid."""
+        return self.core.extensions.manifest(extension_id)
+
+    def options_schema(self, extension_id: str) -> dict[str, Any]:
+        """The JSON Schema of an extension's options."""
+        return msgspec.json.schema(self.core.extensions.get(extension_id).Options)
+
+    def inspect_host(self, name: str) -> dict[str, Any]:
+        """What a placement host says of itself; raises Unavailable, Denied."""
+        from sandboxer.telemetry import host_telemetry
+
+        deadline = Deadline(LOOK_SECONDS)
+        host = self.core.open_host(name)
+        host.connect(deadline)
+        return {"host": name, **host_telemetry(host, deadline, engines=True)}
+
+    def dry_run(self, plan: Plan) -> dict[str, Any]:
+        """What a create would do, as a document."""
+        return {
+            "dry_run": True,
+            "profile": plan.profile.id,
+            "profile_version": plan.profile.version,
+            "extension": plan.extension,
+            "hosts": list(plan.hosts),
+            "inputs": plan.shown_inputs,
+            "ttl_seconds": plan.ttl,
+            "consumer": msgspec.to_builtins(plan.consumer),
+            "route": msgspec.to_builtins(plan.route),
+            "cost": {"pricing_model": plan.profile.pricing_model, "estimated_usd": "0", "actual_usd": None},
+        }
+
+    def events(self, *, limit: int | None = None) -> Sequence[Event]:
+        """The events that are still kept, oldest first."""
+        return self.core.store.events(limit=limit)
+
+
+def error_of(record: Sandbox) -> Exception | None:
+    """The error of a failed record, to be raised by who waited for it."""
+    return from_document(record.error) if record.state == State.FAILED and record.error else None

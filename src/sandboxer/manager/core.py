@@ -1,0 +1,173 @@
+"""What every verb of the manager stands on: the parts, and the few moves that all of them make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from sandboxer import events, secrets
+from sandboxer.config.catalog import Shelf
+from sandboxer.errors import Conflict, Invalid, NotFound
+from sandboxer.extensions.base import Context, SandboxExtension
+from sandboxer.hosts.base import Host
+from sandboxer.locks import Leases, Locks
+from sandboxer.models import Event, Handle, Profile, Sandbox, Settings
+from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX
+from sandboxer.registry import Registry
+from sandboxer.state import LIVE, Signal, State, advance
+from sandboxer.store.base import Change, Others, Store
+from sandboxer.timing import Deadline, now
+
+Progress = Callable[[str, str], None]
+Edit = Callable[[Sandbox], Sandbox]
+
+
+def quiet(_phase: str, _text: str) -> None:
+    """Progress that nobody watches."""
+
+
+def unchanged(record: Sandbox) -> Sandbox:
+    """The edit that changes nothing but the state."""
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """The parts, wired by bootstrap. `announce` starts the relay of events; it returns at once."""
+
+    store: Store
+    locks: Locks
+    leases: Leases
+    settings: Settings
+    profiles: Shelf[Profile]
+    extensions: Registry
+    open_host: Callable[[str], Host]
+    environment: Mapping[str, str]
+    announce: Callable[[], None]
+    clock: Callable[[], float] = field(default=now)
+
+    def resolve(self, text: str) -> Sandbox:
+        """The one record that an id, a unique prefix or a name means; raises NotFound or Conflict."""
+        found = self.store.find(text)
+        if not found:
+            hint = "run `sandboxer list --all`"
+            if len(text) < MIN_PREFIX:
+                hint = f"give the name, or at least {MIN_PREFIX} characters of the id; `sandboxer list` shows both"
+            raise NotFound(f"no sandbox {text[:80]!r}", hint=hint)
+        live = [record for record in found if record.state in LIVE]
+        if len(found) > 1 and len(live) == 1:
+            return live[0]
+        if len(found) > 1:
+            ids = ", ".join(record.id for record in found[:5])
+            raise Conflict(f"{text!r} means more than one sandbox: {ids}", hint="give more characters of the id")
+        return found[0]
+
+    def current(self, sandbox_id: str) -> Sandbox:
+        """The record as it is now; raises NotFound."""
+        record = self.store.get(sandbox_id)
+        if record is None:
+            raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
+        return record
+
+    def extension(self, record: Sandbox) -> SandboxExtension:
+        """The adapter of a record."""
+        return self.extensions.get(record.extension)
+
+    def context(
+        self,
+        record: Sandbox,
+        deadline: Deadline,
+        *,
+        progress: Progress = quiet,
+        save: Callable[[Handle], None] | None = None,
+    ) -> Context:
+        """What the adapter of `record` may use."""
+        return self.host_context(
+            record.host, deadline, progress=progress, save=save, with_secrets=self._secrets(record)
+        )
+
+    def host_context(
+        self,
+        host: str,
+        deadline: Deadline,
+        *,
+        progress: Progress = quiet,
+        save: Callable[[Handle], None] | None = None,
+        with_secrets: Mapping[str, secrets.Secret] | None = None,
+    ) -> Context:
+        """A context for one host that is not about one sandbox."""
+        return Context(
+            host=self.open_host(host),
+            install=self.store.install_id,
+            deadline=deadline,
+            progress=progress,
+            save=save or (lambda _handle: None),
+            secrets=with_secrets or {},
+        )
+
+    def _secrets(self, record: Sandbox) -> dict[str, secrets.Secret]:
+        manifest = self.extensions.manifest(record.extension)
+        found: dict[str, secrets.Secret] = {}
+        for name, ref in manifest.secrets.items():
+            value = secrets.resolve(name, ref, self.environment)
+            if value is not None:
+                found[name] = value
+        return found
+
+    def labels(self, record: Sandbox) -> dict[str, str]:
+        """What is written on everything that is made for a record."""
+        return {
+            LABEL_ID: record.id,
+            LABEL_INSTALL: self.store.install_id,
+            LABEL_EXPIRES: str(int(record.expires_at)) if record.expires_at is not None else "never",
+            LABEL_PROFILE: record.profile,
+            LABEL_EXTENSION: record.extension,
+        }
+
+    def event(
+        self, before: Sandbox | None, after: Sandbox, event_type: str, *, detail: Mapping[str, Any] | None = None
+    ) -> Event:
+        """The fact that tells of a change, waiting for the hub if there is one."""
+        event = events.fact(before, after, event_type, self.clock(), detail=detail)
+        return msgspec.structs.replace(event, status=events.initial_status(self.settings.state_hub))
+
+    def move(self, sandbox_id: str, signal: Signal, *, edit: Edit = unchanged, must_succeed: bool = False) -> Sandbox:
+        """Let `signal` happen to a record: the new state, what `edit` changes, and its event, in one commit.
+
+        Raises NotFound, or Conflict when the state does not accept the signal. A signal that leaves the state as it is
+        records no event."""
+
+        def change(record: Sandbox | None, _others: Others) -> Change:
+            if record is None:
+                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
+            state = advance(State(record.state), signal)
+            if state == record.state:
+                after = edit(record)
+                return Change(record=after if after != record else None)
+            after = edit(msgspec.structs.replace(record, state=str(state), seq=record.seq + 1))
+            return Change(record=after, events=[self.event(record, after, f"sandbox.{state}")])
+
+        stored = self.store.update(sandbox_id, change, must_succeed=must_succeed)
+        self.announce()
+        return stored or self.current(sandbox_id)
+
+    def edit(self, sandbox_id: str, edit: Edit) -> Sandbox:
+        """Change a record without a change of state; `edit` may raise to refuse."""
+
+        def change(record: Sandbox | None, _others: Others) -> Change:
+            if record is None:
+                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
+            after = edit(record)
+            return Change(record=after if after != record else None)
+
+        return self.store.update(sandbox_id, change) or self.current(sandbox_id)
+
+
+def check_id(text: str) -> str:
+    """A full sandbox id; raises Invalid."""
+    if not ID.fullmatch(text):
+        raise Invalid(f"{text[:80]!r} is not a sandbox id", hint="an id is 12 lower-case letters and digits")
+    return text

@@ -1,0 +1,72 @@
+"""Ending what is over, and finishing teardowns that were begun and left."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandboxer.errors import SandboxerError
+from sandboxer.manager import removal
+from sandboxer.manager.core import Core
+from sandboxer.manager.report import Action, Does, Ended, Report, each, report_of
+from sandboxer.models import Sandbox
+from sandboxer.state import Signal, State
+from sandboxer.timing import Deadline, rfc3339
+
+PER_SANDBOX_SECONDS = 120.0
+
+
+def expire(core: Core, *, apply: bool) -> Report:
+    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left."""
+    due = [action for record in core.store.list() if (action := _due(core, record)) is not None]
+    if not apply:
+        return Report(actions=due, remaining=[])
+    return report_of(each(due, lambda action: _expire_one(core, action)))
+
+
+def _due(core: Core, record: Sandbox) -> Action | None:
+    def action(does: Does, why: str, outcome: Ended = "planned") -> Action:
+        return Action(
+            sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
+        )
+
+    if record.state in (State.EXPIRED, State.DESTROYING):
+        return action("destroy", "its teardown has not finished")
+    if record.expires_at is None or record.expires_at > core.clock():
+        return None
+    if record.state == State.FAILED:
+        return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
+    if core.leases.active(record.id):
+        return action("expire", "its TTL is over, but it is in use", "skipped")
+    return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
+
+
+def _expire_one(core: Core, action: Action) -> Action:
+    sandbox_id = action.sandbox_id
+    if sandbox_id is None or action.outcome == "skipped":
+        return action
+    lock = core.locks.try_acquire(sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    with lock:
+        # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
+        with core.leases.guard(sandbox_id):
+            record = core.store.get(sandbox_id)
+            again = None if record is None else _due(core, record)
+            if record is None or again is None:
+                return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
+            if again.outcome == "skipped":
+                return again
+            if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
+                core.move(sandbox_id, Signal.EXPIRE)
+        return tear_down(core, again)
+
+
+def tear_down(core: Core, action: Action) -> Action:
+    """The rest of a destroy; the caller holds the lock."""
+    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    try:
+        removal.wish(core, action.sandbox_id)
+        removal.finish(core, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
+    except SandboxerError as error:
+        return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")

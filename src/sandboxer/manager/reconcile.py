@@ -1,0 +1,161 @@
+"""Settling every record, and every labelled resource, against what the backends really show."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandboxer.errors import SandboxerError
+from sandboxer.extensions.base import Status
+from sandboxer.locks import owner_state
+from sandboxer.manager import removal
+from sandboxer.manager.core import Core
+from sandboxer.manager.expire import tear_down
+from sandboxer.manager.report import Action, Does, Remaining, Report, each, report_of
+from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS, find_strays, remove_stray
+from sandboxer.models import Sandbox
+from sandboxer.state import Signal, State
+from sandboxer.timing import Deadline
+
+MASS_COUNT = 5
+MASS_SHARE = 0.2
+"""A sweep that would remove more than this many and more than this share of what is known stops and asks."""
+
+
+def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
+    """Settle every record, then look for resources of ours without a live record."""
+    records = core.store.list()
+    looked = each(records, lambda record: _look(core, record, grace))
+    planned = [item for item in looked if isinstance(item, Action)]
+    remaining = [item for item in looked if isinstance(item, Remaining)]
+    strays, unseen, shown = find_strays(core, records, grace)
+    remaining += unseen
+    known = len(records) + shown
+    removals = len(strays) + sum(1 for action in planned if action.action == "fail")
+    if too_many(removals, known) and not force:
+        held = [*strays, *(action for action in planned if action.action == "fail")]
+        remaining += [
+            Remaining(
+                why=f"{action.why}; {removals} of {known} would go at once: use --force if that is right",
+                host=action.host,
+                extension=action.extension,
+                sandbox_id=action.sandbox_id,
+            )
+            for action in held
+        ]
+        planned, strays = [action for action in planned if action.action != "fail"], []
+    if not apply:
+        return Report(actions=[*planned, *strays], remaining=remaining)
+    done = each(planned, lambda action: _settle(core, action, grace))
+    done += each(strays, lambda action: remove_stray(core, action))
+    report = report_of(done)
+    return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining])
+
+
+def too_many(removals: int, known: int) -> bool:
+    """Whether a sweep is about to remove so much that a person should look first (promise 6)."""
+    return removals > MASS_COUNT and removals > MASS_SHARE * known
+
+
+def _look(core: Core, record: Sandbox, grace: float) -> Action | Remaining | None:
+    """What should happen to one record, from its state, its owner, and what the backend shows."""
+
+    def action(does: Does, why: str) -> Action:
+        return Action(sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension)
+
+    def remains(why: str, error: SandboxerError | None = None) -> Remaining:
+        return Remaining(
+            sandbox_id=record.id,
+            why=why,
+            host=record.host,
+            extension=record.extension,
+            error=error.document() if error else None,
+        )
+
+    lock = core.locks.try_acquire(record.id)
+    if lock is None:
+        return None  # its owner lives and works on it
+    with lock:
+        current = core.store.get(record.id)
+        if current is None or current.state == State.DESTROYED:
+            return None
+        if current.state in (State.PROVISIONING, State.EXPIRED, State.DESTROYING):
+            if not _orphaned(current, grace, core.clock()):
+                return remains("it is not certain that its owner is dead; wait for the grace period")
+            if current.state == State.PROVISIONING:
+                return action("take-back", "its creator died before it was ready")
+            return action("destroy", "its teardown has not finished")
+        if current.state == State.FAILED:
+            return None if current.clean or current.request.keep_failed else action("take-back", "failed, not clean")
+        try:
+            status = _status(core, current)
+        except SandboxerError as error:
+            return remains(error.message, error)
+        if status.presence == "absent":
+            return action("fail", "the backend has lost it")
+        if status.presence == "unknown":
+            return remains(status.detail or "the backend could not be asked")
+        return None
+
+
+def _orphaned(record: Sandbox, grace: float, now: float) -> bool:
+    """Whether nobody works on a record whose lock is free. The lock proves it on this machine; a record that another
+    machine wrote (a shared data directory) is given the grace period."""
+    if record.owner is None:
+        return True
+    return owner_state(record.owner) != "unknown" or now - record.created_at > grace
+
+
+def _status(core: Core, record: Sandbox) -> Status:
+    deadline = Deadline(LOOK_SECONDS)
+    context = core.context(record, deadline)
+    context.host.connect(deadline)
+    extension = core.extension(record)
+    if record.handle is None:
+        return Status("absent") if extension.find(record.id, context) is None else Status("running")
+    return extension.status(record.handle, context)
+
+
+def _settle(core: Core, action: Action, grace: float) -> Action:
+    assert action.sandbox_id is not None  # noqa: S101 - _look makes actions of records only
+    lock = core.locks.try_acquire(action.sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    lock.close()
+    again = _look(core, core.current(action.sandbox_id), grace)
+    if not isinstance(again, Action) or again.action != action.action:
+        return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
+    lock = core.locks.try_acquire(action.sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    with lock:
+        if action.action == "destroy":
+            return tear_down(core, action)
+        return _fail(core, action)
+
+
+def _fail(core: Core, action: Action) -> Action:
+    """Take back what is left of a record and mark it failed; it keeps its error until its failure TTL is over."""
+    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    record = core.current(action.sandbox_id)
+    rest = removal.take_back(core, record, quick=False)
+    code = "interrupted" if action.action == "take-back" else "backend_error"
+    document = record.error or {
+        "code": code,
+        "message": action.why,
+        "hint": "create it again, or `sandboxer destroy` it",
+        "retryable": True,
+        "outcome": "failed",
+        "sandbox_id": record.id,
+    }
+
+    def failed(now: Sandbox) -> Sandbox:
+        expires = now.expires_at if now.state == State.FAILED else core.clock() + now.failed_ttl
+        return msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
+
+    if record.state == State.FAILED:
+        core.edit(record.id, failed)
+    else:
+        core.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
+    if rest is not None:
+        return msgspec.structs.replace(action, outcome="failed", error=rest.document())
+    return msgspec.structs.replace(action, outcome="done")

@@ -1,0 +1,85 @@
+"""Taking a sandbox away: the durable wish first, then teardown, and only a verified absence ends a record."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandboxer.errors import Conflict, Internal, SandboxerError
+from sandboxer.manager.core import Core, Progress, quiet
+from sandboxer.models import Sandbox
+from sandboxer.state import Signal, State
+from sandboxer.timing import Deadline
+
+DESTROY_SECONDS = 300.0
+"""How long a teardown may take unless `--timeout` says otherwise."""
+ROLLBACK_SECONDS = 120.0
+QUICK_ROLLBACK_SECONDS = 8.0
+"""A rollback after Ctrl-C: the command ends within 10 s (promise 3)."""
+
+
+def destroy(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
+    """Destroy a sandbox in whatever state it is; a destroyed one stays as it is. Raises what the teardown raised:
+    the record is then kept, in `destroying`."""
+    record = wish(core, sandbox_id)
+    if record.state == State.DESTROYED:
+        return record
+    with core.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
+        return finish(core, sandbox_id, deadline, progress)
+
+
+def wish(core: Core, sandbox_id: str) -> Sandbox:
+    """Record that it shall go. From here on nothing is charged, and its owner, if it has one, gives up."""
+    return core.move(sandbox_id, Signal.DESTROY, must_succeed=True)
+
+
+def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
+    """Tear down and end the record; the caller holds the sandbox's lock and the wish is recorded."""
+    record = core.current(sandbox_id)
+    if record.state == State.DESTROYED:
+        return record
+    if record.state != State.DESTROYING:
+        raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
+    if not record.clean:
+        progress("destroy", f"{record.extension} on {record.host}")
+        try:
+            _teardown(core, record, deadline, progress)
+        except SandboxerError as error:
+            _remember(core, record, error)
+            error.sandbox_id = sandbox_id
+            raise
+    core.leases.forget(sandbox_id)
+    ended = core.clock()
+    return core.move(
+        sandbox_id,
+        Signal.GONE,
+        edit=lambda now: msgspec.structs.replace(now, destroyed_at=ended, clean=True, owner=None),
+        must_succeed=True,
+    )
+
+
+def take_back(core: Core, record: Sandbox, *, quick: bool) -> SandboxerError | None:
+    """Remove whatever an establishment has made so far; the error when that could not be done and verified."""
+    deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else ROLLBACK_SECONDS)
+    try:
+        _teardown(core, record, deadline, quiet)
+    except SandboxerError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a bug in a teardown must not hide the error that led to it
+        return Internal(f"{type(error).__name__}: {error}")
+    return None
+
+
+def _teardown(core: Core, record: Sandbox, deadline: Deadline, progress: Progress) -> None:
+    """Free everything of a record. Without a handle (a crash inside provision) the backend is asked what there is."""
+    extension = core.extension(record)
+    context = core.context(record, deadline, progress=progress)
+    context.host.connect(deadline)
+    handle = record.handle if record.handle is not None else extension.find(record.id, context)
+    if handle is None:
+        return
+    extension.teardown(handle, context)
+
+
+def _remember(core: Core, record: Sandbox, error: SandboxerError) -> None:
+    document = {**error.document(), "outcome": "unknown", "sandbox_id": record.id}
+    core.edit(record.id, lambda now: msgspec.structs.replace(now, error=document))

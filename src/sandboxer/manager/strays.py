@@ -1,0 +1,92 @@
+"""Resources of ours without a live record: found on the backends, and removed when they are old enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from sandboxer.errors import NotConfigured, SandboxerError
+from sandboxer.extensions.base import Found
+from sandboxer.manager.core import Core
+from sandboxer.manager.report import Action, Remaining, each
+from sandboxer.models import Sandbox
+from sandboxer.names import resource_name
+from sandboxer.state import LIVE
+from sandboxer.timing import Deadline
+
+GRACE_SECONDS = 600.0
+"""A resource without a record is left alone until it is this old, in seconds: its record may be on its way back."""
+PER_SANDBOX_SECONDS = 120.0
+LOOK_SECONDS = 30.0
+"""How long one look at one backend may take."""
+
+
+def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[list[Action], list[Remaining], int]:
+    """Labelled resources of ours that no live record knows; what could not be listed; how many were seen."""
+    places = {(record.extension, record.host) for record in records}
+    hosts = {"local", *core.settings.hosts, *(host for _, host in places)}
+    own = [manifest.id for manifest in core.extensions.manifests() if manifest.self_hosted]
+    wanted = sorted({*places, *((extension, host) for extension in own for host in hosts)})
+    looks = each(wanted, lambda place: _inventory(core, *place, needed=place in places))
+    live = {record.id for record in core.store.list() if record.state in LIVE}
+    actions: list[Action] = []
+    remaining: list[Remaining] = []
+    shown = 0
+    for (extension, host), seen in zip(wanted, looks, strict=True):
+        if isinstance(seen, Remaining):
+            remaining.append(seen)
+            continue
+        shown += len(seen)
+        actions += [
+            Action(
+                sandbox_id=found.sandbox_id,
+                action="remove",
+                why="no live record knows " + (found.detail or resource_name(found.sandbox_id)),
+                host=host,
+                extension=extension,
+            )
+            for found in seen
+            if found.sandbox_id not in live and old_enough(found, core.clock(), grace)
+        ]
+    return actions, remaining, shown
+
+
+def old_enough(found: Found, now: float, grace: float) -> bool:
+    """Whether a stray resource may go. One whose age is not known may not."""
+    return found.created_at is not None and now - found.created_at > grace
+
+
+def _inventory(core: Core, extension: str, host: str, *, needed: bool) -> Sequence[Found] | Remaining:
+    deadline = Deadline(LOOK_SECONDS)
+    try:
+        context = core.host_context(host, deadline)
+        context.host.connect(deadline)
+        return list(core.extensions.get(extension).inventory(context))
+    except NotConfigured as error:
+        if not needed:
+            return []  # this backend is not used on this host, and never was by a record we have
+        return Remaining(why=error.message, host=host, extension=extension, error=error.document())
+    except SandboxerError as error:
+        return Remaining(why=error.message, host=host, extension=extension, error=error.document())
+
+
+def remove_stray(core: Core, action: Action) -> Action:
+    assert action.sandbox_id is not None  # noqa: S101 - strays are found by their id
+    lock = core.locks.try_acquire(action.sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    with lock:
+        record = core.store.get(action.sandbox_id)
+        if record is not None and record.state in LIVE:
+            return msgspec.structs.replace(action, outcome="skipped", why="it has a live record now")
+        deadline = Deadline(PER_SANDBOX_SECONDS)
+        try:
+            context = core.host_context(action.host, deadline)
+            extension = core.extensions.get(action.extension)
+            handle = extension.find(action.sandbox_id, context)
+            if handle is not None:
+                extension.teardown(handle, context)
+        except SandboxerError as error:
+            return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")

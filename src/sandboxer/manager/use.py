@@ -1,0 +1,130 @@
+"""Using a ready sandbox: exec, cp, logs, each under a lease so that nothing sweeps it away meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sandboxer.errors import Conflict, Invalid, Unsupported
+from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
+from sandboxer.hosts.base import Streams
+from sandboxer.locks import Lease
+from sandboxer.manager import transfer
+from sandboxer.manager.core import Core
+from sandboxer.models import Handle, Sandbox
+from sandboxer.names import check_env_name, check_service
+from sandboxer.state import USABLE
+from sandboxer.store.base import Change, Others
+from sandboxer.timing import Deadline, rfc3339
+
+
+def usable(core: Core, sandbox_id: str) -> Sandbox:
+    """The record, if it can be used now; raises Conflict."""
+    record = core.current(sandbox_id)
+    if record.state not in USABLE:
+        raise Conflict(
+            f"sandbox {record.id} is {record.state}",
+            hint=f"run `sandboxer get {record.id}` to see why",
+            sandbox_id=record.id,
+        )
+    if record.expires_at is not None and record.expires_at <= core.clock():
+        raise Conflict(
+            f"the TTL of sandbox {record.id} was over at {rfc3339(record.expires_at)}",
+            hint=f"run `sandboxer extend-ttl {record.id} --duration 1h`",
+            sandbox_id=record.id,
+        )
+    return record
+
+
+@contextmanager
+def in_use(core: Core, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
+    """Hold a lease on a usable sandbox; the record and its handle."""
+    with core.leases.hold(sandbox_id, holder=holder, check=lambda: usable(core, sandbox_id)) as record:
+        note_first_use(core, record)
+        if record.handle is None:
+            raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
+        yield record, record.handle
+
+
+def note_first_use(core: Core, record: Sandbox) -> None:
+    """Record `sandbox.active` the first time: leases themselves cost no store write (decision 0003)."""
+    if record.last_active_at is not None:
+        return
+
+    def change(now: Sandbox | None, _others: Others) -> Change:
+        if now is None or now.last_active_at is not None or now.state not in USABLE:
+            return Change()
+        after = msgspec.structs.replace(now, last_active_at=core.clock(), seq=now.seq + 1)
+        return Change(record=after, events=[core.event(now, after, "sandbox.active", detail={"to_state": "active"})])
+
+    core.store.update(record.id, change)
+    core.announce()
+
+
+def lacks(record: Sandbox, verb: str) -> Unsupported:
+    """The error of an extension that has not the capability for a verb."""
+    return Unsupported(f"{record.extension} has no {verb}", hint=f"run `sandboxer extensions show {record.extension}`")
+
+
+def run(core: Core, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
+    """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed)."""
+    check_exec(request)
+    with in_use(core, sandbox_id, holder="exec") as (record, handle):
+        extension = core.extension(record)
+        if not isinstance(extension, CanExec):
+            raise lacks(record, "exec")
+        return extension.exec(handle, request, streams, core.context(record, Deadline(timeout)))
+
+
+def check_exec(request: Exec) -> None:
+    """What no backend can pass on; raises Invalid."""
+    if not request.argv or not request.argv[0]:
+        raise Invalid("there is no command to run", hint="write it after --: sandboxer exec ID -- ls -l")
+    values = [*request.argv, *request.env.values(), request.cwd or ""]
+    if any("\x00" in value for value in values):
+        raise Invalid("a NUL character cannot be passed to a program", hint="remove it")
+    for name in request.env:
+        check_env_name(name)
+    if request.service is not None:
+        check_service(request.service)
+
+
+def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> None:
+    """Copy into (`inward`) or out of a sandbox, like `cp -r`."""
+    if service is not None:
+        check_service(service)
+    if "\x00" in source + target:
+        raise Invalid("a path cannot hold a NUL character", hint="remove it")
+    with in_use(core, sandbox_id, holder="cp") as (record, handle):
+        extension = core.extension(record)
+        if not isinstance(extension, CanCopy):
+            raise lacks(record, "cp")
+        inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
+        if inward:
+            transfer.copy_in(Path(source), target, inside)
+        else:
+            transfer.copy_out(source, Path(target), inside)
+
+
+def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None) -> None:
+    """Write the logs of a sandbox's services; also of one that is not ready, while its resources exist."""
+    if service is not None:
+        check_service(service)
+    record = core.current(sandbox_id)
+    extension = core.extension(record)
+    if not isinstance(extension, CanLogs):
+        raise lacks(record, "logs")
+    if record.handle is None or record.clean:
+        raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
+    context = core.context(record, Deadline(None if follow else 120))
+    extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
+
+
+def grant(core: Core, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
+    """An explicit lease that lasts `seconds` unless it is renewed or released."""
+    lease = core.leases.grant(sandbox_id, holder=holder, seconds=seconds, check=lambda: usable(core, sandbox_id))
+    note_first_use(core, core.current(sandbox_id))
+    return lease

@@ -1,0 +1,92 @@
+"""Names to extension classes: the only place that imports adapters."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from sandboxer.config.catalog import Shelf
+from sandboxer.errors import Invalid, NotFound
+from sandboxer.extensions.base import SandboxExtension
+from sandboxer.models import Manifest
+
+ENTRY_POINTS = "sandboxer.extensions"
+"""The entry point group by which a third party's package offers an extension: `ext.name = package.module:Class`.
+The class carries its manifest as the attribute `manifest` (a `sandboxer.models.Manifest`)."""
+
+
+class Registry:
+    """Extensions by id. A class is imported when it is first asked for, and made once."""
+
+    def __init__(self, manifests: Shelf[Manifest]) -> None:
+        self._manifests = manifests
+        self._made: dict[str, SandboxExtension] = {}
+
+    def manifest(self, extension_id: str) -> Manifest:
+        """The manifest of an extension; raises NotFound or Invalid."""
+        try:
+            return self._manifests.get(extension_id)
+        except NotFound:
+            found = _entry_point(extension_id)
+            if found is None:
+                raise
+            return found
+
+    def get(self, extension_id: str) -> SandboxExtension:
+        """The extension with this id; raises NotFound, or Invalid when its class cannot be had."""
+        made = self._made.get(extension_id)
+        if made is None:
+            made = load_class(self.manifest(extension_id))()
+            self._made[extension_id] = made
+        return made
+
+    def add(self, extension_id: str, make: Callable[[], SandboxExtension]) -> None:
+        """Put an extension in by hand: programs that embed sandboxer, and tests with a fake."""
+        self._made[extension_id] = make()
+
+    def manifests(self) -> list[Manifest]:
+        """Every manifest: the user's, the built-in ones, and those of installed packages."""
+        found = {manifest.id: manifest for manifest, _ in self._manifests.all()}
+        for name in _entry_point_names():
+            if name not in found and (manifest := _entry_point(name)) is not None:
+                found[name] = manifest
+        return [found[key] for key in sorted(found)]
+
+
+def load_class(manifest: Manifest) -> type[SandboxExtension]:
+    """The class that a manifest names; raises Invalid saying why it cannot be used."""
+    module_name, _, class_name = manifest.class_.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise Invalid(
+            f"{manifest.id}: {manifest.class_} cannot be imported: {error}",
+            hint="install the package that has it, or correct `class` in the manifest",
+        ) from error
+    except AttributeError:
+        raise Invalid(
+            f"{manifest.id}: {module_name} has no {class_name}", hint="correct `class` in the manifest"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, SandboxExtension)):
+        raise Invalid(f"{manifest.id}: {manifest.class_} is not a SandboxExtension", hint="see docs/extension-sdk.md")
+    return found
+
+
+def _entry_point_names() -> list[str]:
+    from importlib.metadata import entry_points
+
+    return sorted(point.name for point in entry_points(group=ENTRY_POINTS))
+
+
+def _entry_point(extension_id: str) -> Manifest | None:
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINTS, name=extension_id):
+        manifest = getattr(point.load(), "manifest", None)
+        if not isinstance(manifest, Manifest) or manifest.id != extension_id:
+            raise Invalid(
+                f"the installed extension {extension_id} carries no manifest of that id",
+                hint="its author sets the class attribute `manifest`; see docs/extension-sdk.md",
+            )
+        return manifest
+    return None
