@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sandboxer.config.catalog import shelves
 from sandboxer.config.paths import Paths, find_paths
 from sandboxer.config.settings import host_settings, load_settings
-from sandboxer.errors import NotConfigured
-from sandboxer.events import FlushReport, Relay
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
@@ -23,7 +22,9 @@ from sandboxer.models import Sandbox, Settings
 from sandboxer.registry import Registry
 from sandboxer.store.base import Store
 from sandboxer.store.json_store import JsonStore
-from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.events.relay import Relay
 
 
 class HostPool:
@@ -72,6 +73,7 @@ class Installation:
         profiles, manifests = shelves(paths)
         self._relaying = relay_in_background and settings.state_hub.url is not None
         self.announced = threading.Event()
+        self.on_announce: Callable[[], None] | None = None
         self.manager = SandboxManager(
             Core(
                 store=store,
@@ -82,9 +84,14 @@ class Installation:
                 extensions=Registry(manifests),
                 open_host=self.hosts.open,
                 environment=environment,
-                announce=self.announced.set,
+                announce=self._announce,
             )
         )
+
+    def _announce(self) -> None:
+        self.announced.set()
+        if self.on_announce is not None:  # a server relays in a thread of its own
+            self.on_announce()
 
     def worker(self, *words: str) -> list[str]:
         """The words that start this program again for work in the background."""
@@ -109,24 +116,20 @@ class Installation:
         begun = Begun(self.manager.core.current(sandbox_id), Lock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=Plan), begun)
 
-    def flush(self, deadline: Deadline) -> FlushReport:
-        """Send waiting events to the State Hub; raises NotConfigured when there is none."""
-        return self.relay().flush(deadline)
-
     def relay(self) -> Relay:
-        """The relay to the State Hub; raises NotConfigured."""
-        if self.settings.state_hub.url is None:
-            raise NotConfigured(
-                "no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url in config.yaml"
-            )
-        return Relay(self.store, self.settings.state_hub, directory=self.paths.data)
+        """The relay to the State Hub; raises NotConfigured, or Invalid for an address that cannot be used."""
+        from sandboxer.events.relay import Relay  # most commands send nothing themselves
+
+        return Relay(self.store, self.settings.state_hub, self.paths.data)
 
     def close(self) -> None:
         """End connections; start the relay of events when something was announced."""
         self.hosts.close()
         if self._relaying and self.announced.is_set():
+            from sandboxer.events.relay import kick
+
             self.announced.clear()
-            self.detach(["_relay"])
+            kick(self.store, self.settings.state_hub, self.paths.data, self.worker("_relay"), env=self.environment)
 
 
 def install(environment: Mapping[str, str] | None = None, *, relay_in_background: bool = True) -> Installation:

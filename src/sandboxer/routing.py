@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sandboxer.models import Decision
 
 LOCAL = "local"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts to try, preferred first; `decisions` tells which listed ones were passed over; `reason` why these."""
 
     hosts: tuple[str, ...]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sandboxer.errors import Invalid, Timeout
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 MAX_SECONDS = 10 * 365 * 86400
 """The longest duration that is accepted, in seconds: ten years."""
 

@@ -28,6 +28,6 @@ def work(
 
 
 def relay() -> None:
-    """Send waiting events to the State Hub; ends when there are none, or when the hub does not answer."""
+    """Send waiting events to the State Hub; ends when there are none, or after a while."""
     with installation() as here:
-        here.flush(Deadline(RELAY_SECONDS))
+        here.relay().run(Deadline(RELAY_SECONDS))

@@ -67,13 +67,13 @@ def events_list(
 def events_flush(json: Json = False) -> int:
     """Send what waits to the State Hub, now."""
     with installation() as here:
-        report = here.flush(Deadline(60))
+        report = here.relay().flush(Deadline(60))
         if wants_json(json):
             emit(msgspec.to_builtins(report))
         else:
             say(f"{report.sent} sent, {report.parked} refused for good, {report.pending} waiting")
-            if report.error:
-                note(report.error)
+            for text in [*report.warnings, *([report.error] if report.error else [])]:
+                note(text)
         return 8 if report.pending else 0
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, Literal
+
+import msgspec
 
 from sandboxer.hosts.base import Host, Streams
 from sandboxer.models import Handle, Ready, Written
@@ -28,8 +29,7 @@ class NoOptions(Written, frozen=True, kw_only=True):
     """The options model of an extension that has none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox to make, resolved: nothing in it has to be looked up.
 
     `resource` is its name on the backend (`sbx-<id>`); `labels` the four `sandboxer.*` labels and the extension's id;
@@ -49,8 +49,7 @@ def _ignore(*_: object) -> None:
     """Progress or a handle that nobody wants."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What an extension may use: the host, the time it has, and ways to tell the core something.
 
     `progress(phase, text)`: phases are resolve, sync, start, wait, ready. `save(handle)` makes the handle durable and
@@ -62,23 +61,23 @@ class Context:
     deadline: Deadline
     progress: Callable[[str, str], None] = _ignore
     save: Callable[[Handle], None] = _ignore
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """What the backend shows of one sandbox. Only a definite `absent` clears a record; a failed look is `unknown`."""
 
     presence: Presence
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One labelled resource of this installation on a backend. `created_at` is unix seconds where it is known."""
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """One labelled resource of this installation on a backend. `created_at` is unix seconds where it is known;
+    `labels` are those it carries, so that a lost record can be written again."""
 
     sandbox_id: str
     handle: Handle
+    labels: Mapping[str, str] = {}
     created_at: float | None = None
     expires_at: float | None = None
     detail: str = ""
@@ -115,7 +114,7 @@ class SandboxExtension(ABC):
 
     @abstractmethod
     def inventory(self, ctx: Context) -> Sequence[Found]:
-        """Everything of this installation (`ctx.install`) that this extension made on this host, complete; or raises."""
+        """What this extension made on this host for `ctx.install`: complete, or it raises."""
 
     @abstractmethod
     def teardown(self, handle: Handle, ctx: Context) -> None:

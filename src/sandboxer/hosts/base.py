@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from sandboxer.timing import Deadline
 
@@ -20,8 +21,7 @@ MAX_OUTPUT = 16 * 1024 * 1024
 """How much of a captured stream is kept, in bytes, unless told otherwise; more raises BackendError."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One program to run on a host.
 
     `env` is laid over the host's own settings `env`; `clean_env` starts from PATH, HOME, LANG alone. `track` names a
@@ -31,7 +31,7 @@ class Command:
     """
 
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     clean_env: bool = False
     cwd: str | None = None
     track: str | None = None
@@ -39,8 +39,7 @@ class Command:
     tty: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True, kw_only=True):
     """Where a running command's streams go. `stdin` None is an empty input; chunks arrive as they come."""
 
     stdin: BinaryIO | None = None
@@ -48,8 +47,7 @@ class Streams:
     stderr: Sink
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """How a command ended: its exit code (128 + n when signal n ended it) and what it wrote. A failure is a Result too;
     only "we could not run it" is an error."""
 
@@ -69,8 +67,7 @@ class Result:
         return "\n".join(lines[-8:])[-2000:]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """How a consumer reaches the host itself. `host_key` is the verified key's `SHA256:...` fingerprint."""
 
     kind: str  # "local" or "ssh"
@@ -81,8 +78,7 @@ class Address:
     host_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncReport:
+class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a sync did: the way (`rsync`, `tar`), files and bytes sent, and anything the user should be told."""
 
     method: str

@@ -21,6 +21,7 @@ from sandboxer.manager import reconcile as settling
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
 from sandboxer.manager.plan import Plan, checked_options, make_plan, profile_extensions
+from sandboxer.manager.repair import Restored, restore
 from sandboxer.manager.report import Report
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
 from sandboxer.models import Event, Manifest, Profile, Request, Sandbox
@@ -122,8 +123,13 @@ class SandboxManager:
         record = self.core.resolve(text)
         return removal.destroy(self.core, record.id, Deadline(timeout or removal.DESTROY_SECONDS), progress)
 
-    def recreate_plan(self, text: str, *, actor: str | None = None) -> Plan:
-        """What `recreate` would create; raises what makes it impossible, before anything is destroyed."""
+    def wish_gone(self, text: str) -> Sandbox:
+        """Record durably that a sandbox shall go, and return at once; `destroy` (or `expire`) does the rest."""
+        return removal.wish(self.core, self.core.resolve(text).id)
+
+    def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> Plan:
+        """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
+        `make_plan`."""
         record = self.core.resolve(text)
         profile = self.core.profiles.get(record.profile)
         hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
@@ -134,7 +140,7 @@ class SandboxManager:
             )
         request = msgspec.structs.replace(record.request, host=record.request.host or record.host)
         asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
-        return self.plan(request, actor=asker)
+        return self.plan(request, actor=asker, roots=roots)
 
     def recreate(
         self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
@@ -194,6 +200,10 @@ class SandboxManager:
         """Settle records and resources; see `reconcile.reconcile`."""
         return settling.reconcile(self.core, apply=apply, force=force, grace=grace)
 
+    def restore(self) -> Restored:
+        """Write lost records again from what the backends show; see `repair.restore`."""
+        return restore(self.core)
+
     # -- use ------------------------------------------------------------------------------------------------------
 
     def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
@@ -229,6 +239,10 @@ class SandboxManager:
     def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
         """An explicit lease of `seconds`."""
         return use.grant(self.core, self.core.resolve(text).id, holder=holder, seconds=seconds)
+
+    def renew_lease(self, text: str, lease_id: str, *, seconds: float) -> Lease:
+        """Let an explicit lease end `seconds` from now; raises NotFound, or Conflict when the sandbox has ended."""
+        return use.renew(self.core, self.core.resolve(text).id, lease_id, seconds=seconds)
 
     def release_lease(self, text: str, lease_id: str) -> None:
         """End an explicit lease; raises NotFound."""

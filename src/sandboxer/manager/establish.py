@@ -129,6 +129,7 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
 
 
 def _establish(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
+    _wanted(core.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
     record = _choose_host(core, plan, sandbox_id, deadline, progress)
     extension = core.extensions.get(plan.extension)
     saved: list[Handle] = []

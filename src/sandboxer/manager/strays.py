@@ -24,32 +24,39 @@ LOOK_SECONDS = 30.0
 
 def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[list[Action], list[Remaining], int]:
     """Labelled resources of ours that no live record knows; what could not be listed; how many were seen."""
+    seen, remaining = look_everywhere(core, records)
+    # Read again after looking: what was created meanwhile has a record by now.
+    live = {record.id for record in core.store.list() if record.state in LIVE}
+    actions = [
+        Action(
+            sandbox_id=found.sandbox_id,
+            action="remove",
+            why="no live record knows " + (found.detail or resource_name(found.sandbox_id)),
+            host=host,
+            extension=extension,
+        )
+        for extension, host, found in seen
+        if found.sandbox_id not in live and old_enough(found, core.clock(), grace)
+    ]
+    return actions, remaining, len(seen)
+
+
+def look_everywhere(core: Core, records: Iterable[Sandbox]) -> tuple[list[tuple[str, str, Found]], list[Remaining]]:
+    """Everything of this installation on every host that is configured or that a record names, for every backend of
+    our own hosts: (extension, host, resource); and the places that could not be listed."""
     places = {(record.extension, record.host) for record in records}
     hosts = {"local", *core.settings.hosts, *(host for _, host in places)}
     own = [manifest.id for manifest in core.extensions.manifests() if manifest.self_hosted]
     wanted = sorted({*places, *((extension, host) for extension in own for host in hosts)})
     looks = each(wanted, lambda place: _inventory(core, *place, needed=place in places))
-    live = {record.id for record in core.store.list() if record.state in LIVE}
-    actions: list[Action] = []
-    remaining: list[Remaining] = []
-    shown = 0
-    for (extension, host), seen in zip(wanted, looks, strict=True):
-        if isinstance(seen, Remaining):
-            remaining.append(seen)
-            continue
-        shown += len(seen)
-        actions += [
-            Action(
-                sandbox_id=found.sandbox_id,
-                action="remove",
-                why="no live record knows " + (found.detail or resource_name(found.sandbox_id)),
-                host=host,
-                extension=extension,
-            )
-            for found in seen
-            if found.sandbox_id not in live and old_enough(found, core.clock(), grace)
-        ]
-    return actions, remaining, shown
+    seen: list[tuple[str, str, Found]] = []
+    unseen: list[Remaining] = []
+    for (extension, host), look in zip(wanted, looks, strict=True):
+        if isinstance(look, Remaining):
+            unseen.append(look)
+        else:
+            seen += [(extension, host, found) for found in look]
+    return seen, unseen
 
 
 def old_enough(found: Found, now: float, grace: float) -> bool:

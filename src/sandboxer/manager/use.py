@@ -128,3 +128,9 @@ def grant(core: Core, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
     lease = core.leases.grant(sandbox_id, holder=holder, seconds=seconds, check=lambda: usable(core, sandbox_id))
     note_first_use(core, core.current(sandbox_id))
     return lease
+
+
+def renew(core: Core, sandbox_id: str, lease_id: str, *, seconds: float) -> Lease:
+    """Let an explicit lease end `seconds` from now. A sandbox whose TTL is over is not kept alive by renewing."""
+    usable(core, sandbox_id)
+    return core.leases.renew(sandbox_id, lease_id, seconds)

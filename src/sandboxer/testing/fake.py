@@ -136,6 +136,7 @@ class FakeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
                     handle=Handle(version=1, data={"directory": str(directory)}),
                     created_at=labels.get("created_at"),
                     expires_at=None if expires == "never" else float(expires),
+                    labels={key: str(value) for key, value in labels.items() if key.startswith("sandboxer.")},
                     detail=str(directory),
                 )
             )

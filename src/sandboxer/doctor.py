@@ -1,0 +1,165 @@
+"""What is there, here and on each host; what is missing; and what to type to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from sandboxer.bootstrap import Installation, install
+from sandboxer.config.paths import find_paths
+from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, StoreCorrupt
+from sandboxer.models import Value
+from sandboxer.timing import Deadline
+
+LOOK_SECONDS = 15.0
+LOCAL_PROGRAMS = {
+    "ssh": "apt-get install openssh-client (needed for hosts over SSH)",
+    "rsync": "apt-get install rsync (trees travel as tar without it)",
+}
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """One thing that was looked at. `hint` says what to type."""
+
+    subject: str
+    level: Literal["ok", "warning", "error"]
+    text: str
+    hint: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; nothing is changed."""
+    try:
+        here = install(relay_in_background=False)
+    except SandboxerError as error:
+        return [_finding("configuration", error, level="error")]
+    try:
+        return [*_store(here), *_programs(), *_hosts(here), *_catalog(here), *_events(here)]
+    finally:
+        here.close()
+
+
+def _finding(subject: str, error: SandboxerError, *, level: Literal["warning", "error"]) -> Finding:
+    return Finding(subject=subject, level=level, text=error.message, hint=error.hint)
+
+
+def _store(here: Installation) -> Iterator[Finding]:
+    try:
+        records = here.store.list()
+    except StoreCorrupt as error:
+        hint = "run `sandboxer doctor --repair`: it sets the file aside and brings back what the backends show"
+        yield Finding(subject="store", level="error", text=error.message, hint=hint)
+        return
+    except SandboxerError as error:
+        yield _finding("store", error, level="error")
+        return
+    yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
+
+
+def _programs() -> Iterator[Finding]:
+    for program, hint in LOCAL_PROGRAMS.items():
+        path = shutil.which(program)
+        if path is None:
+            yield Finding(subject=program, level="warning", text="not found here", hint=hint)
+        else:
+            yield Finding(subject=program, level="ok", text=path)
+
+
+def _hosts(here: Installation) -> Iterator[Finding]:
+    for name in ["local", *(host for host in here.settings.hosts if host != "local")]:
+        deadline = Deadline(LOOK_SECONDS)
+        try:
+            host = here.hosts.open(name)
+            host.connect(deadline)
+        except SandboxerError as error:
+            yield _finding(f"host {name}", error, level="error")
+            continue
+        yield Finding(subject=f"host {name}", level="ok", text=f"answers; work directory {host.work_dir(deadline)}")
+        yield from _backends(here, name)
+
+
+def _backends(here: Installation, host: str) -> Iterator[Finding]:
+    core = here.manager.core
+    for manifest in core.extensions.manifests():
+        if not manifest.self_hosted:
+            continue
+        subject = f"{manifest.id} on {host}"
+        try:
+            core.extensions.get(manifest.id).check(core.host_context(host, Deadline(LOOK_SECONDS)))
+        except NotConfigured as error:
+            yield _finding(subject, error, level="warning")
+        except SandboxerError as error:
+            yield _finding(subject, error, level="error")
+        else:
+            yield Finding(subject=subject, level="ok", text="can be used")
+
+
+def _catalog(here: Installation) -> Iterator[Finding]:
+    try:
+        count = len(here.manager.validate_profiles([]))
+    except (Invalid, NotFound) as error:
+        yield _finding("profiles", error, level="error")
+    else:
+        yield Finding(subject="profiles", level="ok", text=f"{count} valid")
+
+
+def _events(here: Installation) -> Iterator[Finding]:
+    url = here.settings.state_hub.url
+    if url is None:
+        yield Finding(subject="state hub", level="ok", text="off (no URL is set)")
+        return
+    try:
+        waiting = [event for event in here.store.events() if event.status == "pending"]
+        parked = [event for event in here.store.events() if event.status == "parked"]
+    except SandboxerError:
+        return  # said above, of the store
+    if parked:
+        text = f"{len(parked)} events were refused for good: {parked[-1].note or 'no reason given'}"
+        yield Finding(subject="state hub", level="warning", text=text, hint="run `sandboxer events list`")
+    level: Literal["ok", "warning"] = "warning" if waiting else "ok"
+    hint = "run `sandboxer events flush`" if waiting else ""
+    yield Finding(subject="state hub", level=level, text=f"{len(waiting)} events are waiting", hint=hint)
+
+
+def mend() -> list[Finding]:
+    """Set an unreadable store aside, its bytes kept, and write records for what the backends still show."""
+    paths = find_paths(os.environ)
+    here = install(relay_in_background=False)
+    try:
+        try:
+            here.store.list()
+            aside = None
+        except StoreCorrupt:
+            aside = _set_aside(paths.data / "sandboxes.json")
+        restored = here.manager.restore()
+        found = [
+            Finding(subject=f"sandbox {record.id}", level="ok", text=f"brought back, {record.state}, on {record.host}")
+            for record in restored.records
+        ]
+        found += [
+            Finding(
+                subject=f"{place.extension} on {place.host}",
+                level="error",
+                text=place.why,
+                hint="make it answer, then run `sandboxer doctor --repair` again",
+            )
+            for place in restored.unseen
+        ]
+        if aside is not None:
+            found.insert(0, Finding(subject="store", level="ok", text=f"the unreadable file is now {aside}"))
+        elif not found:
+            found.append(Finding(subject="store", level="ok", text="readable, and no record is missing"))
+        return found
+    finally:
+        here.close()
+
+
+def _set_aside(file: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    aside = file.with_name(f"{file.name}.unreadable-{stamp}")
+    file.rename(aside)
+    return aside

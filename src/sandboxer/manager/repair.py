@@ -1,0 +1,70 @@
+"""Writing records again from what the backends still show, after a store was lost or set aside."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandboxer.errors import SandboxerError
+from sandboxer.extensions.base import Found
+from sandboxer.manager.core import Core
+from sandboxer.manager.report import Remaining, each
+from sandboxer.manager.strays import LOOK_SECONDS, look_everywhere
+from sandboxer.models import Consumer, Decision, Request, Route, Sandbox
+from sandboxer.names import LABEL_PROFILE
+from sandboxer.state import State
+from sandboxer.store.base import Change, Others
+from sandboxer.timing import Deadline
+
+UNKNOWN_VERSION = "0.0.0"
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repair brought back, and where it could not look."""
+
+    records: list[Sandbox]
+    unseen: list[Remaining]
+
+
+def restore(core: Core) -> Restored:
+    """A record for every labelled resource of this installation that has none. What was not on the labels (who asked,
+    inputs, labels of the user) is lost; what is there can be used and destroyed again."""
+    seen, unseen = look_everywhere(core, core.store.list())
+    lost = [item for item in seen if core.store.get(item[2].sandbox_id) is None]
+    records = each(lost, lambda item: _restore_one(core, *item))
+    return Restored(records=records, unseen=unseen)
+
+
+def _restore_one(core: Core, extension: str, host: str, found: Found) -> Sandbox:
+    created = found.created_at if found.created_at is not None else core.clock()
+    decision = Decision(extension=extension, outcome="chosen", reason="found by doctor --repair", host=host)
+    profile = found.labels.get(LABEL_PROFILE, "profile.unknown")
+    record = Sandbox(
+        id=found.sandbox_id,
+        request=Request(profile=profile, host=host),
+        profile=profile,
+        profile_version=UNKNOWN_VERSION,
+        extension=extension,
+        state=str(State.READY),
+        consumer=Consumer(actor="atm", name="doctor"),
+        host=host,
+        created_at=created,
+        ready_at=created,
+        expires_at=found.expires_at,
+        handle=found.handle,
+        route=Route(strategy="explicit", decisions=[decision]),
+        seq=1,
+    )
+    try:
+        ready = core.extension(record).wait_ready(found.handle, core.context(record, Deadline(LOOK_SECONDS)))
+    except SandboxerError as error:
+        document = {**error.document(), "sandbox_id": record.id}
+        record = msgspec.structs.replace(record, state=str(State.FAILED), error=document)
+    else:
+        record = msgspec.structs.replace(record, reachability=ready.reachability, isolation=ready.isolation)
+
+    def write(now: Sandbox | None, _others: Others) -> Change:
+        if now is not None:
+            return Change()  # somebody was faster
+        return Change(record=record, events=[core.event(None, record, f"sandbox.{record.state}")])
+
+    return core.store.update(record.id, write) or record

@@ -1,0 +1,1 @@
+"""The tests: `tests.<part>`; run them with pytest from the root of the repository."""

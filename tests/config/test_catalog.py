@@ -1,0 +1,155 @@
+"""Profiles, manifests, settings: precedence, and mistakes told with file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandboxer.config.catalog import resolve_inputs, shelves
+from sandboxer.config.document import parse
+from sandboxer.config.paths import Paths, find_paths
+from sandboxer.config.settings import load_settings
+from sandboxer.errors import Invalid, NotFound
+from sandboxer.models import Profile, Settings
+
+PROFILE = """\
+id: profile.mine
+version: 1.0.0
+extension: ext.native
+ttl:
+  default: 1h
+"""
+
+
+def shelf(tmp_path: Path, **files: str) -> Paths:
+    for name, text in files.items():
+        file = tmp_path / "config" / "profiles" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return Paths(data=tmp_path / "data", config=tmp_path / "config")
+
+
+def test_every_built_in_profile_and_manifest_is_valid(tmp_path: Path) -> None:
+    profiles, manifests = shelves(shelf(tmp_path))
+    assert {profile.id for profile, _ in profiles.all()} >= {"profile.native", "profile.sandbox-canary"}
+    assert {manifest.id for manifest, _ in manifests.all()} >= {"ext.native", "ext.compose-ssh"}
+
+
+def test_a_users_profile_replaces_the_built_in_one_whatever_its_file_is_called(tmp_path: Path) -> None:
+    text = PROFILE.replace("profile.mine", "profile.native").replace("1.0.0", "9.9.9")
+    profiles, _ = shelves(shelf(tmp_path, anything=text))
+    assert profiles.get("profile.native").version == "9.9.9"
+    assert [p.version for p, _ in profiles.all() if p.id == "profile.native"] == ["9.9.9"]
+
+
+def test_a_broken_file_of_another_profile_does_not_stop_this_one(tmp_path: Path) -> None:
+    profiles, _ = shelves(shelf(tmp_path, broken="id: [", **{"profile.mine": PROFILE}))
+    assert profiles.get("profile.mine").id == "profile.mine"
+    with pytest.raises(Invalid):
+        profiles.all()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        (PROFILE + "colour: red\n", 6, "colour"),
+        (PROFILE.replace("default: 1h", "defualt: 1h"), 5, "defualt"),
+        (PROFILE + "inputs:\n  repo:\n    type: file\n", 8, "inputs"),
+        (PROFILE + "placement: {hosts: [a, 5]}\n", 6, "placement.hosts.1"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
+    profiles, _ = shelves(shelf(tmp_path, **{"profile.mine": text}))
+    with pytest.raises(Invalid) as caught:
+        profiles.get("profile.mine")
+    message = caught.value.message
+    assert f"profile.mine.yaml, line {line}" in message
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("version: 1.0.0", "version: one"),
+        ("extension: ext.native", "title: nothing serves it"),
+        ("default: 1h", "default: 1 hour"),
+        ("default: 1h", "default: 2h\n  max: 1h"),
+        ("id: profile.mine", "id: mine"),
+        ("id: profile.mine", "id: profile.mine\nid: profile.mine"),
+    ],
+)
+def test_what_types_cannot_say_is_checked_too(tmp_path: Path, change: tuple[str, str]) -> None:
+    _, manifests = shelves(shelf(tmp_path, **{"profile.mine": PROFILE.replace(*change)}))
+    profiles, _ = shelves(Paths(data=tmp_path, config=tmp_path / "config"))
+    with pytest.raises((Invalid, NotFound)):
+        profiles.get("profile.mine")
+    assert manifests.get("ext.native")
+
+
+@pytest.mark.parametrize("name", ["profile.nope", "../../etc/passwd", "profile.", "", "profile.\x00", "ext.native"])
+def test_a_profile_that_is_not_there_is_not_found(tmp_path: Path, name: str) -> None:
+    profiles, _ = shelves(shelf(tmp_path))
+    with pytest.raises(NotFound):
+        profiles.get(name)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_document_or_invalid(raw: bytes) -> None:
+    """Promise 30."""
+    for model in (Profile, Settings):
+        try:
+            parse(raw, model, source="x.yaml")
+        except Invalid as error:
+            assert error.hint  # noqa: PT017 - either outcome is right
+
+
+def test_an_alias_bomb_is_refused_or_read_without_growing(tmp_path: Path) -> None:
+    bomb = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n".encode() for n in range(20)
+    )
+    with pytest.raises(Invalid):
+        parse(bomb, Settings, source="x.yaml")
+
+
+def test_inputs_are_typed_and_complete(tmp_path: Path) -> None:
+    text = PROFILE + (
+        "inputs:\n  tree: {type: path, required: true}\n  n: {type: int, default: 3}\n  fast: {type: bool}\n"
+        "  size: {type: string, choices: [s, m]}\n"
+    )
+    profile = parse(text.encode(), Profile, source="x")
+    given_ = {"tree": "sub/dir", "fast": "true", "size": "m"}
+    values = resolve_inputs(profile, given_, base=tmp_path)
+    assert values == {"tree": str(tmp_path.resolve() / "sub" / "dir"), "n": 3, "fast": True, "size": "m"}
+    for wrong in ({}, {"tree": ""}, {"tree": "a", "n": "x"}, {"tree": "a", "size": "l"}, {"tree": "a", "what": "b"}):
+        with pytest.raises(Invalid) as caught:
+            resolve_inputs(profile, wrong, base=tmp_path)
+        assert caught.value.hint
+
+
+def test_the_environment_wins_over_config_yaml(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("state_hub: {url: 'http://a'}\ndefaults: {actor: 'adm:a'}\n")
+    environment = {"SANDBOXER_STATE_HUB_URL": "http://b", "SANDBOXER_ACTOR": "agt:b", "SANDBOXER_API_TOKEN": "t"}
+    found = load_settings(tmp_path, environment)
+    assert (found.state_hub.url, found.defaults.actor, found.api.token) == ("http://b", "agt:b", "t")
+    assert load_settings(tmp_path, {}).state_hub.url == "http://a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hosts: {a: {colour: red}}", "hosts: {a: {port: 70000}}", "hosts: {a: {work_dir: relative}}", "hosts: {'-o': {}}",
+     "defaults: {actor: nobody}", "api: {port: '80'}", "- a list", "text"],
+)  # fmt: skip
+def test_a_wrong_config_yaml_is_invalid(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(Invalid):
+        load_settings(tmp_path, {})
+
+
+def test_directories_follow_the_environment_then_xdg_then_home() -> None:
+    assert find_paths({"HOME": "/h"}).data == Path("/h/.local/share/sandboxer")
+    assert find_paths({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}).config == Path("/x/sandboxer")
+    assert find_paths({"HOME": "/h", "XDG_DATA_HOME": "/x", "SANDBOXER_DATA_DIR": "/d"}).data == Path("/d")

@@ -1,0 +1,208 @@
+"""expire and reconcile on the fake backend."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandboxer.bootstrap import Installation
+from sandboxer.errors import Unavailable
+from sandboxer.extensions.base import Exec
+from sandboxer.hosts.base import Streams
+from sandboxer.locks import this_owner
+from sandboxer.manager.establish import Begun
+from sandboxer.manager.reconcile import too_many
+from sandboxer.models import Request, Sandbox
+from sandboxer.state import State
+from sandboxer.testing.fake import Faults
+from tests.installations import create, installed, left_over
+
+
+def age(here: Installation, record: Sandbox, seconds: float) -> None:
+    """Let a sandbox's TTL end `seconds` earlier."""
+
+    def older(now: Sandbox) -> Sandbox:
+        assert now.expires_at is not None
+        return msgspec.structs.replace(now, expires_at=now.expires_at - seconds)
+
+    here.manager.core.edit(record.id, older)
+
+
+def test_expire_ends_what_is_over_and_only_that(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    over, alive = create(here, ttl=600), create(here, ttl=600)
+    age(here, over, 601)
+    planned = here.manager.expire(apply=False)
+    assert [(a.sandbox_id, a.outcome) for a in planned.actions] == [(over.id, "planned")]
+    assert here.manager.get(over.id).state == State.READY
+    report = here.manager.expire(apply=True)
+    assert [(a.sandbox_id, a.outcome) for a in report.actions] == [(over.id, "done")]
+    assert here.manager.get(over.id).state == State.DESTROYED
+    assert here.manager.get(alive.id).state == State.READY
+    told = [event.event_type for event in here.manager.events() if event.detail["sandbox_id"] == over.id]
+    assert told[-3:] == ["sandbox.expired", "sandbox.destroying", "sandbox.destroyed"]
+
+
+def test_expire_never_ends_what_is_in_use(tmp_path: Path) -> None:
+    """Promise 16."""
+    here = installed(tmp_path)
+    record = create(here, ttl=600)
+    with here.manager.lease(record.id, holder="test"):
+        age(here, record, 601)
+        report = here.manager.expire(apply=True)
+        assert [action.outcome for action in report.actions] == ["skipped"]
+        assert here.manager.get(record.id).state == State.READY
+    assert here.manager.expire(apply=True).actions[0].outcome == "done"
+
+
+def test_a_renewed_sandbox_is_not_expired(tmp_path: Path) -> None:
+    """Promise 16: a renewal that was answered holds."""
+    here = installed(tmp_path)
+    record = create(here, ttl=600)
+    age(here, record, 601)
+    here.manager.extend_ttl(record.id, 600)
+    assert here.manager.expire(apply=True).actions == []
+
+
+def test_expire_of_a_dead_host_reports_what_remains_and_does_the_rest(tmp_path: Path) -> None:
+    here = installed(tmp_path, Faults({"teardown": Unavailable("the host is off")}))
+    records = [create(here, ttl=600), create(here, ttl=600)]
+    for record in records:
+        age(here, record, 601)
+    report = here.manager.expire(apply=True)
+    assert sorted(action.outcome for action in report.actions) == ["done", "failed"]
+    assert len(report.remaining) == 1
+    assert here.manager.expire(apply=True).remaining == []
+    assert left_over(tmp_path) == []
+
+
+def test_a_failed_record_goes_when_its_failure_ttl_is_over(tmp_path: Path) -> None:
+    here = installed(tmp_path, Faults({"provision": Unavailable("no")}))
+    with pytest.raises(Unavailable):
+        create(here)
+    (record,) = here.manager.list()
+    assert here.manager.expire(apply=True).actions == []
+    age(here, record, 3600)
+    here.manager.expire(apply=True)
+    assert here.manager.list() == []
+
+
+def abandon(here: Installation) -> Begun:
+    """Begin, and let the owner vanish: its lock is free, its record stays."""
+    begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
+    assert isinstance(begun, Begun)
+    begun.lock.close()
+    return begun
+
+
+def test_reconcile_takes_back_what_a_dead_creator_left(tmp_path: Path) -> None:
+    """Promise 1: an owner that is proved dead is settled at once."""
+    here = installed(tmp_path)
+    begun = abandon(here)
+    planned = here.manager.reconcile(apply=False)
+    assert [action.action for action in planned.actions] == ["take-back"]
+    assert here.manager.reconcile(apply=True).remaining == []
+    record = here.manager.get(begun.record.id)
+    assert record.state == State.FAILED
+    assert record.clean
+    assert here.manager.reconcile(apply=True).actions == []
+
+
+def test_reconcile_leaves_a_living_creator_alone(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
+    assert isinstance(begun, Begun)
+    assert here.manager.reconcile(apply=True).actions == []
+    assert here.manager.get(begun.record.id).state == State.PROVISIONING
+    begun.lock.close()
+
+
+def test_a_creator_on_another_machine_is_given_the_grace_period(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    begun = abandon(here)
+    foreign = msgspec.structs.replace(this_owner(), boot_id="00000000-0000-0000-0000-000000000000")
+    here.manager.core.edit(begun.record.id, lambda now: msgspec.structs.replace(now, owner=foreign))
+    assert len(here.manager.reconcile(apply=True).remaining) == 1
+    assert here.manager.get(begun.record.id).state == State.PROVISIONING
+    report = here.manager.reconcile(apply=True, grace=0.0)
+    assert [action.outcome for action in report.actions] == ["done"]
+
+
+def test_reconcile_marks_what_the_backend_has_lost(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    record = create(here)
+    shutil.rmtree(tmp_path / "work" / "fake" / f"sbx-{record.id}")
+    here.manager.reconcile(apply=True)
+    lost = here.manager.get(record.id)
+    assert lost.state == State.FAILED
+    assert lost.error is not None
+    assert "lost" in lost.error["message"]
+
+
+def test_a_look_that_fails_is_unknown_and_never_clears_a_record(tmp_path: Path) -> None:
+    """Three answers: only a definite `absent` clears."""
+    here = installed(tmp_path, Faults({"status": Unavailable("no answer")}))
+    record = create(here)
+    report = here.manager.reconcile(apply=True)
+    assert [item.sandbox_id for item in report.remaining] == [record.id]
+    assert here.manager.get(record.id).state == State.READY
+
+
+def test_a_listing_that_fails_removes_nothing_and_is_reported(tmp_path: Path) -> None:
+    """Promise 6."""
+    here = installed(tmp_path, Faults({"inventory": Unavailable("truncated")}))
+    create(here)
+    report = here.manager.reconcile(apply=True, grace=0.0)
+    assert report.actions == []
+    assert [item.extension for item in report.remaining] == ["ext.fake"]
+
+
+def test_a_resource_without_a_record_goes_only_after_the_grace_period(tmp_path: Path) -> None:
+    """Promise 6: never what is younger than the grace period."""
+    here = installed(tmp_path)
+    record = create(here)
+    (tmp_path / "data" / "sandboxes.json").unlink()
+    again = installed(tmp_path)
+    assert again.store.install_id == here.store.install_id
+    assert again.manager.reconcile(apply=True).actions == []
+    report = again.manager.reconcile(apply=True, grace=0.0)
+    assert [(a.sandbox_id, a.action, a.outcome) for a in report.actions] == [(record.id, "remove", "done")]
+    assert left_over(tmp_path) == []
+
+
+def test_a_sweep_that_would_take_too_much_stops_and_asks(tmp_path: Path) -> None:
+    """Promise 6: more than 5 and more than a fifth of what is known."""
+    here = installed(tmp_path)
+    for _ in range(6):
+        create(here)
+    shutil.rmtree(tmp_path / "work" / "fake")
+    report = here.manager.reconcile(apply=True)
+    assert report.actions == []
+    assert len(report.remaining) == 6
+    assert all("--force" in item.why for item in report.remaining)
+    forced = here.manager.reconcile(apply=True, force=True)
+    assert len(forced.actions) == 6
+
+
+@pytest.mark.parametrize(("removals", "known", "stops"), [(5, 5, False), (6, 30, False), (6, 29, True), (7, 7, True)])
+def test_the_limit_of_a_sweep(removals: int, known: int, stops: bool) -> None:
+    assert too_many(removals, known) is stops
+
+
+def test_a_lost_store_is_written_again_from_what_the_backends_show(tmp_path: Path) -> None:
+    """Promise 13: what exists can be used and destroyed again."""
+    here = installed(tmp_path)
+    record = create(here)
+    (tmp_path / "data" / "sandboxes.json").unlink()
+    again = installed(tmp_path)
+    restored = again.manager.restore()
+    assert [item.id for item in restored.records] == [record.id]
+    out: list[bytes] = []
+    streams = Streams(stdout=out.append, stderr=out.append)
+    assert again.manager.exec(record.id, Exec(argv=("cat", "greeting")), streams) == 0
+    assert b"".join(out) == b"hello\n"
+    again.manager.destroy(record.id)
+    assert left_over(tmp_path) == []
