@@ -6,16 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-import typer
-
 from sandboxer import __version__
 from sandboxer.cli import signals
 from sandboxer.cli.output import complain, note, wants_json
-from sandboxer.cli.table import GROUPS, build
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
-
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""The parser's own error; typer exports only its subclass."""
 
 _FAILED_INSIDE = 125
 """What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
@@ -52,11 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _call(words: list[str]) -> int:
+    import typer  # `--version` does without
+
+    from sandboxer.cli.table import build
+
+    usage_error: type[Exception] = typer.BadParameter.__mro__[
+        1
+    ]  # the parser's own error; typer exports only its subclass
     try:
         answer = build(words)(args=words, prog_name="sandboxer", standalone_mode=False)
     except typer.Abort:
         raise Interrupted("aborted", hint="nothing was done") from None
-    except UsageError as error:
+    except usage_error as error:
         raise _usage(error) from None
     return answer if isinstance(answer, int) else 0
 
@@ -87,6 +88,3 @@ def _bug(error: Exception) -> Internal:
 def _own_words(words: list[str]) -> list[str]:
     """The words before `--`: what comes after belongs to the command inside."""
     return words[: words.index("--")] if "--" in words else words
-
-
-__all__ = ["GROUPS", "main"]

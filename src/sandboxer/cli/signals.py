@@ -11,8 +11,9 @@ from types import FrameType
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Signalled(KeyboardInterrupt):
-    """A signal came. Not an Exception, so that nothing that handles errors mistakes it for one."""
+class Signalled(BaseException):
+    """A signal came. Not an Exception, so that nothing that handles errors mistakes it for one; and not a
+    KeyboardInterrupt, which the parser of the command line swallows."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

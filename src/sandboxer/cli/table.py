@@ -8,68 +8,74 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-COMMANDS: dict[str, str] = {
-    "create": "sandboxer.cli.lifecycle:create",
-    "get": "sandboxer.cli.lifecycle:get",
-    "list": "sandboxer.cli.lifecycle:list_",
-    "destroy": "sandboxer.cli.lifecycle:destroy",
-    "recreate": "sandboxer.cli.lifecycle:recreate",
-    "extend-ttl": "sandboxer.cli.lifecycle:extend_ttl",
-    "exec": "sandboxer.cli.inside:exec_",
-    "cp": "sandboxer.cli.inside:cp",
-    "logs": "sandboxer.cli.inside:logs",
-    "expire": "sandboxer.cli.sweeping:expire",
-    "reconcile": "sandboxer.cli.sweeping:reconcile",
-    "doctor": "sandboxer.cli.operations:doctor",
-    "serve": "sandboxer.cli.operations:serve",
-    "_work": "sandboxer.cli.background:work",
-    "_relay": "sandboxer.cli.background:relay",
+COMMANDS: dict[str, tuple[str, str]] = {
+    "create": ("lifecycle:create", "Establish a sandbox and wait until it is ready."),
+    "get": ("lifecycle:get", "Show one sandbox."),
+    "list": ("lifecycle:list_", "List sandboxes."),
+    "destroy": ("lifecycle:destroy", "Take sandboxes away, in whatever state they are."),
+    "recreate": ("lifecycle:recreate", "Destroy a sandbox and establish a new one from the same request."),
+    "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
+    "exec": ("inside:exec_", "Run a command inside."),
+    "cp": ("inside:cp", "Copy files into or out of a sandbox."),
+    "logs": ("inside:logs", "Show the logs of a sandbox's services."),
+    "expire": ("sweeping:expire", "End the sandboxes whose TTL is over; made for cron."),
+    "reconcile": ("sweeping:reconcile", "Settle records and resources against what really is."),
+    "doctor": ("operations:doctor", "What is there, what is missing, and what to type to mend it."),
+    "serve": ("operations:serve", "Serve the HTTP API."),
+    "_work": ("background:work", ""),
+    "_relay": ("background:relay", ""),
 }
+"""Command -> its function below `sandboxer.cli`, and its line in `sandboxer --help`."""
+
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
-    "inspect": ("Look at placement hosts.", {"host": "sandboxer.cli.operations:inspect_host"}),
+    "inspect": ("Look at placement hosts: host.", {"host": "operations:inspect_host"}),
     "profiles": (
         "Recipes: list, show, validate.",
         {
-            "list": "sandboxer.cli.catalog:profiles_list",
-            "show": "sandboxer.cli.catalog:profiles_show",
-            "validate": "sandboxer.cli.catalog:profiles_validate",
+            "list": "catalog:profiles_list",
+            "show": "catalog:profiles_show",
+            "validate": "catalog:profiles_validate",
         },
     ),
     "extensions": (
         "Backends: list, show.",
-        {"list": "sandboxer.cli.catalog:extensions_list", "show": "sandboxer.cli.catalog:extensions_show"},
+        {"list": "catalog:extensions_list", "show": "catalog:extensions_show"},
     ),
     "events": (
         "What happened, and whether the State Hub knows: list, flush.",
-        {"list": "sandboxer.cli.operations:events_list", "flush": "sandboxer.cli.operations:events_flush"},
+        {"list": "operations:events_list", "flush": "operations:events_flush"},
     ),
 }
 
 
 def build(words: Sequence[str]) -> typer.Typer:
-    """The program for these words: with one command when they name one, else with all (help, completion, mistakes)."""
+    """The program for these words. Only the command that they name is imported; the others are there by name, for
+    `--help` and for a mistyped word. Completion looks into all of them."""
     app = typer.Typer(
         help="Establish sandboxes: one command, many backends, nothing left behind.",
         no_args_is_help=True,
+        suggest_commands=False,  # the parser does already
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
     verb = words[0] if words else ""
-    completing = "_SANDBOXER_COMPLETE" in os.environ
-    alone = not completing and (verb in COMMANDS or verb in GROUPS)
-    for name, target in COMMANDS.items():
-        if not alone or name == verb:
-            app.command(name, hidden=name.startswith("_"))(_load(target))
-    for name, (text, commands) in GROUPS.items():
-        if not alone or name == verb:
-            group = typer.Typer(help=text, no_args_is_help=True)
-            group.callback()(_group)
-            for sub, target in commands.items():
-                group.command(sub)(_load(target))
-            app.add_typer(group, name=name)
+    every = "_SANDBOXER_COMPLETE" in os.environ
+    for name, (target, line) in COMMANDS.items():
+        function = _load(target) if every or name == verb else _only_named
+        app.command(name, hidden=name.startswith("_"), short_help=line)(function)
+    for name, (line, commands) in GROUPS.items():
+        group = typer.Typer(help=line, no_args_is_help=True)
+        group.callback()(_group)
+        for sub, target in commands.items():
+            group.command(sub)(_load(target) if every or name == verb else _only_named)
+        app.add_typer(group, name=name)
     return app
+
+
+def _only_named() -> None:
+    """Stands for a command that these words do not call."""
 
 
 def _root(
@@ -88,5 +94,5 @@ def _group() -> None:
 
 def _load(target: str) -> Callable[..., object]:
     module, _, name = target.partition(":")
-    command: Callable[..., object] = getattr(importlib.import_module(module), name)
+    command: Callable[..., object] = getattr(importlib.import_module(f"sandboxer.cli.{module}"), name)
     return command

@@ -25,6 +25,7 @@ from sandboxer.manager.repair import Restored, restore
 from sandboxer.manager.report import Report
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
 from sandboxer.models import Event, Manifest, Profile, Request, Sandbox
+from sandboxer.names import check_host
 from sandboxer.state import LIVE, State
 from sandboxer.timing import Deadline
 
@@ -289,7 +290,7 @@ class SandboxManager:
         from sandboxer.telemetry import host_telemetry
 
         deadline = Deadline(LOOK_SECONDS)
-        host = self.core.open_host(name)
+        host = self.core.open_host(check_host(name))
         host.connect(deadline)
         return {"host": name, **host_telemetry(host, deadline, engines=True)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from sandboxer.config.catalog import resolve_inputs
 from sandboxer.errors import Denied, Invalid, Unsupported
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Decision, Profile, Request, Route, Value
-from sandboxer.names import check_labels, check_name, parse_actor
+from sandboxer.names import check_host, check_labels, check_name, parse_actor
 from sandboxer.routing import place
 from sandboxer.timing import parse_duration
 
@@ -77,6 +76,8 @@ def make_plan(
         configured=core.settings.hosts,
         default=core.settings.defaults.host,
     )
+    for name in placement.hosts:
+        check_host(name)
     shown = {key: "(secret)" if profile.inputs[key].secret else value for key, value in inputs.items()}
     route = Route(
         strategy=profile.route.strategy if profile.route else "explicit",
@@ -163,6 +164,8 @@ def _optional(text: str | int | None) -> int | None:
 
 def _fingerprint(request: Request, shown: Mapping[str, Any], consumer: Consumer) -> str:
     """What makes two requests the same for an idempotency key: all that was asked, without secret values."""
+    import hashlib  # 7 ms that only a create pays
+
     asked = msgspec.to_builtins(msgspec.structs.replace(request, inputs=dict(shown), timeout=None))
     text = json.dumps([asked, msgspec.to_builtins(consumer)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

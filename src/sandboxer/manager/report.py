@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from sandboxer.models import Value
@@ -48,6 +47,8 @@ def each(items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
     """Do it for every item, a few at a time, so that one dead host does not hold up the others; order is kept."""
     if len(items) <= 1:
         return [do(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=min(WORKERS, len(items))) as pool:
         return list(pool.map(do, items))
 

@@ -12,7 +12,6 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import transfer
 from sandboxer.manager.core import Core
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
@@ -94,6 +93,8 @@ def check_exec(request: Exec) -> None:
 
 def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> None:
     """Copy into (`inward`) or out of a sandbox, like `cp -r`."""
+    from sandboxer.manager import transfer  # tarfile and tempfile: only copies need them
+
     if service is not None:
         check_service(service)
     if "\x00" in source + target:

@@ -155,6 +155,8 @@ class FakeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         self.faults.at("renew")
         directory = self._directory(handle)
+        if not directory.is_dir():
+            raise BackendError("the directory is gone", hint="run `sandboxer reconcile`")
         labels = {**_labels(directory), LABEL_EXPIRES: "never" if expires_at is None else str(int(expires_at))}
         (directory / MARKER_FILE).write_text(json.dumps(labels))
 

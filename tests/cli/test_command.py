@@ -1,0 +1,195 @@
+"""The command as its users see it: documents, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import Command
+from tests.installations import left_over
+from tests.testbed.waiting import eventually
+
+FAKE = ("--profile", "profile.fake")
+
+
+@pytest.fixture
+def sandboxer(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+def test_a_sandbox_lives_through_every_verb(sandboxer: Command, tmp_path: Path) -> None:
+    made = sandboxer("create", *FAKE, "--name", "web", "--label", "team=blue", "--ttl", "30m", "--json")
+    assert made.status == 0
+    sandbox_id = made.document["id"]
+    assert made.document["state"] == "ready"
+    assert sandboxer("get", sandbox_id[:5], "--json").document == sandboxer("get", "web", "--json").document
+    listed = sandboxer("list", "--label", "team=blue", "--json").document
+    assert [item["id"] for item in listed["sandboxes"]] == [sandbox_id]
+    assert sandboxer("list", "--state", "failed", "--json").document == {"sandboxes": []}
+    ran = sandboxer("exec", "web", "--env", "A=b c", "--", "sh", "-c", 'echo "$A"; echo no >&2; exit 7')
+    assert (ran.status, ran.stdout, ran.stderr) == (7, "b c\n", "no\n")
+    assert sandboxer("exec", "-i", "web", "--", "cat", stdin=b"in").stdout == "in"
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").write_text("text")
+    assert sandboxer("cp", "here", "web:there/below", "--json").status == 0
+    assert sandboxer("exec", "web", "--", "cat", "there/below/file").stdout == "text"
+    assert sandboxer("cp", "web:there", "back").status == 0
+    assert (tmp_path / "back" / "below" / "file").read_text() == "text"
+    assert sandboxer("logs", "web").stdout == "established\n"
+    longer = sandboxer("extend-ttl", "web", "--duration", "1h", "--json")
+    assert longer.document["expires_at"] > made.document["expires_at"]
+    again = sandboxer("recreate", "web", "--json").document
+    assert again["id"] != sandbox_id
+    gone = sandboxer("destroy", "web", "--json")
+    assert (gone.status, gone.document["state"]) == (0, "destroyed")
+    assert sandboxer("destroy", again["id"], "--json").status == 0
+    assert [item["state"] for item in sandboxer("list", "--all", "--json").document["sandboxes"]] == ["destroyed"] * 2
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        (("create", "--profile", "profile.nope"), 3, "not_found"),
+        (("create", *FAKE, "--ttl", "9h"), 2, "invalid"),
+        (("create", *FAKE, "--input", "nope=1"), 2, "invalid"),
+        (("create", *FAKE, "--input", "nope"), 2, "invalid"),
+        (("create", *FAKE, "--ttl", "soon"), 2, "invalid"),
+        (("create", *FAKE, "--actor", "me"), 2, "invalid"),
+        (("create", *FAKE, "--name", "Not A Name"), 2, "invalid"),
+        (("create", *FAKE, "--label", "sandboxer.id=x"), 2, "invalid"),
+        (("create", *FAKE, "--bogus"), 2, "invalid"),
+        (("create", *FAKE, "--host", "-oProxyCommand=x"), 2, "invalid"),
+        (("get", "nobody"), 3, "not_found"),
+        (("get",), 2, "invalid"),
+        (("list", "--state", "happy"), 2, "invalid"),
+        (("destroy", "nobody"), 3, "not_found"),
+        (("exec", "nobody", "--", "true"), 125, "not_found"),
+        (("cp", "a", "b"), 2, "invalid"),
+        (("bogus",), 2, "invalid"),
+        (("profiles", "show", "profile.nope"), 3, "not_found"),
+        (("extensions", "show", "ext.nope"), 3, "not_found"),
+        (("events", "flush"), 6, "not_configured"),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_code_and_one_document_with_a_hint(
+    sandboxer: Command, words: tuple[str, ...], status: int, code: str
+) -> None:
+    place = words.index("--") if "--" in words else len(words)
+    answer = sandboxer(*words[:place], "--json", *words[place:])
+    assert (answer.status, answer.error["code"]) == (status, code), answer
+    assert answer.error["hint"]
+    assert {"code", "message", "hint", "retryable", "outcome"} <= set(answer.error)
+    plain = sandboxer(*words)
+    assert plain.status == status
+    assert plain.stdout == ""
+    assert "hint:" in plain.stderr
+
+
+def test_the_exit_status_of_exec_is_the_commands_own(sandboxer: Command) -> None:
+    sandbox_id = sandboxer("create", *FAKE, "--json").document["id"]
+    for script, status in (("exit 42", 42), ("kill -9 $$", 137), ("exit 125", 125)):
+        assert sandboxer("exec", sandbox_id, "--", "sh", "-c", script).status == status
+    assert sandboxer("exec", sandbox_id, "--", "no-such-program").status == 127
+    late = sandboxer("exec", sandbox_id, "--timeout", "1s", "--json", "--", "sleep", "60")
+    assert (late.status, late.error["code"]) == (124, "timeout")
+    kept = sandboxer("exec", sandbox_id, "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (kept.status, kept.document) == (3, {"exit_code": 3, "stdout": "out\n", "stderr": "err\n"})
+
+
+def test_words_after_the_dashes_belong_to_the_command_inside(sandboxer: Command) -> None:
+    sandbox_id = sandboxer("create", *FAKE, "--json").document["id"]
+    ran = sandboxer("exec", sandbox_id, "--", "printf", "%s ", "--json", "--help", "-i")
+    assert ran.stdout == "--json --help -i "
+
+
+def test_json_can_be_asked_for_by_the_environment(sandboxer: Command) -> None:
+    assert sandboxer("list", SANDBOXER_OUTPUT="json").document == {"sandboxes": []}
+    assert sandboxer("get", "nobody", SANDBOXER_OUTPUT="json").error["code"] == "not_found"
+
+
+def test_no_colours_and_no_progress_without_a_terminal(sandboxer: Command) -> None:
+    made = sandboxer("create", *FAKE)
+    assert "\x1b" not in made.stdout + made.stderr
+    assert "id " in made.stdout
+
+
+def test_a_dry_run_touches_nothing(sandboxer: Command, tmp_path: Path) -> None:
+    plan = sandboxer("create", *FAKE, "--dry-run", "--json")
+    assert plan.status == 0
+    assert plan.document["route"]["decisions"][0]["outcome"] == "chosen"
+    assert not (tmp_path / "data" / "sandboxes.json").exists()
+    assert left_over(tmp_path) == []
+
+
+def test_no_wait_answers_at_once_and_the_work_goes_on(sandboxer: Command) -> None:
+    begun = sandboxer("create", *FAKE, "--no-wait", "--json")
+    assert (begun.status, begun.document["state"]) == (0, "provisioning")
+    sandbox_id = begun.document["id"]
+    assert sandboxer("reconcile", "--apply", "--json").document["actions"] == []
+    eventually(
+        lambda: sandboxer("get", sandbox_id, "--json").document["state"] == "ready", within=15, what="it gets ready"
+    )
+
+
+def test_the_same_key_gives_the_same_sandbox(sandboxer: Command) -> None:
+    words = ("create", *FAKE, "--idempotency-key", "k", "--json")
+    assert sandboxer(*words).document["id"] == sandboxer(*words).document["id"]
+    assert sandboxer(*words, "--ttl", "5m").status == 4
+
+
+def test_files_are_private_whatever_the_umask(sandboxer: Command, tmp_path: Path) -> None:
+    """Promise 28: files 0600, directories 0700."""
+    before = os.umask(0)
+    try:
+        sandboxer("create", *FAKE)
+    finally:
+        os.umask(before)
+    for path in [tmp_path / "data", *(tmp_path / "data").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), f"{path} is {mode:o}"
+
+
+def test_an_unreadable_store_is_told_and_kept_and_doctor_mends_it(sandboxer: Command, tmp_path: Path) -> None:
+    """Promise 13."""
+    sandbox_id = sandboxer("create", *FAKE, "--json").document["id"]
+    file = tmp_path / "data" / "sandboxes.json"
+    file.write_bytes(b'{"schema_version": 1, "sandb')
+    refused = sandboxer("list", "--json")
+    assert (refused.status, refused.error["code"]) == (13, "store_corrupt")
+    assert "doctor" in refused.error["hint"]
+    assert sandboxer("create", *FAKE).status == 13
+    assert file.read_bytes() == b'{"schema_version": 1, "sandb'
+    assert sandboxer("doctor", "--json").status == 1
+    assert sandboxer("doctor", "--repair", "--json").status == 0
+    assert sandboxer("exec", sandbox_id, "--", "cat", "greeting").stdout == "hello\n"
+    assert [p.read_bytes() for p in (tmp_path / "data").glob("*unreadable*")] == [b'{"schema_version": 1, "sandb']
+
+
+def test_a_closed_pipe_is_no_error(sandboxer: Command) -> None:
+    sandboxer("create", *FAKE)
+    process = sandboxer.start("list")
+    assert process.stdout is not None
+    process.stdout.close()
+    _, complaint = process.communicate(timeout=30)
+    assert complaint == b""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_with_128_plus_its_number(
+    sandboxer: Command, number: signal.Signals, status: int
+) -> None:
+    sandbox_id = sandboxer("create", *FAKE, "--json").document["id"]
+    process = sandboxer.start("exec", sandbox_id, "--json", "--", "sh", "-c", "echo started; sleep 60")
+    eventually(
+        lambda: sandboxer("get", sandbox_id, "--json").document["state"] == "active", within=15, what="exec is running"
+    )
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert json.loads(out)["error"]["code"] == "interrupted"
