@@ -1,0 +1,132 @@
+"""Killing a verb at each of its steps, settling, and counting what is left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from sandboxer.bootstrap import install
+from sandboxer.models import Sandbox
+from sandboxer.state import State
+from tests.sizes import scaled
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Sweep:
+    """One backend's installation, and a census of it."""
+
+    def __init__(
+        self, environment: Mapping[str, str], asked: Mapping[str, object], census: Callable[[], list[str]]
+    ) -> None:
+        self._environment = dict(environment)
+        self._asked = json.dumps(dict(asked))
+        self._census = census
+
+    def victim(self, step: int, verb: str, argument: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb that dies at `step`."""
+        return subprocess.run(
+            [sys.executable, "-m", "tests.crash.victim", str(step), verb, argument],
+            env={**self._environment, "PYTHONPATH": str(REPOSITORY)},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+
+    def steps_of(self, verb: str, argument: str) -> int:
+        """How many steps a whole run takes."""
+        done = self.victim(-1, verb, argument)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    def records(self, *, ended: bool = False) -> list[Sandbox]:
+        """The records."""
+        return list(install(self._environment, relay_in_background=False).manager.list(ended=ended))
+
+    def settle(self) -> list[str]:
+        """Two runs of reconcile; what is not settled then."""
+        complaints: list[str] = []
+        for _ in range(2):
+            here = install(self._environment, relay_in_background=False)
+            report = here.manager.reconcile(apply=True, force=True)
+            complaints = [f"remaining: {msgspec.to_builtins(item)}" for item in report.remaining]
+            here.close()
+        stuck = [r for r in self.records() if r.state not in (State.READY, State.FAILED)]
+        complaints += [f"{record.id} is stuck in {record.state}" for record in stuck]
+        complaints += [
+            f"{r.id} is not clean: {r.error}" for r in self.records() if r.state == State.FAILED and not r.clean
+        ]
+        return complaints
+
+    def clear(self) -> None:
+        """Destroy every record."""
+        here = install(self._environment, relay_in_background=False)
+        for record in here.manager.list():
+            here.manager.destroy(record.id)
+        here.close()
+
+    def kills_of_create(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill a create at its steps; where it struck, and what was wrong after reconcile."""
+        total = self.steps_of("create", self._asked)
+        self.clear()
+        for step in chosen(total, check):
+            dead = self.victim(step, "create", self._asked)
+            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            wrong = self.settle()
+            if not any(record.state == State.READY for record in self.records()):
+                wrong += [f"left: {item}" for item in self._census()]
+            self.clear()
+            wrong += [f"left after destroy: {item}" for item in self._census()]
+            yield dead.stderr.strip().splitlines()[-1], wrong
+
+    def kills_of_destroy(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill a destroy at its steps; then the wish alone must be enough."""
+        total = self.steps_of("destroy", self._ready())
+        for step in chosen(total, check):
+            sandbox_id = self._ready()
+            dead = self.victim(step, "destroy", sandbox_id)
+            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            wrong = self.settle()
+            if step == 0:
+                self.clear()  # it died before the wish was durable
+            wrong += [f"{r.id} lives" for r in self.records()]
+            wrong += [f"left: {item}" for item in self._census()]
+            ended = [r for r in self.records(ended=True) if r.id == sandbox_id]
+            wrong += [] if len(ended) == 1 else [f"the record of {sandbox_id} is lost"]
+            yield dead.stderr.strip().splitlines()[-1], wrong
+
+    def kills_of_reconcile(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill the reconcile that follows a killed create; two further runs converge."""
+        total = self.steps_of("create", self._asked)
+        self.clear()
+        late = total - 3  # everything is there, `ready` is not written
+        self.victim(late, "create", self._asked)
+        runs = self.steps_of("reconcile", "-")
+        self.clear()
+        for step in chosen(runs, check):
+            self.victim(late, "create", self._asked)
+            dead = self.victim(step, "reconcile", "-")
+            wrong = self.settle()
+            self.clear()
+            wrong += [f"left: {item}" for item in self._census()]
+            yield (dead.stderr.strip().splitlines() or ["not struck"])[-1], wrong
+
+    def _ready(self) -> str:
+        done = self.victim(-1, "create", self._asked)
+        assert done.returncode == 0, done.stderr
+        (record,) = [record for record in self.records() if record.state == State.READY]
+        return record.id
+
+
+def chosen(total: int, check: int) -> list[int]:
+    """Which steps to strike: all in a soak, else `check` of them, evenly spread, first and last among them."""
+    count = min(total, scaled(check, soak=total))
+    return sorted({round(n * (total - 1) / max(1, count - 1)) for n in range(count)})

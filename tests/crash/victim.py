@@ -1,0 +1,51 @@
+"""One verb in a process of its own that dies at a given step: `victim.py STEP VERB ARGUMENT` (STEP -1 never).
+
+Prints the number of steps that a whole run takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from sandboxer.bootstrap import Installation, install
+from sandboxer.hosts.factory import open_host
+from sandboxer.models import Request
+from tests.crash.mortal import Doom, MortalHost, MortalStore
+
+
+def main(step: int, verb: str, argument: str) -> None:
+    """Do it, or die."""
+    doom = Doom(None if step < 0 else step)
+    here = install(
+        relay_in_background=False,
+        opener=lambda name, settings: MortalHost(open_host(name, settings), doom),
+        store=lambda directory: MortalStore(directory, doom),
+    )
+    _VERBS[verb](here, argument)
+    sys.stdout.write(f"{doom.steps}\n")
+
+
+def _create(here: Installation, argument: str) -> None:
+    asked = json.loads(argument)
+    here.manager.create(here.manager.plan(Request(**asked), base=Path.cwd()))
+
+
+def _reconcile(here: Installation, _argument: str) -> None:
+    here.manager.reconcile(apply=True, force=True)
+
+
+def _expire(here: Installation, _argument: str) -> None:
+    here.manager.expire(apply=True)
+
+
+_VERBS = {
+    "create": _create,
+    "destroy": lambda here, argument: here.manager.destroy(argument),
+    "extend-ttl": lambda here, argument: here.manager.extend_ttl(argument, 60),
+    "expire": _expire,
+    "reconcile": _reconcile,
+}
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
