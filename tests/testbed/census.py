@@ -36,7 +36,7 @@ class Census:
 
         engines  all containers, pods, networks (but the default ones), volumes, network namespaces and interfaces of
                  these, mounts below their folders, and images if asked for
-        dirs     entries with a mark in their name, in these folders
+        dirs     entries with `sbx-` or a mark in their name, in these folders
         marks    processes with one of these words in command line, environment or working directory; mounts and network
                  namespaces with one in their path. The default finds every sandbox on the machine, those of other test
                  runs too: give sandbox names or folders of your own where runs share a machine.
@@ -51,7 +51,7 @@ class Census:
                 found.update(f"{engine.name} image {name}" for name in engine.images())
         for folder in dirs:
             if folder.is_dir():
-                entries = (entry for entry in folder.iterdir() if any(mark in entry.name for mark in marks))
+                entries = (entry for entry in folder.iterdir() if any(mark in entry.name for mark in (*MARKS, *marks)))
                 found.update(f"{'directory' if entry.is_dir() else 'file'} {entry}" for entry in entries)
         found.update(_processes(marks))
         words = [*marks, *(f" {engine.root}/" for engine in engines)]

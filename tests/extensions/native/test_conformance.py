@@ -1,0 +1,27 @@
+"""The conformance suite on ext.native, locally."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandboxer.extensions.native import NativeExtension
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import HostSettings
+from sandboxer.testing.conformance import Bench, ConformanceSuite
+from tests.testbed.census import Census
+
+
+class TestNative(ConformanceSuite):
+    @pytest.fixture(scope="class")
+    def bench(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+        work = tmp_path_factory.mktemp("native") / "work"
+        settings = HostSettings(work_dir=str(work))
+        yield Bench(
+            extension=NativeExtension,
+            extension_id="ext.native",
+            hosts=lambda: LocalHost("local", settings),
+            census=lambda: sorted(Census.take(dirs=[work], marks=[str(work)]).found),
+            broken={"options": {"services": {"bad": {"command": ["sh", "-c", "exit 3"], "restart": "never"}}}},
+        )
