@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,21 +19,24 @@ from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
 from sandboxer.locks import Leases, Lock, Locks
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
-from sandboxer.models import Sandbox, Settings
+from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.registry import Registry
-from sandboxer.store.base import Store
 from sandboxer.store.json_store import JsonStore
 
 if TYPE_CHECKING:
     from sandboxer.events.relay import Relay
 
 
+Opener = Callable[[str, HostSettings | None], Host]
+
+
 class HostPool:
     """Hosts by placement name, each opened once and kept until `close`."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str], opener: Opener) -> None:
         self._settings = settings
         self._environment = environment
+        self._opener = opener
         self._hosts: dict[str, Host] = {}
         self._lock = threading.Lock()
 
@@ -41,7 +45,7 @@ class HostPool:
         with self._lock:
             host = self._hosts.get(name)
             if host is None:
-                host = open_host(name, host_settings(self._settings, name, self._environment))
+                host = self._opener(name, host_settings(self._settings, name, self._environment))
                 self._hosts[name] = host
             return host
 
@@ -61,15 +65,16 @@ class Installation:
         paths: Paths,
         settings: Settings,
         environment: Mapping[str, str],
-        store: Store,
+        store: JsonStore,
         *,
+        opener: Opener,
         relay_in_background: bool,
     ) -> None:
         self.paths = paths
         self.settings = settings
         self.environment = environment
         self.store = store
-        self.hosts = HostPool(settings, environment)
+        self.hosts = HostPool(settings, environment, opener)
         profiles, manifests = shelves(paths)
         self._relaying = relay_in_background and settings.state_hub.url is not None
         self.announced = threading.Event()
@@ -126,15 +131,25 @@ class Installation:
         """End connections; start the relay of events when something was announced."""
         self.hosts.close()
         if self._relaying and self.announced.is_set():
-            from sandboxer.events.relay import kick
+            from sandboxer.events import kick
 
             self.announced.clear()
             kick(self.store, self.settings.state_hub, self.paths.data, self.worker("_relay"), env=self.environment)
 
 
-def install(environment: Mapping[str, str] | None = None, *, relay_in_background: bool = True) -> Installation:
-    """Everything, from the environment and config.yaml. Raises Invalid, StoreCorrupt."""
+def install(
+    environment: Mapping[str, str] | None = None,
+    *,
+    relay_in_background: bool = True,
+    opener: Opener = open_host,
+    store: Callable[[Path], JsonStore] = JsonStore,
+) -> Installation:
+    """Everything, from the environment and config.yaml. Raises Invalid, StoreCorrupt.
+
+    `opener` and `store` make the two things that touch the world; programs that embed sandboxer may give their own."""
     found = dict(os.environ if environment is None else environment)
     paths = find_paths(found)
     settings = load_settings(paths.config, found)
-    return Installation(paths, settings, found, JsonStore(paths.data), relay_in_background=relay_in_background)
+    return Installation(
+        paths, settings, found, store(paths.data), opener=opener, relay_in_background=relay_in_background
+    )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from sandboxer.bootstrap import Installation, install
-from sandboxer.config.paths import find_paths
-from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, StoreCorrupt
+from sandboxer.errors import Conflict, Invalid, NotConfigured, NotFound, SandboxerError, StoreCorrupt
 from sandboxer.models import Value
+from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 
 LOOK_SECONDS = 15.0
@@ -127,14 +125,9 @@ def _events(here: Installation) -> Iterator[Finding]:
 
 def mend() -> list[Finding]:
     """Set an unreadable store aside, its bytes kept, and write records for what the backends still show."""
-    paths = find_paths(os.environ)
     here = install(relay_in_background=False)
     try:
-        try:
-            here.store.list()
-            aside = None
-        except StoreCorrupt:
-            aside = _set_aside(paths.data / "sandboxes.json")
+        aside = _set_aside(here.store)
         restored = here.manager.restore()
         found = [
             Finding(subject=f"sandbox {record.id}", level="ok", text=f"brought back, {record.state}, on {record.host}")
@@ -158,8 +151,8 @@ def mend() -> list[Finding]:
         here.close()
 
 
-def _set_aside(file: Path) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    aside = file.with_name(f"{file.name}.unreadable-{stamp}")
-    file.rename(aside)
-    return aside
+def _set_aside(store: JsonStore) -> Path | None:
+    try:
+        return store.set_aside()
+    except Conflict:
+        return None  # it can be read, or there is none

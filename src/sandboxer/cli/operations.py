@@ -64,10 +64,15 @@ def events_list(
         )
 
 
-def events_flush(json: Json = False) -> int:
+def events_flush(
+    parked: Annotated[
+        bool, typer.Option("--parked", help="Also what was refused for good, after a token or address was mended.")
+    ] = False,
+    json: Json = False,
+) -> int:
     """Send what waits to the State Hub, now."""
     with installation() as here:
-        report = here.relay().flush(Deadline(60))
+        report = here.relay().flush(Deadline(60), parked=parked)
         if wants_json(json):
             emit(msgspec.to_builtins(report))
         else:

@@ -2,7 +2,8 @@
 
     class TestMine(ConformanceSuite):
         @pytest.fixture(scope="class")
-        def bench(self, tmp_path_factory):
+        @classmethod
+        def bench(cls, tmp_path_factory):
             yield Bench(extension=MyExtension, host=LocalHost("local", HostSettings(work_dir=...)), ...)
 
 A deviation is named in `deviations` with its reason, by the name of the test; it is strict: one that heals fails.
@@ -160,13 +161,15 @@ class ConformanceSuite:
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     @pytest.fixture(scope="class")
-    def host(self, bench: Bench) -> Iterator[Host]:
+    @classmethod
+    def host(cls, bench: Bench) -> Iterator[Host]:
         host = bench.hosts()
         yield host
         host.close()
 
     @pytest.fixture(scope="class")
-    def made(self, bench: Bench, host: Host) -> Iterator[Made]:
+    @classmethod
+    def made(cls, bench: Bench, host: Host) -> Iterator[Made]:
         sandbox = make(bench, host)
         yield sandbox
         remove(bench, host, sandbox.sandbox_id)

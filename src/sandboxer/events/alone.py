@@ -1,0 +1,51 @@
+"""One relay at a time in a data directory, and at most one that waits for a neighbour to come back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sandboxer.errors import Unavailable
+from sandboxer.timing import Deadline
+
+LOCK: Final = ".relay.lock"
+WAITER: Final = ".relay.wait"
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@contextmanager
+def alone(path: Path, deadline: Deadline) -> Iterator[bool]:
+    """Whether this is the only one between processes and threads with that lock; it ends with the process."""
+    try:
+        fd = _open(path)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be opened: {error.strerror}", hint="check that the data directory is writable"
+        ) from error
+    try:
+        while not (got := _flock(fd)) and not deadline.passed:
+            time.sleep(deadline.seconds(0.02))
+        yield got
+    finally:
+        os.close(fd)
+
+
+def _flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, _FLAGS, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, _FLAGS, 0o600)

@@ -1,0 +1,92 @@
+"""What is told of a change, and the JSON that a hub gets (contract §7). Pure, but for the default of `event_id`.
+
+Inputs, options, handles, reports and error messages have no way into a fact: any of them may hold a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from sandboxer.models import Endpoint, Event, Sandbox
+from sandboxer.timing import rfc3339
+
+SOURCE: Final = "sand-boxer"
+
+_PHRASES: Final = {
+    "sandbox.provisioning": "is being established",
+    "sandbox.ready": "is ready",
+    "sandbox.active": "is in use",
+    "sandbox.extended": "lives longer",
+    "sandbox.expired": "has expired",
+    "sandbox.destroying": "is being destroyed",
+    "sandbox.destroyed": "is gone",
+    "sandbox.failed": "has failed",
+}
+
+
+def fact(
+    record_before: Sandbox | None,
+    record: Sandbox,
+    event_type: str,
+    now: float,
+    *,
+    detail: Mapping[str, Any] | None = None,
+    event_id: str | None = None,
+) -> Event:
+    """The event that tells of `record_before` having become `record` at `now` (unix seconds).
+
+    `detail` is laid over the usual one, and must be free of secrets; `event_id` None makes a fresh one. The actor is
+    the sandbox's consumer, `seq` the record's own count, which the caller has raised for this event."""
+    usual: dict[str, Any] = {
+        "sandbox_id": record.id,
+        "profile": record.profile,
+        "extension_id": record.extension,
+        "from_state": record_before.state if record_before is not None else None,
+        "to_state": record.state,
+        "host": record.host,
+        "expires_at": rfc3339(record.expires_at),
+        "seq": record.seq,
+    }
+    if record.error is not None:
+        usual["error_code"] = record.error.get("code")
+    return Event(
+        event_id=event_id or new_event_id(),
+        event_type=event_type,
+        occurred_at=rfc3339(now) or "",
+        actor=f"{record.consumer.actor}:{record.consumer.name}",
+        summary=_summary(record, event_type),
+        detail=usual | dict(detail or {}),
+    )
+
+
+def new_event_id() -> str:
+    """A random UUID (version 4) in hexadecimal; made by hand, since importing `uuid` takes 7 ms."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return raw.hex()
+
+
+def initial_status(endpoint: Endpoint) -> Literal["pending", "kept"]:
+    """The status with which an event is recorded: without a hub it is only kept."""
+    return "pending" if endpoint.url else "kept"
+
+
+def payload(event: Event) -> dict[str, Any]:
+    """The JSON of an event as the State Hub gets it."""
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "source": SOURCE,
+        "occurred_at": event.occurred_at,
+        "actor": event.actor,
+        "summary": event.summary,
+        "detail": event.detail,
+    }
+
+
+def _summary(record: Sandbox, event_type: str) -> str:
+    phrase = _PHRASES.get(event_type, f"has a new fact, {event_type},")
+    return f"sandbox {record.id} {phrase} on {record.host} ({record.profile})"

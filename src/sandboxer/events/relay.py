@@ -1,0 +1,191 @@
+"""Sends waiting events to a neighbour: at least once, in order for each sandbox, one relay at a time in a directory.
+
+An event is marked sent only after the answer, so a crash may send it again, with the same id and time. An event that
+cannot be taken now keeps back the later ones of its own sandbox, nobody else's; one that is refused for good is parked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sandboxer.events.alone import LOCK, WAITER, alone
+from sandboxer.events.delivery import ClientFactory, Courier
+from sandboxer.events.sink import Down, Later, Refused, Sent, Sink, Verdict, state_hub
+from sandboxer.models import Endpoint, Event, Value
+from sandboxer.store.base import Store
+from sandboxer.timing import Deadline
+
+BATCH: Final = 20
+"""How many answers one store write settles: a crash re-sends at most as many."""
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+_SLOW_IN_A_ROW: Final = 3
+"""After so many events without an answer in time the neighbour counts as down."""
+_BUSY = "another relay is sending just now"
+
+
+class FlushReport(Value, frozen=True, kw_only=True):
+    """What a flush did: events sent, refused for good (parked), still waiting; why any of them wait; alarms."""
+
+    sent: int = 0
+    parked: int = 0
+    pending: int = 0
+    error: str | None = None
+    warnings: Sequence[str] = ()
+
+
+class Relay:
+    """Sends the waiting events of a store to the State Hub.
+
+    `directory` is the data directory, for the lock; `client` makes another HTTP client than the usual one.
+    Raises NotConfigured without an address, Invalid for one that cannot be used."""
+
+    def __init__(
+        self, store: Store, endpoint: Endpoint, directory: Path, *, client: ClientFactory | None = None
+    ) -> None:
+        self._store = store
+        self._sink: Sink = state_hub(endpoint)
+        self._directory = directory
+        self._client = client
+
+    def flush(self, deadline: Deadline, *, wait: bool = True, parked: bool = False) -> FlushReport:
+        """Send what waits, until nothing new does, the neighbour is down, or the deadline.
+
+        `wait` waits for a relay that is at work, up to the deadline; else this one leaves it to the other, which looks
+        again when it has finished. `parked` also tries what was refused, after a token or an address was mended.
+        What the neighbour does is in the report; raises only what the store raises."""
+        work = _Work(self._store, self._sink, deadline, also_parked=parked)
+        while True:
+            with alone(self._directory / LOCK, deadline if wait else Deadline(0)) as got:
+                if not got:
+                    return work.report(error=_BUSY)
+                with Courier(self._sink, self._client) as courier:
+                    work.send_all(courier.deliver)
+            # Looked at without the lock: whoever found it taken before this has left their events to us.
+            if work.over or not work.candidates():
+                return work.report()
+
+    def run(self, deadline: Deadline, *, pause: Callable[[float], None] = time.sleep) -> FlushReport:
+        """For a process of its own: flush until nothing waits, with pauses of 1 to 60 s while the neighbour is down.
+
+        One process at a time waits like this; another one tries once, and ends."""
+        with alone(self._directory / WAITER, Deadline(0)) as got:
+            seconds = FIRST_PAUSE
+            while True:
+                report = self.flush(deadline, wait=False)
+                left = deadline.seconds(LONGEST_PAUSE)
+                if not got or not report.pending or left < seconds:
+                    return report
+                pause(seconds)
+                seconds = FIRST_PAUSE if report.sent else min(seconds * 2, LONGEST_PAUSE)
+
+
+class _Work:
+    """One flush: what has been tried, what it came to, what must wait."""
+
+    def __init__(self, store: Store, sink: Sink, deadline: Deadline, *, also_parked: bool) -> None:
+        self._store = store
+        self._sink = sink
+        self._deadline = deadline
+        self._wanted = frozenset({"pending", "parked"} if also_parked else {"pending"})
+        self._tried: set[str] = set()
+        self._waiting: set[str] = set()  # sandboxes, by id
+        self._unsettled: list[Event] = []
+        self._sent = self._parked = self._slow = 0
+        self._error: str | None = None
+        self._warnings: list[str] = []
+        self.over = False
+
+    def candidates(self) -> list[Event]:
+        """Events to be sent that were not tried yet and do not stand behind another, in the order of their commits."""
+        return [
+            event
+            for event in self._store.events()
+            if event.status in self._wanted and event.event_id not in self._tried and _queue(event) not in self._waiting
+        ]
+
+    def send_all(self, deliver: Callable[[Event, Deadline], Verdict]) -> None:
+        """One pass over the candidates. What was answered is settled also when something unforeseen ends it."""
+        try:
+            for event in self.candidates():
+                if self._deadline.passed:
+                    self._stop("the time is up")
+                if self.over:
+                    return
+                if _queue(event) in self._waiting:
+                    continue
+                self._tried.add(event.event_id)
+                self._take(event, self._answer(event, deliver))
+                if len(self._unsettled) >= BATCH:
+                    self._settle()
+        finally:
+            self._settle()
+
+    def report(self, *, error: str | None = None) -> FlushReport:
+        """How it stands now."""
+        pending = sum(event.status == "pending" for event in self._store.events())
+        why = error or self._error
+        return FlushReport(
+            sent=self._sent,
+            parked=self._parked,
+            pending=pending,
+            error=why if pending else None,
+            warnings=tuple(self._warnings),
+        )
+
+    def _answer(self, event: Event, deliver: Callable[[Event, Deadline], Verdict]) -> Verdict:
+        """The last word on an event; a pause that the neighbour asks for is made if there is time for it."""
+        while True:
+            answer = deliver(event, self._deadline)
+            if not isinstance(answer, Later) or answer.after is None:
+                return answer
+            pause = max(answer.after, 0.05)  # "at once" is no reason to spin
+            if self._deadline.seconds(pause) < pause:
+                return answer
+            self._settle()  # not while something is unsettled: it could be a long one
+            over = self._deadline.shorter(pause)
+            while not over.passed:
+                time.sleep(over.seconds(0.2))  # in pieces: the deadline may be cancelled
+
+    def _take(self, event: Event, answer: Verdict) -> None:
+        if not isinstance(answer, Later):
+            self._slow = 0
+        match answer:
+            case Sent():
+                self._sent += 1
+                self._unsettled.append(msgspec.structs.replace(event, status="sent", note=None))
+            case Refused(reason=reason):
+                self._parked += 1
+                self._warnings.append(
+                    f"the {self._sink.name} at {self._sink.shown} refused {event.event_type} {event.event_id}: {reason}"
+                )
+                self._unsettled.append(msgspec.structs.replace(event, status="parked", note=f"refused: {reason}"))
+            case Later(reason=reason, slow=slow):
+                self._waiting.add(_queue(event))
+                self._error = self._complaint(reason)
+                self._slow = self._slow + 1 if slow else 0
+                self.over = self._slow >= _SLOW_IN_A_ROW
+            case Down(reason=reason):
+                self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
+        self._error = self._complaint(reason)
+        self.over = True
+
+    def _complaint(self, reason: str) -> str:
+        return f"the {self._sink.name} at {self._sink.shown}: {reason}"
+
+    def _settle(self) -> None:
+        settled, self._unsettled = self._unsettled, []
+        if settled:
+            self._store.settle_events(settled)
+
+
+def _queue(event: Event) -> str:
+    """What an event must not overtake: the earlier ones of its sandbox."""
+    return str(event.detail.get("sandbox_id") or event.event_id)

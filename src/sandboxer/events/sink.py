@@ -1,0 +1,147 @@
+"""Where events go: a neighbour's address, how an event is written for it, and what its answers mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from sandboxer.errors import Invalid, NotConfigured
+from sandboxer.events.facts import payload
+from sandboxer.models import Endpoint, Event
+from sandboxer.secrets import Secret
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_LATER: Final = frozenset({408, 425, 429})
+"""Answers of the 4xx family that are about the moment, not about the event."""
+
+
+def _no_headers(_: Event) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sink:
+    """One neighbour. `shown` is its address without anything that could be a credential; `host` its name or number."""
+
+    name: str
+    url: str
+    shown: str
+    host: str
+    token: Secret | None = None
+    body: Callable[[Event], Any] = payload
+    headers: Callable[[Event], Mapping[str, str]] = _no_headers
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is on this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def state_hub(endpoint: Endpoint) -> Sink:
+    """The State Hub. Raises NotConfigured without an address, Invalid when the address or the token cannot be used."""
+    if not endpoint.url:
+        raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")
+    address = parse_address(endpoint.url, "/progress", what="state_hub.url")
+    token = parse_token(endpoint.token, what="state_hub.token")
+    return Sink(name="State Hub", url=address.url, shown=address.shown, host=address.host, token=token)
+
+
+class Address(NamedTuple):
+    """Where to post; how that is shown; the host's name or number."""
+
+    url: str
+    shown: str
+    host: str
+
+
+def parse_address(text: str, path: str, *, what: str) -> Address:
+    """A configured address with `path` added to it. Raises Invalid."""
+    hint = "write it like https://hub.example.org"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise Invalid(f"{what} is not an address", hint=hint) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable() or " " in text:
+        raise Invalid(f"{what} is not an http or https address", hint=hint)
+    if not _HOST.fullmatch(parts.hostname):
+        raise Invalid(f"{what} has no proper host name", hint=hint)
+    if parts.username is not None or parts.password is not None:
+        raise Invalid(f"{what} holds credentials", hint="put the token in the `token` beside it")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
+    return Address(url, shown, parts.hostname)
+
+
+def parse_token(token: str | None, *, what: str) -> Secret | None:
+    """A token that fits into a header. Raises Invalid, without quoting it."""
+    if not token:
+        return None
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise Invalid(f"{what} has characters that cannot be sent", hint="use printable ASCII without blanks")
+    return Secret(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The neighbour has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The neighbour will never take this event."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Not now. `after` is how many seconds the neighbour asked for; `slow` when it did not answer in time."""
+
+    reason: str
+    after: float | None = None
+    slow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Nothing can be sent to the neighbour now, this event or another."""
+
+    reason: str
+
+
+Verdict = Sent | Refused | Later | Down
+
+
+def verdict(status: int, retry_after: str | None, *, now: float) -> Verdict:
+    """What an answer means for the event. `retry_after` is the header's text, `now` unix seconds."""
+    if 200 <= status < 300:
+        return Sent()
+    if 300 <= status < 400:
+        return Down(f"it redirects (HTTP {status}), which is not followed")
+    if 400 <= status < 500 and status not in _LATER:
+        return Refused(f"HTTP {status}")
+    return Later(f"HTTP {status}", _seconds(retry_after, now))
+
+
+def _seconds(retry_after: str | None, now: float) -> float | None:
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
