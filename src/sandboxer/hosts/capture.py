@@ -1,0 +1,43 @@
+"""Keeping what a program writes, up to a limit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+from sandboxer.errors import BackendError
+from sandboxer.hosts.base import Command, Result, Streams
+from sandboxer.timing import Deadline
+
+
+def captured(
+    stream: Callable[[Command, Streams, Deadline], int],
+    command: Command,
+    deadline: Deadline,
+    *,
+    stdin: bytes,
+    limit: int,
+) -> Result:
+    """Run a command by `stream` and keep its two outputs; BackendError when one is longer than `limit` bytes."""
+    out, err = bytearray(), bytearray()
+
+    def keep(kept: bytearray, which: str) -> Callable[[bytes], None]:
+        def sink(data: bytes) -> None:
+            if len(kept) + len(data) > limit:
+                raise BackendError(
+                    f"{_name(command.argv)} wrote more than {limit} bytes to {which}",
+                    hint="its output is not what was expected; run it by hand to see",
+                )
+            kept.extend(data)
+
+        return sink
+
+    streams = Streams(
+        stdin=io.BytesIO(stdin) if stdin else None, stdout=keep(out, "stdout"), stderr=keep(err, "stderr")
+    )
+    code = stream(command, streams, deadline)
+    return Result(code, bytes(out), bytes(err))
+
+
+def _name(argv: Sequence[str]) -> str:
+    return argv[0] if argv else "the command"

@@ -1,0 +1,262 @@
+"""One program running on this machine: its descriptors, its end, and what happens when it has to end early."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sandboxer.errors import BackendError, Timeout
+from sandboxer.hosts import launch, sessions
+from sandboxer.hosts.base import Command, Sink, Streams
+from sandboxer.hosts.feeding import CHUNK, Feeder, PipeOutlet, whole
+from sandboxer.hosts.spawn import spawn
+from sandboxer.timing import Deadline
+
+TICK: Final = 0.5
+"""Seconds between looks at the deadline, which may be cancelled by another thread."""
+LINGER: Final = 1.0
+"""After the program's end its outputs are read until they end, or until nothing came for this many seconds: a daemon
+that it started may hold them open for ever."""
+_EOT: Final = b"\x04"
+_SHELL: Final = "/bin/sh"
+
+
+class LocalSession:
+    """A command and everything it starts, from construction to `close`.
+
+    The session's leader is a shell that ends it as a whole when `_alive`, a pipe of ours, is closed: by us, or by the
+    kernel because we died. The leader is our child and not reaped before `close`, hence its number stays its own.
+    """
+
+    def __init__(self, command: Command, *, env: Mapping[str, str], stdin: BinaryIO | None) -> None:
+        launch.check_argv(command.argv)
+        self._track = Path(command.track).absolute() if command.track else None
+        self._ours: list[int] = []
+        self._terminal: int | None = None
+        self._feeder: Feeder | None = None
+        self._window = b""
+        self._source = stdin
+        self._code: int | None = None
+        fds: dict[int, int] = {}
+        theirs: list[int] = []
+        try:
+            fds[3], self._alive = self._pipe(theirs, mine=1)
+            tty = self._open_terminal(fds, theirs) if command.tty else self._open_pipes(fds, theirs)
+            if command.tty and command.prelude:
+                fds[5] = _memory(command.prelude)
+                theirs.append(fds[5])
+            words = self._words(command, tty)
+            prelude = b"" if command.tty else command.prelude
+            self._open_stdin(prelude, stdin, fds, theirs)
+            self.pid = spawn(words, env=env, fds=fds)
+            self._pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            if self._feeder is not None:
+                self._feeder.discard()
+            self._close_all()
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        self._ours.append(self._pidfd)
+        if self._feeder is not None:
+            self._feeder.start()
+
+    def pump(self, streams: Streams, deadline: Deadline) -> int:
+        """Pass bytes until the program has ended; its exit code. Raises Timeout at the deadline."""
+        poller = select.poll()
+        sinks = self._sinks(streams)
+        for fd in (*sinks, self._pidfd):
+            poller.register(fd, select.POLLIN)
+        quiet_since = 0.0
+        while sinks or self._code is None:
+            ready = poller.poll(50 if self._code is not None else 1000 * deadline.seconds(TICK))
+            for fd, _ in ready:
+                if fd == self._pidfd:
+                    poller.unregister(fd)
+                    self._code = self._wait()
+                    quiet_since = time.monotonic()
+                    if self._terminal is not None:
+                        self._drain(sinks)
+                        return self._code
+                elif data := _read(fd):
+                    sinks[fd](data)
+                    quiet_since = time.monotonic()
+                else:
+                    poller.unregister(fd)
+                    del sinks[fd]
+            self._look_around(deadline, quiet_since)
+            if self._code is not None and time.monotonic() - quiet_since > LINGER:
+                break
+        assert self._code is not None
+        return self._code
+
+    def end(self) -> None:
+        """Kill the whole session and forget its record. Raises BackendError when something does not die."""
+        try:
+            sessions.end_session(self.pid, Deadline(10))
+        finally:
+            self._forget_record()
+
+    def close(self) -> None:
+        """Give everything back. The leader is reaped; a program that cannot die is left to the kernel."""
+        if self._feeder is not None:
+            self._feeder.stop()
+            self._feeder = None
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if poller.poll(5000):
+            os.waitpid(self.pid, 0)
+        self._close_all()
+
+    def _words(self, command: Command, tty: str) -> Sequence[str]:
+        cwd = launch.anchored(command.cwd) if command.cwd is not None else ""
+        clean = "1" if command.clean_env else ""
+        fd5 = "1" if command.tty and command.prelude else ""
+        track = str(self._track) if self._track else ""
+        return [_SHELL, "-c", launch.LOCAL, "sh", track, cwd, tty, clean, fd5, *command.argv]
+
+    def _pipe(self, theirs: list[int], *, mine: int) -> tuple[int, int]:
+        pair = os.pipe2(os.O_CLOEXEC)
+        self._ours.append(pair[mine])
+        theirs.append(pair[1 - mine])
+        return pair[1 - mine], pair[mine]
+
+    def _open_pipes(self, fds: dict[int, int], theirs: list[int]) -> str:
+        fds[1], self._out = self._pipe(theirs, mine=0)
+        fds[2], self._err = self._pipe(theirs, mine=0)
+        return ""
+
+    def _open_terminal(self, fds: dict[int, int], theirs: list[int]) -> str:
+        self._terminal, slave = os.openpty()
+        self._ours += [self._terminal, slave]  # without a slave of ours, its last close would end the master's reads
+        self._resize()
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        theirs.append(nowhere)
+        fds[1] = fds[2] = nowhere  # the leader opens the terminal itself: only so it becomes the controlling one
+        return os.ttyname(slave)
+
+    def _open_stdin(self, prelude: bytes, source: BinaryIO | None, fds: dict[int, int], theirs: list[int]) -> None:
+        if self._terminal is not None:
+            fds[0] = fds[1]
+            self._feeder = Feeder(b"", source, PipeOutlet(os.dup(self._terminal), last=_EOT))
+            return
+        complete = whole(prelude, source)
+        if complete == b"":
+            fds[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.append(fds[0])
+            return
+        fds[0], writing = os.pipe2(os.O_CLOEXEC)
+        theirs.append(fds[0])
+        if complete is None:
+            self._feeder = Feeder(prelude, source, PipeOutlet(writing))
+            return
+        os.write(writing, complete)
+        os.close(writing)
+
+    def _sinks(self, streams: Streams) -> dict[int, Sink]:
+        if self._terminal is not None:
+            return {self._terminal: streams.stdout}
+        return {self._out: streams.stdout, self._err: streams.stderr}
+
+    def _drain(self, sinks: Mapping[int, Callable[[bytes], None]]) -> None:
+        poller = select.poll()
+        for fd in sinks:
+            poller.register(fd, select.POLLIN)
+        while ready := poller.poll(0):
+            for fd, _ in ready:
+                data = _read(fd)
+                if not data:
+                    return
+                sinks[fd](data)
+
+    def _look_around(self, deadline: Deadline, quiet_since: float) -> None:
+        if self._feeder is not None and self._feeder.error is not None:
+            raise self._feeder.error
+        if self._terminal is not None:
+            self._resize()
+        if deadline.passed and self._code is None:
+            raise Timeout("the command did not end in time", hint="give it longer with --timeout")
+
+    def _resize(self) -> None:
+        """The caller's window is the program's window, when the input is a terminal."""
+        size = window_of(self._source)
+        if size != self._window and size and self._terminal is not None:
+            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
+            self._window = size
+
+    def _wait(self) -> int:
+        # not reaped yet: as long as it is a zombie, its number cannot mean another process
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
+
+    def _forget_record(self) -> None:
+        if self._track is None or not self._track.is_dir():
+            return
+        for path in self._track.iterdir():
+            record = sessions.parse_record(path.name)
+            if record is not None and record.leader == self.pid:
+                path.unlink(missing_ok=True)
+
+    def _close_all(self) -> None:
+        for fd in self._ours:
+            os.close(fd)
+        self._ours.clear()
+
+
+def window_of(source: BinaryIO | None) -> bytes:
+    """The `struct winsize` of the terminal that `source` is; empty when it is none."""
+    if source is None:
+        return b""
+    try:
+        return fcntl.ioctl(source.fileno(), termios.TIOCGWINSZ, bytes(struct.calcsize("HHHH")))
+    except (OSError, AttributeError, ValueError):
+        return b""
+
+
+def run_session(command: Command, streams: Streams, deadline: Deadline, env: Mapping[str, str]) -> int:
+    """Run a command to its end; whatever interrupts it ends its session first. The exit code."""
+    session = LocalSession(command, env=env, stdin=streams.stdin)
+    try:
+        return session.pump(streams, deadline)
+    except Timeout as error:
+        _end(session, command)
+        raise Timeout(f"{command.argv[0]} did not end in time and was ended", hint=error.hint) from None
+    except BaseException:
+        _end(session, command)
+        raise
+    finally:
+        session.close()
+
+
+def _end(session: LocalSession, command: Command) -> None:
+    try:
+        session.end()
+    except BackendError as error:
+        raise BackendError(
+            f"{command.argv[0]} had to be ended, but {error.message}", hint=error.hint, outcome="unknown"
+        ) from error
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, CHUNK)
+    except OSError:  # EIO: the terminal's other side is gone
+        return b""
+
+
+def _memory(data: bytes) -> int:
+    fd = os.memfd_create("prelude", os.MFD_CLOEXEC)
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,136 @@
+"""Sessions of programs on this machine: finding their members in /proc, recording them, ending them.
+
+A session is everything that a leader and its descendants are, until one of them makes a session of its own. The kernel
+does not give a session's number to another process while the session has members; it is proved to be the recorded one
+by its leader's start time and the boot it was seen in.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandboxer.errors import BackendError
+from sandboxer.timing import Deadline
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What /proc/PID/stat says of a process: its session, whether it runs (no zombie), its start in clock ticks."""
+
+    pid: int
+    session: int
+    start: int
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A session as its record names it: `PID.START.BOOT_ID`."""
+
+    leader: int
+    start: int
+    boot_id: str
+
+
+def parse_stat(pid: int, stat: bytes) -> Process:
+    """A line of /proc/PID/stat (proc_pid_stat(5)); the name in it may hold spaces, parentheses and newlines."""
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Process(pid, session=int(fields[3]), start=int(fields[19]), alive=fields[0] not in (b"Z", b"X"))
+
+
+def process(pid: int) -> Process | None:
+    """The process with this number, or None."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return parse_stat(pid, file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def processes() -> Iterator[Process]:
+    """Every process that can be seen."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := process(int(name))) is not None:
+            yield found
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from others."""
+    return _BOOT_ID.read_text().strip()
+
+
+def record_name(session: Recorded) -> str:
+    """The name of a session's record."""
+    return f"{session.leader}.{session.start}.{session.boot_id}"
+
+
+def parse_record(name: str) -> Recorded | None:
+    """The session that a record's name tells of; None for a file that is no record."""
+    leader, _, rest = name.partition(".")
+    start, _, boot = rest.partition(".")
+    if not (leader.isdigit() and start.isdigit() and boot):
+        return None
+    return Recorded(int(leader), int(start), boot)
+
+
+def is_leader_alive(session: Recorded) -> bool:
+    """Whether the recorded leader still is that very process."""
+    found = process(session.leader)
+    if found is None or session.boot_id != boot_id():
+        return False
+    return found.start == session.start and found.session == session.leader
+
+
+def end_session(leader: int, deadline: Deadline) -> None:
+    """Kill everything in the session, the leader last; raises BackendError when something will not die.
+
+    The caller has made sure that the number still means the session (its leader is our unreaped child, or was compared
+    with its record); keeping the leader until the end keeps that true while we work."""
+    own = deadline.shorter(10)
+    while members := [p for p in processes() if p.session == leader and p.alive and p.pid != leader]:
+        for member in members:
+            _kill(member.pid)
+        if own.passed:
+            raise BackendError(
+                f"{len(members)} processes of session {leader} do not end",
+                hint=f"look at them with: ps -s {leader} -o pid,stat,args",
+                outcome="unknown",
+            )
+        time.sleep(0.001)
+    _kill(leader)
+
+
+def end_recorded(track: Path, deadline: Deadline) -> int:
+    """End every recorded session below `track` that still lives, and remove the records; how many lived."""
+    try:
+        names = os.listdir(track)
+    except FileNotFoundError:
+        return 0
+    ended = 0
+    for name in names:
+        session = parse_record(name)
+        if session is None:
+            continue
+        if is_leader_alive(session):
+            end_session(session.leader, deadline)
+            ended += 1
+        (track / name).unlink(missing_ok=True)
+    return ended
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise BackendError(
+            f"process {pid} belongs to another user and cannot be ended", hint=f"end it yourself: sudo kill -9 {pid}"
+        ) from error

@@ -1,0 +1,335 @@
+"""A placement host that is reached by SSH."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
+from sandboxer.hosts import launch, remote_files
+from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
+from sandboxer.hosts.capture import captured
+from sandboxer.hosts.local import DEFAULT_WORK_DIR, LocalHost, check_started, expand_home
+from sandboxer.hosts.ssh_config import (
+    Endpoint,
+    Options,
+    Place,
+    dump_argv,
+    parse_dump,
+    parse_place,
+    read_without_client,
+    resolve,
+)
+from sandboxer.models import HostSettings
+from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.hosts.connection import Connection
+    from sandboxer.hosts.remote_session import Leader
+
+MAX_CONNECTIONS: Final = 8
+REMOTE_MARGIN: Final = 10.0
+"""A remote command ends itself so many seconds after we would have ended it: only a client that is gone lets it."""
+_KILL_SECONDS: Final = 3.0
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
+_SHELL_BOOT: Final = f"sh -c '{launch.BOOT}'"
+
+
+class SshHost(Host):
+    """Commands run in sessions of their own under the login user; connections are opened when they are needed.
+
+    `ssh_config` replaces ~/.ssh/config, `environ` this process's environment (agent, home directory). A connection
+    carries eight commands at a time; more open further ones. A dead connection is replaced before a command is sent,
+    never after: nothing is run twice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: HostSettings,
+        *,
+        ssh_config: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        parse_place(settings.address or name)
+        self.name = name
+        self.compose = settings.compose
+        self.env = dict(settings.env)
+        launch.check_env(self.env)
+        self._settings = settings
+        self._ssh_config = ssh_config
+        self._local = LocalHost("local", HostSettings(), environ=environ)
+        self._lock = threading.Lock()
+        self._connections: list[Connection] = []
+        self._endpoint: Endpoint | None = None
+        self._fingerprint: str | None = None
+        self._facts: tuple[bool, str] | None = None
+        self._closed = False
+
+    def connect(self, deadline: Deadline) -> None:
+        """See Host."""
+        with self._slot(deadline):
+            return
+
+    def address(self) -> Address:
+        """See Host; `host_key` is None before the first connection."""
+        endpoint = self._resolved(Deadline(10))
+        place = f"{endpoint.user}@{endpoint.host}"
+        return Address(
+            kind="ssh",
+            host=endpoint.host,
+            port=endpoint.port,
+            user=endpoint.user,
+            command=f"ssh {place}" if endpoint.port == 22 else f"ssh -p {endpoint.port} {place}",
+            host_key=self._fingerprint,
+        )
+
+    def work_dir(self, deadline: Deadline) -> str:
+        """See Host."""
+        chosen = self._settings.work_dir or DEFAULT_WORK_DIR
+        return chosen if chosen.startswith("/") else expand_home(chosen, self._known_facts(deadline)[1])
+
+    def has_rsync(self, deadline: Deadline) -> bool:
+        """Whether rsync is installed there."""
+        return self._known_facts(deadline)[0]
+
+    def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
+        """See Host. A lost connection raises Unavailable, with outcome `unknown` once the program was started."""
+        from sandboxer.hosts.remote_session import RemoteSession
+
+        if deadline.passed:
+            raise Timeout(f"there was no time left to run {' '.join(command.argv[:1])}", hint="give it longer")
+        token = f"sbx-{secrets.token_hex(8)}"
+        head = self._header(command, deadline, token=token)
+        line = _SHELL_BOOT
+        if command.tty:
+            line, head = self._terminal_line(head, deadline), b""
+        else:
+            head += command.prelude
+        with self._slot(deadline) as connection:
+            session = RemoteSession(connection, line=line, head=head, token=token, streams=streams, tty=command.tty)
+            try:
+                return session.run(deadline)
+            except BaseException as error:
+                self._end(connection, session.leader, command.track)
+                if isinstance(error, Timeout):
+                    raise Timeout(
+                        f"{command.argv[0]} did not end in time on {self.name} and was ended", hint=error.hint
+                    ) from None
+                raise
+            finally:
+                session.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        track: str | None = None,
+        limit: int = MAX_OUTPUT,
+    ) -> Result:
+        """See Host."""
+        command = Command(argv=argv, env=env or {}, cwd=cwd, track=track)
+        return captured(self.stream, command, deadline, stdin=stdin, limit=limit)
+
+    def start(self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", log: str | None = None) -> None:
+        """See Host."""
+        launch.check_argv(argv)
+        words = ["sh", "-c", launch.START, "sh", launch.anchored(log) if log else "", *argv]
+        check_started(self.run(words, deadline, stdin=stdin), argv)
+
+    def end_tracked(self, track: str, deadline: Deadline) -> int:
+        """See Host."""
+        result = self.run(["sh", "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
+        if result.code != 0 or not result.text.isdigit():
+            raise BackendError(
+                f"some processes on {self.name} do not end: {result.complaint}",
+                hint="look at them with ps on the host",
+                outcome="unknown",
+            )
+        return int(result.text)
+
+    def write_file(self, path: str, data: bytes, deadline: Deadline, *, mode: int = 0o600) -> None:
+        """See Host."""
+        words = [remote_files.WRITE, "sh", launch.anchored(path), f"{mode:o}", str(len(data)), secrets.token_hex(4)]
+        result = self.run(["sh", "-c", *words], deadline, stdin=data)
+        if result.code != 0:
+            raise self._refused(result, f"{path} could not be written on {self.name}")
+
+    def read_file(self, path: str, deadline: Deadline, *, limit: int = MAX_OUTPUT) -> bytes | None:
+        """See Host."""
+        result = self.run(["sh", "-c", remote_files.READ, "sh", launch.anchored(path)], deadline, limit=limit)
+        if result.code == 0:
+            return result.stdout
+        if result.stderr.strip().endswith(remote_files.ABSENT):
+            return None
+        raise self._refused(result, f"{path} could not be read on {self.name}")
+
+    def sync(
+        self,
+        source: Path,
+        target: str,
+        deadline: Deadline,
+        *,
+        exclude: Sequence[str] = (),
+        gitignore: bool = False,
+        progress: Progress | None = None,
+    ) -> SyncReport:
+        """See Host. rsync's other end is started on this host's own connection, so it is the same verified server.
+        The target directory itself takes the mode of `source`."""
+        from sandboxer.hosts.syncing import sync_remote
+
+        return sync_remote(
+            self,
+            source,
+            target,
+            deadline,
+            exclude=exclude,
+            gitignore=gitignore,
+            progress=progress,
+            local=self._local,
+            theirs=self.has_rsync(deadline),
+        )
+
+    def close(self) -> None:
+        """See Host."""
+        with self._lock:
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
+
+    def _header(self, command: Command, deadline: Deadline, *, token: str) -> bytes:
+        left = deadline.left()
+        return launch.supervised(
+            command.argv,
+            env=command.env if command.clean_env else {**self.env, **command.env},
+            cwd=command.cwd,
+            clean_env=command.clean_env,
+            track=command.track,
+            seconds=None if left is None else left + REMOTE_MARGIN,
+            token=token,
+            tty=command.tty,
+            keep_fd3=bool(command.tty and command.prelude),
+        ) + (command.prelude if command.tty else b"")
+
+    def _terminal_line(self, header: bytes, deadline: Deadline) -> str:
+        """The line that runs a header from a file: a terminal would echo it, cut it and interpret it."""
+        result = self.run(["sh", "-c", remote_files.KEEP_HEADER], deadline, stdin=header)
+        if result.code != 0 or _SAFE_PATH.fullmatch(result.text) is None:
+            raise self._refused(result, f"no temporary file could be made on {self.name}")
+        return f"sh -c 'exec 3<{result.text} && rm -f {result.text} && {launch.BOOT_FD3}'"
+
+    def _known_facts(self, deadline: Deadline) -> tuple[bool, str]:
+        if self._facts is None:
+            result = self.run(["sh", "-c", remote_files.FACTS], deadline)
+            rsync, _, home = result.stdout.decode("utf-8", "surrogateescape").partition("\n")
+            if result.code != 0 or not home.startswith("/"):
+                raise self._refused(result, f"the home directory on {self.name} is not known")
+            self._facts = (rsync == "rsync", home)
+        return self._facts
+
+    def _refused(self, result: Result, what: str) -> SandboxerError:
+        message = f"{what}: {result.complaint or f'exit code {result.code}'}"
+        hint = f"look at it there: {self.address().command}"
+        return (Denied if b"Permission denied" in result.stderr else BackendError)(message, hint=hint)
+
+    def _resolved(self, deadline: Deadline) -> Endpoint:
+        if self._endpoint is None:
+            home = str(Path.home())
+            self._endpoint = resolve(
+                self.name,
+                self._settings,
+                ask=lambda place: self._ask(place, deadline, home),
+                home=home,
+                environ=self._local.environ,
+            )
+        return self._endpoint
+
+    def _ask(self, place: Place, deadline: Deadline, home: str) -> Options:
+        config = str(self._ssh_config) if self._ssh_config is not None else None
+        result = self._local.run(dump_argv(place, config=config), deadline)
+        if result.code == 127:
+            return read_without_client(place, config=config, home=home)
+        if result.code != 0:
+            raise BackendError(
+                f"the ssh configuration cannot be read: {result.complaint}", hint=f"try: ssh -G {place.host}"
+            )
+        return parse_dump(result.stdout.decode("utf-8", "surrogateescape"))
+
+    @contextmanager
+    def _slot(self, deadline: Deadline) -> Iterator[Connection]:
+        connection = self._free_connection(deadline)
+        try:
+            yield connection
+        finally:
+            connection.slots.release()
+
+    def _free_connection(self, deadline: Deadline) -> Connection:
+        """A live connection with room for one more command, which is taken."""
+        from sandboxer.hosts.connection import connect
+
+        deadline.check(f"connecting to {self.name}")
+        if not self._lock.acquire(timeout=deadline.seconds(60)):
+            raise Unavailable(
+                f"{self.name} did not answer in time: another command is still connecting", hint="is the host up?"
+            )
+        try:
+            self._connections = [known for known in self._connections if known.alive]
+            for known in self._connections:
+                if known.slots.acquire(blocking=False):
+                    return known
+            if len(self._connections) < MAX_CONNECTIONS:
+                made = connect(self._resolved(deadline), deadline)
+                made.slots.acquire()
+                self._fingerprint = made.fingerprint
+                self._connections.append(made)
+                return made
+            busiest = self._connections[secrets.randbelow(len(self._connections))]
+        finally:
+            self._lock.release()
+        if busiest.slots.acquire(timeout=deadline.seconds(60)):
+            return busiest
+        raise Unavailable(
+            f"{self.name} is busy with {MAX_CONNECTIONS * 8} of our commands", hint="try again when some have ended"
+        )
+
+    def _end(self, connection: Connection, leader: Leader, track: str | None) -> None:
+        """Kill a command's session over a channel of its own. When the connection no longer answers, the session's own
+        time-out has to do it, and we do not wait: hence a thread, which a dead socket may hold."""
+        if not leader.pid or not connection.alive:
+            return
+        ending = threading.Thread(
+            target=self._end_quietly, args=(connection, leader, track), name="sandboxer-end", daemon=True
+        )
+        ending.start()
+        ending.join(_KILL_SECONDS)
+        if ending.is_alive():
+            connection.close()
+
+    def _end_quietly(self, connection: Connection, leader: Leader, track: str | None) -> None:
+        from sandboxer.hosts.remote_session import RemoteSession
+
+        token = f"sbx-{secrets.token_hex(8)}"
+        where = launch.anchored(track) if track else ""
+        words = ["sh", "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
+        head = launch.supervised(words, seconds=60, token=token)
+        streams = Streams(stdout=_nowhere, stderr=_nowhere)
+        session = RemoteSession(connection, line=_SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
+        try:
+            session.run(Deadline(_KILL_SECONDS - 0.5))
+        except SandboxerError:
+            return  # whoever interrupted the command has an error already; the remote time-out remains
+        finally:
+            session.close()
+
+
+def _nowhere(data: bytes) -> None:
+    """Nobody reads it."""

@@ -1,0 +1,151 @@
+"""Bringing a tree to a host, by rsync where both sides have it, else as a tar stream."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandboxer.errors import BackendError, Invalid
+from sandboxer.hosts.base import Command, Host, Progress, Streams, SyncReport
+from sandboxer.hosts.bridge import Bridge
+from sandboxer.hosts.trees import RsyncOutput, check_patterns, rsync_argv, rsync_notes, write_tar
+from sandboxer.timing import Deadline
+
+TAR_NOTE = "copied as a whole with tar: rsync is not installed {where}, so later copies take as long as the first"
+
+
+class Tail:
+    """The last of what a program complains."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        self._kept = (self._kept + data)[-4096:]
+
+    @property
+    def text(self) -> str:
+        """The last lines."""
+        return "\n".join(self._kept.decode("utf-8", "replace").strip().splitlines()[-6:])
+
+
+def check_source(source: Path) -> None:
+    """Raise Invalid when there is no such directory here."""
+    if not source.is_dir():
+        raise Invalid(f"{source} is not a directory on this machine", hint="give the path of the tree to copy")
+
+
+def sync_local(
+    host: Host,
+    source: Path,
+    target: str,
+    deadline: Deadline,
+    *,
+    exclude: Sequence[str],
+    gitignore: bool,
+    progress: Progress | None,
+) -> SyncReport:
+    """Copy a tree on this machine."""
+    check_source(source)
+    made = host.run(["mkdir", "-p", "--", target], deadline)
+    if made.code != 0:
+        raise BackendError(f"{target} could not be made: {made.complaint}", hint="look at the path on this machine")
+    if shutil.which("rsync") is None:
+        return sync_tar(
+            host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where="here"
+        )
+    output, errors = RsyncOutput(progress), Tail()
+    argv = rsync_argv(source, target, exclude=exclude, gitignore=gitignore)
+    command = Command(argv=argv, env={"LC_ALL": "C"})
+    code = host.stream(command, Streams(stdout=output.feed, stderr=errors.feed), deadline)
+    return output.report(rsync_notes(code, errors.text))
+
+
+def sync_tar(
+    host: Host,
+    source: Path,
+    target: str,
+    deadline: Deadline,
+    *,
+    exclude: Sequence[str],
+    gitignore: bool,
+    progress: Progress | None,
+    where: str,
+) -> SyncReport:
+    """Copy a tree as a tar stream into the existing directory `target`; `where` says which side lacks rsync."""
+    import threading
+
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    counted: list[tuple[int, int]] = []
+    failed: list[BaseException] = []
+
+    def produce() -> None:
+        try:
+            with os.fdopen(writing, "wb", buffering=0) as pipe:
+                counted.append(write_tar(source, pipe.write, exclude=exclude, gitignore=gitignore, progress=progress))
+        except BrokenPipeError:
+            return  # tar ended early: its exit code and complaint say why
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=produce, name="sandboxer-tar", daemon=True)
+    errors = Tail()
+    # -o: files belong to whoever unpacks, also when that is root; -p: modes as they are, whatever the umask
+    command = Command(argv=["tar", "-x", "-o", "-p", "-f", "-", "-C", target], env={"LC_ALL": "C"})
+    thread.start()
+    with os.fdopen(reading, "rb", buffering=0) as stdin:
+        code = host.stream(command, Streams(stdin=stdin, stdout=errors.feed, stderr=errors.feed), deadline)
+    thread.join(5)
+    if failed:
+        raise _unreadable(failed[0], source)
+    if code != 0 or not counted:
+        raise BackendError(f"tar ended with {code}: {errors.text}", hint="is tar there, and is there room on the host?")
+    files, sent = counted[0]
+    return SyncReport(method="tar", files=files, sent_bytes=sent, notes=(TAR_NOTE.format(where=where),))
+
+
+def sync_remote(
+    host: Host,
+    source: Path,
+    target: str,
+    deadline: Deadline,
+    *,
+    exclude: Sequence[str],
+    gitignore: bool,
+    progress: Progress | None,
+    local: Host,
+    theirs: bool,
+) -> SyncReport:
+    """Copy a tree to another machine. `local` is this one; `theirs` tells whether rsync is installed there."""
+    check_source(source)
+    check_patterns(exclude)
+    made = host.run(["mkdir", "-p", "--", target], deadline)
+    if made.code != 0:
+        raise BackendError(
+            f"{target} could not be made on {host.name}: {made.complaint}", hint="look at the path on that host"
+        )
+    missing = "" if theirs else f"on {host.name}"
+    if shutil.which("rsync") is None:
+        missing = "here"
+    if missing:
+        return sync_tar(
+            host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where=missing
+        )
+    output, errors = RsyncOutput(progress), Tail()
+    with Bridge(host, deadline, errors.feed) as bridge:
+        argv = rsync_argv(source, target, exclude=exclude, gitignore=gitignore, rsh=bridge.rsh)
+        command = Command(argv=argv, env={"LC_ALL": "C"})
+        code = local.stream(command, Streams(stdout=output.feed, stderr=errors.feed), deadline)
+        bridge.check()
+    return output.report(rsync_notes(code, errors.text))
+
+
+def _unreadable(error: BaseException, source: Path) -> BaseException:
+    if not isinstance(error, OSError):
+        return error
+    return BackendError(
+        f"{source} could not be read: {error.strerror} ({error.filename})", hint="make it readable, or exclude it"
+    )

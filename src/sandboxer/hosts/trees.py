@@ -1,0 +1,162 @@
+"""Copying a tree: the words of rsync, the reading of what it says, and a tar stream where rsync is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sandboxer.errors import BackendError, Invalid
+from sandboxer.hosts.base import Progress, SyncReport
+
+# contents, links as links, modes, times. No owners, devices or special files. `-s` keeps names out of the remote
+# shell's hands; plain digits and LC_ALL=C make the figures readable.
+_OPTIONS: Final = ("-rlpt", "-s", "--no-h", "--stats", "--info=progress2", "--outbuf=L")
+VANISHED: Final = 24
+"""rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
+_FILES = re.compile(rb"Number of regular files transferred: (\d+)")
+_SENT = re.compile(rb"Total bytes sent: (\d+)")
+_PROGRESS = re.compile(rb"^\s*(\d[\d,]*)\s+\d+%")
+
+
+def rsync_argv(
+    source: Path, target: str, *, exclude: Sequence[str] = (), gitignore: bool = False, rsh: str | None = None
+) -> list[str]:
+    """The words of rsync from the tree below `source` into `target`; with `rsh`, into that directory at the other end
+    of that program. Raises Invalid where a path cannot be given to rsync."""
+    check_patterns(exclude)
+    words = ["rsync", *_OPTIONS]
+    words += [f"--exclude={pattern}" for pattern in exclude]
+    if gitignore:
+        words.append("--filter=:- .gitignore")
+    destination = _as_directory(target)
+    if rsh is not None:
+        words += ["-e", rsh]
+        destination = f"sbx:{destination}"
+    return [*words, "--", _as_directory(str(source.absolute())), destination]
+
+
+def check_patterns(exclude: Sequence[str]) -> None:
+    """Raise Invalid for a pattern that rsync would read as something else."""
+    for pattern in exclude:
+        if not pattern or "\0" in pattern or "\n" in pattern:
+            raise Invalid(f"exclude pattern {pattern[:80]!r} is not allowed", hint="use anchored patterns like /.git")
+
+
+def _as_directory(path: str) -> str:
+    if not path.startswith("/"):
+        raise Invalid(f"the path {path[:80]!r} is not absolute", hint="give an absolute path")
+    return path if path.endswith("/") else f"{path}/"
+
+
+@dataclass(slots=True)
+class RsyncOutput:
+    """Reads rsync's stdout as it comes, telling progress in bytes."""
+
+    progress: Progress | None = None
+    _rest: bytes = b""
+    _text: bytes = b""
+    _told: str = ""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
+        for line in lines:
+            if (match := _PROGRESS.match(line)) is not None:
+                self._tell(int(match[1].replace(b",", b"")))
+            elif line:
+                self._text = (self._text + line + b"\n")[-16384:]
+
+    def _tell(self, count: int) -> None:
+        text = format_bytes(count)
+        if self.progress is not None and text != self._told:
+            self._told = text
+            self.progress(text)
+
+    def report(self, notes: Sequence[str] = ()) -> SyncReport:
+        """What its statistics say."""
+        text = self._text + self._rest
+        files, sent = _FILES.search(text), _SENT.search(text)
+        return SyncReport(
+            method="rsync",
+            files=int(files[1]) if files else 0,
+            sent_bytes=int(sent[1]) if sent else 0,
+            notes=tuple(notes),
+        )
+
+
+def format_bytes(count: float) -> str:
+    """`12345678` as `12.3 MB` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def rsync_notes(code: int, complaint: str) -> tuple[str, ...]:
+    """What to tell of an rsync that copied the tree; raises BackendError for one that did not."""
+    if code == 0:
+        return ()
+    if code == VANISHED:
+        return ("some files went away while they were copied",)
+    raise BackendError(
+        f"rsync ended with {code}: {complaint}",
+        hint="look at the path it names: is it readable here, and is there room on the host?",
+    )
+
+
+def write_tar(
+    source: Path,
+    sink: Callable[[bytes], None],
+    *,
+    exclude: Sequence[str] = (),
+    gitignore: bool = False,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """The tree below `source` as a tar stream (contents, modes, links, times; no owners); files and bytes written.
+
+    `exclude` as in `Host.sync`; .gitignore files are honoured by the same rules as rsync's dir-merge filter would."""
+    import io
+    import tarfile
+
+    from sandboxer.hosts.patterns import Filter
+
+    check_patterns(exclude)
+
+    class Out(io.RawIOBase):
+        count = 0
+        told = ""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            raw = bytes(data)  # type: ignore[call-overload]
+            sink(raw)
+            self.count += len(raw)
+            text = format_bytes(self.count)
+            if progress is not None and text != self.told:
+                self.told = text
+                progress(text)
+            return len(raw)
+
+    def anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.uid = info.gid = 0
+        info.uname = info.gname = ""
+        return info
+
+    files = 0
+    out = Out()
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive:  # type: ignore[call-overload]
+        for path, relative in Filter(exclude, gitignore=gitignore).walk(source):
+            info = anonymous(archive.gettarinfo(str(path), arcname=relative))
+            if info.isreg():
+                files += 1
+                with path.open("rb") as file:
+                    archive.addfile(info, file)
+            elif info.isdir() or info.issym():
+                archive.addfile(info)
+    return files, out.count
