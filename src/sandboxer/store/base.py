@@ -22,9 +22,10 @@ class Change(Value, frozen=True, kw_only=True):
 
 
 class Others(Protocol):
-    """The other records, read-only, inside an update."""
+    """The other records, read-only, inside an update: never the one that is updated."""
 
-    def __iter__(self) -> Iterator[Sandbox]: ...
+    def __iter__(self) -> Iterator[Sandbox]:
+        """The live (not destroyed) ones, oldest first. Decodes them all: ask by name or key where that will do."""
 
     def by_name(self, name: str) -> Sandbox | None:
         """The live (not destroyed) record with this name."""
@@ -40,7 +41,8 @@ class Store(ABC):
     """Records of sandboxes, with the outbox of events. All methods may be called from any thread and process.
 
     Raises StoreCorrupt when the stored bytes are unreadable, foreign or newer (they are left as they are), and
-    Unavailable when the disk refuses (full, read-only, I/O error): then the state is as before.
+    Unavailable when the disk refuses (full, read-only, I/O error) or others hold the lock too long, Denied when this
+    user may not: then the state is as before (or the error's outcome is "unknown").
     """
 
     @property
@@ -71,7 +73,7 @@ class Store(ABC):
 
     @abstractmethod
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
-        """Events that are still kept, oldest first."""
+        """Events that are still kept, in the order of their changes; with `limit` only the newest."""
 
     @abstractmethod
     def settle_events(self, settled: Iterable[Event]) -> None:

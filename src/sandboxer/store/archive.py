@@ -1,0 +1,166 @@
+"""Where ended records go: `archive/YYYY-MM.jsonl`, one record a line, by the month in which it was destroyed.
+
+Only ever appended to, under the store's lock, and before the records leave the document; so after a crash a record
+may be in both (the document wins) or twice in here (the last line wins), but never nowhere. Events that could not
+stay in the document are kept in `archive/events.jsonl`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sandboxer.errors import StoreCorrupt
+from sandboxer.store import disk, layout
+from sandboxer.timing import rfc3339
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxer.models import Sandbox
+
+_EVENTS = "events.jsonl"
+_MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
+_LAST_INSTANT = 253402300799.0  # the end of the year 9999: later ones have no month
+
+
+class Archive:
+    """The files of one archive directory. Reading needs no lock; raises StoreCorrupt, Denied and Unavailable."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def append(self, lines: Iterable[bytes]) -> None:
+        """Make these ended records durable here. Raises OSError, with nothing half-written where it can be helped."""
+        by_month: dict[str, list[bytes]] = {}
+        for line in lines:
+            record = layout.decode_sandbox(line, self._directory)
+            by_month.setdefault(_month(record), []).append(line)
+        for month, ended in by_month.items():
+            self._append(self._directory / f"{month}.jsonl", ended)
+
+    def append_events(self, lines: Iterable[bytes]) -> None:
+        """Make these events durable here. Raises OSError, as `append` does."""
+        self._append(self._directory / _EVENTS, lines)
+
+    def get(self, sandbox_id: str) -> Sandbox | None:
+        """The record with this id."""
+        return next((record for record in self._search(b'{"id":"' + sandbox_id.encode() + b'"')), None)
+
+    def starting_with(self, prefix: str) -> dict[str, Sandbox]:
+        """The records whose id starts with `prefix`, by id."""
+        found: dict[str, Sandbox] = {}
+        for record in self._search(b'{"id":"' + prefix.encode()):
+            found.setdefault(record.id, record)
+        return found
+
+    def by_idempotency_key(self, key: str) -> Sandbox | None:
+        """The newest record that was created with this key."""
+        found = self._search(layout.field("idempotency_key", key))
+        return next((record for record in found if record.idempotency_key == key), None)
+
+    def all(self) -> dict[str, Sandbox]:
+        """Every record, by id."""
+        found: dict[str, Sandbox] = {}
+        for record in self._search(b""):
+            found.setdefault(record.id, record)
+        return found
+
+    def _search(self, needle: bytes) -> Iterator[Sandbox]:
+        """Records whose line has these bytes (`{` first: starts with them), the newest month and line first.
+
+        A search for bytes, because decoding every record that ever was takes a hundred times as long."""
+        at_start = needle.startswith(b"{")
+        for path in self._months():
+            for line in reversed(list(_lines_with(self._read(path), needle))):
+                if at_start and not line.startswith(needle):
+                    continue
+                record = _decode(line, path)
+                if record is not None:
+                    yield record
+
+    def _months(self) -> list[Path]:
+        """The files, newest first. Not by `glob`, which takes a directory that it may not read for an empty one."""
+        with disk.refusals("read", self._directory):
+            try:
+                found = [path for path in self._directory.iterdir() if _MONTH.fullmatch(path.name)]
+            except FileNotFoundError:
+                return []
+        return sorted(found, reverse=True)
+
+    def _read(self, path: Path) -> bytes:
+        with disk.refusals("read", path):
+            descriptor = disk.open_regular(path)
+            if descriptor is None:
+                return b""
+            try:
+                return disk.read_all(descriptor)
+            finally:
+                disk.close(descriptor)
+
+    def _append(self, path: Path, lines: Iterable[bytes]) -> None:
+        disk.ensure_directory(self._directory)
+        descriptor = disk.open_private(path, os.O_RDWR)
+        try:
+            size = _mend(descriptor)
+            try:
+                os.lseek(descriptor, size, os.SEEK_SET)
+                disk.write_all(descriptor, b"".join(line + b"\n" for line in lines))
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            disk.close(descriptor)
+        disk.flush_directory(self._directory)
+        disk.flush_directory(self._directory.parent)
+
+
+def _month(record: Sandbox) -> str:
+    ended = record.created_at if record.destroyed_at is None else record.destroyed_at
+    return str(rfc3339(min(max(ended, 0.0), _LAST_INSTANT)))[:7]
+
+
+def _lines_with(data: bytes, needle: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(data):
+        found = data.find(needle, position)
+        if found < 0:
+            return
+        start = data.rfind(b"\n", position, found) + 1 or position
+        end = data.find(b"\n", found)
+        if end < 0:
+            yield data[start:]
+            return
+        yield data[start : end + 1]
+        position = end + 1
+
+
+def _decode(line: bytes, path: Path) -> Sandbox | None:
+    """A record of an archive; None for a last line that a crash cut short: its record is still in the document."""
+    try:
+        return layout.decode_sandbox(line, path)
+    except StoreCorrupt:
+        if line.endswith(b"\n"):
+            raise
+        return None
+
+
+def _mend(descriptor: int) -> int:
+    """The size up to which the file is good; ends a last line that lacks its end, and takes away one cut short."""
+    data = disk.read_all(descriptor)
+    whole = data.rfind(b"\n") + 1
+    if whole == len(data):
+        return whole
+    try:
+        msgspec.json.decode(data[whole:])
+    except layout.UNREADABLE:
+        os.ftruncate(descriptor, whole)
+        return whole
+    os.lseek(descriptor, len(data), os.SEEK_SET)
+    disk.write_all(descriptor, b"\n")
+    return len(data) + 1

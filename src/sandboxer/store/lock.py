@@ -1,0 +1,81 @@
+"""A lock on a side file: exclusive between processes and between threads, waited for with a deadline."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sandboxer.errors import Unavailable
+from sandboxer.store import disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float) -> Iterator[None]:
+    """Hold the lock on `path`; raises Unavailable when others hold it for more than `seconds`.
+
+    The file is never deleted: a waiter would then hold a lock on a file that nobody else sees. The lock belongs to
+    the descriptor opened here, so threads exclude one another too, and it ends with the process whatever ends it."""
+    with disk.refusals("lock", path):
+        descriptor = disk.open_private(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _wait(descriptor, path, seconds)
+        except OSError:
+            disk.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        disk.close(descriptor)
+
+
+def _wait(descriptor: int, path: Path, seconds: float) -> None:
+    """Wait in the kernel's queue, which is fair and costs nothing, on a thread, which can be left behind.
+
+    A thread that is left behind closes the descriptor when its turn comes, so the lock goes on to the next."""
+    import threading
+
+    guard = threading.Lock()
+    turn = threading.Event()
+    left_behind = False
+    failure: list[OSError] = []
+
+    def queue() -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            failure.append(error)
+        with guard:
+            turn.set()
+            if left_behind:
+                disk.close(descriptor)
+
+    def leave() -> None:
+        nonlocal left_behind
+        with guard:
+            left_behind = True
+            if turn.is_set():
+                disk.close(descriptor)
+
+    threading.Thread(target=queue, name="sandboxer-store-lock", daemon=True).start()
+    try:
+        in_time = turn.wait(seconds)
+    except BaseException:  # Ctrl-C while waiting: the lock must not be taken for a caller who has gone
+        leave()
+        raise
+    if not in_time:
+        leave()
+        raise Unavailable(
+            f"{path} has been locked by another process for more than {seconds:g} s",
+            hint=f"see who holds it with `fuser -v {path}`, then try again",
+        )
+    if failure:
+        disk.close(descriptor)
+        raise failure[0]

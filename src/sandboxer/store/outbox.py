@@ -1,0 +1,75 @@
+"""Which events stay in the document: all that wait to be sent, and the newest of the others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sandboxer.store import layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxer.models import Event
+
+KEPT = 500
+"""How many events that no longer wait are kept in the document."""
+WAITING = 10_000
+"""How many events may wait. About 5 MB that each write carries along: beyond, the oldest are parked."""
+_PARKED_AT_ONCE = 1_000
+PARKED_NOTE = "not sent: more than 10,000 events were waiting; see archive/events.jsonl"
+
+_STATUS = b'"status":"'
+
+
+def waits(line: bytes) -> bool:
+    """Whether an encoded event is still to be sent."""
+    # The last one: `detail`, which comes before, may hold the same bytes; in `note` the quotes are escaped.
+    return line.startswith(b"pending", line.rfind(_STATUS) + len(_STATUS))
+
+
+def trimmed(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """`lines` without the oldest of those that no longer wait, once there are more than KEPT."""
+    if len(lines) <= KEPT:
+        return lines
+    done = len(lines) - sum(map(waits, lines))
+    kept = []
+    for line in lines:
+        if done > KEPT and not waits(line):
+            done -= 1
+        else:
+            kept.append(line)
+    return kept
+
+
+def overflow(lines: Sequence[bytes]) -> Sequence[int]:
+    """Positions of the events that have waited longest, when more than WAITING do; else none."""
+    if len(lines) <= WAITING:
+        return ()
+    waiting = [position for position, line in enumerate(lines) if waits(line)]
+    return () if len(waiting) <= WAITING else waiting[: len(waiting) - WAITING + _PARKED_AT_ONCE]
+
+
+def parked(lines: Sequence[bytes], positions: Iterable[int], path: Path) -> Sequence[bytes]:
+    """`lines` with the events at `positions` parked, and why."""
+    changed = list(lines)
+    for position in positions:
+        event = layout.decode_event(changed[position], path)
+        changed[position] = layout.encode_event(msgspec.structs.replace(event, status="parked", note=PARKED_NOTE))
+    return changed
+
+
+def settled(lines: Sequence[bytes], events: Iterable[Event], path: Path) -> Sequence[bytes]:
+    """`lines` with the status and note of `events`, matched by id; those that are no longer kept are passed over."""
+    news = {event.event_id: event for event in events}
+    changed = list(lines)
+    for position, line in enumerate(lines):
+        if not news:
+            break
+        event = layout.decode_event(line, path)
+        new = news.pop(event.event_id, None)
+        if new is not None:
+            changed[position] = layout.encode_event(msgspec.structs.replace(event, status=new.status, note=new.note))
+    return changed

@@ -1,0 +1,330 @@
+"""The contract suite: what every store must do. A store's own tests subclass it and give `open_store`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from sandboxer.errors import Conflict, Internal, Invalid
+from sandboxer.models import Handle, Request, Sandbox
+from sandboxer.state import State
+from sandboxer.store.base import Change, Others, Store
+from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, sandboxes, tell
+
+OpenStore = Callable[[], Store]
+
+
+class StoreContract:
+    """Each test gets `open_store`: every call opens the same, at first empty, store anew, as another process would."""
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        raise NotImplementedError("the class that tests a store says how it is opened")
+
+    # -- whose it is ------------------------------------------------------------------------------------------
+
+    def test_an_installation_keeps_its_id(self, open_store: OpenStore) -> None:
+        """Promise 8: what is labelled with it stays ours."""
+        install = open_store().install_id
+        assert install.isalnum()
+        assert len(install) >= 12
+        store = open_store()
+        store.update(ID, put(sandbox()))
+        assert store.install_id == open_store().install_id == install
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def test_a_new_store_is_empty(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.get(ID) is None
+        assert store.find("k3v9") == []
+        assert store.list() == []
+        assert store.list(ended=True) == []
+        assert store.events() == []
+
+    def test_what_was_stored_is_read_by_another(self, open_store: OpenStore) -> None:
+        reader = open_store()
+        assert reader.get(ID) is None
+        stored = open_store().update(ID, put(sandbox(labels={"a": "b"})))
+        assert stored == sandbox(labels={"a": "b"})
+        assert reader.get(ID) == open_store().get(ID) == stored
+
+    def test_any_record_comes_back_as_it_was(self, open_store: OpenStore) -> None:
+        store = open_store()
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(sandboxes(ID), sandboxes(OTHER))
+        def come_back(first: Sandbox, second: Sandbox) -> None:
+            store.update(ID, put(first))
+            store.update(OTHER, put(second))
+            assert open_store().get(ID) == first
+            assert open_store().get(OTHER) == second
+
+        come_back()
+
+    @pytest.mark.parametrize("depth", [63, 2_000, 100_000])
+    def test_what_could_not_be_read_everywhere_is_refused(self, open_store: OpenStore, depth: int) -> None:
+        """Promise 30: neither half a character nor a value nested without end reaches the disk."""
+        nested: object = 0
+        for _ in range(depth):
+            nested = [nested]
+        store = open_store()
+        store.update(ID, put(sandbox()))
+        for value in ("\udcff", nested):
+            with pytest.raises(Invalid, match="cannot be stored"):
+                store.update(ID, put(sandbox(inputs={"key": value})))
+            with pytest.raises(Invalid, match="cannot be stored"):
+                store.update(ID, tell(event("1", detail={"key": value})))
+        assert store.get(ID) == sandbox()
+        assert store.events() == []
+
+    def test_large_and_deep_values_are_kept(self, open_store: OpenStore) -> None:
+        nested: object = "x" * 100_000
+        for _ in range(60):
+            nested = [nested, {}, 2**64]
+        store = open_store()
+        store.update(ID, put(sandbox(inputs={"key": nested})))
+        assert open_store().get(ID) == sandbox(inputs={"key": nested})
+
+    def test_a_record_that_could_not_be_read_back_is_not_written(self, open_store: OpenStore) -> None:
+        store = open_store()
+        with pytest.raises(msgspec.ValidationError):
+            store.update(ID, put(sandbox(created_at=float("nan"))))
+        with pytest.raises(msgspec.ValidationError):
+            store.update(ID, put(sandbox(host=7)))
+        assert store.list(ended=True) == []
+
+    def test_lists_show_the_live_oldest_first(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for n, age in enumerate([30, 10, 20]):
+            store.update(number(n), put(sandbox(number(n), created_at=NOON - age)))
+        store.update(number(3), put(ended(number(3), created_at=NOON - 40)))
+        assert [record.id for record in store.list()] == [number(0), number(2), number(1)]
+        assert [record.id for record in store.list(ended=True)] == [number(3), number(0), number(2), number(1)]
+
+    # -- finding ----------------------------------------------------------------------------------------------
+
+    def test_a_record_is_found_by_id_prefix_and_name(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(name="web")))
+        store.update(OTHER, put(sandbox(OTHER, name="k3v9")))
+        assert [record.id for record in store.find(ID)] == [ID]
+        assert {record.id for record in store.find("k3v9x2")} == {ID, OTHER}
+        assert [record.id for record in store.find("web")] == [ID]
+        assert [record.id for record in store.find("k3v9")] == [OTHER], "a name goes before a prefix"
+        assert store.find("k3v") == [], "three characters are too few"
+        assert store.find("nothing") == []
+        assert store.find("") == []
+
+    def test_a_name_is_free_again_when_its_sandbox_has_ended(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(ended(ID, name="web")))
+        assert store.find("web") == []
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            assert others.by_name("web") is None
+            return Change(record=sandbox(OTHER, name="web"))
+
+        store.update(OTHER, see)
+        assert [record.id for record in store.find("web")] == [OTHER]
+
+    def test_other_fields_with_the_same_text_are_not_names_or_keys(self, open_store: OpenStore) -> None:
+        store = open_store()
+        decoy = {"name": "web", "idempotency_key": "key", "state": "destroyed", "id": OTHER}
+        request = Request(profile="p", name="web", inputs=decoy)
+        store.update(ID, put(sandbox(request=request, inputs=decoy, handle=Handle(version=1, data=decoy))))
+        assert store.find("web") == []
+        assert store.get(OTHER) is None
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            assert others.by_name("web") is None
+            assert others.by_idempotency_key("key") is None
+            assert [record.id for record in others] == [ID]
+            return Change()
+
+        store.update(OTHER, see)
+
+    # -- updating ---------------------------------------------------------------------------------------------
+
+    def test_an_update_sees_its_record_and_the_others(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(name="web", idempotency_key="key \u2603")))
+        store.update(number(1), put(ended(number(1), idempotency_key="old")))
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            assert current is None
+            assert [record.id for record in others] == [ID]
+            for found in (others.by_name("web"), others.by_idempotency_key("key \u2603")):
+                assert found is not None
+                assert found.id == ID
+            gone = others.by_idempotency_key("old")
+            assert gone is not None
+            assert gone.id == number(1)
+            assert others.by_name("wen") is None
+            assert others.by_idempotency_key("new") is None
+            return Change()
+
+        assert store.update(OTHER, see) is None
+
+        def see_not_itself(current: Sandbox | None, others: Others) -> Change:
+            assert current == sandbox(name="web", idempotency_key="key \u2603")
+            assert others.by_name("web") is None
+            assert others.by_idempotency_key("key \u2603") is None
+            assert list(others) == []
+            return Change()
+
+        store.update(ID, see_not_itself)
+
+    def test_a_refusing_update_changes_nothing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(), event("1")))
+        for refusal in (Conflict("taken"), KeyboardInterrupt(), OSError(28, "no space left in here")):
+
+            def refuse(current: Sandbox | None, others: Others, refusal: BaseException = refusal) -> Change:
+                raise refusal
+
+            with pytest.raises(type(refusal)) as caught:
+                store.update(ID, refuse)
+            assert caught.value is refusal, "what the function raises passes through as it is"
+        assert store.get(ID) == sandbox()
+        assert store.events() == [event("1")]
+        store.update(ID, count)
+
+    def test_no_change_gives_the_present_record(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.update(ID, tell()) is None
+        store.update(ID, put(sandbox()))
+        assert store.update(ID, tell()) == sandbox()
+        assert store.update(ID, tell(event("1"))) == sandbox()
+        assert store.events() == [event("1")]
+
+    def test_an_update_cannot_store_another_record(self, open_store: OpenStore) -> None:
+        store = open_store()
+        with pytest.raises(Internal):
+            store.update(ID, put(sandbox(OTHER)))
+        assert store.list() == []
+
+    def test_must_succeed_is_an_ordinary_update_when_nothing_is_wrong(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.update(ID, put(ended(ID)), must_succeed=True) == ended(ID)
+        assert open_store().get(ID) == ended(ID)
+
+    # -- ended records ----------------------------------------------------------------------------------------
+
+    def test_ended_records_stay_to_be_found_however_many(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox()))
+        for n in range(150):
+            store.update(number(n), put(ended(number(n), idempotency_key=f"key{n}", created_at=NOON + n)))
+        for reader in (store, open_store()):
+            assert [record.id for record in reader.list()] == [ID]
+            assert [record.id for record in reader.list(ended=True)] == [number(0), ID, *map(number, range(1, 150))]
+            for n in (0, 64, 65, 149):
+                assert reader.get(number(n)) == ended(number(n), idempotency_key=f"key{n}", created_at=NOON + n)
+                assert [record.id for record in reader.find(number(n))] == [number(n)]
+            assert [record.id for record in reader.find(number(0)[:11])] == [number(n) for n in range(10)]
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            for n in (0, 149):
+                found = others.by_idempotency_key(f"key{n}")
+                assert found is not None
+                assert found.id == number(n)
+            return Change()
+
+        store.update(OTHER, see)
+
+    def test_an_ended_record_can_be_told_of_and_changed(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for n in range(70):
+            store.update(number(n), put(ended(number(n))))
+        assert store.update(number(0), tell(event("again"))) == ended(number(0))
+        changed = store.update(number(0), count)
+        assert changed is not None
+        assert changed.seq == 1
+        for n in range(70, 140):
+            store.update(number(n), put(ended(number(n))))
+        assert open_store().get(number(0)) == changed
+        assert open_store().list(ended=True).count(changed) == 1
+        assert len(open_store().list(ended=True)) == 140
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def test_events_are_kept_in_the_order_of_their_changes(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(), event("1"), event("2")))
+        store.update(OTHER, put(sandbox(OTHER), event("3")))
+        assert [told.event_id for told in open_store().events()] == ["1", "2", "3"]
+        assert [told.event_id for told in open_store().events(limit=2)] == ["2", "3"]
+        assert open_store().events(limit=0) == []
+
+    def test_settled_events_keep_their_place(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(), *(event(str(n)) for n in range(4))))
+        sent, parked = event("2", status="sent"), event("0", status="parked", note='refused: "status":"pending"')
+        store.settle_events([sent, parked, event("unknown", status="sent")])
+        assert open_store().events() == [parked, event("1"), sent, event("3")]
+        store.settle_events([])
+        assert open_store().get(ID) == sandbox()
+
+    def test_settling_changes_nothing_but_status_and_note(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(), event("1")))
+        store.settle_events([event("1", status="sent", summary="another", detail={})])
+        assert store.events() == [event("1", status="sent")]
+
+    def test_waiting_events_outlive_the_others(self, open_store: OpenStore) -> None:
+        store = open_store()
+        nested = {"status": "pending", "text": '"status":"pending"'}
+        store.update(ID, tell(*(event(f"w{n}") for n in range(10))))
+        for batch in range(4):
+            ids = [f"s{batch}-{n}" for n in range(200)]
+            store.update(ID, tell(*(event(text, status="sent", detail=nested) for text in ids)))
+        kept = [told.event_id for told in store.events()]
+        assert kept[:10] == [f"w{n}" for n in range(10)]
+        assert len(kept) == 10 + 500
+        assert kept[-1] == "s3-199"
+        assert kept[10] == "s1-100"
+
+    # -- many at once -----------------------------------------------------------------------------------------
+
+    def test_threads_lose_no_update(self, open_store: OpenStore) -> None:
+        """Promise 12, within one process: threads that share a store, and threads with one each."""
+        shared = open_store()
+        shared.update(ID, put(sandbox()))
+
+        def work(n: int) -> None:
+            store = shared if n % 2 else open_store()
+            for _ in range(10):
+                store.update(ID, count)
+                record = store.get(ID)
+                assert record is not None
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        record = open_store().get(ID)
+        assert record is not None
+        assert record.seq == 80
+
+    def test_a_reader_is_not_held_up_by_an_update(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox()))
+        inside, go_on = threading.Event(), threading.Event()
+
+        def slow(current: Sandbox | None, others: Others) -> Change:
+            inside.set()
+            assert go_on.wait(30)
+            return Change(record=sandbox(state=State.DESTROYING))
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(store.update, ID, slow)
+            assert inside.wait(30)
+            assert open_store().get(ID) == sandbox()
+            assert store.list() == [sandbox()]
+            go_on.set()
+            writing.result(30)
+        assert store.get(ID) == sandbox(state=State.DESTROYING)

@@ -1,0 +1,404 @@
+"""The JSON store: the contract, and what is particular to its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sandboxer.errors import Denied, StoreCorrupt, Unavailable
+from sandboxer.store.document import AtomicDocument
+from sandboxer.store.json_store import ENDED_KEPT, JsonStore
+from tests.store.children import Child
+from tests.store.contract import OpenStore, StoreContract
+from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, tell
+from tests.testbed.components import need
+
+
+class TestJsonStore(StoreContract):
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> OpenStore:
+        return lambda: JsonStore(tmp_path / "data")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_readable_by_jq(data: Path) -> None:
+    need("jq")
+    store = JsonStore(data)
+    store.update(ID, put(sandbox(labels={"snow": "\u2603\u2028\n"}), event("1")))
+    words = [".schema_version", ".install", f'.sandboxes["{ID}"].labels.snow', ".outbox[0].event_id"]
+    answer = subprocess.run(
+        ["jq", "-c", f"[{','.join(words)}]", data / "sandboxes.json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(answer.stdout) == [1, store.install_id, "\u2603\u2028\n", "1"]
+
+
+def test_a_record_is_one_line_with_its_defaults_written_out(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    store.update(OTHER, put(sandbox(OTHER)))
+    lines = (data / "sandboxes.json").read_text().splitlines()
+    assert lines[2].startswith(f'"{ID}":{{"id":"{ID}",')
+    assert lines[3].startswith(f'"{OTHER}":{{"id":"{OTHER}",')
+    assert '"expires_at":null' in lines[2]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777], ids=oct)
+def test_files_are_private_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    """Promise 28: files 0600, directories 0700."""
+    with umask(mask):
+        store = JsonStore(tmp_path / "above" / "data")
+        for n in range(ENDED_KEPT + 1):
+            store.update(number(n), put(ended(number(n))))
+    found = {path.relative_to(tmp_path): stat.S_IMODE(path.lstat().st_mode) for path in tmp_path.rglob("*")}
+    assert {str(path): oct(mode) for path, mode in found.items()} == {
+        "above": "0o700",
+        "above/data": "0o700",
+        "above/data/archive": "0o700",
+        "above/data/archive/2027-01.jsonl": "0o600",
+        "above/data/install": "0o600",
+        "above/data/sandboxes.json": "0o600",
+        "above/data/.sandboxes.json.lock": "0o600",
+        "above/data/.reserve": "0o600",
+    }
+
+
+def test_a_data_directory_that_others_could_read_is_closed(data: Path) -> None:
+    data.mkdir(mode=0o755)
+    data.chmod(0o755)
+    JsonStore(data).update(ID, put(sandbox()))
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+
+
+def test_reading_makes_nothing(data: Path) -> None:
+    store = JsonStore(data)
+    assert store.list(ended=True) == []
+    assert store.get(ID) is None
+    assert not data.exists()
+
+
+def test_an_update_without_a_change_writes_nothing(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    before = (data / "sandboxes.json").stat()
+    store.update(ID, tell())
+    store.settle_events([event("unknown")])
+    after = (data / "sandboxes.json").stat()
+    assert (before.st_ino, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_ino,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def test_a_killed_writers_remains_are_cleared_away(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    left = data / ".sandboxes.json.tmp"
+    left.write_text("half a docu")
+    store.update(ID, count)
+    assert not left.exists()
+    target = data / "elsewhere"
+    target.write_text("mine")
+    left.symlink_to(target)
+    store.update(ID, count)
+    assert target.read_text() == "mine", "a link is removed, never written through"
+    assert not left.is_symlink()
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_every_version_is_seen_although_inodes_and_sizes_repeat(data: Path) -> None:
+    """Two renames give the first inode back, within one tick of the clock, with the same size."""
+    reader, writer = JsonStore(data), JsonStore(data)
+    writer.update(ID, put(sandbox(seq=100)))
+    for n in range(101, 400):
+        writer.update(ID, count)
+        if n % 2:
+            record = reader.get(ID)
+            assert record is not None
+            assert record.seq == n
+
+
+def test_a_persons_edit_is_seen_and_kept(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox(name="web", idempotency_key="k\u2603"), event("1", status="sent")))
+    path = data / "sandboxes.json"
+    document = json.loads(path.read_text())
+    document["sandboxes"][ID]["name"] = "shop"
+    document["sandboxes"][ID]["a_later_field"] = {"kept": [1, None]}
+    path.write_text(json.dumps(document, indent=4, sort_keys=True))
+    assert [record.id for record in store.find("shop")] == [ID]
+    assert store.find("web") == []
+
+    store.update(OTHER, put(sandbox(OTHER)))
+    again = json.loads(path.read_text())
+    assert again["sandboxes"][ID] == document["sandboxes"][ID]
+    assert again["outbox"] == document["outbox"]
+    assert [record.id for record in JsonStore(data).find("shop")] == [ID]
+
+
+# -- the archive ------------------------------------------------------------------------------------------------------
+
+
+def test_ended_records_move_to_the_month_they_ended_in(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    months = {"2027-01": NOON, "2027-02": NOON + 31 * 86400}
+    for n in range(ENDED_KEPT):
+        store.update(number(n), put(ended(number(n), destroyed_at=list(months.values())[n % 2])))
+    assert not (data / "archive").exists(), "so many stay at hand"
+    store.update(number(ENDED_KEPT), put(ended(number(ENDED_KEPT), destroyed_at=NOON)))
+    assert list(json.loads((data / "sandboxes.json").read_text())["sandboxes"]) == [ID]
+    lines = {month: (data / "archive" / f"{month}.jsonl").read_text().splitlines() for month in months}
+    assert {month: len(found) for month, found in lines.items()} == {"2027-01": 33, "2027-02": 32}
+    assert all(json.loads(line)["state"] == "destroyed" for line in lines["2027-01"])
+
+
+def fill_archive(store: JsonStore, *, first: int = 0) -> None:
+    for n in range(first, first + ENDED_KEPT + 1):
+        store.update(number(n), put(ended(number(n))))
+
+
+def test_an_archive_that_a_crash_cut_short_is_read_and_mended(data: Path) -> None:
+    """Promise 10: the record whose line was cut is still in the document."""
+    store = JsonStore(data)
+    fill_archive(store)
+    path = data / "archive" / "2027-01.jsonl"
+    whole = path.read_bytes()
+    for cut in (1, 40):
+        path.write_bytes(whole + whole[:-cut].splitlines()[-1] if cut == 1 else whole + whole[:cut])
+        assert len(store.list(ended=True)) == ENDED_KEPT + 1
+        assert store.get(number(3)) == ended(number(3))
+    fill_archive(store, first=100)
+    assert path.read_bytes().startswith(whole)
+    assert len(path.read_bytes().splitlines()) == 2 * (ENDED_KEPT + 1)
+    assert len(store.list(ended=True)) == 2 * (ENDED_KEPT + 1)
+
+
+def test_a_last_line_without_its_end_is_a_record_all_the_same(data: Path) -> None:
+    store = JsonStore(data)
+    fill_archive(store)
+    path = data / "archive" / "2027-01.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(store.list(ended=True)) == ENDED_KEPT + 1
+    fill_archive(store, first=100)
+    assert len(store.list(ended=True)) == 2 * (ENDED_KEPT + 1)
+
+
+def test_a_record_in_both_places_is_shown_once_as_the_document_has_it(data: Path) -> None:
+    store = JsonStore(data)
+    fill_archive(store)
+    before = (data / "sandboxes.json").read_bytes()
+    fill_archive(store, first=100)
+    store.update(number(100), put(ended(number(100), seq=9)))
+    assert store.get(number(100)) == ended(number(100), seq=9)
+    assert len(store.list(ended=True)) == 2 * (ENDED_KEPT + 1)
+    (data / "sandboxes.json").write_bytes(before)
+    fill_archive(store, first=100)  # appended a second time
+    assert len(store.list(ended=True)) == 2 * (ENDED_KEPT + 1)
+
+
+def test_a_damaged_archive_is_named_and_harms_only_its_own_records(data: Path) -> None:
+    """Promise 13, for the archive."""
+    store = JsonStore(data)
+    fill_archive(store)
+    path = data / "archive" / "2027-01.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3][:50] + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(StoreCorrupt, match="2027-01"):
+        store.list(ended=True)
+    with pytest.raises(StoreCorrupt, match="2027-01"):
+        store.get(number(3))
+    assert store.get(number(4)) == ended(number(4))
+    store.update(ID, put(sandbox()))
+    assert path.read_bytes() == b"".join(lines)
+
+
+# -- the outbox -------------------------------------------------------------------------------------------------------
+
+
+def test_events_that_wait_in_vain_are_parked_and_kept_in_the_archive(data: Path) -> None:
+    """Promise 21: never lost silently, and a dead hub does not make the document grow without end."""
+    store = JsonStore(data)
+    store.update(ID, put(sandbox(), *(event(str(n)) for n in range(10_000))))
+    assert {told.status for told in store.events()} == {"pending"}
+    store.update(ID, tell(event("10000")))
+    told = store.events()
+    assert [one.event_id for one in told if one.status == "pending"] == [str(n) for n in range(1001, 10_001)]
+    parked = [one for one in told if one.status == "parked"]
+    assert [one.event_id for one in parked] == [str(n) for n in range(501, 1001)]
+    assert {one.note for one in parked} == {"not sent: more than 10,000 events were waiting; see archive/events.jsonl"}
+    kept = [json.loads(line)["event_id"] for line in (data / "archive" / "events.jsonl").read_text().splitlines()]
+    assert kept == [str(n) for n in range(1001)]
+
+
+# -- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_document_leaves_the_installation_what_it_was(data: Path) -> None:
+    """Promises 8 and 13: what is labelled as ours on the backends is still ours."""
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    install = store.install_id
+    (data / "sandboxes.json").unlink()
+    assert JsonStore(data).list() == []
+    assert JsonStore(data).install_id == install
+    JsonStore(data).update(ID, put(sandbox()))
+    assert json.loads((data / "sandboxes.json").read_text())["install"] == install
+
+
+def test_an_unreadable_document_leaves_the_installation_what_it_was(data: Path) -> None:
+    """Promise 13: `doctor --repair` must know which resources are ours."""
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    (data / "sandboxes.json").write_bytes(b"")
+    assert JsonStore(data).install_id == store.install_id
+
+
+def test_a_lost_installation_file_is_made_again_from_the_document(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    (data / "install").unlink()
+    assert JsonStore(data).install_id == store.install_id
+    assert (data / "install").read_text().strip() == store.install_id
+
+
+def test_without_both_no_new_installation_is_made_up(data: Path) -> None:
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    (data / "install").unlink()
+    (data / "sandboxes.json").write_bytes(b"{")
+    with pytest.raises(StoreCorrupt):
+        _ = JsonStore(data).install_id
+    assert not (data / "install").exists()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"two words", b"x" * 65])
+def test_a_damaged_installation_file_is_refused(data: Path, text: bytes) -> None:
+    JsonStore(data).update(ID, put(sandbox()))
+    (data / "install").write_bytes(text)
+    with pytest.raises(StoreCorrupt, match="install"):
+        _ = JsonStore(data).install_id
+    with pytest.raises(StoreCorrupt, match="install"):
+        JsonStore(data).update(ID, count)
+    assert (data / "install").read_bytes() == text
+
+
+def test_another_installations_document_is_refused(tmp_path: Path) -> None:
+    """Promise 8: its sandboxes are not ours to sweep."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for data in (ours, theirs):
+        JsonStore(data).update(ID, put(sandbox()))
+    (ours / "sandboxes.json").write_bytes((theirs / "sandboxes.json").read_bytes())
+    for attempt in (lambda: JsonStore(ours).list(), lambda: JsonStore(ours).update(ID, count)):
+        with pytest.raises(StoreCorrupt, match="another installation"):
+            attempt()
+
+
+# -- locks and owners -------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_held_too_long_is_told_and_never_taken_later(data: Path) -> None:
+    """No command hangs: a stopped process that holds the lock costs `lock_seconds`, and a way to find it."""
+    document = AtomicDocument(data / "sandboxes.json", lock_seconds=0.05)
+    store = JsonStore(data)
+    store.update(ID, put(sandbox()))
+    impatient = JsonStore(data, document=document)
+    with AtomicDocument(data / "sandboxes.json").locked():
+        with pytest.raises(Unavailable, match=r"locked by another") as caught:
+            impatient.update(ID, count)
+        assert "fuser" in caught.value.hint
+        assert caught.value.retryable
+        assert impatient.get(ID) == sandbox(), "reading needs no lock"
+    store.update(ID, count)  # the thread that was left behind has let go, or does so when its turn comes
+    impatient.update(ID, count)
+
+
+def as_nobody(work: Callable[[], object]) -> None:
+    """Work as another user, who can reach the data directory but owns nothing."""
+
+    def without_rights() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        work()
+
+    # A fork, not a new program: the interpreter's own files may be closed to that user.
+    assert Child(without_rights).wait() == 0
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_another_users_data_directory_is_refused(open_folder: Path) -> None:
+    need("root")
+    data = open_folder / "data"
+    data.mkdir()
+    data.chmod(0o777)
+
+    def refused() -> None:
+        with pytest.raises(Denied, match="another user") as caught:
+            _ = JsonStore(data).install_id
+        assert "SANDBOXER_DATA_DIR" in caught.value.hint
+
+    as_nobody(refused)
+    assert list(data.iterdir()) == []
+
+
+def test_a_store_that_this_user_may_not_read_is_not_called_corrupt_or_empty(open_folder: Path) -> None:
+    """Promise 13: never treated as empty; and no repair is suggested for what only lacks a right."""
+    need("root")
+    data = open_folder / "data"
+    JsonStore(data).update(ID, put(sandbox()))
+
+    def refused() -> None:
+        for attempt in (lambda: JsonStore(data).list(), lambda: JsonStore(data).update(ID, count)):
+            with pytest.raises(Denied, match=r"permission denied|another user"):
+                attempt()
+
+    as_nobody(refused)
+    data.chmod(0o755)
+    as_nobody(refused)
+
+
+def test_root_leaves_another_users_store_usable_to_them(open_folder: Path) -> None:
+    need("root")
+    data = open_folder / "home" / "data"
+    data.parent.mkdir()
+    os.chown(data.parent, 65534, 65534)
+    JsonStore(data).update(ID, put(sandbox()))
+    for n in range(ENDED_KEPT + 1):
+        JsonStore(data).update(number(n), put(ended(number(n))))
+    assert {path.stat().st_uid for path in (data, *data.rglob("*"))} == {65534}
+    as_nobody(lambda: JsonStore(data).update(ID, count))
