@@ -15,7 +15,8 @@ from tests.testbed.census import Census
 
 class TestNative(ConformanceSuite):
     @pytest.fixture(scope="class")
-    def bench(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    @classmethod
+    def bench(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         work = tmp_path_factory.mktemp("native") / "work"
         settings = HostSettings(work_dir=str(work))
         yield Bench(

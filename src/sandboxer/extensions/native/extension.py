@@ -1,0 +1,251 @@
+"""ext.native: the contract, from the parts beside this file."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanRenew,
+    Context,
+    Exec,
+    Found,
+    PathKind,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.extensions.native import inside, pythons, runtime, scripts
+from sandboxer.extensions.native.facts import OldBubblewrap
+from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode
+from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native.plan import Remembered, plan
+from sandboxer.hosts.base import Command, Streams
+from sandboxer.models import Handle, Isolation, Reachability, Ready
+
+_KIND: Final = (
+    'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
+)
+_UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && exec tar -x -p --no-same-owner -f -'
+# a link is followed when it is what was asked for, as `cp` does
+_PACK: Final = (
+    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; '
+    'follow=; [ ! -L "$2" ] || follow=-h; exec tar -c $follow -f - -- "$2"'
+)
+_ABSENT: Final = 44
+
+
+class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
+    """Namespaces and a persistent directory, on any host that this machine can run words on."""
+
+    Options = NativeOptions
+
+    def check(self, ctx: Context) -> None:
+        """Looks for the programs, and makes one namespace for nothing."""
+        runtime.probe(ctx)
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """Directory with marker, the tree if one is given, then one start."""
+        options = decode(spec.options)
+        source = _source(spec)
+        ctx.host.connect(ctx.deadline)
+        place = Place(_work_dir(ctx), spec.sandbox_id, ctx.install)
+        facts = runtime.claim(place, spec, ctx)
+        home = pythons.home(options, facts, ctx)
+        planned = plan(place, options, facts, python_home=home, synced=source is not None)
+        handle = runtime.to_handle(planned.remembered)
+        ctx.save(handle)
+        if source is not None:
+            ctx.progress("sync", f"{source} to {place.workspace}")
+            report = ctx.host.sync(
+                source,
+                place.workspace,
+                ctx.deadline,
+                exclude=() if options.git else ("/.git",),
+                gitignore=options.gitignore,
+                progress=lambda text: ctx.progress("sync", text),
+            )
+            for note in report.notes:
+                ctx.progress("sync", note)
+        ctx.progress("start", place.name)
+        if "bwrap" in facts.tools:
+            try:
+                runtime.start(planned, facts, ctx)
+            except OldBubblewrap:
+                ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
+            else:
+                return handle
+        runtime.bring_bwrap(place, ctx)
+        facts = facts.without_bwrap()
+        planned = plan(place, options, facts, python_home=home, synced=source is not None)
+        runtime.start(planned, facts, ctx)
+        return handle
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """Waits until the services have settled."""
+        remembered = runtime.from_handle(handle)
+        place = remembered.place
+        if remembered.services:
+            ctx.progress("wait", f"services: {', '.join(remembered.services)}")
+            self._settle(remembered, ctx)
+        else:
+            presence = runtime.running(place, ctx)
+            if presence != "running":
+                raise BackendError(
+                    f"{place.name} is {presence}", hint=f"see {place.path('run/holder.log')} on its host"
+                )
+        address = ctx.host.address()
+        return Ready(
+            reachability=Reachability(
+                kind="ssh" if address.kind == "ssh" else "local",
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                remote_dir=place.workspace,
+                command=address.command,
+                host_key=address.host_key,
+            ),
+            isolation=Isolation(class_="namespace", network=remembered.network, notes=remembered.notes),
+        )
+
+    def _settle(self, remembered: Remembered, ctx: Context) -> None:
+        place, wanted = remembered.place, str(int(remembered.settle * 100))
+        words = ["sh", "/run/sandboxer/settle", wanted, *remembered.services]
+        done = inside.capture(remembered, words, ctx)
+        if done.code == 0 and done.text == "settled":
+            return
+        word, _, rest = done.text.partition(" ")
+        name, _, code = rest.partition(" ")
+        if word != "failed" or name not in remembered.services:
+            raise BackendError(f"the services of {place.name} did not settle: {done.complaint}", hint="create it again")
+        log = ctx.host.run(scripts.tail(place, [name], lines=20, follow=False), ctx.deadline)
+        raise BackendError(
+            f"service {name!r} ended with {code}: {log.complaint or 'it said nothing'}",
+            hint=f"mend `options.services.{name}` of the profile; `--keep-failed` keeps the sandbox for a look",
+        )
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """One look at the directory and at /proc."""
+        try:
+            return Status(runtime.look(runtime.from_handle(handle).place, ctx)[0])
+        except SandboxerError as error:
+            return Status("unknown", error.message)
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """By the directory or by the processes."""
+        place = Place(_work_dir(ctx), sandbox_id, ctx.install)
+        remembered = runtime.find(place, ctx)
+        return None if remembered is None else runtime.to_handle(remembered)
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """All directories with our marker, and processes that have lost theirs."""
+        return runtime.inventory(_work_dir(ctx), ctx)
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Sessions, processes, control groups, directory; then a look."""
+        runtime.end(runtime.from_handle(handle).place, ctx)
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """Joins the sandbox's namespaces. A sandbox that does not run (its host was restarted) is started first."""
+        _no_service(request.service)
+        cwd = posixpath.join(WORKSPACE, request.cwd or "")
+        return inside.run(
+            runtime.from_handle(handle), request.argv, streams, ctx, cwd=cwd, env=request.env, tty=request.tty
+        )
+
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """Looks from inside."""
+        _no_service(service)
+        done = inside.capture(runtime.from_handle(handle), ["sh", "-c", _KIND, "sh", _inside(path)], ctx)
+        kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
+        if done.code != 0 or done.text not in kinds:
+            raise BackendError(
+                f"{path!r} could not be looked at: {done.complaint}", hint="try `sandboxer exec ID -- ls`"
+            )
+        return kinds[done.text]
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: whatever the archive says, it stays there."""
+        _no_service(service)
+        words = ["sh", "-c", _UNPACK, "sh", _inside(directory)]
+        done = inside.capture(runtime.from_handle(handle), words, ctx, stdin=archive)
+        if done.code != 0:
+            raise BackendError(
+                f"could not be written to {directory!r}: {done.complaint}",
+                hint="only /workspace and /tmp can be written inside a sandbox",
+            )
+
+    def get_archive(
+        self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: links cannot lead out."""
+        _no_service(service)
+        parent, name = posixpath.split(_inside(path))
+        if not name:
+            raise Invalid("/ as a whole cannot be copied", hint="copy /workspace or a path in it")
+        words = ["sh", "-c", _PACK, "sh", parent, name]
+        done = inside.capture(runtime.from_handle(handle), words, ctx, sink=sink)
+        if done.code == _ABSENT:
+            raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
+        if done.code != 0:
+            raise BackendError(
+                f"{path!r} could not be read: {done.complaint}", hint="is it readable for the sandbox's user?"
+            )
+
+    def logs(
+        self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    ) -> None:
+        """What services wrote, stdout and stderr together; also of a sandbox that does not run."""
+        remembered = runtime.from_handle(handle)
+        if service is not None and service not in remembered.services:
+            raise NotFound(
+                f"the sandbox has no service {service!r}",
+                hint=f"its services: {', '.join(remembered.services) or 'none'}",
+            )
+        if not remembered.services:
+            return
+        names = [service] if service is not None else remembered.services
+        words = scripts.tail(remembered.place, names, lines=tail, follow=follow)
+        code = ctx.host.stream(Command(argv=words, track=remembered.place.track), streams, ctx.deadline)
+        if code != 0:
+            raise BackendError("the logs could not be read", hint="run `sandboxer get ID` to see whether it is there")
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Rewrites the marker."""
+        runtime.renew(runtime.from_handle(handle).place, expires_at, ctx)
+
+
+def _source(spec: Spec) -> Path | None:
+    given = spec.inputs.get("repo")
+    if not given:
+        return None
+    source = Path(str(given))
+    if not source.is_dir():
+        raise Invalid(f"input `repo`: {str(source)!r} is not a directory", hint="give the directory of the repository")
+    return source
+
+
+def _work_dir(ctx: Context) -> str:
+    return posixpath.normpath(ctx.host.work_dir(ctx.deadline))
+
+
+def _inside(path: str) -> str:
+    if "\0" in path:
+        raise Invalid("a path holds a NUL character", hint="give another path")
+    return posixpath.normpath(posixpath.join(WORKSPACE, path))
+
+
+def _no_service(service: str | None) -> None:
+    if service is not None:
+        raise Invalid(
+            f"service {service!r}: all services of a native sandbox share one place",
+            hint="leave out --service; commands run beside the services",
+        )

@@ -1,0 +1,134 @@
+"""What a host says of itself (host/claim.sh), and what follows from it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sandboxer.errors import BackendError, NotConfigured, SandboxerError
+
+TOOLS: Final = ("setsid", "unshare", "nsenter", "setpriv", "prlimit", "mount", "tar", "flock", "env")
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One host. `tools` maps a program to its path; `links` and `folders` are what / has of bin, sbin, lib...;
+    `cover` is a folder that may be hidden in a namespace of ours; `cgroups` the controllers that we may use;
+    `hard` the hard limits of our own processes (absent: unlimited)."""
+
+    uid: int
+    kernel: str = ""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    cover: str = "/mnt"
+    pythons: tuple[str, ...] = ()
+    cgroup_namespace: bool = False
+    cgroup_version: int = 0
+    cgroups: frozenset[str] = frozenset()
+    hard: Mapping[str, int] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    claimed: bool = False
+    exists: bool = False
+
+    @property
+    def root(self) -> bool:
+        """Whether root runs the sandboxes there."""
+        return self.uid == 0
+
+    def without_bwrap(self) -> Facts:
+        """The same host, had it no bubblewrap of its own."""
+        return replace(self, tools={name: path for name, path in self.tools.items() if name != "bwrap"})
+
+    @property
+    def kernel_version(self) -> tuple[int, int]:
+        """Major and minor."""
+        match = _VERSION.search(self.kernel)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def parse(text: str) -> Facts:
+    """The facts in what claim.sh printed; raises BackendError when that makes no sense."""
+    lists: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        lists.setdefault(key, []).append(value)
+
+    def one(key: str) -> str:
+        return lists.get(key, [""])[0]
+
+    if not one("uid").isdigit():
+        raise BackendError("the host did not say what it is", hint="is its /proc mounted? run `sandboxer doctor`")
+    versions = [version for version in (2, 1) if f"cgroup{version}" in lists]
+    return Facts(
+        uid=int(one("uid")),
+        kernel=one("kernel"),
+        tools=dict(_pair(value) for value in lists.get("tool", [])),
+        links=tuple(lists.get("link", [])),
+        folders=tuple(lists.get("folder", [])),
+        cover=one("cover") or "/tmp",  # noqa: S108 - a folder to hide, not to write in
+        pythons=tuple(lists.get("python", [])),
+        cgroup_namespace="cgroup_namespace" in lists,
+        cgroup_version=versions[0] if versions else 0,
+        cgroups=frozenset(lists[f"cgroup{versions[0]}"]) if versions else frozenset(),
+        hard={key[5:]: int(one(key)) for key in lists if key.startswith("hard_") and one(key).isdigit()},
+        sysctls=dict(_pair(value) for value in lists.get("sysctl", [])),
+        claimed="claimed" in lists,
+        exists="exists" in lists,
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition(" ")
+    return key, value
+
+
+def require_tools(facts: Facts) -> None:
+    """Raise NotConfigured when a program is missing that has to come with the host's system."""
+    lacking = [tool for tool in TOOLS if tool not in facts.tools]
+    if lacking:
+        raise NotConfigured(
+            f"the host lacks {', '.join(lacking)}",
+            hint="install util-linux, coreutils, mount and tar there (apt-get install util-linux mount tar)",
+        )
+
+
+_FORBIDDEN = re.compile(
+    r"No permissions to create a? ?new namespace|Creating new namespace failed|unshare failed: (Operation not|Perm|No spa)"
+    r"|setting up uid map: Permission|write failed /proc/self/uid_map|Operation not permitted"
+)
+_SYSCTL_HINTS: Final = (
+    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap an AppArmor profile with `userns`",
+    ),
+)
+
+
+INSTALL_BWRAP: Final = "install bubblewrap 0.8 or newer there (apt-get install bubblewrap; dnf, apk, pacman likewise)"
+
+
+class OldBubblewrap(NotConfigured):
+    """The host's bubblewrap does not know an option of ours; ours may do."""
+
+
+def why_not_started(complaint: str, facts: Facts) -> SandboxerError:
+    """The error for a namespace that could not be made, from what bwrap, unshare or setpriv said."""
+    said = complaint.strip()[-1000:]
+    if "Unknown option" in said:
+        return OldBubblewrap(f"the host's bubblewrap is older than 0.8: {said}", hint=INSTALL_BWRAP)
+    if not _FORBIDDEN.search(said):
+        return BackendError(f"the sandbox did not start: {said}", hint="run `sandboxer doctor`")
+    for name, value, remedy in _SYSCTL_HINTS:
+        if facts.sysctls.get(name) == value:
+            return NotConfigured(f"the host does not allow user namespaces: {said}", hint=f"as root there: {remedy}")
+    return NotConfigured(
+        f"the host does not allow new namespaces: {said}",
+        hint="inside a container it must be allowed from outside (such as docker run --privileged); else use another host",
+    )

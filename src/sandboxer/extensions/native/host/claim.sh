@@ -1,0 +1,49 @@
+# claim.sh WORK NAME MARKER: says what this host has, and makes the directory WORK/NAME with its marker. NAME '' only
+# says. Builtins only, except for the directory.
+while read -r key first rest; do
+  case $key in Uid:) uid=$first && echo "uid $uid" && break ;; esac
+done </proc/self/status
+while read -r first second third fourth fifth rest; do
+  case "$first $second $third" in
+    'Max processes '*) echo "hard_processes $fourth" ;;
+    'Max open files') echo "hard_open_files $fifth" ;;
+    'Max file size') echo "hard_file_size $fifth" ;;
+    'Max cpu time') echo "hard_cpu_time $fifth" ;;
+  esac
+done </proc/self/limits
+read -r line </proc/sys/kernel/osrelease && echo "kernel $line"
+
+lacking=''
+places="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+for tool in setsid unshare nsenter setpriv prlimit mount tar flock env bwrap; do
+  found=''
+  IFS=:
+  for place in $places; do
+    if [ -f "$place/$tool" ] && [ -x "$place/$tool" ]; then found=$place/$tool && break; fi
+  done
+  unset IFS
+  if [ -n "$found" ]; then echo "tool $tool $found"; elif [ $tool != bwrap ]; then lacking="$lacking $tool"; fi
+done
+for name in bin sbin lib lib32 lib64 libx32; do
+  if [ -L "/$name" ] && [ "/$name" -ef "/usr/$name" ]; then echo "link $name"; elif [ -d "/$name" ]; then echo "folder $name"; fi
+done
+for name in /mnt /media /srv /opt /tmp; do [ -d "$name" ] && echo "cover $name" && break; done
+for name in 11 12 13 14 15 16 17 18 19; do [ -x "/usr/bin/python3.$name" ] && echo "python /usr/bin/python3.$name"; done
+[ -e /proc/self/ns/cgroup ] && echo 'cgroup_namespace yes'
+tree=/sys/fs/cgroup
+if [ -f "$tree/cgroup.controllers" ]; then
+  [ -w "$tree/cgroup.procs" ] && read -r line <"$tree/cgroup.subtree_control" && for name in $line; do
+    echo "cgroup2 $name"
+  done
+else
+  for name in memory cpu; do [ -w "$tree/$name/cgroup.procs" ] && echo "cgroup1 $name"; done
+fi
+for name in kernel/unprivileged_userns_clone kernel/apparmor_restrict_unprivileged_userns user/max_user_namespaces; do
+  { read -r line <"/proc/sys/$name" && echo "sysctl $name $line"; } 2>/dev/null
+done
+[ -z "$lacking" ] && [ -n "$2" ] || exit 0
+
+dir=$1/$2
+if [ -e "$dir" ] || [ -L "$dir" ]; then echo 'exists yes'; exit 0; fi
+umask 077
+mkdir -p -- "$dir" && printf '%s\n' "$3" >"$dir/.sandboxer.json" && echo 'claimed yes'

@@ -1,0 +1,30 @@
+# end.sh WORK NAME TAG OWNER INSTALL: ends the processes, takes control groups and directories away, and looks again.
+# Each step is tried whatever became of the others; what is left is told on stdout, one line each.
+work=$1 name=$2 tag=$3 owner=$4 install=$5 dir=$1/$2
+marker=''
+{ IFS= read -r marker <"$dir/.sandboxer.json"; } 2>/dev/null
+case $marker in
+  *'"sandboxer.install":"'"$install"'"'*) ;;
+  *'"sandboxer.install":"'*) echo "foreign $dir"; exit 0 ;;
+esac
+end_holder || echo "left processes $child $monitor $tagged"
+for group in /sys/fs/cgroup/memory/$name /sys/fs/cgroup/cpu/$name /sys/fs/cgroup/$name; do
+  tries=0
+  while [ -d "$group" ]; do
+    rmdir "$group" 2>/dev/null && break
+    while read -r pid; do kill -9 "$pid"; done 2>/dev/null <"$group/cgroup.procs"
+    tries=$((tries + 1))
+    [ $tries -lt 200 ] || { echo "left control group $group"; break; }
+    sleep 0.01
+  done
+done
+remove() { # the marker goes last: a half-removed sandbox can still be told as ours
+  rm -rf -- "$dir/workspace" "$dir/tmp" "$dir/logs" "$dir/run" "$dir"
+}
+remove 2>/dev/null || {
+  # folders that their owner may not enter
+  chmod -R u+rwX -- "$dir" 2>/dev/null
+  remove
+}
+if [ -e "$dir" ] || [ -L "$dir" ]; then echo "left directory $dir"; fi
+exit 0

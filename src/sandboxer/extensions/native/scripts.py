@@ -1,0 +1,86 @@
+"""The words that run host/*.sh. Pure: what varies is an argument, never a part of the shell text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sandboxer.extensions.native.facts import Facts
+from sandboxer.extensions.native.files import script
+from sandboxer.extensions.native.place import FIRST_UID, Place, suffix
+from sandboxer.extensions.native.plan import Remembered
+
+
+def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
+    text = script("common") + script(name) if common else script(name)
+    return ["sh", "-c", text, name, *arguments]
+
+
+def claim(place: Place, marker: str) -> list[str]:
+    """Says what the host has, and makes the directory with its marker."""
+    return _words("claim", place.work_dir, place.name, marker, common=False)
+
+
+def facts() -> list[str]:
+    """Says what the host has."""
+    return _words("claim", "", "", "", common=False)
+
+
+def probe(facts: Facts, bwrap: str) -> list[str]:
+    """Makes the namespaces of a sandbox, by the uid that it would have, and does nothing in them."""
+    words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--disable-userns", "--cap-drop", "ALL"]
+    words += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/lib64", "/lib64", "--ro-bind-try", "/lib", "/lib"]
+    words += ["--proc", "/proc", "--dev", "/dev", "--", "/usr/bin/env"]
+    if not facts.root:
+        return [facts.tools["unshare"], "--user", "--map-root-user", *words]
+    nobody = str(FIRST_UID)
+    drop = [facts.tools["setpriv"], "--reuid", nobody, "--regid", nobody, "--clear-groups", "--no-new-privs"]
+    return [facts.tools["unshare"], "--mount", "--propagation", "private", *drop, *words]
+
+
+def start(place: Place) -> list[str]:
+    """Keeps the start file, which it reads from stdin, and runs it."""
+    keep = 'umask 077; cat >"$0" && set -- first && . "$0"'
+    return ["sh", "-c", keep, place.start_file]
+
+
+def look(place: Place) -> list[str]:
+    """Tells running, stopped, absent or unknown."""
+    return _words("look", place.work_dir, place.name, place.tag, str(place.owner))
+
+
+def inventory(work_dir: str, install: str) -> list[str]:
+    """Tells every sandbox below the work directory."""
+    return _words("list", work_dir, suffix(work_dir, install))
+
+
+def end(place: Place) -> list[str]:
+    """Frees everything and tells what is left."""
+    return _words("end", place.work_dir, place.name, place.tag, str(place.owner), place.install)
+
+
+def enter(remembered: Remembered, words: Sequence[str], *, token: str, header: str = "") -> list[str]:
+    """Runs words inside, under the sandbox's limits."""
+    place, tools = remembered.place, remembered.tools
+    return _words(
+        "enter",
+        place.directory,
+        place.tag,
+        str(remembered.owner),
+        token,
+        remembered.mode,
+        tools["setpriv"],
+        tools["nsenter"],
+        " ".join(remembered.cgroups),
+        " ".join(remembered.namespaces),
+        header,
+        tools["prlimit"],
+        *remembered.limits,
+        *words,
+    )
+
+
+def tail(place: Place, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
+    """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
+    count = "+1" if lines is None else str(lines)
+    files = [place.path(f"logs/{name}.log") for name in services]
+    return ["tail", "-n", count, *(["-F"] if follow else []), "--", *files]
