@@ -1,0 +1,312 @@
+"""ext.compose-ssh: a compose stack of a repository, on this machine or over SSH.
+
+The repository lies in `<work_dir>/sbx-<id>/`, where consumers run their commands; what we keep (marker, handle,
+rewritten compose file, running sessions) in `<work_dir>/.sandboxer/sbx-<id>/`: a container that mounts the repository
+must not be able to write there, and a build that copies it must not find there what differs from sandbox to sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout, Unavailable
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanRenew,
+    Context,
+    Found,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.extensions.compose_ssh import argv, composefile, engine, failures, listing
+from sandboxer.extensions.compose_ssh.inside import Inside
+from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
+from sandboxer.hosts.base import Result
+from sandboxer.models import Handle, Reachability, Ready
+from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, resource_name
+from sandboxer.timing import Deadline, now
+
+LOOK_SECONDS = 60.0
+"""The longest that one look at the engine may take; more means that it hangs."""
+
+
+class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
+    """Compose stacks, by `docker compose`, docker-compose or podman-compose."""
+
+    Options = ComposeOptions
+
+    def check(self, ctx: Context) -> None:
+        """Raises NotConfigured (a program is missing), Unavailable or Denied (the engine does not answer us)."""
+        front = argv.parse_front(ctx.host.compose)
+        result = ctx.host.run(argv.check(front), ctx.deadline.shorter(LOOK_SECONDS))
+        lines = result.text.splitlines()
+        answer = lines[-1] if lines else ""
+        if answer == "fine":
+            return
+        gone = next((line.removeprefix("missing ") for line in lines if line.startswith("missing ")), None)
+        if gone is not None:
+            raise failures.missing(gone.removesuffix(" version"), [line.removeprefix("has ") for line in lines])
+        raise failures.translate(result, doing="asking the container engine", engine=front.engine)
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """Parse here, then make directories, send the repository, and `up`."""
+        options: ComposeOptions = spec.options
+        front = argv.parse_front(ctx.host.compose)
+        repo, file = _request(spec, options)
+        labels = {**spec.labels, LABEL_EXTENSION: EXTENSION_ID}
+        rewritten = composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman)
+        sandbox = _remember(spec, options, front, file, labels, ctx.host.work_dir(ctx.deadline))
+        handle = to_handle(sandbox)
+        ctx.save(handle)
+
+        kept = b"".join(
+            json.dumps(line, separators=(",", ":")).encode() + b"\n"
+            for line in (handle.data, listing.marker(labels, created_at=now()))
+        )
+        _checked(ctx, argv.prepare(sandbox), "making the sandbox's directory", sandbox, stdin=kept + rewritten)
+        ctx.progress("sync", "")
+        ctx.host.sync(
+            repo,
+            sandbox.directory,
+            ctx.deadline,
+            exclude=["/.sandboxer.json", *([] if options.include_git else ["/.git"])],
+            gitignore=options.gitignore,
+            progress=lambda text: ctx.progress("sync", text),
+        )
+        ctx.progress("start", " ".join(front.words))
+        up = argv.up(sandbox, build=file.builds, keep=sorted(ctx.host.env))
+        result = ctx.host.run(up, ctx.deadline, track=f"{sandbox.state}/sessions")
+        if result.code:
+            raise self._why_up_failed(result, sandbox, ctx)
+        return handle
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """Ask the engine until every service is up, healthy and settled."""
+        sandbox = from_handle(handle)
+        ctx.progress("wait", "")
+        began = time.monotonic()
+        containers, verdict = self._judge(sandbox, [], 0.0, ctx)
+        while isinstance(verdict, engine.Waiting):
+            pause = ctx.deadline.seconds(verdict.seconds)
+            time.sleep(pause)
+            if ctx.deadline.passed:
+                raise Timeout(
+                    f"the stack did not come up in time: {verdict.what}", hint="give it longer with --timeout"
+                )
+            ctx.progress("wait", verdict.what)
+            containers, verdict = self._judge(sandbox, containers, time.monotonic() - began, ctx)
+        if isinstance(verdict, engine.Broken):
+            raise self._broken(verdict, sandbox, ctx)
+        address = ctx.host.address()
+        reachability = Reachability(
+            kind="ssh" if address.kind == "ssh" else "local",
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            command=address.command,
+            host_key=address.host_key,
+            remote_dir=sandbox.directory,
+            services=engine.services(containers),
+        )
+        return Ready(reachability=reachability, isolation=engine.isolation(containers, directory=sandbox.directory))
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """Running while any container runs; what cannot be listed is unknown."""
+        sandbox = from_handle(handle)
+        try:
+            seen = self._present(sandbox, ctx)
+        except SandboxerError as error:
+            return Status("unknown", error.message)
+        if not seen.anything:
+            return Status("absent")
+        if seen.running:
+            return Status("running", f"{seen.running} of {len(seen.containers)} containers run")
+        return Status("stopped", "no container runs" if seen.containers else "it has no containers")
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """By directory, containers, networks and volumes; the handle that was written, or as much as the name tells."""
+        guess = _minimal(sandbox_id, ctx)
+        seen = self._present(guess, ctx)
+        if seen.remembered is not None and seen.remembered.compose[:1] != guess.compose[:1]:
+            # another engine made it than is configured now: then that one must be asked as well
+            seen = self._present(seen.remembered, ctx)
+        if not seen.anything:
+            return None
+        return to_handle(seen.remembered or guess)
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """Markers, containers, networks and volumes of this installation."""
+        work_dir = ctx.host.work_dir(ctx.deadline)
+        front = argv.parse_front(ctx.host.compose)
+        return listing.collect(ctx, work_dir, front, lambda sandbox_id: _minimal(sandbox_id, ctx))
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Write the expiry into the markers."""
+        sandbox = from_handle(handle)
+        path = f"{sandbox.state}/marker.json"
+        written = listing.read_marker(ctx.host.read_file(path, ctx.deadline), path)
+        labels = {key: value for key, value in written.items() if key != LABEL_EXPIRES}
+        if expires_at is not None:
+            labels[LABEL_EXPIRES] = str(int(expires_at))
+        line = json.dumps(labels, separators=(",", ":")).encode() + b"\n"
+        _checked(ctx, argv.renew(sandbox), "writing the new expiry", sandbox, stdin=line)
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Sessions that still run, then `down`, then all that carries the project's label or name, then directories."""
+        sandbox = from_handle(handle)
+        problems: list[str] = []
+        # each step has an end of its own, so that one that hangs leaves time for the next
+        for what, share, step in (
+            ("ending what still runs for it", 0.3, self._end_sessions),
+            ("compose down", 0.6, self._down),
+        ):
+            left = ctx.deadline.left()
+            try:
+                step(sandbox, ctx, ctx.deadline.shorter(None if left is None else left * share))
+            except Unavailable:
+                raise
+            except SandboxerError as error:
+                problems.append(f"{what}: {error.message}")
+        result = ctx.host.run(argv.sweep(sandbox), ctx.deadline)
+        if result.code == 0:
+            return
+        problems.append(failures.tail(result.stderr.decode("utf-8", "replace")))
+        left_over = ", ".join(result.text.splitlines()[:20])
+        unknown = result.code != 3
+        raise BackendError(
+            ("it is not known what is left" if unknown else f"left behind: {left_over}")
+            + "".join(f"; {problem}" for problem in problems if problem),
+            hint=f"on the host: {argv.engine_of(sandbox)} ps -a --filter label={engine.PROJECT_LABEL}={sandbox.name}",
+            outcome="unknown" if unknown else "failed",
+            retryable=True,
+        )
+
+    def _end_sessions(self, sandbox: Remembered, ctx: Context, deadline: Deadline) -> None:
+        ctx.host.end_tracked(f"{sandbox.state}/sessions", deadline)
+
+    def _down(self, sandbox: Remembered, ctx: Context, deadline: Deadline) -> None:
+        result = ctx.host.run(argv.down(sandbox), deadline)
+        if result.code:
+            raise failures.translate(result, doing="it", engine=argv.engine_of(sandbox))
+
+    def _judge(
+        self, sandbox: Remembered, seen: Sequence[engine.Container], looked_for: float, ctx: Context
+    ) -> tuple[list[engine.Container], engine.Verdict]:
+        checks = [(c.id, c.health.timeout) for c in engine.unchecked(seen) if c.health]
+        containers = self.containers(sandbox, ctx, checks=checks)
+        verdict = engine.judge(containers, sandbox.services, settle=sandbox.settle, looked_for=looked_for)
+        return containers, verdict
+
+    def _why_up_failed(self, result: Result, sandbox: Remembered, ctx: Context) -> SandboxerError:
+        plain = failures.translate(result, doing=" ".join([*sandbox.compose, "up"]), engine=argv.engine_of(sandbox))
+        try:
+            containers = self.containers(sandbox, ctx)
+        except SandboxerError:
+            return plain
+        # `up` fails too when a service fails that another waits for; then that service's own end says more
+        culprit = next((c for c in containers if c.exit_code or (c.health and c.health.status == "unhealthy")), None)
+        if culprit is None or not culprit.age or culprit.error:
+            return plain
+        verdict = engine.judge([culprit], {}, settle=0, looked_for=0)
+        return self._broken(verdict, sandbox, ctx) if isinstance(verdict, engine.Broken) else plain
+
+    def _broken(self, verdict: engine.Broken, sandbox: Remembered, ctx: Context) -> SandboxerError:
+        said = ""
+        container = verdict.container
+        if container is not None:
+            if container.health and container.health.status == "unhealthy":
+                said = container.health.log
+            said = said or self._last_lines(container, sandbox, ctx)
+        details: dict[str, Any] = {"logs": said} if said else {}
+        if container is not None:
+            details |= {"service": container.service, "exit_code": container.exit_code}
+        return BackendError(
+            verdict.reason + (f". Its last words:\n{said}" if said else ""),
+            hint="mend the service; with --keep-failed the stack stays, and `sandboxer logs ID` shows the rest",
+            retryable=False,
+            details=details,
+        )
+
+    def _last_lines(self, container: engine.Container, sandbox: Remembered, ctx: Context) -> str:
+        words = argv.logs(sandbox, container.id, follow=False, tail=10)
+        try:
+            result = ctx.host.run(words, ctx.deadline.shorter(10))
+        except SandboxerError:
+            return ""
+        return (result.stdout + result.stderr).decode("utf-8", "replace").strip()[-1500:]
+
+    def _present(self, sandbox: Remembered, ctx: Context) -> listing.Present:
+        result = ctx.host.run(argv.present(sandbox), ctx.deadline.shorter(LOOK_SECONDS))
+        if result.code == 6 and not result.stdout:
+            return listing.Present()  # neither a directory nor an engine: nothing was ever made here
+        if result.code == 6:
+            raise failures.missing(argv.engine_of(sandbox), [])
+        if result.code:
+            raise failures.translate(result, doing="listing what exists", engine=argv.engine_of(sandbox))
+        return listing.parse_present(result.text)
+
+
+def _request(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
+    repo = spec.inputs.get("repo")
+    if not isinstance(repo, str) or not repo:
+        raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
+    wanted = spec.inputs.get("compose_file")
+    if wanted is not None and not isinstance(wanted, str):
+        raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
+    file = composefile.read(Path(repo), wanted)
+    if options.main_service is not None and options.main_service not in file.services:
+        raise Invalid(
+            f"{file.path} has no service {options.main_service!r}, which the profile's main_service names",
+            hint=f"it has: {', '.join(file.services)}",
+        )
+    return Path(repo), file
+
+
+def _remember(
+    spec: Spec,
+    options: ComposeOptions,
+    front: argv.Front,
+    file: composefile.ComposeFile,
+    labels: dict[str, str],
+    work_dir: str,
+) -> Remembered:
+    directory = f"{work_dir}/{spec.resource}"
+    parent = "/".join(file.path.split("/")[:-1])
+    return Remembered(
+        sandbox_id=spec.sandbox_id,
+        name=spec.resource,
+        directory=directory,
+        state=f"{work_dir}/.sandboxer/{spec.resource}",
+        project=f"{directory}/{parent}" if parent else directory,
+        compose=list(front.words),
+        services=file.required,
+        main=options.main_service or next(iter(file.services)),
+        settle=options.settle,
+        labels=labels,
+    )
+
+
+def _minimal(sandbox_id: str, ctx: Context) -> Remembered:
+    """What the id alone tells."""
+    work_dir, name = ctx.host.work_dir(ctx.deadline), resource_name(sandbox_id)
+    return Remembered(
+        sandbox_id=sandbox_id,
+        name=name,
+        directory=f"{work_dir}/{name}",
+        state=f"{work_dir}/.sandboxer/{name}",
+        project=f"{work_dir}/{name}",
+        compose=list(argv.parse_front(ctx.host.compose).words),
+    )
+
+
+def _checked(ctx: Context, words: list[str], doing: str, sandbox: Remembered, *, stdin: bytes = b"") -> None:
+    result = ctx.host.run(words, ctx.deadline, stdin=stdin)
+    if result.code:
+        raise failures.translate(result, doing=doing, engine=argv.engine_of(sandbox))

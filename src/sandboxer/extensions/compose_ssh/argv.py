@@ -1,0 +1,170 @@
+"""The words that run on a host. Pure: settings and names in, lists of words out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+import msgspec
+
+from sandboxer.errors import Invalid
+from sandboxer.extensions.compose_ssh import scripts
+from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL
+from sandboxer.extensions.compose_ssh.environment import Passed
+from sandboxer.extensions.compose_ssh.options import Remembered
+
+DEFAULT: Final = "docker compose"
+STOP_SECONDS: Final = 1
+"""How long `down` lets a program end by itself, in seconds. PID 1 `sh` ignores TERM and would take the default's 10."""
+
+
+class Front(msgspec.Struct, frozen=True):
+    """A compose front end: the words that start it, and the engine's program that it works with."""
+
+    words: tuple[str, ...]
+
+    @property
+    def program(self) -> str:
+        """Its program's name without the directory: docker, docker-compose, podman-compose or podman."""
+        return PurePosixPath(self.words[0]).name
+
+    @property
+    def podman(self) -> bool:
+        """Whether it is podman that it works with."""
+        return self.program.startswith("podman")
+
+    @property
+    def engine(self) -> str:
+        """The engine's own program: `docker` at the same path where it is `docker compose`, else found by PATH."""
+        if self.program in ("docker", "podman"):
+            return self.words[0]
+        return "podman" if self.podman else "docker"
+
+    @property
+    def plugin_check(self) -> list[str]:
+        """The words that show that a plug-in is there; nothing where the program is the front end itself (then its
+        being found is enough: starting version 1 only to ask costs half a second)."""
+        return [*self.words, "version"] if len(self.words) > 1 else []
+
+
+def parse_front(setting: str | None) -> Front:
+    """The front end in a host's `compose` setting; raises Invalid."""
+    try:
+        words = tuple(shlex.split(setting or DEFAULT))
+    except ValueError as error:
+        raise Invalid(
+            f"the compose command {setting!r} cannot be read: {error}", hint="write it like podman-compose"
+        ) from None
+    if not words or words[0].startswith("-") or "\0" in "".join(words):
+        raise Invalid(f"the compose command {setting!r} names no program", hint="write it like podman-compose")
+    return Front(words)
+
+
+def script(text: str, *arguments: str) -> list[str]:
+    """A script of `scripts.py` with its arguments."""
+    return ["sh", "-c", text, "sandboxer", *arguments]
+
+
+def check(front: Front) -> list[str]:
+    """Are the programs there, and does the engine answer?"""
+    return script(scripts.CHECK, front.words[0], front.engine, *front.plugin_check)
+
+
+def prepare(sandbox: Remembered) -> list[str]:
+    """Make the directories and write what is remembered."""
+    return script(scripts.PREPARE, sandbox.directory, sandbox.state)
+
+
+def compose(sandbox: Remembered, *words: str) -> list[str]:
+    """A compose command of the sandbox's project. The file comes on stdin and the directory is where it runs: the
+    only way in which all front ends agree on the file and on what its relative paths mean."""
+    return [*sandbox.compose, "-p", sandbox.name, "-f", "-", *words]
+
+
+def up(sandbox: Remembered, *, build: bool, keep: Sequence[str]) -> list[str]:
+    """Bring it up. `build`: also when an image of that name is there already, as it may be of another state of the
+    repository. `keep`: names of variables of the host's settings."""
+    words = compose(sandbox, "up", "-d", *(["--build"] if build else []))
+    return script(scripts.UP, sandbox.directory, sandbox.project, sandbox.state, " ".join(keep), *words)
+
+
+def down(sandbox: Remembered) -> list[str]:
+    """Take containers, networks and volumes away, as far as the front end knows of them."""
+    words = compose(sandbox, "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
+    return script(scripts.DOWN, sandbox.project, sandbox.state, *words)
+
+
+def look(sandbox: Remembered, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
+    """Show the project's containers, after running the health checks of those in `checks` (container, seconds)."""
+    pairs = [word for container, seconds in checks for word in (container, f"{max(1, round(seconds))}")]
+    return script(scripts.LOOK, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}", *pairs)
+
+
+def sweep(sandbox: Remembered) -> list[str]:
+    """Remove by label and name whatever is left, then look again."""
+    return script(scripts.SWEEP, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)
+
+
+def present(sandbox: Remembered) -> list[str]:
+    """List what exists of a sandbox."""
+    return script(scripts.PRESENT, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)
+
+
+def renew(sandbox: Remembered) -> list[str]:
+    """Write a new marker."""
+    return script(scripts.RENEW, sandbox.directory, sandbox.state)
+
+
+def inventory(install: str, work_dir: str, engines: Sequence[str]) -> list[str]:
+    """Everything that carries the installation's label."""
+    return script(scripts.INVENTORY, install, work_dir, *engines)
+
+
+def logs(sandbox: Remembered, container: str, *, follow: bool, tail: int | None) -> list[str]:
+    """One container's logs."""
+    flags = [*(["--follow"] if follow else []), *([] if tail is None else ["--tail", str(tail)])]
+    return [engine_of(sandbox), "logs", *flags, container]
+
+
+def follow(sandbox: Remembered, containers: Sequence[tuple[str, str]], *, tail: int | None) -> list[str]:
+    """The logs of several containers, each given as (name to show, container), as they come."""
+    pairs = [word for pair in containers for word in pair]
+    return script(scripts.FOLLOW, engine_of(sandbox), "" if tail is None else str(tail), *pairs)
+
+
+def inside(
+    sandbox: Remembered, container: str, argv: Sequence[str], *, cwd: str | None, tty: bool, passed: Passed
+) -> list[str]:
+    """Run `argv` in a container, with the environment `passed` (its lines from descriptor 3)."""
+    flags = ["-i", *(["-t"] if tty else []), *(["-w", cwd] if cwd else [])]
+    flags += [word for name in passed.by_name for word in ("-e", name)]
+    words = [engine_of(sandbox), "exec", *flags, "--env-file", "/dev/fd/3", container, *argv]
+    return script(scripts.EXEC, sandbox.state, str(len(passed.lines)), *words)
+
+
+def peek(sandbox: Remembered, container: str, path: str) -> list[str]:
+    """The beginning of the archive of `path`: enough to see what it is."""
+    return script(scripts.PEEK, *_pack(sandbox, container, path))
+
+
+def pack(sandbox: Remembered, container: str, path: str) -> list[str]:
+    """The archive of `path`, links at its end followed."""
+    return _pack(sandbox, container, path)
+
+
+def unpack(sandbox: Remembered, container: str, directory: str) -> list[str]:
+    """Unpack an archive from stdin into a directory that exists."""
+    return [engine_of(sandbox), "cp", "-", f"{container}:{directory}"]
+
+
+def _pack(sandbox: Remembered, container: str, path: str) -> list[str]:
+    engine = engine_of(sandbox)
+    follow = [] if PurePosixPath(engine).name == "podman" else ["-L"]  # podman always does, and has no such flag
+    return [engine, "cp", *follow, f"{container}:{path}", "-"]
+
+
+def engine_of(sandbox: Remembered) -> str:
+    """The engine's program of a sandbox."""
+    return Front(tuple(sandbox.compose)).engine

@@ -1,0 +1,259 @@
+"""What a container engine shows of a project: parsed and judged. Pure; docker and podman answer in nearly one shape."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from sandboxer.errors import BackendError
+from sandboxer.models import Isolation, Service
+
+PROJECT_LABEL: Final = "com.docker.compose.project"
+SERVICE_LABEL: Final = "com.docker.compose.service"
+MAX_RESTARTS: Final = 3
+"""From this many restarts on it is a loop. A service that crashes once or twice until its database is up is none."""
+_NEVER_STARTED: Final = frozenset({"created", "configured", "initialized"})
+_ENDED: Final = frozenset({"exited", "stopped", "dead"})
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a declared health check. `interval` and `start_period` are in seconds."""
+
+    status: str
+    log: str
+    interval: float
+    start_period: float
+    timeout: float
+    retries: int
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """One container. `age` is seconds since its last start by the host's clock."""
+
+    id: str
+    name: str
+    service: str
+    number: int
+    status: str
+    exit_code: int
+    age: float
+    restarts: int
+    error: str
+    health: Health | None
+    ports: tuple[Service, ...]
+    working_dir: str
+    image: str
+    podman: bool
+    privileged: bool
+    added_capabilities: tuple[str, ...]
+    network_mode: str
+    host_namespaces: tuple[str, ...]
+    binds: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether a command can be run in it."""
+        return self.status == "running"
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """Everything is up."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Not yet: look again in `seconds`. `what` says what is missing, for the message of a time-out."""
+
+    seconds: float
+    what: str
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """It will not come up. `container` is the one to blame, if there is one."""
+
+    reason: str
+    container: Container | None = None
+
+
+Verdict = Settled | Waiting | Broken
+
+
+def parse(output: str) -> list[Container]:
+    """The answer of the `look` script: the host's time on the first line, then what `inspect` says.
+
+    Raises BackendError when it is not that: an answer that is cut off must never read as "nothing is there"."""
+    first, _, rest = output.partition("\n")
+    try:
+        seconds, _, fraction = first.partition(".")
+        now = float(f"{seconds}.{fraction if fraction.isdigit() else 0}")
+        found = json.loads(rest)
+        containers = [_container(item, now) for item in found]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(
+            f"the container engine's answer makes no sense: {output[:200]!r}",
+            hint="run the engine's `ps -a` on the host",
+            outcome="unknown",
+        ) from error
+    return sorted(containers, key=lambda c: (c.service, c.number, c.name))
+
+
+def _container(item: Mapping[str, Any], now: float) -> Container:
+    state, config, host = item["State"], item["Config"], item.get("HostConfig") or {}
+    labels = config.get("Labels") or {}
+    service = str(labels.get(SERVICE_LABEL, ""))
+    number = str(labels.get("com.docker.compose.container-number", "1"))
+    return Container(
+        id=str(item["Id"]),
+        name=str(item.get("Name", "")).lstrip("/"),
+        service=service,
+        number=int(number) if number.isdigit() else 1,
+        status=str(state["Status"]).lower(),
+        exit_code=int(state.get("ExitCode") or 0),
+        age=max(0.0, now - instant(str(state.get("StartedAt") or ""))),
+        restarts=int(item.get("RestartCount") or 0),
+        error=str(state.get("Error") or ""),
+        health=_health(state.get("Health") or state.get("Healthcheck"), config.get("Healthcheck")),
+        ports=tuple(_ports(service, (item.get("NetworkSettings") or {}).get("Ports") or {})),
+        working_dir=str(config.get("WorkingDir") or "/"),
+        image=str(item.get("Image", "")),
+        podman="ConmonPidFile" in item or "OCIRuntime" in item,
+        privileged=bool(host.get("Privileged")),
+        added_capabilities=tuple(str(name) for name in host.get("CapAdd") or ()),
+        network_mode=str(host.get("NetworkMode") or ""),
+        host_namespaces=tuple(
+            name
+            for name, key in (("pid", "PidMode"), ("ipc", "IpcMode"), ("user", "UsernsMode"))
+            if host.get(key) == "host"
+        ),
+        binds=tuple(
+            str(mount.get("Source", "")) for mount in item.get("Mounts") or () if str(mount.get("Type")) == "bind"
+        ),
+    )
+
+
+def _health(state: Any, declared: Any) -> Health | None:
+    test = declared.get("Test") if isinstance(declared, dict) else None
+    if not isinstance(test, list) or not test or test[0] == "NONE":
+        return None
+    state = state if isinstance(state, dict) else {}
+    outputs = [str(entry.get("Output", "")).strip() for entry in state.get("Log") or () if isinstance(entry, dict)]
+    return Health(
+        status=str(state.get("Status") or "starting").lower(),
+        log="\n".join(output for output in outputs[-3:] if output)[-1000:],
+        interval=_seconds(declared.get("Interval"), 30.0),
+        start_period=_seconds(declared.get("StartPeriod"), 0.0),
+        timeout=_seconds(declared.get("Timeout"), 30.0),
+        retries=int(declared.get("Retries") or 3),
+    )
+
+
+def _seconds(nanoseconds: Any, default: float) -> float:
+    return nanoseconds / 1e9 if isinstance(nanoseconds, int | float) and nanoseconds > 0 else default
+
+
+def instant(text: str) -> float:
+    """An engine's time stamp (RFC 3339, nanoseconds) as unix seconds; 0.0 for none. Raises ValueError."""
+    if not text or text.startswith("0001-"):
+        return 0.0
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(\.\d+)? ?(Z|[+-]\d\d:?\d\d)(?: \w+)?", text)
+    if match is None:
+        raise ValueError(text)
+    zone = "+00:00" if match[3] == "Z" else match[3]
+    return datetime.fromisoformat(match[1].replace(" ", "T") + zone).timestamp() + float(match[2] or 0)
+
+
+def _ports(service: str, ports: Mapping[str, Any]) -> list[Service]:
+    found: dict[tuple[int, str, int], Service] = {}
+    for key, bindings in ports.items():
+        inner, _, protocol = str(key).partition("/")
+        for binding in bindings or ():
+            host, outer = str(binding.get("HostIp") or "0.0.0.0"), int(binding["HostPort"])  # noqa: S104
+            address = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+            shown = f"[{address}]" if ":" in address else address
+            scheme = "http" if protocol in ("", "tcp") else protocol
+            url = f"{scheme}://{shown}:{outer}"
+            entry = Service(name=service, container_port=int(inner), host=address, port=outer, url=url)
+            found.setdefault((int(inner), protocol, outer), entry)
+    return [found[key] for key in sorted(found)]
+
+
+def judge(containers: Sequence[Container], required: Mapping[str, int], *, settle: float, looked_for: float) -> Verdict:
+    """Is the stack up? `looked_for` is how many seconds it has been looked at since `up` returned."""
+    for container in containers:
+        reason = _broken(container, looked_for)
+        if reason:
+            return Broken(f"service {container.service!r} {reason}", container)
+    for service, count in required.items():
+        present = sum(1 for container in containers if container.service == service)
+        if present < count:
+            if looked_for > 1.0:
+                return Broken(f"service {service!r} has {present} of {count} containers")
+            return Waiting(0.5, f"service {service!r} has {present} of {count} containers")
+    waits = [wait for wait in (_wait(container, settle) for container in containers) if wait]
+    return max(waits, key=lambda wait: wait.seconds) if waits else Settled()
+
+
+def _broken(container: Container, looked_for: float) -> str | None:
+    if container.restarts >= MAX_RESTARTS:
+        return f"keeps restarting ({container.restarts} times, last exit code {container.exit_code})"
+    if container.status in _ENDED and container.exit_code:
+        return f"ended with exit code {container.exit_code}"
+    if container.status == "dead":
+        return "could not be removed by the engine and is dead"
+    if container.status in _NEVER_STARTED and (container.error or looked_for > 1.0):
+        return f"was never started: {container.error or 'the engine gives no reason'}"
+    health = container.health
+    if container.running and health and health.status == "unhealthy":
+        # without systemd it is we who run podman's checks, and more often than declared: give what was declared
+        if container.podman and container.age < health.start_period + health.interval * health.retries:
+            return None
+        return "is unhealthy"
+    return None
+
+
+def _wait(container: Container, settle: float) -> Waiting | None:
+    if container.status in _ENDED:
+        return None
+    if not container.running:
+        return Waiting(0.5, f"service {container.service!r} is {container.status}")
+    if container.health and container.health.status != "healthy":
+        return Waiting(0.4, f"the health check of service {container.service!r} says {container.health.status}")
+    if container.age < settle:
+        return Waiting(max(0.05, settle - container.age), f"service {container.service!r} has just started")
+    return None
+
+
+def unchecked(containers: Sequence[Container]) -> list[Container]:
+    """Containers whose health check must be run by us: podman runs them only where there is systemd."""
+    return [c for c in containers if c.podman and c.running and c.health and c.health.status != "healthy"]
+
+
+def services(containers: Sequence[Container]) -> list[Service]:
+    """One entry for each published port."""
+    return [port for container in containers for port in container.ports]
+
+
+def isolation(containers: Sequence[Container], *, directory: str) -> Isolation:
+    """How the containers are separated from their host, as the engine shows it."""
+    notes = ["kernel shared with the host"]
+    for container in containers:
+        name = f"service {container.service!r}"
+        if container.privileged:
+            notes.append(f"{name} is privileged: it can take over the host")
+        if container.added_capabilities:
+            notes.append(f"{name} has added capabilities: {', '.join(sorted(container.added_capabilities))}")
+        if container.network_mode == "host":
+            notes.append(f"{name} uses the host's network")
+        notes += [f"{name} shares the host's {kind} namespace" for kind in container.host_namespaces]
+        for source in sorted(set(container.binds)):
+            if source.endswith(("docker.sock", "podman.sock")):
+                notes.append(f"{name} holds the engine's socket {source}: it can take over the host")
+            elif source != directory and not source.startswith(directory + "/"):
+                notes.append(f"{name} mounts {source} of the host")
+    modes = {container.network_mode for container in containers}
+    network = "host" if "host" in modes else "none" if modes == {"none"} else "bridge"
+    return Isolation(class_="container", network=network, notes=list(dict.fromkeys(notes)))

@@ -1,0 +1,61 @@
+"""What a profile may say to ext.compose-ssh, and what the extension remembers of one sandbox."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from sandboxer.models import Handle, Value, Written
+
+Publish = Literal["declared", "remapped", "none"]
+EXTENSION_ID: Final = "ext.compose-ssh"
+HANDLE_VERSION: Final = 1
+
+
+class ComposeOptions(Written, frozen=True, kw_only=True):
+    """Options of ext.compose-ssh.
+
+    `publish`: ports as the file declares them, remapped to free loopback ports (then many sandboxes of one repository
+    fit on a host), or none. `settle`: seconds for which a service must stay up before it counts as ready.
+    `main_service`: where `exec` goes without `--service`. `include_git`: send `.git` too. `gitignore`: leave out what
+    the repository's .gitignore files leave out.
+    """
+
+    publish: Publish = "remapped"
+    settle: Annotated[float, msgspec.Meta(ge=0, le=600)] = 2.0
+    main_service: str | None = None
+    include_git: bool = False
+    gitignore: bool = False
+
+
+class Remembered(Value, frozen=True, kw_only=True):
+    """The inside of a handle. `compose` are the words that made the sandbox: the ones that also take it away.
+
+    `directory` holds the repository; `state` is a directory of ours that no build context or bind mount of the
+    repository contains. `project` is the directory of the compose file. `services` maps the services that have to come
+    up to how many containers each must have at least.
+    """
+
+    sandbox_id: str
+    name: str
+    directory: str
+    state: str
+    project: str
+    compose: list[str]
+    services: dict[str, int] = {}
+    main: str | None = None
+    settle: float = 2.0
+    labels: dict[str, str] = {}
+
+
+def to_handle(remembered: Remembered) -> Handle:
+    """The handle that the core keeps."""
+    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
+
+
+def from_handle(handle: Handle) -> Remembered:
+    """What was remembered; raises `msgspec.ValidationError` when a newer version wrote it."""
+    if handle.version != HANDLE_VERSION:
+        raise msgspec.ValidationError(f"a handle of version {handle.version} is not known to {EXTENSION_ID}")
+    return msgspec.convert(handle.data, Remembered)

@@ -1,0 +1,35 @@
+"""Compose sandboxes keep the extension contract: with each front end over a real sshd, and on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sandboxer.extensions.compose_ssh import ComposeExtension
+from sandboxer.testing.conformance import Bench, ConformanceSuite
+from tests.extensions.compose.bed import Bed
+from tests.testbed import repos
+from tests.testbed.hosts import KINDS, Kind
+
+
+class TestCompose(ConformanceSuite):
+    @pytest.fixture(scope="class", params=[*KINDS, "here"])
+    def bench(
+        self, request: pytest.FixtureRequest, beds: Callable[[Kind], Bed], tmp_path_factory: pytest.TempPathFactory
+    ) -> Bench:
+        bed: Bed = (
+            request.getfixturevalue("here") if request.param == "here" else beds(cast("Kind", request.param))
+        )
+        folder: Path = tmp_path_factory.mktemp("repos")
+        return Bench(
+            extension=ComposeExtension,
+            extension_id="ext.compose-ssh",
+            hosts=bed.connect,
+            census=lambda: sorted(bed.census().found),
+            inputs={"repo": str(repos.minimal(folder / "minimal"))},
+            options={"settle": 0.3},
+            broken={"inputs": {"repo": str(repos.exits(folder / "exits"))}},
+        )
