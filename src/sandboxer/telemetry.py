@@ -20,27 +20,12 @@ OUTPUT_LIMIT: Final = 512 * 1024
 _MAX_TEXT: Final = 200
 _MAX_DIGITS: Final = 15
 
-# The script is constant; $1 is the directory whose disk counts, $2 is whose versions are wanted: none, engines, all.
+# The scripts are constant; $1 is the directory whose disk counts, $2 whose versions are wanted: none, engines or all.
 # Traps: `command -v` prints without a fork, `$(...)` does not. Python's compose front ends take 130 ms to tell their
-# version, so it is read from the metadata beside their interpreter. Versions are printed by one `printf` each,
-# because lines of several processes share the pipe. `read` may meet a binary: its first line is short enough.
-SCRIPT: Final = r"""
+# version, so it is read from the metadata beside their interpreter. `read` may meet a binary there: the first line of
+# one is short enough. Several programs tell their version at once, so each line is printed by one `printf`.
+_VERSIONS: Final = r"""
 LC_ALL=C; export LC_ALL
-echo "@files"
-grep -Hs . /proc/loadavg /proc/uptime /proc/meminfo /proc/sys/kernel/random/boot_id /etc/os-release \
-  /sys/devices/system/cpu/online
-echo "@cpu"
-grep -m1 -E '^(model name|Model|Hardware)' /proc/cpuinfo 2>/dev/null
-echo "@uname"
-uname -s; uname -n; uname -r; uname -m
-echo "@disk"
-sbx_dir=$1
-while [ -n "$sbx_dir" ] && [ ! -d "$sbx_dir" ]; do sbx_dir=${sbx_dir%/*}; done
-df -Pk "${sbx_dir:-/}" 2>/dev/null
-echo "@programs"
-for sbx_name in docker docker-compose podman podman-compose bwrap rsync python3; do
-  printf '%s\t' "$sbx_name"; command -v "$sbx_name" || echo
-done
 sbx_plugin=
 for sbx_place in "$HOME/.docker" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker
 do
@@ -48,8 +33,7 @@ do
     sbx_plugin=$sbx_place/cli-plugins/docker-compose
 done
 command -v docker >/dev/null || sbx_plugin=
-printf 'docker compose\t%s\n' "$sbx_plugin"
-echo "@versions"
+command -v timeout >/dev/null || timeout() { shift; "$@"; }
 sbx_version() {
   sbx_label=$1; shift
   "$@" 2>/dev/null </dev/null | { read -r sbx_line; printf '%s\t%s\n' "$sbx_label" "$sbx_line"; }
@@ -65,10 +49,10 @@ sbx_python_version() {
   done
   sbx_version "$1" timeout 3 "$1" --version
 }
-if [ "$2" != none ]; then
-  command -v timeout >/dev/null || timeout() { shift; "$@"; }
+sbx_versions() {
+  [ "$1" != none ] || return 0
   sbx_asked="docker podman"
-  [ "$2" = engines ] || sbx_asked="docker podman bwrap rsync python3"
+  [ "$1" = engines ] || sbx_asked="docker podman bwrap rsync python3"
   for sbx_name in $sbx_asked; do
     command -v "$sbx_name" >/dev/null && sbx_version "$sbx_name" timeout 3 "$sbx_name" --version &
   done
@@ -76,16 +60,44 @@ if [ "$2" != none ]; then
   sbx_python_version podman-compose podman_compose &
   sbx_python_version docker-compose docker_compose &
   wait
-fi
+}
+"""
+_FACTS: Final = r"""
+echo "@files"
+grep -Hs . /proc/loadavg /proc/uptime /proc/meminfo /proc/sys/kernel/random/boot_id /etc/os-release \
+  /sys/devices/system/cpu/online
+echo "@cpu"
+grep -m1 -E '^(model name|Model|Hardware)' /proc/cpuinfo 2>/dev/null
+echo "@uname"
+uname -s; uname -n; uname -r; uname -m
+echo "@disk"
+sbx_dir=$1
+while [ -n "$sbx_dir" ] && [ ! -d "$sbx_dir" ]; do sbx_dir=${sbx_dir%/*}; done
+df -Pk "${sbx_dir:-/}" 2>/dev/null
+echo "@programs"
+for sbx_name in docker docker-compose podman podman-compose bwrap rsync python3; do
+  printf '%s\t' "$sbx_name"; command -v "$sbx_name" || echo
+done
+printf 'docker compose\t%s\n' "$sbx_plugin"
+"""
+_LAST: Final = """
+echo "@versions"
+cat
 echo "@end"
 """
+
+
+def script(more: str = "") -> str:
+    """The whole script, with another one's questions put in; that finds its stdin on descriptor 3, and the parameters
+    from $1 on. Versions are asked for meanwhile, at the other end of a pipe that keeps them for the last section."""
+    return f'{_VERSIONS}exec 3<&0\nsbx_versions "$2" </dev/null | {{{_FACTS}{more}{_LAST}}}\n'
 
 
 def host_telemetry(host: Host, deadline: Deadline, *, engines: bool = False) -> dict[str, Any]:
     """How the host is now. One round trip; below 30 ms locally, with `engines` (versions too) below 100 ms.
 
     Raises what `Host.run` raises. What the host did not tell is None."""
-    argv = ["sh", "-c", SCRIPT, "sandboxer-telemetry", host.work_dir(deadline), "all" if engines else "none"]
+    argv = ["sh", "-c", script(), "sandboxer-telemetry", host.work_dir(deadline), "all" if engines else "none"]
     return parse(host.run(argv, deadline, limit=OUTPUT_LIMIT).text)
 
 

@@ -43,7 +43,8 @@ def self_check(
     listener = _listen() if host.address().kind == "local" else None
     try:
         known = facts.begin(host, where, ctx.deadline)
-        targets = known.targets(listener=None if listener is None else listener.getsockname()[1])
+        port = None if listener is None else listener.getsockname()[1]
+        targets = {**known.targets(listener=port), "workspace": inside.WORKSPACE}
         inside.put(extension, handle, ctx)
         answer = inside.ask(extension, handle, targets, ctx)
         called = None if listener is None else _was_called(listener, targets["nonce"])

@@ -1,0 +1,235 @@
+"""The self-check from end to end, in real boxes: a good one, and one for each fault that it has to find."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxer import __version__, selfcheck
+from sandboxer.errors import BackendError, NotConfigured, SandboxerError, Timeout, Unsupported
+from sandboxer.extensions.base import Context, Exec
+from sandboxer.hosts.base import Streams
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import Handle, HostSettings, Isolation
+from sandboxer.selfcheck import inside
+from sandboxer.testing.fake import FakeExtension
+from sandboxer.timing import Deadline
+
+from .boxes import Box, Faults, usable
+
+pytestmark = pytest.mark.skipif(not usable() or os.geteuid() != 0, reason="needs bwrap, and root to drop from")
+
+
+@pytest.fixture
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A work directory that an ordinary user can pass through: else modes would hide what namespaces should."""
+    work = tmp_path_factory.mktemp("work")
+    passed = [path for path in (work, *work.parents) if path.stat().st_uid == os.geteuid() and path != Path("/")]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in passed}
+    for path in passed:
+        path.chmod(modes[path] | 0o011)
+    work.chmod(0o755)
+    yield work
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def context(work: Path, **environ: str) -> Context:
+    host = LocalHost("local", HostSettings(work_dir=str(work)), environ={**os.environ, **environ})
+    return Context(host=host, install="install", deadline=Deadline(60))
+
+
+def check(box: Box, ctx: Context, *, network: str = "none") -> dict[str, Any]:
+    handle, ready = box.establish(ctx, network=network)
+    try:
+        return selfcheck.run(box, handle, ready, ctx, version=__version__)
+    finally:
+        left = [p for p in Path(ctx.host.work_dir(ctx.deadline)).rglob(".sandboxer-canary*") if p.is_file()]
+        box.teardown(handle, ctx)
+        assert left == []
+
+
+def contradicted(box: Box, ctx: Context, *, network: str = "none") -> list[str]:
+    with pytest.raises(BackendError) as caught:
+        check(box, ctx, network=network)
+    assert caught.value.details is not None
+    wrong = caught.value.details["contradictions"]
+    assert all(item["claim"] in caught.value.message and item["measured"] for item in wrong)
+    report = caught.value.details["report"]
+    assert report["isolation"]["contradictions"] == wrong
+    json.dumps(caught.value.document())
+    return [item["claim"] for item in wrong]
+
+
+def test_a_good_box_holds_what_it_claims_and_the_report_says_so(work: Path) -> None:
+    report = check(Box(), context(work))
+    assert report.keys() == {"version", "host", "isolation"}
+    assert report["version"] == __version__
+    assert report["host"]["memory_total_bytes"] > 0
+    isolation = report["isolation"]
+    assert isolation["claimed"] == {"class": "namespace", "network": "none", "notes": []}
+    assert isolation["contradictions"] == isolation["unknown"] == []
+    assert len(isolation["holds"]) > 10
+    seen = isolation["measured"]
+    assert seen["failed"] == {}
+    assert seen["boundary"] == "namespaces"
+    assert (seen["sees_host_files"], seen["sees_host_processes"], seen["reaches_host"]) == (False, False, False)
+    assert (seen["writes_to_host"], seen["root_on_host"]) == (False, False)
+    assert seen["uid"] == seen["host_uid"] == 61234
+    assert seen["interfaces"] == ["lo"]
+    assert seen["sandboxer"] == __version__
+    assert len(json.dumps(report)) < 8192
+
+
+SHARE_TMP = ("--bind", "/var/tmp", "/var/tmp")
+HOLD_OPEN = ("sh", "-c", 'exec "$@" 7</etc/ssl', "sh")
+PLANTED: dict[str, tuple[Faults, set[str]]] = {
+    "host network": (Faults(without=("--unshare-net",)), {"no network", "network of its own"}),
+    "host processes": (Faults(without=("--unshare-pid",)), {"the host's processes are hidden"}),
+    "host name": (Faults(without=("--unshare-uts",)), {"host name of its own"}),
+    "host ipc": (Faults(without=("--unshare-ipc",)), {"inter-process communication of its own"}),
+    "a writable place": (Faults(more=SHARE_TMP), {"writes stay inside"}),
+    "an open directory": (Faults(before=HOLD_OPEN), {"no open files of the host"}),
+    "root": (Faults(user=False), {"not root on the host"}),
+    "our environment": (Faults(clean_env=False, without=("--clearenv",)), {"our environment stays out"}),
+    "root's powers": (
+        Faults(user=False, without=("--unshare-user", "--cap-drop"), more=("--cap-add", "ALL")),
+        {"no capabilities over the host", "not root on the host", "read-only mounts stay so"},
+    ),
+    "all of the host": (
+        Faults(user=False, more=("--ro-bind", "/", "/mnt/host")),
+        {"the host's files are hidden", "not root on the host"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found(name: str, work: Path) -> None:
+    faults, expected = PLANTED[name]
+    found = set(contradicted(Box(faults), context(work, SOMETHING_OF_OURS="a value that is ours")))
+    assert expected <= found
+    if not faults.before and faults.user:
+        assert found == expected
+
+
+def test_the_work_directory_under_another_name_is_found(work: Path) -> None:
+    assert contradicted(Box(Faults(more=("--ro-bind", str(work), "/mnt/others"))), context(work)) == [
+        "the host's files are hidden"
+    ]
+
+
+def test_another_sandboxs_workspace_is_found(work: Path) -> None:
+    other = work / "sbx-bbbbbbbbbbbb" / "workspace"
+    other.mkdir(parents=True)
+    found = contradicted(Box(Faults(more=("--ro-bind", str(other), "/mnt/other"))), context(work))
+    assert found == ["the host's files are hidden"]
+
+
+def test_a_service_of_the_host_is_found(work: Path) -> None:
+    path = work / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(path))
+        service.listen(4)
+        path.chmod(0o666)
+        box = Box(Faults(more=("--ro-bind", str(path), str(path))))
+        assert contradicted(box, context(work, SSH_AUTH_SOCK=str(path))) == ["the host's services are out of reach"]
+
+
+def test_the_hosts_network_is_no_fault_where_it_is_claimed(work: Path) -> None:
+    report = check(Box(Faults(without=("--unshare-net",))), context(work), network="host")
+    assert report["isolation"]["measured"]["reaches_host"] is True
+    assert "127.0.0.1" in report["isolation"]["measured"]["host_addresses"]
+
+
+def test_a_claim_of_another_kernel_is_contradicted_by_the_boot(work: Path) -> None:
+    box, ctx = Box(), context(work)
+    handle, ready = box.establish(ctx)
+    claimed = Isolation(class_="vm", network="none")
+    with pytest.raises(BackendError, match="a kernel of its own"):
+        selfcheck.run(box, handle, type(ready)(reachability=ready.reachability, isolation=claimed), ctx, version=__version__)
+
+
+def test_the_probe_stays_inside_and_can_be_run_again(work: Path) -> None:
+    box, ctx = Box(), context(work)
+    handle, ready = box.establish(ctx)
+    selfcheck.run(box, handle, ready, ctx, version=__version__)
+    again = [
+        ("python3", "/workspace/.sandboxer/sandboxer.pyz"),
+        ("env", "PYTHONPATH=/workspace/.sandboxer/sandboxer.pyz", "python3", "-m", "sandboxer.selfcheck.probe"),
+    ]
+    for argv in again:
+        out, err = bytearray(), bytearray()
+        code = box.exec(handle, Exec(argv=argv), Streams(stdout=out.extend, stderr=err.extend), ctx)
+        assert (code, bytes(err)) == (0, b"")
+        assert json.loads(out)["sandboxer"] == __version__
+
+
+def test_what_is_put_inside_is_sandboxer_and_needs_nothing_else() -> None:
+    tarred = BytesIO(inside.package_archive())
+    words = ["tar", "-x", "-O", "-f", "-", inside.PACKAGE]
+    packed = subprocess.run(words, input=tarred.getvalue(), capture_output=True, check=True).stdout
+    with zipfile.ZipFile(BytesIO(packed)) as archive:
+        files = archive.namelist()
+    assert {"__main__.py", "sandboxer/__init__.py", "sandboxer/manager/__init__.py"} <= set(files)
+    assert not [name for name in files if name.startswith(("sandboxer/testing/", "sandboxer/api/", "sandboxer/cli/"))]
+
+
+class Saying(Box):
+    """A box whose python3 is something else."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self.said = words
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        return super().exec(handle, Exec(argv=self.said), streams, ctx)
+
+
+OLD = "import sys; sys.version_info = (3, 8, 1); sys.argv = ['x']; import runpy; runpy.run_path('/workspace/.sandboxer/sandboxer.pyz')"
+UNFIT: dict[str, tuple[tuple[str, ...], type[SandboxerError], str]] = {
+    "no python": (("no-such-python",), BackendError, "ended with 1"),
+    "python not found": (("sh", "-c", "exit 127"), NotConfigured, "no python3 inside"),
+    "an old python": (("python3", "-c", OLD), NotConfigured, "Python 3.8"),
+    "a crash": (("sh", "-c", "echo kaputt >&2; exit 3"), BackendError, "kaputt"),
+    "babble": (("echo", "hello"), BackendError, "no answer of its own"),
+    "too much": (("sh", "-c", "yes | head -c 1000000"), BackendError, "no answer of its own"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_probe_that_cannot_run_is_a_clear_error_and_leaves_nothing(name: str, work: Path) -> None:
+    words, kind, message = UNFIT[name]
+    with pytest.raises(kind, match=message) as caught:
+        check(Saying(*words), context(work))
+    assert caught.value.hint
+
+
+def test_a_probe_that_hangs_ends_with_the_deadline_and_leaves_nothing(work: Path) -> None:
+    ctx = context(work)
+    box = Saying("sleep", "60")
+    with pytest.raises(Timeout):
+        check(box, Context(host=ctx.host, install="install", deadline=Deadline(1.5)))
+
+
+def test_an_extension_that_cannot_execute_is_unsupported(work: Path) -> None:
+    ctx = context(work)
+    _, ready = Box().establish(ctx)
+
+    class Plain(FakeExtension):
+        """For its life cycle alone."""
+
+    plain = Plain()
+    bare = type("Bare", (), {})()
+    assert plain
+    with pytest.raises(Unsupported, match="Bare"):
+        selfcheck.run(bare, Handle(version=1, data={}), ready, ctx, version=__version__)
