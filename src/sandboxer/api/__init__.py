@@ -1,0 +1,1 @@
+"""The HTTP shell: thin routes over the manager (docs/api.md)."""

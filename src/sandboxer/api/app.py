@@ -1,0 +1,83 @@
+"""The application: `uvicorn sandboxer.api.app:app`. Importing it reads no configuration; starting it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandboxer.api.description import describe
+from sandboxer.api.doorway import Doorway
+from sandboxer.api.problems import of_http, of_validation, respond
+from sandboxer.api.routes import catalog, health, sandboxes, sweeps, use
+from sandboxer.api.service import STOP_SECONDS, Service
+from sandboxer.errors import SandboxerError
+from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.bootstrap import Installation
+
+
+def create_app(opening: Callable[[], Installation]) -> FastAPI:
+    """The application over an installation, which is opened when the server starts."""
+    service = Service(opening)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
+    app.state.service = service
+    for module in (health, sandboxes, use, sweeps, catalog):
+        app.include_router(module.router)
+    app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    app.add_middleware(Doorway, service=service)
+    app.add_exception_handler(SandboxerError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    return app
+
+
+async def _openapi(request: Request) -> Response:
+    from sandboxer.api.answers import answer
+
+    document: dict[str, Any] = request.app.openapi()
+    return answer(document)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(service.stop, Deadline(STOP_SECONDS))
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SandboxerError)  # noqa: S101 - registered for it
+    return respond(error, path=request.url.path)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    found, status = of_validation(error.errors())
+    return respond(found, path=request.url.path, status=status)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    return respond(of_http(error), path=request.url.path, status=error.status_code, headers=error.headers)
+
+
+def _open() -> Installation:
+    from sandboxer.bootstrap import install
+
+    return install(relay_in_background=False)
+
+
+app = create_app(_open)

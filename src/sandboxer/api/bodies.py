@@ -1,0 +1,173 @@
+"""What requests may hold. Strict: a key that is not known, or a value of another type, is refused with 422."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandboxer.errors import Invalid
+from sandboxer.extensions.base import Exec
+from sandboxer.models import Request
+from sandboxer.state import State
+from sandboxer.timing import MAX_SECONDS, parse_duration
+
+MAX_EXEC_SECONDS = 3600
+DEFAULT_EXEC_SECONDS = 60
+MAX_LEASE_SECONDS = 86400
+"""A lease keeps a sandbox from expiring; who still needs it renews it."""
+DEFAULT_LEASE_SECONDS = 300
+
+Whole = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Written = Annotated[
+    str, Field(min_length=1, max_length=40, pattern=r"^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s?)?$")
+]
+Duration = Annotated[
+    Whole | Written, Field(description="`90s`, `30m`, `2h`, `7d`, `1h30m`, or a number of seconds", examples=["2h", 90])
+]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Body(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConsumerBody(Body):
+    """Who asks."""
+
+    actor: Literal["adm", "agt", "atm"]
+    name: Annotated[str, Field(min_length=1, max_length=128, examples=["builder"])]
+
+
+class CreateBody(Body):
+    """What to establish. Everything is optional: without a profile it is the configured default."""
+
+    profile: Annotated[str | None, Field(max_length=80, examples=["profile.native"])] = None
+    inputs: dict[str, str | int | bool] = {}
+    ttl: Duration | None = None
+    name: Annotated[str | None, Field(max_length=63)] = None
+    labels: dict[str, str] = {}
+    consumer: Annotated[
+        str | ConsumerBody | None, Field(description="`agt:NAME`, or the same in parts", examples=["agt:builder"])
+    ] = None
+    host: Annotated[
+        str | None, Field(max_length=253, description="`local`, or a host of the server's configuration")
+    ] = None
+
+    def request(self, *, default_profile: str) -> Request:
+        """The request as the manager takes it."""
+        return Request(
+            profile=default_profile if self.profile is None else self.profile,
+            inputs=dict(self.inputs),
+            host=self.host,
+            name=self.name,
+            labels=dict(self.labels),
+            ttl=None if self.ttl is None else parse_duration(self.ttl, what="ttl"),
+        )
+
+    @property
+    def actor(self) -> str | None:
+        """Who asks, as `agt:NAME`."""
+        if isinstance(self.consumer, ConsumerBody):
+            return f"{self.consumer.actor}:{self.consumer.name}"
+        return self.consumer
+
+
+class ListQuery(BaseModel):
+    """Which sandboxes to list, and from where on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: Annotated[list[State], Field(description="only in one of these states")] = []
+    profile: Annotated[str | None, Field(max_length=80)] = None
+    label: Annotated[list[str], Field(description="`KEY=VALUE`; all of them must fit")] = []
+    all: Annotated[bool, Field(description="also the sandboxes that have ended")] = False
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before")] = None
+
+
+class ExtendBody(Body):
+    """How much longer."""
+
+    duration: Duration
+
+
+class ExecBody(Body):
+    """A command to run inside. It ends at the latest after `timeout`, whether or not the client still waits."""
+
+    argv: Annotated[list[str], Field(min_length=1, max_length=10_000, examples=[["uname", "-a"]])]
+    cwd: Text | None = None
+    env: dict[str, str] = {}
+    service: Annotated[str | None, Field(max_length=128)] = None
+    timeout: Annotated[Duration, Field(description="at most 1h; default 60s")] = DEFAULT_EXEC_SECONDS
+    stdin: Annotated[str | None, Field(description="the input, as text")] = None
+    stdin_base64: Annotated[str | None, Field(description="the input, as base64; instead of `stdin`")] = None
+
+    @property
+    def command(self) -> Exec:
+        """The command as the manager takes it."""
+        return Exec(argv=tuple(self.argv), service=self.service, cwd=self.cwd, env=dict(self.env))
+
+    @property
+    def seconds(self) -> int:
+        """The time limit; raises Invalid."""
+        return _at_most(self.timeout, MAX_EXEC_SECONDS, what="timeout")
+
+    @property
+    def input(self) -> bytes:
+        """The bytes for the command's stdin; raises Invalid."""
+        if self.stdin is not None and self.stdin_base64 is not None:
+            raise Invalid("stdin and stdin_base64 are both given", hint="give one of them")
+        if self.stdin_base64 is None:
+            return (self.stdin or "").encode()
+        try:
+            return base64.b64decode(self.stdin_base64, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise Invalid("stdin_base64 is not base64", hint="encode the bytes with the standard alphabet") from error
+
+
+class LeaseBody(Body):
+    """A lease to be had: as long as it lasts, the sandbox is `active` and does not expire."""
+
+    holder: Annotated[str, Field(min_length=1, max_length=128, examples=["build 17"])] = "api"
+    duration: Annotated[Duration, Field(description="at most 24h; default 5m")] = DEFAULT_LEASE_SECONDS
+
+    @property
+    def seconds(self) -> int:
+        """How long it lasts; raises Invalid."""
+        return _at_most(self.duration, MAX_LEASE_SECONDS, what="duration")
+
+
+class RenewBody(Body):
+    """How long a lease shall last from now on."""
+
+    duration: Annotated[Duration, Field(description="at most 24h; default 5m")] = DEFAULT_LEASE_SECONDS
+
+    @property
+    def seconds(self) -> int:
+        """How long it lasts; raises Invalid."""
+        return _at_most(self.duration, MAX_LEASE_SECONDS, what="duration")
+
+
+class ExpireBody(Body):
+    """A dry run, unless `apply`."""
+
+    apply: bool = False
+
+
+class ReconcileBody(Body):
+    """A dry run, unless `apply`. `force`: also when it would remove more than a fifth of what is known."""
+
+    apply: bool = False
+    force: bool = False
+
+
+def _at_most(duration: int | str, limit: int, *, what: str) -> int:
+    seconds = parse_duration(duration, what=what)
+    if seconds > limit:
+        raise Invalid(f"{what} {seconds}s is too long", hint=f"give at most {limit}s")
+    return seconds

@@ -1,0 +1,46 @@
+"""Where the next page of a list starts: opaque to clients, and not moved by what is created or removed meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Sequence
+
+from sandboxer.errors import Invalid
+from sandboxer.models import Sandbox
+from sandboxer.names import ID
+
+Place = tuple[float, str]
+
+
+def place_of(record: Sandbox) -> Place:
+    """A record's place in every list: lists are ordered by this."""
+    return (record.created_at, record.id)
+
+
+def write(record: Sandbox) -> str:
+    """The cursor of the page that starts after this record."""
+    text = f"{record.created_at.hex()} {record.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read(cursor: str) -> Place:
+    """The place that a cursor names; raises Invalid."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        created, _, sandbox_id = text.partition(" ")
+        place = (float.fromhex(created), sandbox_id)
+    except (binascii.Error, ValueError, OverflowError):
+        place = (math.nan, "")
+    if not math.isfinite(place[0]) or not ID.fullmatch(place[1]):
+        raise Invalid("the cursor is not one of ours", hint="take `next_cursor` of the page before, or leave it out")
+    return place
+
+
+def page(records: Sequence[Sandbox], *, after: str | None, limit: int) -> tuple[Sequence[Sandbox], str | None]:
+    """One page of records that are ordered by `place_of`, and the cursor of the next one, if there is one."""
+    start = read(after) if after is not None else None
+    rest = [record for record in records if start is None or place_of(record) > start]
+    shown = rest[:limit]
+    return shown, write(shown[-1]) if len(rest) > limit else None

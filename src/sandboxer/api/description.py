@@ -1,0 +1,75 @@
+"""What the API says of itself: /openapi.json, complete and true, from the same models that requests and answers use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from sandboxer import __version__
+from sandboxer.api import answers
+from sandboxer.api.problems import MEDIA_TYPE, Problem
+from sandboxer.documents import SandboxDocument
+from sandboxer.manager.report import Report
+
+_REF: Final = "#/components/schemas/"
+_MODELS: Final = (
+    Problem, SandboxDocument, Report, answers.SandboxList, answers.LeaseDocument, answers.LeaseList, answers.ExecResult,
+    answers.ProfileList, answers.ExtensionList, answers.EventList, answers.HostDocument,
+    answers.Health,
+)  # fmt: skip
+_EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 500, 503)
+"""Answers that any route may give: what the doorway refuses, a store that cannot be read, a server that is busy."""
+_TEXT: Final = """
+Establish sandboxes on many backends, and take them away again. Errors are `application/problem+json` with the fields
+of sandboxer's error document. See docs/api.md.
+"""
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def answers_with(
+    *successes: tuple[int, str, str], problems: tuple[int, ...] = (), headers: Mapping[str, str] | None = None
+) -> Responses:
+    """The `responses` of a route: (status, model, description) of what it gives, and the errors of its own."""
+    found: Responses = {}
+    for status, model, text in successes:
+        found[status] = {"description": text}
+        if model:
+            found[status]["content"] = {"application/json": {"schema": _reference(model)}}
+        if headers:
+            found[status]["headers"] = {
+                name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in headers.items()
+            }
+    for status in sorted({*_EVERYWHERE, *problems}):
+        found[status] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": _reference("Problem")}},
+        }
+    return found
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; made once."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = get_openapi(title="sandboxer", version=__version__, description=_TEXT.strip(), routes=app.routes)
+    components = document.setdefault("components", {})
+    _, schemas = msgspec.json.schema_components(_MODELS, ref_template=_REF + "{name}")
+    components["schemas"] = {**components.get("schemas", {}), **schemas}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "needed when the server has a token"}
+    }
+    document["security"] = [{"token": []}, {}]
+    app.openapi_schema = document
+    return document
+
+
+def _reference(model: str) -> dict[str, str]:
+    return {"$ref": _REF + model}

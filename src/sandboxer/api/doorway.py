@@ -1,0 +1,141 @@
+"""The one middleware: the gate, the limit on bodies, headers for every answer, and the last catcher of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from sandboxer.api.gate import refusal
+from sandboxer.api.problems import respond
+from sandboxer.api.service import Service, log_bug
+from sandboxer.errors import Internal, Invalid, SandboxerError, Timeout
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY: Final = 1024 * 1024
+"""The largest request body, in bytes."""
+BODY_SECONDS: Final = 30.0
+"""How long a request may take to arrive."""
+_ALWAYS: Final = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+
+
+class _Gone(Exception):
+    """The client went away before its request was complete."""
+
+
+class Doorway:
+    """Pure ASGI, outside everything else. Bodies are read whole here (they are small), so that no route ever sees one
+    that is too large or never ends; error answers of routes are made by the application's handlers."""
+
+    def __init__(self, app: Application, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def reply(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *_ALWAYS]
+            await send(message)
+
+        path = scope["path"]
+        try:
+            refused = refusal(
+                scope["headers"],
+                path=path,
+                token=self._service.settings.api.token,
+                server=_address(scope.get("server")),
+                client=_address(scope.get("client")),
+            )
+            if refused is not None:
+                await respond(refused.error, path=path, status=refused.status)(scope, receive, reply)
+                return
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _read(scope, receive)
+            except _Gone:
+                return
+            except TimeoutError:
+                late = Timeout(f"the request did not arrive within {BODY_SECONDS:.0f}s", hint="send it again")
+                await respond(late, path=path, status=HTTPStatus.REQUEST_TIMEOUT)(scope, receive, reply)
+                return
+            if body is None:
+                large = Invalid(f"the body is over the limit of {MAX_BODY} bytes", hint="send less at once")
+                status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                await respond(large, path=path, status=status)(scope, receive, reply)
+                return
+            await self._app(scope, _replay(body, receive), reply)
+        except SandboxerError as error:  # the configuration is wrong, or the like: no route was reached
+            await respond(error, path=path)(scope, receive, reply)
+        except Exception as error:  # the last resort: a bug is told as one, without its traceback
+            log_bug(error)
+            if started:
+                raise
+            bug = Internal("a bug in sandboxer", hint="the server's log has the details; please report it")
+            await respond(bug, path=path)(scope, receive, reply)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and stop; a wrong configuration ends the start with one sentence instead of a traceback."""
+        try:
+            self._service.installation  # noqa: B018 - opened now, so that what is wrong is said now
+        except SandboxerError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"{error.message}\n  {error.hint}"})
+            return
+        await self._app(scope, receive, send)
+
+
+def _address(end: Any) -> str | None:
+    return str(end[0]) if end else None
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes | None:
+    """The whole body; None when it is too large."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > MAX_BODY:
+            return None
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone  # a part of a request is not a request
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BODY:
+            return None
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body once, and then whatever the client does next."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

@@ -1,0 +1,105 @@
+"""Errors as `application/problem+json` (RFC 9457): the fields of the error document, and the RFC's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sandboxer.errors import Invalid, NotFound, SandboxerError, Timeout
+
+MEDIA_TYPE: Final = "application/problem+json"
+_MAX_COMPLAINTS: Final = 20
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer other than 2xx holds. `code`, `message`, `hint`, `retryable`, `outcome`, `sandbox_id` and
+    `details` are the error document of every sandboxer command."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    message: str
+    hint: str
+    retryable: bool | None
+    outcome: str
+    sandbox_id: str | msgspec.UnsetType = msgspec.UNSET
+    details: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+def problem(error: SandboxerError, *, path: str, status: int | None = None) -> Problem:
+    """An error as the problem document for a request to `path`."""
+    return Problem(
+        type=f"urn:sandboxer:error:{error.code}",
+        title=error.code.replace("_", " "),
+        status=status or error.http_status,
+        detail=error.message,
+        instance=path,
+        code=error.code,
+        message=error.message,
+        hint=error.hint or "see docs/api.md",
+        retryable=error.retryable,
+        outcome=error.outcome,
+        sandbox_id=error.sandbox_id if error.sandbox_id is not None else msgspec.UNSET,
+        details=error.details if error.details is not None else msgspec.UNSET,
+    )
+
+
+def respond(
+    error: SandboxerError, *, path: str, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The HTTP answer for an error."""
+    document = problem(error, path=path, status=status)
+    extra = dict(headers or {})
+    if document.status == HTTPStatus.UNAUTHORIZED:
+        extra["WWW-Authenticate"] = 'Bearer realm="sandboxer"'
+    if document.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retryable:
+        extra.setdefault("Retry-After", "2")
+    return Response(encode(document), document.status, extra, MEDIA_TYPE)
+
+
+def encode(document: object) -> bytes:
+    """JSON. Text that is not valid Unicode (a file name, a hostile request) is escaped instead of being refused."""
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(document), ensure_ascii=True).encode()
+
+
+def of_validation(complaints: Sequence[Mapping[str, Any]]) -> tuple[SandboxerError, int]:
+    """What is wrong with a request, and its status. The values themselves are not repeated: they may be secret."""
+    if any(complaint.get("type") == "json_invalid" for complaint in complaints):
+        return Invalid("the body is not valid JSON", hint="send a JSON object"), HTTPStatus.BAD_REQUEST
+    errors = [{"where": _where(item.get("loc", ())), "what": str(item.get("msg"))[:200]} for item in complaints]
+    first = errors[0]
+    return (
+        Invalid(
+            f"{first['where']}: {first['what']}",
+            hint="see /openapi.json for what this request takes",
+            details={"errors": errors[:_MAX_COMPLAINTS]},
+        ),
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    )
+
+
+def _where(place: Sequence[Any]) -> str:
+    return ".".join(str(part)[:80] for part in place[:8]) or "request"
+
+
+def of_http(error: HTTPException) -> SandboxerError:
+    """What the framework refuses by itself: an unknown path, a method, a body that cannot be read."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("there is no such path", hint="see /openapi.json for the paths there are")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return Invalid("this path does not take this method", hint="see the Allow header, or /openapi.json")
+    if error.status_code == HTTPStatus.REQUEST_TIMEOUT:
+        return Timeout("the request did not arrive in time", hint="send it again")
+    return Invalid(f"the request cannot be read: {HTTPStatus(error.status_code).phrase}", hint="send a JSON object")

@@ -1,0 +1,194 @@
+"""Establish, look, end."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.responses import Response
+
+from sandboxer.api import cursor
+from sandboxer.api.answers import answer
+from sandboxer.api.bodies import CreateBody, ExtendBody, ListQuery
+from sandboxer.api.description import answers_with
+from sandboxer.api.routes.service import Running, SandboxText
+from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
+from sandboxer.errors import SandboxerError, Timeout, from_document
+from sandboxer.models import Sandbox
+from sandboxer.names import parse_pairs
+from sandboxer.state import State
+from sandboxer.timing import Deadline, parse_duration
+
+router = APIRouter()
+
+WAIT_SECONDS = 900.0
+"""How long `?wait=true` holds a request; the work goes on after that."""
+_ESTABLISHING = answers_with(
+    (201, "SandboxDocument", "It is ready (only with `wait=true`)"),
+    (202, "SandboxDocument", "It is being established: ask for it again until its state has changed"),
+    problems=(402, 404, 409, 424, 501, 502, 504),
+    headers={"Location": "the path of the sandbox"},
+)
+Wait = Annotated[bool, Query(description="hold the request until the work has ended")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Asking again with the same key and the same request gives the same sandbox; with another, 409",
+    ),
+]
+
+
+@router.post("/v1/sandboxes", status_code=202, responses=_ESTABLISHING, operation_id="create")
+async def create(
+    service: Running, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
+) -> Response:
+    """Establish a sandbox. Answers as soon as the intent is durable; the work goes on."""
+    asked = body or CreateBody()
+    slot = service.creating.reserve()
+    try:
+        started = await service.short.run(partial(_create, service, asked, slot, idempotency_key))
+    finally:
+        slot.close()
+    return await _established(service, started, wait=wait)
+
+
+def _create(service: Service, body: CreateBody, slot: Any, key: str | None) -> Started:
+    defaults = service.settings.defaults
+    service.check_host(body.host)
+    plan = service.manager.plan(
+        body.request(default_profile=defaults.profile),
+        actor=body.actor or defaults.actor or DEFAULT_ACTOR,
+        idempotency_key=key,
+        base=Path("/"),  # a relative path would mean the server's own working directory
+        roots=service.roots,
+    )
+    return service.establish(plan, slot)
+
+
+@router.post("/v1/sandboxes/{id}/recreate", status_code=202, responses=_ESTABLISHING, operation_id="recreate")
+async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -> Response:
+    """Destroy a sandbox, and establish a new one, with a new id, from the same request.
+
+    Answers when the old one is gone: the two could not hold the same name and ports at once."""
+    slot = service.creating.reserve()
+    try:
+        plan = await service.short.run(partial(service.manager.recreate_plan, sandbox, roots=service.roots))
+        old = await service.short.run(partial(service.manager.wish_gone, sandbox))
+        await _waited(service.remove(old.id), old)
+        started = await service.short.run(partial(service.establish, plan, slot))
+    finally:
+        slot.close()
+    return await _established(service, started, wait=wait)
+
+
+@router.get("/v1/sandboxes", responses=answers_with((200, "SandboxList", "A page of sandboxes")), operation_id="list")
+async def list_(service: Running, query: Annotated[ListQuery, Query()]) -> Response:
+    """List sandboxes, oldest first: the live ones, unless `all`."""
+    return answer(await service.short.run(partial(_list, service, query)))
+
+
+def _list(service: Service, query: ListQuery) -> dict[str, Any]:
+    manager = service.manager
+    found = manager.list(
+        states=[str(state) for state in query.state],
+        profile=query.profile,
+        labels=parse_pairs(query.label, what="label"),
+        ended=query.all,
+    )
+    shown, following = cursor.page(found, after=query.cursor, limit=query.limit)
+    return {"sandboxes": [manager.document(record) for record in shown], "next_cursor": following}
+
+
+@router.get(
+    "/v1/sandboxes/{id}",
+    responses=answers_with((200, "SandboxDocument", "The sandbox"), problems=(404, 409)),
+    operation_id="get",
+)
+async def get(service: Running, sandbox: SandboxText) -> Response:
+    """Show one sandbox, live or ended."""
+    manager = service.manager
+    return answer(await service.short.run(lambda: manager.document(manager.get(sandbox))))
+
+
+@router.delete(
+    "/v1/sandboxes/{id}",
+    status_code=202,
+    responses=answers_with(
+        (200, "SandboxDocument", "It is gone"),
+        (202, "SandboxDocument", "That it shall go is recorded; the teardown is under way"),
+        problems=(404, 409, 424, 502, 504),
+    ),
+    operation_id="destroy",
+)
+async def destroy(service: Running, sandbox: SandboxText, wait: Wait = False) -> Response:
+    """Take a sandbox away, in whatever state it is; again is fine."""
+    record = await service.short.run(partial(service.manager.wish_gone, sandbox))
+    if record.state != State.DESTROYED:
+        work = service.remove(record.id)
+        if wait:
+            record = await _waited(work, record)
+    status = 200 if record.state == State.DESTROYED else 202
+    return answer(service.manager.document(record), status=status)
+
+
+@router.post(
+    "/v1/sandboxes/{id}/extend-ttl",
+    responses=answers_with((200, "SandboxDocument", "It lives longer"), problems=(404, 409, 424, 502, 504)),
+    operation_id="extend-ttl",
+)
+async def extend_ttl(service: Running, sandbox: SandboxText, body: ExtendBody) -> Response:
+    """Let a sandbox live longer than agreed so far."""
+    seconds = parse_duration(body.duration)
+    manager = service.manager
+    return answer(await service.long.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+
+
+async def _established(service: Service, started: Started, *, wait: bool) -> Response:
+    record = started.record
+    if wait and started.work is not None:
+        record = await _waited(started.work, record)
+    elif wait:
+        record = await _outcome(service, record)
+    headers = {"Location": f"/v1/sandboxes/{record.id}"}
+    if started.work is None:
+        headers["Idempotent-Replayed"] = "true"
+    document = await service.short.run(partial(service.manager.document, record))
+    return answer(document, status=201 if wait else 202, headers=headers)
+
+
+async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
+    """What the work comes to. It is not this request's own: it goes on when the request ends first."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work)), WAIT_SECONDS)
+    except TimeoutError:
+        raise _too_long(record) from None
+
+
+async def _outcome(service: Service, record: Sandbox) -> Sandbox:
+    """What became of an establishment that an earlier request began, perhaps in another process."""
+    deadline, pause = Deadline(WAIT_SECONDS), 0.05
+    while record.state == State.PROVISIONING:
+        if deadline.passed:
+            raise _too_long(record)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+        record = await service.short.run(partial(service.manager.get, record.id))
+    if record.state == State.FAILED and record.error is not None:
+        raise from_document(record.error)
+    return record
+
+
+def _too_long(record: Sandbox) -> SandboxerError:
+    return Timeout(
+        f"sandbox {record.id} is still {record.state} after {WAIT_SECONDS:.0f}s",
+        hint=f"the work goes on: ask for /v1/sandboxes/{record.id}",
+        outcome="unknown",
+        sandbox_id=record.id,
+    )

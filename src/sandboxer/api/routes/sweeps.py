@@ -1,0 +1,40 @@
+"""What cron asks for: dry runs, unless told to apply."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from sandboxer.api.answers import answer
+from sandboxer.api.bodies import ExpireBody, ReconcileBody
+from sandboxer.api.description import answers_with
+from sandboxer.api.routes.service import Running
+from sandboxer.errors import Partial
+from sandboxer.manager.report import Report
+
+router = APIRouter()
+
+_SWEEPING = answers_with(
+    (200, "Report", "What was done, or would be"), (207, "Report", "Some of it was done; the rest is in `remaining`")
+)
+
+
+@router.post("/v1/expire", responses=_SWEEPING, operation_id="expire")
+async def expire(service: Running, body: ExpireBody | None = None) -> Response:
+    """End the sandboxes whose TTL is over."""
+    asked = body or ExpireBody()
+    return _told(await service.long.run(partial(service.manager.expire, apply=asked.apply)))
+
+
+@router.post("/v1/reconcile", responses=_SWEEPING, operation_id="reconcile")
+async def reconcile(service: Running, body: ReconcileBody | None = None) -> Response:
+    """Settle every record and every labelled resource against what the backends really show."""
+    asked = body or ReconcileBody()
+    return _told(await service.long.run(partial(service.manager.reconcile, apply=asked.apply, force=asked.force)))
+
+
+def _told(report: Report) -> Response:
+    partly = report.applied and report.remaining
+    return answer(report, status=Partial.http_status if partly else 200)

@@ -1,0 +1,95 @@
+"""Use a sandbox: run commands, hold leases."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from sandboxer.api.answers import Capture, ExecResult, answer, exec_result, lease_document
+from sandboxer.api.bodies import ExecBody, LeaseBody, RenewBody
+from sandboxer.api.description import answers_with
+from sandboxer.api.routes.service import Running, SandboxText
+from sandboxer.api.service import Service
+from sandboxer.hosts.base import Streams
+
+router = APIRouter()
+
+LeaseId = Annotated[str, Path(min_length=1, max_length=63, description="the id of a lease")]
+
+
+@router.post(
+    "/v1/sandboxes/{id}/exec",
+    responses=answers_with(
+        (200, "ExecResult", "The command has ended, with whatever exit code"), problems=(404, 409, 424, 501, 502, 504)
+    ),
+    operation_id="exec",
+)
+async def exec_(service: Running, sandbox: SandboxText, body: ExecBody) -> Response:
+    """Run a command inside the isolation boundary, and answer what it wrote."""
+    return answer(await service.long.run(partial(_exec, service, sandbox, body)))
+
+
+def _exec(service: Service, sandbox: str, body: ExecBody) -> ExecResult:
+    stdout, stderr = Capture(), Capture()
+    streams = Streams(stdin=io.BytesIO(body.input), stdout=stdout, stderr=stderr)
+    code = service.manager.exec(sandbox, body.command, streams, timeout=body.seconds)
+    return exec_result(code, stdout, stderr)
+
+
+@router.get(
+    "/v1/sandboxes/{id}/leases",
+    responses=answers_with((200, "LeaseList", "The leases that live"), problems=(404, 409)),
+    operation_id="leases",
+)
+async def leases(service: Running, sandbox: SandboxText) -> Response:
+    """Who uses a sandbox now; a running exec is shown too."""
+    found = await service.short.run(partial(service.manager.leases, sandbox))
+    return answer({"leases": [lease_document(lease) for lease in found]})
+
+
+@router.post(
+    "/v1/sandboxes/{id}/leases",
+    status_code=201,
+    responses=answers_with((201, "LeaseDocument", "The lease is held"), problems=(404, 409)),
+    operation_id="lease",
+)
+async def lease(service: Running, sandbox: SandboxText, body: LeaseBody | None = None) -> Response:
+    """Hold a sandbox for a time: it is `active`, and does not expire meanwhile."""
+    asked = body or LeaseBody()
+    work = partial(service.manager.grant_lease, sandbox, holder=asked.holder, seconds=asked.seconds)
+    return answer(lease_document(await service.short.run(work)), status=201)
+
+
+@router.put(
+    "/v1/sandboxes/{id}/leases/{lease}",
+    responses=answers_with((200, "LeaseDocument", "The lease lasts longer"), problems=(404, 409)),
+    operation_id="renew-lease",
+)
+async def renew(
+    service: Running,
+    sandbox: SandboxText,
+    lease_id: Annotated[LeaseId, Path(alias="lease")],
+    body: RenewBody | None = None,
+) -> Response:
+    """Let a lease last for `duration` from now on."""
+    seconds = (body or RenewBody()).seconds
+    work = partial(service.manager.renew_lease, sandbox, lease_id, seconds=seconds)
+    return answer(lease_document(await service.short.run(work)))
+
+
+@router.delete(
+    "/v1/sandboxes/{id}/leases/{lease}",
+    status_code=204,
+    responses=answers_with((204, "", "The lease has ended"), problems=(404, 409)),
+    operation_id="release-lease",
+)
+async def release(
+    service: Running, sandbox: SandboxText, lease_id: Annotated[LeaseId, Path(alias="lease")]
+) -> Response:
+    """End a lease."""
+    await service.short.run(partial(service.manager.release_lease, sandbox, lease_id))
+    return Response(status_code=204)

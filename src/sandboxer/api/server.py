@@ -1,0 +1,96 @@
+"""`sandboxer serve`: one process that listens, on loopback unless there is a token."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from sandboxer.api.gate import is_loopback
+from sandboxer.errors import Conflict, Denied, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from sandboxer.bootstrap import Installation
+
+GRACE_SECONDS = 5
+"""How long requests may go on after the server was told to stop; then they are cut off."""
+_BACKLOG = 512
+
+
+def serve(installation: Installation, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM. Port 0 takes a free one.
+
+    Raises Denied beyond loopback without a token, Conflict when the port is in use, Invalid for an address that is
+    none or not ours, Unavailable when the application does not start."""
+    check_exposure(host, token=installation.settings.api.token)
+    with listen(host, port) as listener:
+        server = make_server(installation)
+        shown, actual = listener.getsockname()[:2]
+        address = f"[{shown}]" if ":" in shown else shown
+        sys.stderr.write(f"sandboxer listens on http://{address}:{actual}\n")
+        sys.stderr.flush()
+        server.run(sockets=[listener])
+    if not server.started:
+        raise Unavailable("the server did not start", hint="its message is above")
+
+
+def make_server(installation: Installation) -> uvicorn.Server:
+    """The server, not yet running."""
+    import uvicorn
+
+    from sandboxer.api.app import create_app
+
+    config = uvicorn.Config(
+        create_app(lambda: installation),
+        log_config=None,
+        access_log=False,  # a token that somebody puts in a URL must not be written to a log
+        lifespan="on",
+        ws="none",
+        http="h11",
+        loop="asyncio",
+        proxy_headers=False,  # the gate wants the real addresses
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+def check_exposure(host: str, *, token: str | None) -> None:
+    """Refuse to be reached from elsewhere by anybody (promise 29); raises Denied."""
+    if token or is_loopback(host):
+        return
+    raise Denied(
+        f"without a token the API listens on loopback only, not on {host!r}",
+        hint="set SANDBOXER_API_TOKEN, or api.token in config.yaml; or use --host 127.0.0.1",
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises Conflict, Denied, Invalid."""
+    if not 0 <= port <= 65535:
+        raise Invalid(f"{port} is not a port", hint="use 1 to 65535, or 0 for any free one")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (socket.gaierror, UnicodeError) as error:
+        raise Invalid(
+            f"{host!r} is not an address of this machine", hint="use 127.0.0.1, or an address of it"
+        ) from error
+    except OSError as error:
+        raise _refused(error, host, port) from error
+
+
+def _refused(error: OSError, host: str, port: int) -> Conflict | Denied | Invalid:
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(
+            f"port {port} on {host} is in use",
+            hint="choose another with --port, or stop what listens there (`ss -ltnp`)",
+        )
+    if error.errno == errno.EACCES:
+        return Denied(f"this user may not listen on port {port}", hint="use a port above 1023")
+    return Invalid(
+        f"cannot listen on {host}:{port}: {error.strerror}", hint="use 127.0.0.1, or an address of this machine"
+    )

@@ -1,0 +1,153 @@
+"""What the routes stand on: the manager, the crews that carry work out, and the relay of events."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sandboxer.api.crew import Crew, Slot
+from sandboxer.errors import Denied, SandboxerError
+from sandboxer.models import Sandbox, Settings
+from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.bootstrap import Installation
+    from sandboxer.events.loop import RelayLoop
+    from sandboxer.manager import Plan, SandboxManager
+
+DEFAULT_ACTOR: Final = "agt:api"
+"""Who asked, when neither the request nor the configuration says."""
+STOP_SECONDS: Final = 10.0
+"""How long running establishments and teardowns may go on after the server was told to stop."""
+LOCAL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An establishment that was asked for. `work` is None for one that an idempotency key gave before."""
+
+    record: Sandbox
+    work: Future[Sandbox] | None
+
+
+class Service:
+    """One running API. The installation is opened on first use; importing the application reads no configuration."""
+
+    def __init__(self, opening: Callable[[], Installation]) -> None:
+        self._opening = opening
+        self._installation: Installation | None = None
+        self._lock = threading.Lock()
+        self._relay: RelayLoop | None = None
+        self._removals: dict[str, Future[Sandbox]] = {}
+        # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
+        # creates at once all time out together.
+        self.creating = Crew("creates", threads=12, waiting=500)
+        self.removing = Crew("removals", threads=8, waiting=500)
+        self.short = Crew("requests", threads=16, waiting=1000)
+        self.long = Crew("long requests", threads=32, waiting=64)
+
+    @property
+    def installation(self) -> Installation:
+        """The wired parts; raises Invalid or StoreCorrupt when the configuration is wrong."""
+        with self._lock:
+            if self._installation is None:
+                self._installation = self._opening()
+            return self._installation
+
+    @property
+    def manager(self) -> SandboxManager:
+        """The verbs."""
+        return self.installation.manager
+
+    @property
+    def settings(self) -> Settings:
+        """config.yaml with the environment over it, as read at the start."""
+        return self.installation.settings
+
+    @property
+    def roots(self) -> list[Path]:
+        """The directories that path inputs may lie below."""
+        return [Path(root).expanduser() for root in self.settings.api.allowed_roots]
+
+    def check_host(self, host: str | None) -> str | None:
+        """A host that a caller may name; raises Denied. Any other name would let a caller make this machine open
+        connections to addresses of its choice."""
+        if host is None or host == LOCAL or host in self.settings.hosts:
+            return host
+        raise Denied(
+            f"host {host[:80]!r} is not configured",
+            hint="over HTTP only `local` and the hosts of the server's config.yaml can be named",
+        )
+
+    def start(self) -> None:
+        """Open the installation, and relay events to the State Hub, if there is one, as they happen."""
+        installation = self.installation
+        if installation.settings.state_hub.url is None:
+            return
+        from sandboxer.events.loop import RelayLoop
+
+        self._relay = RelayLoop(installation.relay(), alarm=_alarm)
+        installation.on_announce = self._relay.wake
+        self._relay.start()
+
+    def stop(self, deadline: Deadline) -> int:
+        """Take no more work, and let what runs end until the deadline; how many jobs did not."""
+        crews = (self.short, self.long, self.creating, self.removing)
+        left = sum(crew.close(deadline) for crew in crews)
+        if self._relay is not None:
+            self._relay.stop()
+        if self._installation is not None:
+            self._installation.close()
+        return left
+
+    # -- work that outlives its request ---------------------------------------------------------------------------
+
+    def establish(self, plan: Plan, slot: Slot) -> Started:
+        """Record the intent, and let the crew carry it out. Blocks for one write of the store."""
+        begun = self.manager.begin(plan)
+        if isinstance(begun, Sandbox):
+            return Started(begun, None)
+        work = slot.submit(partial(self.manager.carry_out, plan, begun))
+        work.add_done_callback(report_bug)
+        return Started(begun.record, work)
+
+    def remove(self, sandbox_id: str) -> Future[Sandbox]:
+        """Let the crew take a sandbox away; asking again joins the teardown that is under way."""
+        with self._lock:
+            known = self._removals.get(sandbox_id)
+            if known is not None:
+                return known
+            work = self.removing.submit(partial(self.manager.destroy, sandbox_id))
+            self._removals[sandbox_id] = work
+        work.add_done_callback(lambda _: self._forget(sandbox_id))
+        work.add_done_callback(report_bug)
+        return work
+
+    def _forget(self, sandbox_id: str) -> None:
+        with self._lock:
+            self._removals.pop(sandbox_id, None)
+
+
+def _alarm(text: str) -> None:
+    sys.stderr.write(f"sandboxer: {text}\n")
+    sys.stderr.flush()
+
+
+def report_bug(work: Future[Sandbox]) -> None:
+    """Tell the operator of an error that no request waits for. Expected ones are in the sandbox's record."""
+    error = None if work.cancelled() else work.exception()
+    if error is not None and not isinstance(error, SandboxerError):
+        log_bug(error)
+
+
+def log_bug(error: BaseException) -> None:
+    """The traceback of a bug, for the operator alone."""
+    sys.stderr.write("sandboxer: a bug; please report it\n" + "".join(traceback.format_exception(error)))
+    sys.stderr.flush()

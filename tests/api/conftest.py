@@ -1,0 +1,42 @@
+"""An installation with the fake backend, and the API over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from sandboxer.bootstrap import Installation
+from sandboxer.testing.fake import Faults
+from tests.api.served import Served, called, serving
+from tests.installations import installed
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def here(tmp_path: Path, faults: Faults) -> Installation:
+    return installed(tmp_path, faults)
+
+
+@pytest.fixture
+def api(here: Installation) -> Iterator[TestClient]:
+    with called(here) as client:
+        yield client
+
+
+@pytest.fixture
+def served(here: Installation) -> Iterator[Served]:
+    with serving(here) as server:
+        yield server
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Served]:
+    with serving(installed(tmp_path, SANDBOXER_API_TOKEN="s3cret-token")) as server:
+        yield server
