@@ -177,5 +177,8 @@ def _typed(name: str, kind: str, value: object, base: Path) -> object:
     if kind == "path":
         if not text:
             raise Invalid(f"input {name!r} is an empty path", hint=f"write {name}=/some/where")
-        return str((base / Path(text).expanduser()).resolve())
+        try:
+            return str((base / Path(text).expanduser()).resolve())
+        except (RuntimeError, OSError) as error:  # an unknown ~user, a loop of links
+            raise Invalid(f"input {name!r} is not a path that can be found: {error}", hint="write it whole") from None
     return text
