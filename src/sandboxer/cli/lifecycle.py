@@ -207,7 +207,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             ("name", document["name"]),
             ("profile", f"{document['profile']} {document['profile_version']}"),
             ("backend", f"{document['extension']} on {document['placement']['host']}"),
-            ("state", paint(document["state"], "0")),
+            ("state", document["state"]),
             ("expires", document["expires_at"] or "never"),
             ("isolation", f"{isolation['class']}, network {isolation['network']}" if isolation else None),
             ("directory", reach.get("remote_dir")),
@@ -218,22 +218,12 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
     )
     for text in isolation.get("notes", ()):
         say(paint(f"  note: {text}", "2"))
-    _show_report(document["report"])
+    if document["report"] is not None:
+        from sandboxer.cli.selfcheck_view import show_report
+
+        show_report(document["report"])
     if document["state"] in ("ready", "active"):
         note(paint(f"try: sandboxer exec {document['id']} -- uname -a", "2", sys.stderr))
-
-
-def _show_report(report: dict[str, Any] | None) -> None:
-    if report is None:
-        return
-    host = report.get("host", {})
-    measured = report.get("isolation", {}).get("measured", {})
-    say(paint("self-check", "1"))
-    facts(
-        [("  version", str(report.get("version")))]
-        + [(f"  host {key}", str(value)) for key, value in host.items() if isinstance(value, str | int | float)]
-        + [(f"  measured {key}", str(value)) for key, value in measured.items() if isinstance(value, str | int | bool)]
-    )
 
 
 def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
