@@ -32,7 +32,7 @@ lock: .venv/.test-installed
 		--no-emit-find-links --no-header --no-annotate --output-file constraints.txt pyproject.toml
 
 .venv/bin/python:
-	@$(PYTHON) -m venv .venv
+	@scripts/venv $(PYTHON)
 
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
