@@ -20,8 +20,8 @@ _PATHS = (
 )  # fmt: skip
 _ODD = (
     "", " ", "\t", "\x00", "\x1b[2J", "\x7f", "\u202e", "\ufeff", "\ud7ff", "é", "日本", "a" * 5000, "{m}", "%s%n",
-    "${{IFS}}touch {m}", "<(touch {m})",
-    "*", "?", "[a-z]", "sandboxer.id", "__proto__", "\\", "\\\\", "//x", "user@host", "user@host:22", "[::1]:22",
+    "null", "true", "0", "-1", "1e999", "[]", "{{}}", "{{{{7*7}}}}", "${{jndi:ldap://x}}", "a:b", "a=b", "@x", "#",
+    "!x", "*", "?", "[a-z]", "sandboxer.id", "__proto__", "\\", "\\\\", "//x", "user@host", "user@host:22", "[::1]:22",
 )  # fmt: skip
 SEEDS = (*_SHELL, *_OPTIONS, *_PATHS, *_ODD)
 
