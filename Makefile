@@ -27,7 +27,8 @@ schemas: .venv/.installed
 	@$(BIN)/python scripts/schemas
 
 # Pin what was tested: ranges are in pyproject.toml, exact versions here.
-lock: .venv/.test-installed
+lock: .venv/bin/python
+	@$(BIN)/python -m pip install --quiet pip-tools
 	@$(BIN)/pip-compile --quiet --extra test --strip-extras --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --no-header --no-annotate --output-file constraints.txt pyproject.toml
 
