@@ -9,6 +9,7 @@ from pathlib import Path
 
 import paramiko
 from paramiko.agent import AgentSSH
+from paramiko.pkey import PublicBlob
 
 from sandboxer.errors import Denied
 from sandboxer.hosts.ssh_config import Endpoint
@@ -116,7 +117,7 @@ def _from_agent(path: str, by_blob: dict[bytes, paramiko.AgentKey]) -> paramiko.
         return None
     public = Path(path if path.endswith(".pub") else f"{path}.pub")
     try:
-        return by_blob.get(paramiko.PublicBlob.from_file(str(public)).key_blob)
+        return by_blob.get(PublicBlob.from_file(str(public)).key_blob)
     except _UNREADABLE:
         return None
 
@@ -144,7 +145,7 @@ def _certified(
     from sandboxer.hosts import host_certificates
 
     try:
-        blob = paramiko.PublicBlob.from_file(certificate)
+        blob = PublicBlob.from_file(certificate)
         if host_certificates.parse(blob.key_blob).key != key.asbytes():
             return None
         again = by_blob.get(_public(key)) if path is None or isinstance(key, paramiko.AgentKey) else None

@@ -21,6 +21,8 @@ BOOT: Final = 'IFS= read -r sbx_h && eval "$sbx_h"'
 """Reads one header line from stdin byte by byte (so nothing of what follows is lost) and runs it.
 
 It holds no single quote, backslash, exclamation mark or newline: any login shell passes `sh -c 'BOOT'` on unchanged."""
+SHELL_BOOT: Final = f"sh -c '{BOOT}'"
+"""What an SSH server is asked to run."""
 BOOT_FD3: Final = 'IFS= read -r sbx_h <&3 && eval "$sbx_h"'
 """The same with the header on descriptor 3, for programs whose stdin is a terminal."""
 
@@ -74,14 +76,14 @@ _WATCH_PIPE: Final = "read -r sbx_x <&3; sbx_fire"
 # is exec'd in a subshell, so that neither builtins nor functions can stand in for it, in the foreground, so that it
 # keeps its interrupt signals.
 _SUPERVISE: Final = (
-    "sbx_of $$; sbx_sid=$sbx_sess; [ $sbx_sid = $$ ] || sbx_of $sbx_sid; sbx_f=; sbx_t=$sbx_start; "
+    "sbx_of $$; sbx_sid=$sbx_sess; [ $sbx_sid = $$ ] || sbx_of $sbx_sid; sbx_f=; __SAY__"
     'if [ -n "$sbx_track" ]; then [ -d "$sbx_track" ] || mkdir -m 700 "$sbx_track" || [ -d "$sbx_track" ] || exit 126; '
     "read -r sbx_b </proc/sys/kernel/random/boot_id; sbx_f=$sbx_track/$sbx_sid.$sbx_start.$sbx_b; "
     '{ true; } >"$sbx_f" || exit 126; fi; '
     'sbx_fire(){ trap "" TERM HUP; read -r sbx_me sbx_x </proc/self/stat; sbx_end "$sbx_sid" "$sbx_me"; '
     '[ -z "$sbx_f" ] || rm -f "$sbx_f"; exit 0; }; '
     "exec 4>&2 2>/dev/null; ( exec </dev/null >/dev/null 4>&-; __WATCH__ ) & sbx_w=$!; trap : INT QUIT; "
-    "__SAY__( exec 2>&4 4>&- __FD3__; __PROGRAM__ ); sbx_c=$?; "
+    "( exec 2>&4 4>&- __FD3__; __PROGRAM__ ); sbx_c=$?; "
     'kill $sbx_w; wait $sbx_w; [ -z "$sbx_f" ] || rm -f "$sbx_f"; exit $sbx_c'
 )  # fmt: skip
 # -9: until it has become `sleep`, the child still has this shell's handler, which would swallow any other signal
@@ -106,8 +108,8 @@ LOCAL: Final = (
     )
 )
 """The leader of a session on this machine: arguments are the track directory, the working directory, the terminal, `1`
-for a clean environment, `1` when descriptor 5 shall be the program's 3 (each may be empty), then the program. Descriptor
-3 is a pipe that ends when we die."""
+for a clean environment, `1` when descriptor 5 shall be the program's 3 (each may be empty), then the program. The
+leader's own 3 is a pipe that ends when we die."""
 
 # Whoever starts us may not have made a session of our own (dropbear, a login shell that forks): then we make one.
 _OWN_SESSION: Final = (
@@ -217,7 +219,7 @@ def supervised(
     watch = _TERMINABLE + (_WATCH_PARENT if seconds is None else _WATCH_TIME.format(seconds=max(1, int(seconds))))
     program = _program(argv, env=env or {}, cwd=cwd, clean_env=clean_env)
     main = f"sbx_track={quote(anchored(track)) if track else ''}; " + _supervise(
-        watch=watch, say=f'echo "{token} $sbx_sid $sbx_t"; ', fd3="" if keep_fd3 else "3<&-", program=program
+        watch=watch, say=f'echo "{token} $sbx_sid $sbx_start"; ', fd3="" if keep_fd3 else "3<&-", program=program
     )
     lines = [] if tty else [_OWN_SESSION]
     return _lines([*lines, _clean(boot), main] if clean_env else [*lines, main])

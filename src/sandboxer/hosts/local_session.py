@@ -76,7 +76,7 @@ class LocalSession:
         for fd in (*sinks, self._pidfd):
             poller.register(fd, select.POLLIN)
         quiet_since = 0.0
-        while sinks or self._code is None:
+        while self._code is None or sinks:
             ready = poller.poll(50 if self._code is not None else 1000 * deadline.seconds(TICK))
             for fd, _ in ready:
                 if fd == self._pidfd:
@@ -95,7 +95,6 @@ class LocalSession:
             self._look_around(deadline, quiet_since)
             if self._code is not None and time.monotonic() - quiet_since > LINGER:
                 break
-        assert self._code is not None
         return self._code
 
     def end(self) -> None:
@@ -195,7 +194,8 @@ class LocalSession:
     def _wait(self) -> int:
         # not reaped yet: as long as it is a zombie, its number cannot mean another process
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        assert found is not None
+        if found is None:  # only ever with WNOHANG
+            raise ChildProcessError(self.pid)
         return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
 
     def _forget_record(self) -> None:

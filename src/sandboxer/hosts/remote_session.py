@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import select
 import struct
 import threading
@@ -13,7 +14,8 @@ from typing import Final
 
 import paramiko
 
-from sandboxer.errors import BackendError, Timeout, Unavailable
+from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
+from sandboxer.hosts import launch
 from sandboxer.hosts.base import Sink, Streams
 from sandboxer.hosts.connection import Connection
 from sandboxer.hosts.feeding import CHUNK, Feeder, whole
@@ -21,6 +23,8 @@ from sandboxer.hosts.local_session import LINGER, TICK, window_of
 from sandboxer.hosts.ssh_errors import translated
 from sandboxer.timing import Deadline
 
+END_SECONDS: Final = 3.0
+"""How long we wait for a session's end before the connection is given up."""
 GRACE: Final = 2.0
 """So long after the deadline the connection itself is cut, when a write to it hangs in a full socket."""
 _INLINE: Final = 30 * 1024
@@ -180,7 +184,7 @@ class RemoteSession:
         return passed
 
     def _is_over(self, channel: paramiko.Channel, quiet_since: float) -> bool:
-        return channel.closed or channel.eof_received or self._tty or time.monotonic() - quiet_since > LINGER
+        return bool(channel.closed or channel.eof_received) or self._tty or time.monotonic() - quiet_since > LINGER
 
     def _look_around(self, channel: paramiko.Channel, deadline: Deadline, *, ended: bool) -> None:
         if self._feeder is not None and self._feeder.error is not None:
@@ -227,7 +231,7 @@ def _request_exec(channel: paramiko.Channel, line: str) -> None:
     message.add_boolean(True)
     message.add_string(line)
     channel._event_pending()  # type: ignore[attr-defined]
-    channel.transport._send_user_message(message)  # type: ignore[attr-defined]
+    channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]
 
 
 def _rows_columns(window: bytes) -> tuple[int, int]:
@@ -235,3 +239,43 @@ def _rows_columns(window: bytes) -> tuple[int, int]:
         return 24, 80
     rows, columns, _, _ = struct.unpack("HHHH", window)
     return rows or 24, columns or 80
+
+
+def end_remote(connection: Connection, leader: Leader, *, track: str | None) -> str:
+    """Kill a command's session over a channel of its own; what became of it, in words for a message. When the
+    connection no longer answers, the session's own time-out has to do it, and we do not wait: hence a thread, which a
+    dead socket may hold."""
+    if not leader.pid:
+        return "was not started"
+    ended: list[bool] = []
+
+    def end() -> None:
+        ended.append(_is_ended(connection, leader, track))
+
+    ending = threading.Thread(target=end, name="sandboxer-end", daemon=True)
+    if connection.alive:
+        ending.start()
+        ending.join(END_SECONDS)
+    if ended == [True]:
+        return "was ended"
+    connection.close()
+    return "could not be reached any more: it ends itself when its time is over"
+
+
+def _is_ended(connection: Connection, leader: Leader, track: str | None) -> bool:
+    token = f"sbx-{secrets.token_hex(8)}"
+    where = launch.anchored(track) if track else ""
+    words = ["sh", "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
+    head = launch.supervised(words, seconds=60, token=token)
+    streams = Streams(stdout=_nowhere, stderr=_nowhere)
+    session = RemoteSession(connection, line=launch.SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
+    try:
+        return session.run(Deadline(END_SECONDS - 0.5)) == 0
+    except SandboxerError:
+        return False  # whoever interrupted the command has an error already
+    finally:
+        session.close()
+
+
+def _nowhere(data: bytes) -> None:
+    """Nobody reads it."""

@@ -56,7 +56,7 @@ def process(pid: int) -> Process | None:
 
 def processes() -> Iterator[Process]:
     """Every process that can be seen."""
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 - plain names, and no Path for each
         if name.isdigit() and (found := process(int(name))) is not None:
             yield found
 
@@ -110,7 +110,7 @@ def end_session(leader: int, deadline: Deadline) -> None:
 def end_recorded(track: Path, deadline: Deadline) -> int:
     """End every recorded session below `track` that still lives, and remove the records; how many lived."""
     try:
-        names = os.listdir(track)
+        names = sorted(path.name for path in track.iterdir())
     except FileNotFoundError:
         return 0
     ended = 0

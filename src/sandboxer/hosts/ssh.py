@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
 from sandboxer.hosts import launch, remote_files
 from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
 from sandboxer.hosts.capture import captured
+from sandboxer.hosts.launch import SHELL_BOOT
 from sandboxer.hosts.local import DEFAULT_WORK_DIR, LocalHost, check_started, expand_home
+from sandboxer.hosts.pool import Pool
 from sandboxer.hosts.ssh_config import (
     Endpoint,
     Options,
@@ -28,16 +28,9 @@ from sandboxer.hosts.ssh_config import (
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 
-if TYPE_CHECKING:
-    from sandboxer.hosts.connection import Connection
-    from sandboxer.hosts.remote_session import Leader
-
-MAX_CONNECTIONS: Final = 8
 REMOTE_MARGIN: Final = 10.0
 """A remote command ends itself so many seconds after we would have ended it: only a client that is gone lets it."""
-_KILL_SECONDS: Final = 3.0
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
-_SHELL_BOOT: Final = f"sh -c '{launch.BOOT}'"
 
 
 class SshHost(Host):
@@ -64,16 +57,13 @@ class SshHost(Host):
         self._settings = settings
         self._ssh_config = ssh_config
         self._local = LocalHost("local", HostSettings(), environ=environ)
-        self._lock = threading.Lock()
-        self._connections: list[Connection] = []
+        self._pool = Pool(name, self._resolved)
         self._endpoint: Endpoint | None = None
-        self._fingerprint: str | None = None
         self._facts: tuple[bool, str] | None = None
-        self._closed = False
 
     def connect(self, deadline: Deadline) -> None:
         """See Host."""
-        with self._slot(deadline):
+        with self._pool.slot(deadline):
             return
 
     def address(self) -> Address:
@@ -86,7 +76,7 @@ class SshHost(Host):
             port=endpoint.port,
             user=endpoint.user,
             command=f"ssh {place}" if endpoint.port == 22 else f"ssh -p {endpoint.port} {place}",
-            host_key=self._fingerprint,
+            host_key=self._pool.fingerprint,
         )
 
     def work_dir(self, deadline: Deadline) -> str:
@@ -100,27 +90,25 @@ class SshHost(Host):
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. A lost connection raises Unavailable, with outcome `unknown` once the program was started."""
-        from sandboxer.hosts.remote_session import RemoteSession
+        from sandboxer.hosts.remote_session import RemoteSession, end_remote
 
         if deadline.passed:
             raise Timeout(f"there was no time left to run {' '.join(command.argv[:1])}", hint="give it longer")
         token = f"sbx-{secrets.token_hex(8)}"
         head = self._header(command, deadline, token=token)
-        line = _SHELL_BOOT
+        line = SHELL_BOOT
         if command.tty:
             line, head = self._terminal_line(head, deadline), b""
         else:
             head += command.prelude
-        with self._slot(deadline) as connection:
+        with self._pool.slot(deadline) as connection:
             session = RemoteSession(connection, line=line, head=head, token=token, streams=streams, tty=command.tty)
             try:
                 return session.run(deadline)
             except BaseException as error:
-                self._end(connection, session.leader, command.track)
+                ended = end_remote(connection, session.leader, track=command.track)
                 if isinstance(error, Timeout):
-                    raise Timeout(
-                        f"{command.argv[0]} did not end in time on {self.name} and was ended", hint=error.hint
-                    ) from None
+                    raise self._late(command, error, started=bool(session.leader.pid), ended=ended) from None
                 raise
             finally:
                 session.close()
@@ -201,10 +189,16 @@ class SshHost(Host):
 
     def close(self) -> None:
         """See Host."""
-        with self._lock:
-            connections, self._connections = self._connections, []
-        for connection in connections:
-            connection.close()
+        self._pool.close()
+
+    def _late(self, command: Command, error: Timeout, *, started: bool, ended: str) -> SandboxerError:
+        if started:
+            return Timeout(f"{command.argv[0]} did not end in time on {self.name}, and {ended}", hint=error.hint)
+        return Unavailable(
+            f"{self.name} did not answer in time when {command.argv[0]} was to be started",
+            hint="is the network between us all right?",
+            outcome="unknown",
+        )
 
     def _header(self, command: Command, deadline: Deadline, *, token: str) -> bytes:
         left = deadline.left()
@@ -263,73 +257,3 @@ class SshHost(Host):
                 f"the ssh configuration cannot be read: {result.complaint}", hint=f"try: ssh -G {place.host}"
             )
         return parse_dump(result.stdout.decode("utf-8", "surrogateescape"))
-
-    @contextmanager
-    def _slot(self, deadline: Deadline) -> Iterator[Connection]:
-        connection = self._free_connection(deadline)
-        try:
-            yield connection
-        finally:
-            connection.slots.release()
-
-    def _free_connection(self, deadline: Deadline) -> Connection:
-        """A live connection with room for one more command, which is taken."""
-        from sandboxer.hosts.connection import connect
-
-        deadline.check(f"connecting to {self.name}")
-        if not self._lock.acquire(timeout=deadline.seconds(60)):
-            raise Unavailable(
-                f"{self.name} did not answer in time: another command is still connecting", hint="is the host up?"
-            )
-        try:
-            self._connections = [known for known in self._connections if known.alive]
-            for known in self._connections:
-                if known.slots.acquire(blocking=False):
-                    return known
-            if len(self._connections) < MAX_CONNECTIONS:
-                made = connect(self._resolved(deadline), deadline)
-                made.slots.acquire()
-                self._fingerprint = made.fingerprint
-                self._connections.append(made)
-                return made
-            busiest = self._connections[secrets.randbelow(len(self._connections))]
-        finally:
-            self._lock.release()
-        if busiest.slots.acquire(timeout=deadline.seconds(60)):
-            return busiest
-        raise Unavailable(
-            f"{self.name} is busy with {MAX_CONNECTIONS * 8} of our commands", hint="try again when some have ended"
-        )
-
-    def _end(self, connection: Connection, leader: Leader, track: str | None) -> None:
-        """Kill a command's session over a channel of its own. When the connection no longer answers, the session's own
-        time-out has to do it, and we do not wait: hence a thread, which a dead socket may hold."""
-        if not leader.pid or not connection.alive:
-            return
-        ending = threading.Thread(
-            target=self._end_quietly, args=(connection, leader, track), name="sandboxer-end", daemon=True
-        )
-        ending.start()
-        ending.join(_KILL_SECONDS)
-        if ending.is_alive():
-            connection.close()
-
-    def _end_quietly(self, connection: Connection, leader: Leader, track: str | None) -> None:
-        from sandboxer.hosts.remote_session import RemoteSession
-
-        token = f"sbx-{secrets.token_hex(8)}"
-        where = launch.anchored(track) if track else ""
-        words = ["sh", "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
-        head = launch.supervised(words, seconds=60, token=token)
-        streams = Streams(stdout=_nowhere, stderr=_nowhere)
-        session = RemoteSession(connection, line=_SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
-        try:
-            session.run(Deadline(_KILL_SECONDS - 0.5))
-        except SandboxerError:
-            return  # whoever interrupted the command has an error already; the remote time-out remains
-        finally:
-            session.close()
-
-
-def _nowhere(data: bytes) -> None:
-    """Nobody reads it."""

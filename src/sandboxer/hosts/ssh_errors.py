@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
 from sandboxer.errors import BackendError, Denied, SandboxerError, Unavailable
 from sandboxer.hosts.ssh_config import Endpoint
@@ -42,7 +43,7 @@ def translate(error: Exception, endpoint: Endpoint, doing: str) -> SandboxerErro
         return Denied(f"{where} did not accept {endpoint.user}'s keys", hint=f"try: ssh -v {login(endpoint)}")
     if isinstance(error, paramiko.ChannelException):
         return _channel(error, endpoint)
-    if isinstance(error, paramiko.IncompatiblePeer):
+    if isinstance(error, IncompatiblePeer):
         return BackendError(
             f"{where} and we have no common algorithms: {error}", hint="update the SSH server there", retryable=False
         )

@@ -110,7 +110,7 @@ def rsync_notes(code: int, complaint: str) -> tuple[str, ...]:
 
 def write_tar(
     source: Path,
-    sink: Callable[[bytes], None],
+    sink: Callable[[bytes], object],
     *,
     exclude: Sequence[str] = (),
     gitignore: bool = False,
@@ -150,7 +150,7 @@ def write_tar(
 
     files = 0
     out = Out()
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive:
         for path, relative in Filter(exclude, gitignore=gitignore).walk(source):
             info = anonymous(archive.gettarinfo(str(path), arcname=relative))
             if info.isreg():

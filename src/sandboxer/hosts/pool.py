@@ -1,0 +1,73 @@
+"""The connections to one host: opened when they are needed, shared, replaced when they are dead."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from sandboxer.errors import Unavailable
+from sandboxer.hosts.ssh_config import Endpoint
+from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.hosts.connection import Connection
+
+MAX_CONNECTIONS: Final = 8
+_WAIT_SECONDS: Final = 60.0
+
+
+class Pool:
+    """At most eight connections with eight commands each. `fingerprint` is the verified host key's, once known."""
+
+    def __init__(self, name: str, resolve: Callable[[Deadline], Endpoint]) -> None:
+        self._name, self._resolve = name, resolve
+        self._lock = threading.Lock()
+        self._connections: list[Connection] = []
+        self.fingerprint: str | None = None
+
+    @contextmanager
+    def slot(self, deadline: Deadline) -> Iterator[Connection]:
+        """A live connection with room for one more command, which is taken until the end of the block."""
+        connection = self._take(deadline)
+        try:
+            yield connection
+        finally:
+            connection.slots.release()
+
+    def close(self) -> None:
+        """End all connections."""
+        with self._lock:
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
+
+    def _take(self, deadline: Deadline) -> Connection:
+        from sandboxer.hosts.connection import connect
+
+        deadline.check(f"connecting to {self._name}")
+        if not self._lock.acquire(timeout=deadline.seconds(_WAIT_SECONDS)):
+            raise Unavailable(
+                f"{self._name} did not answer in time: another command is still connecting", hint="is the host up?"
+            )
+        try:
+            self._connections = [known for known in self._connections if known.alive]
+            for known in self._connections:
+                if known.slots.acquire(blocking=False):
+                    return known
+            if len(self._connections) < MAX_CONNECTIONS:
+                made = connect(self._resolve(deadline), deadline)
+                made.slots.acquire()
+                self.fingerprint = made.fingerprint
+                self._connections.append(made)
+                return made
+            busy = self._connections[secrets.randbelow(len(self._connections))]
+        finally:
+            self._lock.release()
+        if busy.slots.acquire(timeout=deadline.seconds(_WAIT_SECONDS)):
+            return busy
+        raise Unavailable(
+            f"{self._name} is busy with as many of our commands as it takes", hint="try again when some have ended"
+        )

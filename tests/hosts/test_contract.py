@@ -1,0 +1,402 @@
+"""What both kinds of host promise."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout
+from sandboxer.hosts.base import Command, Host, Streams
+from sandboxer.timing import Deadline
+from tests.hosts.conftest import settings_for
+from tests.testbed import processes
+from tests.testbed.sshd import Sshd
+from tests.testbed.waiting import eventually
+
+SLOW_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+def soon() -> Deadline:
+    return Deadline(20)
+
+
+def nowhere(data: bytes) -> None:
+    pass
+
+
+def running(mark: str) -> list[processes.Process]:
+    """Processes with this word in their command line, ourselves apart."""
+    ours = processes.ancestors()
+    return [p for p in processes.everyone() if p.pid not in ours and mark in p.command]
+
+
+def gone(mark: str) -> None:
+    eventually(lambda: not running(mark), within=5, what=f"{mark} to be gone")
+
+
+def sleeping(seconds: int) -> str:
+    """A program with children, one of them in a process group of its own; each shows `seconds` in its words."""
+    return f"sleep {seconds} & setsid sh -c : ; set -m; sleep {seconds} & sleep {seconds}"
+
+
+def test_outputs_stay_apart_and_the_code_is_the_programs_own(host: Host) -> None:
+    result = host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], soon())
+    assert (result.code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
+
+
+def test_codes_tell_what_kept_a_program_from_running(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert host.run(["no-such-program"], soon()).code == 127
+    assert host.run([str(tmp_path / "plain")], soon()).code == 126
+    assert host.run(["true"], soon(), cwd=str(tmp_path / "none")).code == 126
+
+
+def test_a_signal_is_told_as_128_and_its_number(host: Host) -> None:
+    assert host.run(["sh", "-c", "kill -TERM $$"], soon()).code == 143
+    assert host.run(["sh", "-c", "kill -KILL $$"], soon()).code == 137
+
+
+def test_binary_input_of_any_size_comes_back_unchanged(host: Host) -> None:
+    data = os.urandom(1 << 20) + bytes(range(256))
+    assert host.run(["cat"], soon(), stdin=data).stdout == data
+    assert host.run(["cat"], soon()).stdout == b""
+
+
+def test_input_nobody_reads_is_no_error(host: Host) -> None:
+    assert host.run(["true"], soon(), stdin=b"x" * (1 << 21)).code == 0
+
+
+def test_an_input_that_never_ends_does_not_outlive_the_program(host: Host) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
+        sink.write(b"first\n")
+        out: list[bytes] = []
+        streams = Streams(stdin=source, stdout=out.append, stderr=nowhere)
+        assert host.stream(Command(argv=["head", "-n1"]), streams, soon()) == 0
+        assert b"".join(out) == b"first\n"
+        sink.write(b"for the next reader\n")
+        assert os.read(reading, 100) == b"for the next reader\n"
+
+
+def test_the_environment_is_the_login_the_settings_and_the_commands_own(host: Host) -> None:
+    result = host.run(["sh", "-c", "echo $OURS; echo ${HOME:?} >/dev/null"], soon(), env={"OURS": "a\nb"})
+    assert (result.code, result.text) == (0, "a b")
+
+
+def test_a_clean_environment_has_nothing_of_the_login(host: Host) -> None:
+    out: list[bytes] = []
+    command = Command(argv=["env"], env={"MINE": "1"}, clean_env=True)
+    host.stream(command, Streams(stdout=out.append, stderr=nowhere), soon())
+    names = {line.partition("=")[0] for line in b"".join(out).decode().splitlines()}
+    assert names - {"PWD", "_"} <= {"PATH", "HOME", "LANG", "MINE"}
+    assert {"PATH", "HOME", "MINE"} <= names
+
+
+hostile = st.text(
+    st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)) | st.sampled_from("'\"\\\n\r$`;&|!~*\udcff"),
+    max_size=30,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=SLOW_FIXTURE)
+@given(words=st.lists(hostile, min_size=1, max_size=20), value=hostile, name=hostile, data=st.binary(max_size=300))
+def test_hostile_strings_pass_byte_for_byte(
+    host: Host, tmp_path_factory: pytest.TempPathFactory, words: list[str], value: str, name: str, data: bytes
+) -> None:
+    """Promise 24: as arguments, environment, working directory and input."""
+    directory = tmp_path_factory.mktemp("cwd") / ("d" + name.replace("/", "_"))
+    directory.mkdir()
+    script = 'printf "%s\\n|" "$@" "$VALUE"; cat'
+    result = host.run(["sh", "-c", script, "sh", *words], soon(), env={"VALUE": value}, cwd=str(directory), stdin=data)
+    expected = b"".join(word.encode("utf-8", "surrogateescape") + b"\n|" for word in [*words, value])
+    assert result.stdout == expected + data, result.stderr
+    inside = host.run(["sh", "-c", ": >here"], soon(), cwd=str(directory))
+    assert inside.code == 0
+    assert (directory / "here").exists()
+
+
+def test_a_command_that_looks_like_an_option_is_refused(host: Host) -> None:
+    for argv in ([], [""], ["-rf"], ["ls", "a\0b"]):
+        with pytest.raises(Invalid):
+            host.run(argv, soon())
+
+
+def test_the_deadline_ends_the_command_and_its_children(host: Host) -> None:
+    """Promise 22: at the deadline, and nothing stays."""
+    begun = time.monotonic()
+    with pytest.raises(Timeout):
+        host.run(["sh", "-c", sleeping(71001)], Deadline(1))
+    assert time.monotonic() - begun < 5
+    gone("71001")
+
+
+def test_a_deadline_that_is_cancelled_ends_the_command(host: Host) -> None:
+    deadline = soon()
+    threading.Timer(0.5, deadline.cancel).start()
+    with pytest.raises(Timeout):
+        host.run(["sh", "-c", sleeping(71002)], deadline)
+    gone("71002")
+
+
+def test_a_sink_that_fails_ends_the_command(host: Host) -> None:
+    def full(data: bytes) -> None:
+        raise ValueError("the sink is full")
+
+    with pytest.raises(ValueError, match="full"):
+        host.stream(
+            Command(argv=["sh", "-c", f"echo x; {sleeping(71003)}"]), Streams(stdout=full, stderr=nowhere), soon()
+        )
+    gone("71003")
+
+
+def test_a_source_that_fails_ends_the_command(host: Host) -> None:
+    class Broken(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise ValueError("the source is broken")
+
+    streams = Streams(stdin=Broken(), stdout=nowhere, stderr=nowhere)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="broken"):
+        host.stream(Command(argv=["sh", "-c", sleeping(71004)]), streams, soon())
+    gone("71004")
+
+
+def test_too_much_output_is_an_error_that_names_the_limit(host: Host) -> None:
+    with pytest.raises(BackendError, match="1000 bytes"):
+        host.run(["sh", "-c", "while :; do echo 71005; done"], soon(), limit=1000)
+    gone("echo 71005")
+
+
+def test_an_interrupt_ends_the_command_within_a_second(host: Host) -> None:
+    begun = time.monotonic()
+    threading.Timer(0.7, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        host.run(["sh", "-c", sleeping(71006)], soon())
+    assert time.monotonic() - begun < 3
+    gone("71006")
+
+
+def test_a_daemon_that_the_program_leaves_does_not_hold_us_up(host: Host) -> None:
+    begun = time.monotonic()
+    result = host.run(["sh", "-c", "sleep 71007 & echo started"], soon())
+    assert result.text == "started"
+    assert time.monotonic() - begun < 5
+    assert len(running("71007")) == 1
+    processes.end(running("71007"))
+
+
+def test_running_commands_are_recorded_and_the_record_goes_with_them(host: Host, tmp_path: Path) -> None:
+    track = tmp_path / "track"
+    result = host.run(["ls", str(track)], soon(), track=str(track))
+    assert len(result.text.split(".")) == 3
+    assert list(track.iterdir()) == []
+    assert track.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_tracked_command_does_not_bring_a_removed_sandbox_back(host: Host, tmp_path: Path) -> None:
+    result = host.run(["echo", "ran"], soon(), track=str(tmp_path / "gone" / "track"))
+    assert (result.code, result.stdout) == (126, b"")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_another_thread_can_end_a_tracked_command(host: Host, tmp_path: Path) -> None:
+    track = tmp_path / "track"
+    codes: list[int] = []
+    thread = threading.Thread(
+        target=lambda: codes.append(host.run(["sh", "-c", sleeping(71008)], soon(), track=str(track)).code)
+    )
+    thread.start()
+    eventually(lambda: len(running("sleep 71008")) >= 3, within=5, what="the command")
+    assert host.end_tracked(str(track), soon()) == 1
+    thread.join(5)
+    assert codes == [137]
+    gone("71008")
+    assert host.end_tracked(str(track), soon()) == 0
+    assert host.end_tracked(str(tmp_path / "never"), soon()) == 0
+
+
+def test_a_record_of_another_process_ends_nothing(host: Host, tmp_path: Path) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    child = subprocess.Popen(["sleep", "71009"], start_new_session=True)
+    found = processes.look(child.pid)
+    assert found
+    (tmp_path / f"{child.pid}.{found.start + 1}.{boot}").touch()
+    (tmp_path / f"{child.pid}.{found.start}.00000000-0000-0000-0000-000000000000").touch()
+    (tmp_path / "a note").touch()
+    assert host.end_tracked(str(tmp_path), soon()) == 0
+    assert child.poll() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a note"]
+    child.kill()
+    child.wait()
+
+
+def client(host: Host, sshd: Sshd, track: Path, mark: str) -> "subprocess.Popen[bytes]":
+    """A process of its own that runs a long command on the host."""
+    maker = "open_host('local')"
+    if host.name != "local":
+        s = settings_for(sshd)
+        maker = (
+            f"open_host('x', HostSettings(address={s.address!r}, user={s.user!r}, port={s.port!r}, "
+            f"identity={s.identity!r}, known_hosts={s.known_hosts!r}))"
+        )
+    code = textwrap.dedent(f"""
+        from sandboxer.hosts.factory import open_host
+        from sandboxer.models import HostSettings
+        from sandboxer.timing import Deadline
+        {maker}.run(["sh", "-c", {f"sleep {mark} & sleep {mark}"!r}], Deadline(60), track={str(track)!r})
+    """)
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def test_after_a_killed_client_another_process_ends_the_command(host: Host, sshd: Sshd, tmp_path: Path) -> None:
+    """Promise 22: no stray process stays. Here the session dies with the client; over there its record tells of it."""
+    mark = "71010" if host.name == "local" else "71011"
+    track = tmp_path / "track"
+    victim = client(host, sshd, track, mark)
+    eventually(lambda: len(running(f"sleep {mark}")) >= 2, within=10, what="the command")
+    victim.kill()
+    victim.wait(5)
+    if host.name != "local":
+        assert len(list(track.iterdir())) == 1
+        assert host.end_tracked(str(track), soon()) == 1
+    gone(f"sleep {mark}")
+    eventually(lambda: not list(track.iterdir()), within=5, what="the record to go")
+
+
+def test_a_started_program_outlives_us_with_its_input_and_log(host: Host, tmp_path: Path) -> None:
+    log = tmp_path / "a log"
+    begun = time.monotonic()
+    host.start(["sh", "-c", "cat; echo ready; exec sleep 71012"], soon(), stdin=b"input\n" * 20000, log=str(log))
+    assert time.monotonic() - begun < 5
+    eventually(lambda: log.exists() and log.read_text().endswith("ready\n"), within=5, what="the log")
+    assert log.stat().st_size == 20000 * 6 + 6
+    (found,) = running("sleep 71012")
+    descriptors = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{found.pid}/fd").iterdir()}
+    assert set(descriptors) == {0, 1, 2}
+    assert descriptors[1] == descriptors[2] == str(log)
+    processes.end([found])
+
+
+def test_a_started_program_ignores_no_signal(host: Host) -> None:
+    host.start(["sleep", "71013"], soon())
+    (found,) = eventually(lambda: running("sleep 71013"), within=5, what="the program")
+    (line,) = [x for x in Path(f"/proc/{found.pid}/status").read_text().splitlines() if x.startswith("SigIgn")]
+    ignored = int(line.split()[1], 16) & 0x7FFFFFFF  # glibc's posix_spawn ignores its own 32 and 33
+    assert ignored == 0
+    processes.end([found])
+
+
+def test_starting_what_is_not_there_says_so(host: Host) -> None:
+    with pytest.raises(NotConfigured, match="no-such-program"):
+        host.start(["no-such-program"], soon())
+
+
+def test_a_terminal_is_one_and_carries_input_and_output(host: Host) -> None:
+    out: list[bytes] = []
+    command = Command(
+        argv=["sh", "-c", "test -t 0 && test -t 1 && read x && echo got=$x >&2"], tty=True, env={"A": "b"}
+    )
+    streams = Streams(stdin=io.BytesIO(b"hello\n"), stdout=out.append, stderr=nowhere)
+    assert host.stream(command, streams, soon()) == 0
+    assert b"got=hello\r\n" in b"".join(out)
+
+
+def test_on_a_terminal_the_prelude_comes_by_descriptor_3(host: Host) -> None:
+    out: list[bytes] = []
+    command = Command(argv=["sh", "-c", "cat <&3"], tty=True, prelude=b"secret header\n" * 500)
+    assert host.stream(command, Streams(stdout=out.append, stderr=nowhere), soon()) == 0
+    assert b"".join(out) == b"secret header\r\n" * 500
+
+
+def test_without_a_terminal_the_prelude_comes_before_the_input(host: Host) -> None:
+    out: list[bytes] = []
+    streams = Streams(stdin=io.BytesIO(b"then this"), stdout=out.append, stderr=nowhere)
+    assert host.stream(Command(argv=["cat"], prelude=b"first, "), streams, soon()) == 0
+    assert b"".join(out) == b"first, then this"
+
+
+def test_a_terminal_command_ends_at_its_deadline_too(host: Host) -> None:
+    with pytest.raises(Timeout):
+        host.stream(
+            Command(argv=["sh", "-c", "trap : HUP TERM INT; sleep 71014; sleep 71014"], tty=True),
+            Streams(stdout=nowhere, stderr=nowhere),
+            Deadline(1.5),
+        )
+    gone("71014")
+
+
+def test_files_are_written_whole_with_their_mode(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "new dir" / "it's -a\nfile"
+    data = os.urandom(200_000)
+    host.write_file(str(path), data, soon())
+    assert path.read_bytes() == data
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    host.write_file(str(path), b"", soon(), mode=0o644)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"", 0o644)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_files_that_cannot_be_written_are_an_error(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dir").mkdir()
+    for path in ("file/below", "dir"):
+        with pytest.raises(BackendError):
+            host.write_file(str(tmp_path / path), b"x", soon())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dir", "file"]
+
+
+def test_files_are_read_and_a_missing_one_is_none(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "-n").write_bytes(b"\0\xff")
+    assert host.read_file(str(tmp_path / "-n"), soon()) == b"\0\xff"
+    assert host.read_file(str(tmp_path / "none"), soon()) is None
+    assert host.read_file(str(tmp_path / "-n" / "below"), soon()) is None
+    with pytest.raises(BackendError):
+        host.read_file(str(tmp_path), soon())
+    (tmp_path / "long").write_bytes(bytes(2000))
+    with pytest.raises(BackendError, match="1000"):
+        host.read_file(str(tmp_path / "long"), soon(), limit=1000)
+
+
+def test_the_work_directory_is_absolute(host: Host) -> None:
+    assert host.work_dir(soon()) == f"{Path.home()}/.local/share/sandboxer/sandboxes"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda host, late: host.run(["true"], late),
+        lambda host, late: host.start(["true"], late),
+        lambda host, late: host.write_file("/tmp/never", b"", late),
+        lambda host, late: host.read_file("/etc/passwd", late),
+        lambda host, late: host.connect(late),
+    ],
+)
+def test_nothing_begins_after_the_deadline(host: Host, verb: Callable[[Host, Deadline], object]) -> None:
+    late = Deadline(5)
+    late.cancel()
+    with pytest.raises(SandboxerError) as caught:
+        verb(host, late)
+    assert not isinstance(caught.value, Denied)
+    assert caught.value.retryable
+
+
+def test_many_commands_at_once_all_come_back(host: Host) -> None:
+    results: list[str] = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(host.run(["echo", str(n)], soon()).text)) for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(map(int, results)) == list(range(20))

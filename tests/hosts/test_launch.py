@@ -1,0 +1,132 @@
+"""The headers that carry commands: the words compared, and real shells made to run them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandboxer.errors import Invalid
+from sandboxer.hosts import launch
+from tests.testbed.waiting import eventually
+
+SHELLS = [shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
+anything = st.text(st.characters(blacklist_characters="\0", blacklist_categories=()), max_size=40).filter(
+    lambda text: all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)
+)
+
+
+def run(shell: list[str], header: bytes, rest: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [*shell, "-c", launch.BOOT], input=header + rest, capture_output=True, timeout=20, check=False
+    )
+
+
+def test_a_header_is_one_line_that_execs_the_quoted_words() -> None:
+    assert launch.header(["ls", "-l", "a b"]) == b"exec ls -l 'a b'\n"
+
+
+def test_directory_and_environment_come_before_the_program() -> None:
+    header = launch.header(["env"], env={"KEY": "it's"}, cwd="-")
+    assert header == b"cd ./- || exit 126; export KEY='it'\"'\"'s'; exec env\n"
+
+
+def test_a_newline_becomes_a_variable_so_that_the_header_stays_one_line() -> None:
+    header = launch.header(["echo", "a\nb"])
+    assert header.count(b"\n") == 1
+    assert header.endswith(b"; exec echo 'a'\"$sbx_nl\"'b'\n")
+
+
+def test_a_clean_environment_is_a_line_of_its_own_without_any_value_of_ours() -> None:
+    first, second, end = launch.header(["env"], env={"SECRET": "canary"}, clean_env=True).split(b"\n")
+    assert first.startswith(b'exec env -i PATH="$PATH" ')
+    assert b"canary" not in first
+    assert b"canary" in second
+    assert end == b""
+
+
+def test_the_boot_text_survives_every_login_shell() -> None:
+    for boot in (launch.BOOT, launch.BOOT_FD3):
+        assert not set(boot) & set("'!\\\n")
+
+
+@pytest.mark.parametrize("argv", [[], [""], ["-c"], ["a", "b\0c"]])
+def test_what_cannot_be_a_command_is_refused(argv: list[str]) -> None:
+    with pytest.raises(Invalid):
+        launch.header(argv)
+
+
+@pytest.mark.parametrize("env", [{"A-B": "x"}, {"": "x"}, {"A": "x\0"}, {"A;id": "x"}])
+def test_what_cannot_be_an_environment_is_refused(env: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        launch.header(["env"], env=env)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+@settings(max_examples=25, deadline=None)
+@given(words=st.lists(anything, min_size=1, max_size=12), value=anything, rest=st.binary(max_size=200))
+def test_any_words_and_values_reach_the_program_byte_for_byte(
+    shell: list[str], words: list[str], value: str, rest: bytes
+) -> None:
+    """Promise 24: no command injection. Also what follows the header is the program's own, to the byte."""
+    script = 'printf "%s\\n|" "$@"; printf "%s\\n|" "$VALUE"; cat'
+    done = run(shell, launch.header(["sh", "-c", script, "sh", *words], env={"VALUE": value}), rest)
+    expected = b"".join(word.encode("utf-8", "surrogateescape") + b"\n|" for word in [*words, value])
+    assert done.stdout == expected + rest, done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_a_shell_builtin_never_stands_in_for_the_program(shell: list[str]) -> None:
+    assert run(shell, launch.header(["cd", "/"])).returncode in (0, 127)
+    assert run(shell, launch.header(["exit", "3"])).returncode == 127
+    assert run(shell, launch.header(["sbx_end", "1", "0"])).returncode == 127
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_a_header_that_is_cut_off_runs_nothing(shell: list[str], tmp_path: Path) -> None:
+    header = launch.header(["touch", str(tmp_path / "made")])
+    assert run(shell, header.rstrip(b"\n")).returncode != 0
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_arguments_beyond_100_kib_travel_by_stdin(shell: list[str]) -> None:
+    words = [str(n) * 1000 for n in range(100, 160)]
+    done = run(shell, launch.header(["printf", "%s", *words]))
+    assert done.stdout.decode() == "".join(words)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_a_supervised_program_runs_in_a_session_whose_leader_is_told(shell: list[str]) -> None:
+    script = 'read -r a </proc/self/stat; a=${a##*) }; a=${a#* * * }; echo "${a%% *}"'
+    done = run(shell, launch.supervised(["sh", "-c", script], token="T0", seconds=20))
+    first, second = done.stdout.decode().splitlines()
+    assert first.split()[:2] == ["T0", second]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)])
+def test_a_supervised_program_keeps_its_code_and_tells_signals(shell: list[str], script: str, code: int) -> None:
+    done = run(shell, launch.supervised(["sh", "-c", script], token="T0", seconds=20))
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_a_supervised_program_ends_itself_when_its_time_is_over(shell: list[str], tmp_path: Path) -> None:
+    track = tmp_path / "track"
+    argv = ["sh", "-c", "sleep 60 & sh -c 'sleep 60; true'; true"]
+    # its own outputs end only when the whole session has
+    done = subprocess.run(
+        [*shell, "-c", launch.BOOT],
+        input=launch.supervised(argv, token="T0", seconds=1, track=str(track)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode in (137, -9)
+    eventually(lambda: not list(track.iterdir()), within=5, what="the record to go")
