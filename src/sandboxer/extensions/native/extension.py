@@ -97,9 +97,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         else:
             presence = runtime.running(place, ctx)
             if presence != "running":
-                raise BackendError(
-                    f"{place.name} is {presence}", hint=f"see {place.path('run/holder.log')} on its host"
-                )
+                raise BackendError(f"{place.name} is {presence}", hint="run `sandboxer doctor`, then create it again")
         address = ctx.host.address()
         return Ready(
             reachability=Reachability(

@@ -97,8 +97,8 @@ def require_tools(facts: Facts) -> None:
 
 
 _FORBIDDEN = re.compile(
-    r"No permissions to create a? ?new namespace|Creating new namespace failed|unshare failed: (Operation not|Perm|No spa)"
-    r"|setting up uid map: Permission|write failed /proc/self/uid_map|Operation not permitted"
+    r"No permissions to create a? ?new namespace|Creating new namespace failed"
+    r"|unshare failed: (Operation not|Permission|No space)|setting up uid map: Permission|write failed /proc/self/uid_map|Operation not permitted"
 )
 _SYSCTL_HINTS: Final = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -130,5 +130,5 @@ def why_not_started(complaint: str, facts: Facts) -> SandboxerError:
             return NotConfigured(f"the host does not allow user namespaces: {said}", hint=f"as root there: {remedy}")
     return NotConfigured(
         f"the host does not allow new namespaces: {said}",
-        hint="inside a container it must be allowed from outside (such as docker run --privileged); else use another host",
+        hint="inside a container it must be allowed from outside (docker run --privileged); or use another host",
     )

@@ -41,5 +41,5 @@ def _service(service: Service) -> str:
     """A script that becomes the service. The environment is in a file that only this sandbox can read, in no argv."""
     lines = [f"cd {shlex.quote(service.cwd)} || exit 126"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in service.env.items()]
-    lines.append(f"exec -- {shlex.join(service.command)}")
+    lines.append(f"exec {shlex.join(service.command)}")
     return "\n".join(lines) + "\n"

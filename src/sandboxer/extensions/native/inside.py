@@ -94,7 +94,7 @@ def run(
     if code == _FAILED and reason:
         raise BackendError(
             f"the sandbox {place.name} could not be entered: {reason[0]}",
-            hint=f"run `sandboxer get {place.sandbox_id}`; what happened is in {place.path('run/holder.log')} on its host",
+            hint="run `sandboxer doctor`; what is in the workspace is still there",
             sandbox_id=place.sandbox_id,
         )
     return code

@@ -28,6 +28,8 @@ class Service(Written, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
             raise ValueError("`command` needs a program, as a list of words")
+        if self.command[0].startswith("-"):
+            raise ValueError(f"`command`: the program's name {self.command[0][:80]!r} starts with -")
         _no_nul(*self.command, *self.env.values(), self.cwd)
         if bad := [name for name in self.env if not ENV_NAME.fullmatch(name)]:
             raise ValueError(f"{bad[0][:80]!r} is not the name of an environment variable")

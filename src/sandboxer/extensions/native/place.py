@@ -12,7 +12,7 @@ from sandboxer.names import ID, MARKER_FILE, resource_name
 
 FIRST_UID: Final = 1879048192
 LAST_UID: Final = 2147483646
-"""A range that the table in systemd's "Users, Groups, UIDs and GIDs" page leaves unused: nobody's accounts are there."""
+"""A range that the table in systemd's "Users, Groups, UIDs and GIDs" leaves unused: nobody's accounts are there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ class Plan:
 
 
 def plan(place: Place, options: NativeOptions, facts: Facts, *, python_home: str | None, synced: bool) -> Plan:
-    """`python_home`: the tree of a Python on the host that is to appear at /opt/python. `synced`: there is a tree in the
-    workspace already, whose owner is to be mended."""
+    """`python_home`: the tree of a Python on the host that is to appear at /opt/python. `synced`: there is a tree in
+    the workspace already, whose owner is to be mended."""
     binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
     groups = _groups(place, options.limits, facts)
     remembered = Remembered(

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from sandboxer import timing
-from sandboxer.errors import BackendError, Conflict, NotConfigured, Unavailable
+from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.facts import INSTALL_BWRAP, Facts, parse, require_tools, why_not_started
@@ -24,6 +24,8 @@ from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 
 HANDLE_VERSION: Final = 1
 CREATED: Final = "created_at"
+TAG: Final = "SANDBOXER_HOLDER"
+"""The variable that a sandbox's processes on the host carry; see Place.tag."""
 _SAID: Final = 65536
 _FRESH: Final = 60.0
 """How long a host's facts hold, in seconds."""
@@ -61,31 +63,41 @@ def look_at_host(ctx: Context) -> Facts:
 
 
 def claim(place: Place, spec: Spec, ctx: Context) -> Facts:
-    """Make the directory with its marker, and learn what the host is: in one step, unless we know it already."""
+    """Make the directory with its marker, and learn what the host is."""
     text = marker_text(spec, timing.now())
-    known = _known.get(ctx.host)
-    if known is not None and time.monotonic() - known[0] < _FRESH and ctx.host.address().kind == "local":
-        _claim_here(place, text, ctx)
-        return known[1]
-    done = ctx.host.run(scripts.claim(place, text), ctx.deadline)
+    if ctx.host.address().kind == "local":
+        facts = _known_facts(ctx)
+        # by ourselves, not by a process that could go on after we are killed: then `find` sees it, or it never comes
+        if ctx.host.read_file(place.marker, ctx.deadline) is not None:
+            raise _taken(place)
+        try:
+            ctx.host.write_file(place.marker, text.encode() + b"\n", ctx.deadline)
+        except (BackendError, Denied) as error:
+            raise _not_made(place, error.message) from error
+        return facts
+    done = ctx.host.run(scripts.claim(place, text), ctx.deadline, env={TAG: place.tag})
     facts = parse(done.text)
     require_tools(facts)
     if facts.exists:
         raise _taken(place)
     if done.code != 0 or not facts.claimed:
-        raise BackendError(
-            f"the directory {place.directory} could not be made: {done.complaint}",
-            hint="check `work_dir` of the host in config.yaml: its rights, and free space (df -h)",
-        )
-    _known[ctx.host] = (time.monotonic(), facts)
+        raise _not_made(place, done.complaint)
     return facts
 
 
-def _claim_here(place: Place, text: str, ctx: Context) -> None:
-    """The same on this machine without starting a process: 4 ms of a creation's 25."""
-    if ctx.host.read_file(place.marker, ctx.deadline) is not None:
-        raise _taken(place)
-    ctx.host.write_file(place.marker, text.encode() + b"\n", ctx.deadline)
+def _known_facts(ctx: Context) -> Facts:
+    """This machine's facts, asked for once a minute: 4 ms of a creation's 25."""
+    known = _known.get(ctx.host)
+    if known is None or time.monotonic() - known[0] > _FRESH:
+        known = _known[ctx.host] = (time.monotonic(), look_at_host(ctx))
+    return known[1]
+
+
+def _not_made(place: Place, why: str) -> BackendError:
+    return BackendError(
+        f"the directory {place.directory} could not be made: {why}",
+        hint="check `work_dir` of the host in config.yaml: its rights, and free space (df -h)",
+    )
 
 
 def _taken(place: Place) -> Conflict:
@@ -96,7 +108,8 @@ def start(plan: Plan, facts: Facts, ctx: Context) -> None:
     """Write the start file and run it; returns when the sandbox is up."""
     place = plan.remembered.place
     # clean: what the holder is started with can be read from inside, in the environment of its first process
-    command = Command(argv=scripts.start(place), clean_env=True, track=place.track)
+    # tagged from the start: a shell that outlives a killed client is found and ended like the rest
+    command = Command(argv=scripts.start(place), clean_env=True, env={TAG: place.tag}, track=place.track)
     done = captured(ctx.host.stream, command, ctx.deadline, stdin=plan.start.encode(), limit=_SAID)
     if done.code != 0:
         raise why_not_started(done.complaint, facts)

@@ -1,11 +1,19 @@
 # The rest of the generated file start, which sets: $dir $tag $owner $mode (root or user) $cover $setsid
 # $unshare $mount $setpriv $cgroups, the functions files, etc, limits and owners, and bwrap's words as arguments.
 # It returns once the sandbox is up; what was started lives on in a session of its own.
+folders() { # never with -p: a directory that was removed meanwhile must not come back
+  set --
+  for name in workspace tmp logs run run/binds run/inside run/inside/services; do
+    [ -d "$dir/$name" ] || set -- "$@" "$dir/$name"
+  done
+  [ $# -eq 0 ] || mkdir -- "$@"
+}
+
 # what is in the directory may be read by who passes it: root gives that right to the sandbox's group alone
 umask 022
 if [ -n "$first" ]; then
   read -r boot </proc/sys/kernel/random/boot_id
-  mkdir -p -- "$dir/workspace" "$dir/tmp" "$dir/logs" "$dir/run/inside/services" "$dir/run/binds" || exit 3
+  folders || exit 3
 else
   recorded && exit 0
   end_holder || { echo 'processes of this sandbox do not end' >&2; exit 3; }
