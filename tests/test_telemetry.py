@@ -141,7 +141,9 @@ def test_engines_are_found_without_being_run_and_tell_their_versions_only_on_req
 
 def test_a_python_front_end_is_never_run_for_its_version(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
-    program(tmp_path / "venv/bin", "podman-compose", f"#!{tmp_path}/venv/bin/python3\nimport os\nopen('{trace}', 'w')\n")
+    program(
+        tmp_path / "venv/bin", "podman-compose", f"#!{tmp_path}/venv/bin/python3\nimport os\nopen('{trace}', 'w')\n"
+    )
     (tmp_path / "venv/lib/python3.11/site-packages/podman_compose-1.6.0.dist-info").mkdir(parents=True)
     host = local(tmp_path, PATH=f"{tmp_path}/venv/bin:/usr/bin:/bin")
     engines = {e["name"]: e for e in telemetry.host_telemetry(host, Deadline(20), engines=True)["engines"]}
@@ -149,7 +151,7 @@ def test_a_python_front_end_is_never_run_for_its_version(tmp_path: Path) -> None
     assert not trace.exists()
 
 
-def test_an_engine_that_hangs_costs_three_seconds_and_its_own_version_alone(tmp_path: Path) -> None:
+def test_an_engine_that_hangs_costs_two_seconds_and_its_own_version_alone(tmp_path: Path) -> None:
     program(tmp_path / "bin", "docker", "#!/bin/sh\nexec sleep 60\n")
     program(tmp_path / "bin", "podman", "#!/bin/sh\necho podman version 1.2.3\n")
     host = local(tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
@@ -190,19 +192,12 @@ def test_any_text_is_a_report(text: str) -> None:
     check_shape(telemetry.parse(text))
 
 
-LINES = ANSWER.split("\n")
+LINES = st.sampled_from(ANSWER.split("\n"))
+DAMAGED = st.builds(lambda line, cut, new: line[:cut] + new + line[cut:], LINES, st.integers(0, 60), st.text())
+STRANGE = st.text(alphabet="@:\t =-,.0123456789kB%/\u00b2\u00b9\u0663", max_size=40)
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    lines=st.lists(
-        st.one_of(
-            st.sampled_from(LINES),
-            st.builds(lambda line, cut, new: line[:cut] + new + line[cut:], st.sampled_from(LINES), st.integers(0, 60), st.text()),
-            st.text(alphabet="@:\t =-,.0123456789kB%/²¹٣", max_size=40),
-        ),
-        max_size=60,
-    )
-)  # fmt: skip
+@given(st.lists(LINES | DAMAGED | STRANGE, max_size=60))
 def test_a_damaged_answer_is_a_report(lines: list[str]) -> None:
     check_shape(telemetry.parse("\n".join(lines)))

@@ -47,16 +47,16 @@ sbx_python_version() {
   do
     [ -e "$sbx_found" ] && printf '%s\t%s\n' "$1" "${sbx_found##*/"$2"-}" && return
   done
-  sbx_version "$1" timeout 3 "$1" --version
+  sbx_version "$1" timeout 2 "$1" --version
 }
 sbx_versions() {
   [ "$1" != none ] || return 0
   sbx_asked="docker podman"
   [ "$1" = engines ] || sbx_asked="docker podman bwrap rsync python3"
   for sbx_name in $sbx_asked; do
-    command -v "$sbx_name" >/dev/null && sbx_version "$sbx_name" timeout 3 "$sbx_name" --version &
+    command -v "$sbx_name" >/dev/null && sbx_version "$sbx_name" timeout 2 "$sbx_name" --version &
   done
-  [ -n "$sbx_plugin" ] && sbx_version "docker compose" timeout 3 "$sbx_plugin" version --short &
+  [ -n "$sbx_plugin" ] && sbx_version "docker compose" timeout 2 "$sbx_plugin" version --short &
   sbx_python_version podman-compose podman_compose &
   sbx_python_version docker-compose docker_compose &
   wait

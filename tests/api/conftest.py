@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
+from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.testing.fake import Faults
@@ -25,7 +25,7 @@ def here(tmp_path: Path, faults: Faults) -> Installation:
 
 
 @pytest.fixture
-def api(here: Installation) -> Iterator[TestClient]:
+def api(here: Installation) -> Iterator[Client]:
     with called(here) as client:
         yield client
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fastapi.testclient import TestClient
+from httpx import Client
 
-from sandboxer.api.app import create_app
 from sandboxer.api.server import listen, make_server
 from sandboxer.bootstrap import Installation
 from tests.testbed.waiting import eventually
@@ -72,7 +71,7 @@ def serving(here: Installation) -> Iterator[Served]:
 
 
 @contextmanager
-def called(here: Installation) -> Iterator[TestClient]:
-    """The application, called without a socket."""
-    with TestClient(create_app(lambda: here), base_url="http://127.0.0.1", raise_server_exceptions=True) as client:
+def called(here: Installation) -> Iterator[Client]:
+    """A client of a server over this installation."""
+    with serving(here) as server, Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
         yield client

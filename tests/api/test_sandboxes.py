@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fastapi.testclient import TestClient
+from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import BackendError, Unavailable
@@ -24,7 +24,7 @@ from tests.testbed.waiting import eventually
 FAKE = {"profile": "profile.fake"}
 
 
-def settled(api: TestClient, sandbox_id: str, state: str) -> dict[str, Any]:
+def settled(api: Client, sandbox_id: str, state: str) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         document: dict[str, Any] = api.get(f"/v1/sandboxes/{sandbox_id}").json()
         return document if document["state"] == state else None
@@ -59,7 +59,7 @@ def held(here: Installation) -> Iterator[Held]:
         backend.go_on.set()
 
 
-def test_create_answers_at_once_and_the_sandbox_becomes_ready(api: TestClient, here: Installation) -> None:
+def test_create_answers_at_once_and_the_sandbox_becomes_ready(api: Client, here: Installation) -> None:
     with held(here) as backend:
         answer = api.post("/v1/sandboxes", json={**FAKE, "name": "one", "labels": {"team": "a"}, "ttl": "2h"})
         assert answer.status_code == 202
@@ -74,7 +74,7 @@ def test_create_answers_at_once_and_the_sandbox_becomes_ready(api: TestClient, h
     assert ready["consumer"] == {"actor": "agt", "name": "api"}
 
 
-def test_create_with_wait_holds_until_ready(api: TestClient) -> None:
+def test_create_with_wait_holds_until_ready(api: Client) -> None:
     answer = api.post("/v1/sandboxes?wait=true", json=FAKE)
     assert (answer.status_code, answer.json()["state"]) == (201, "ready")
     assert answer.headers["Location"] == f"/v1/sandboxes/{answer.json()['id']}"
@@ -87,13 +87,13 @@ def test_create_without_a_body_asks_for_the_default_profile(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("consumer", ["agt:builder", {"actor": "agt", "name": "builder"}])
-def test_the_consumer_can_be_told_in_two_ways(api: TestClient, consumer: object) -> None:
+def test_the_consumer_can_be_told_in_two_ways(api: Client, consumer: object) -> None:
     answer = api.post("/v1/sandboxes?wait=true", json={**FAKE, "consumer": consumer})
     assert answer.json()["consumer"] == {"actor": "agt", "name": "builder"}
 
 
 @pytest.mark.parametrize("ttl", ["90s", 90, "90"])
-def test_a_ttl_is_a_duration_or_seconds(api: TestClient, here: Installation, ttl: object) -> None:
+def test_a_ttl_is_a_duration_or_seconds(api: Client, here: Installation, ttl: object) -> None:
     document = api.post("/v1/sandboxes?wait=true", json={**FAKE, "ttl": ttl}).json()
     record = here.manager.get(document["id"])
     assert record.expires_at == pytest.approx(record.created_at + 90)
@@ -122,7 +122,7 @@ def test_a_ttl_is_a_duration_or_seconds(api: TestClient, here: Installation, ttl
         7,
     ],
 )
-def test_a_wrong_request_is_422_and_makes_nothing(api: TestClient, here: Installation, body: object) -> None:
+def test_a_wrong_request_is_422_and_makes_nothing(api: Client, here: Installation, body: object) -> None:
     """Unknown keys and wrong types are refused, in the shape of every error (contract §6)."""
     answer = api.post("/v1/sandboxes", json=body)
     problem = answer.json()
@@ -136,35 +136,33 @@ def test_a_wrong_request_is_422_and_makes_nothing(api: TestClient, here: Install
     assert list(here.manager.list(ended=True)) == []
 
 
-def test_a_refused_value_is_not_repeated(api: TestClient) -> None:
+def test_a_refused_value_is_not_repeated(api: Client) -> None:
     """Promise 28: what is refused may be a secret in the wrong place."""
     answer = api.post("/v1/sandboxes", json={**FAKE, "inputs": {"token": ["hunter2"]}, "labels": {"a": ["hunter2"]}})
     assert answer.status_code == 422
     assert "hunter2" not in answer.text
 
 
-def test_a_secret_input_is_shown_nowhere(api: TestClient) -> None:
+def test_a_secret_input_is_shown_nowhere(api: Client) -> None:
     """Promise 28."""
     answer = api.post("/v1/sandboxes?wait=true", json={**FAKE, "inputs": {"token": "hunter2"}})
     assert answer.json()["inputs"] == {"token": "(secret)"}
     assert "hunter2" not in api.get("/v1/sandboxes").text + api.get("/v1/events").text
 
 
-def test_a_profile_that_is_not_there_is_404(api: TestClient) -> None:
+def test_a_profile_that_is_not_there_is_404(api: Client) -> None:
     problem = api.post("/v1/sandboxes", json={"profile": "profile.absent"}).json()
     assert (problem["code"], problem["status"], problem["type"]) == ("not_found", 404, "urn:sandboxer:error:not_found")
     assert problem["instance"] == "/v1/sandboxes"
 
 
-def test_a_taken_name_is_409(api: TestClient) -> None:
+def test_a_taken_name_is_409(api: Client) -> None:
     first = api.post("/v1/sandboxes?wait=true", json={**FAKE, "name": "mine"}).json()
     problem = api.post("/v1/sandboxes", json={**FAKE, "name": "mine"}).json()
     assert (problem["code"], problem["status"], problem["sandbox_id"]) == ("conflict", 409, first["id"])
 
 
-def test_a_failed_create_answers_its_own_error_and_leaves_nothing(
-    api: TestClient, faults: Faults, tmp_path: Path
-) -> None:
+def test_a_failed_create_answers_its_own_error_and_leaves_nothing(api: Client, faults: Faults, tmp_path: Path) -> None:
     """Promise 1."""
     faults.plan["provision.saved"] = BackendError("no room", hint="make room")
     answer = api.post("/v1/sandboxes?wait=true", json=FAKE)
@@ -176,7 +174,7 @@ def test_a_failed_create_answers_its_own_error_and_leaves_nothing(
 
 
 def test_a_bug_in_a_backend_is_500_without_its_traceback(
-    api: TestClient, faults: Faults, capfd: pytest.CaptureFixture[str]
+    api: Client, faults: Faults, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Promise 30: what is not an error of ours is told to the operator, not to the caller."""
     faults.plan["provision"] = ZeroDivisionError("the secret reason")
@@ -187,7 +185,7 @@ def test_a_bug_in_a_backend_is_500_without_its_traceback(
     assert "the secret reason" in capfd.readouterr().err
 
 
-def test_the_same_key_gives_the_same_sandbox(api: TestClient) -> None:
+def test_the_same_key_gives_the_same_sandbox(api: Client) -> None:
     header = {"Idempotency-Key": "k-1"}
     first = api.post("/v1/sandboxes?wait=true", json=FAKE, headers=header)
     again = api.post("/v1/sandboxes", json=FAKE, headers=header)
@@ -199,14 +197,14 @@ def test_the_same_key_gives_the_same_sandbox(api: TestClient) -> None:
     assert len(api.get("/v1/sandboxes").json()["sandboxes"]) == 1
 
 
-def test_the_same_key_with_another_request_is_409(api: TestClient) -> None:
+def test_the_same_key_with_another_request_is_409(api: Client) -> None:
     header = {"Idempotency-Key": "k-1"}
     first = api.post("/v1/sandboxes", json=FAKE, headers=header).json()
     answer = api.post("/v1/sandboxes", json={**FAKE, "ttl": 60}, headers=header)
     assert (answer.status_code, answer.json()["sandbox_id"]) == (409, first["id"])
 
 
-def test_a_retry_may_wait_for_the_create_that_is_under_way(api: TestClient, here: Installation) -> None:
+def test_a_retry_may_wait_for_the_create_that_is_under_way(api: Client, here: Installation) -> None:
     header = {"Idempotency-Key": "k-1"}
     with held(here) as backend:
         api.post("/v1/sandboxes", json=FAKE, headers=header)
@@ -215,7 +213,7 @@ def test_a_retry_may_wait_for_the_create_that_is_under_way(api: TestClient, here
     assert (answer.status_code, answer.json()["state"]) == (201, "ready")
 
 
-def test_a_retry_of_a_failed_create_tells_its_error(api: TestClient, faults: Faults) -> None:
+def test_a_retry_of_a_failed_create_tells_its_error(api: Client, faults: Faults) -> None:
     header = {"Idempotency-Key": "k-1"}
     faults.plan["provision"] = BackendError("no room")
     first = api.post("/v1/sandboxes?wait=true", json=FAKE, headers=header)
@@ -225,12 +223,12 @@ def test_a_retry_of_a_failed_create_tells_its_error(api: TestClient, faults: Fau
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
-def test_a_malformed_key_is_422(api: TestClient, key: str) -> None:
+def test_a_malformed_key_is_422(api: Client, key: str) -> None:
     assert api.post("/v1/sandboxes", json=FAKE, headers={"Idempotency-Key": key}).status_code == 422
 
 
 @pytest.mark.parametrize("host", ["root@192.0.2.1:22", "192.0.2.1", "metadata.internal", "", "-oProxyCommand=x"])
-def test_a_caller_cannot_name_a_host_that_is_not_configured(api: TestClient, here: Installation, host: str) -> None:
+def test_a_caller_cannot_name_a_host_that_is_not_configured(api: Client, here: Installation, host: str) -> None:
     """A caller must not make the server open connections to addresses of the caller's choice."""
     answer = api.post("/v1/sandboxes", json={**FAKE, "host": host})
     assert (answer.status_code, answer.json()["code"]) == (403, "denied")
@@ -265,11 +263,11 @@ def test_paths_lie_below_the_allowed_roots(tmp_path: Path) -> None:
             assert status(outside) == 403, outside
 
 
-def test_no_path_is_allowed_unless_the_operator_says_so(api: TestClient) -> None:
+def test_no_path_is_allowed_unless_the_operator_says_so(api: Client) -> None:
     assert api.post("/v1/sandboxes", json={**FAKE, "inputs": {"tree": "/tmp"}}).status_code == 403
 
 
-def test_recreate_is_bound_to_the_allowed_roots_too(api: TestClient, here: Installation, tmp_path: Path) -> None:
+def test_recreate_is_bound_to_the_allowed_roots_too(api: Client, here: Installation, tmp_path: Path) -> None:
     """A sandbox that the operator made from some directory is no way for a caller to read it again."""
     record = create(here, inputs={"tree": str(tmp_path)})
     answer = api.post(f"/v1/sandboxes/{record.id}/recreate")
@@ -277,7 +275,7 @@ def test_recreate_is_bound_to_the_allowed_roots_too(api: TestClient, here: Insta
     assert api.get(f"/v1/sandboxes/{record.id}").json()["state"] == "ready"
 
 
-def test_recreate_gives_a_new_id_and_ends_the_old_one(api: TestClient, tmp_path: Path) -> None:
+def test_recreate_gives_a_new_id_and_ends_the_old_one(api: Client, tmp_path: Path) -> None:
     old = api.post("/v1/sandboxes?wait=true", json={**FAKE, "name": "keeps-its-name"}).json()
     answer = api.post(f"/v1/sandboxes/{old['id']}/recreate?wait=true")
     new = answer.json()
@@ -288,7 +286,7 @@ def test_recreate_gives_a_new_id_and_ends_the_old_one(api: TestClient, tmp_path:
     assert left_over(tmp_path) == [f"work/fake/sbx-{new['id']}"]
 
 
-def test_destroy_is_recorded_at_once_and_carried_out(api: TestClient, tmp_path: Path) -> None:
+def test_destroy_is_recorded_at_once_and_carried_out(api: Client, tmp_path: Path) -> None:
     """Promise 4."""
     sandbox_id = api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"]
     first = api.delete(f"/v1/sandboxes/{sandbox_id}")
@@ -301,14 +299,14 @@ def test_destroy_is_recorded_at_once_and_carried_out(api: TestClient, tmp_path: 
     assert kinds.count("sandbox.destroyed") == 1
 
 
-def test_destroy_with_wait_answers_when_it_is_gone(api: TestClient, tmp_path: Path) -> None:
+def test_destroy_with_wait_answers_when_it_is_gone(api: Client, tmp_path: Path) -> None:
     sandbox_id = api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"]
     answer = api.delete(f"/v1/sandboxes/{sandbox_id}?wait=true")
     assert (answer.status_code, answer.json()["state"]) == (200, "destroyed")
     assert left_over(tmp_path) == []
 
 
-def test_a_teardown_that_fails_keeps_the_record(api: TestClient, faults: Faults) -> None:
+def test_a_teardown_that_fails_keeps_the_record(api: Client, faults: Faults) -> None:
     """Promise 5."""
     sandbox_id = api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"]
     faults.plan["teardown"] = Unavailable("the host is silent")
@@ -319,7 +317,7 @@ def test_a_teardown_that_fails_keeps_the_record(api: TestClient, faults: Faults)
     assert api.delete(f"/v1/sandboxes/{sandbox_id}?wait=true").status_code == 200
 
 
-def test_destroy_ends_an_establishment_that_is_under_way(api: TestClient, here: Installation, tmp_path: Path) -> None:
+def test_destroy_ends_an_establishment_that_is_under_way(api: Client, here: Installation, tmp_path: Path) -> None:
     """Promise 4: from every state."""
     with held(here) as backend:
         sandbox_id = api.post("/v1/sandboxes", json=FAKE).json()["id"]
@@ -329,7 +327,7 @@ def test_destroy_ends_an_establishment_that_is_under_way(api: TestClient, here: 
     assert left_over(tmp_path) == []
 
 
-def test_destroy_of_creates_that_still_wait_for_their_turn(api: TestClient, here: Installation, tmp_path: Path) -> None:
+def test_destroy_of_creates_that_still_wait_for_their_turn(api: Client, here: Installation, tmp_path: Path) -> None:
     """Promise 4: what was begun and has not run yet is destroyed too, and never made."""
     with held(here) as backend:
         ids = [api.post("/v1/sandboxes", json=FAKE).json()["id"] for _ in range(20)]
@@ -340,7 +338,7 @@ def test_destroy_of_creates_that_still_wait_for_their_turn(api: TestClient, here
     assert left_over(tmp_path) == []
 
 
-def test_a_sandbox_that_is_not_there_is_404(api: TestClient) -> None:
+def test_a_sandbox_that_is_not_there_is_404(api: Client) -> None:
     for method, path in (
         ("GET", ""), ("DELETE", ""), ("POST", "/recreate"), ("GET", "/leases"), ("POST", "/leases"),
     ):  # fmt: skip
@@ -348,13 +346,13 @@ def test_a_sandbox_that_is_not_there_is_404(api: TestClient) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
 
 
-def test_a_unique_prefix_or_a_name_will_do(api: TestClient) -> None:
+def test_a_unique_prefix_or_a_name_will_do(api: Client) -> None:
     document = api.post("/v1/sandboxes?wait=true", json={**FAKE, "name": "by-name"}).json()
     assert api.get(f"/v1/sandboxes/{document['id'][:6]}").json()["id"] == document["id"]
     assert api.get("/v1/sandboxes/by-name").json()["id"] == document["id"]
 
 
-def test_list_filters_by_state_profile_and_labels(api: TestClient) -> None:
+def test_list_filters_by_state_profile_and_labels(api: Client) -> None:
     one = api.post("/v1/sandboxes?wait=true", json={**FAKE, "labels": {"team": "a", "tier": "x"}}).json()["id"]
     two = api.post("/v1/sandboxes?wait=true", json={**FAKE, "labels": {"team": "a"}}).json()["id"]
     gone = api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"]
@@ -375,11 +373,11 @@ def test_list_filters_by_state_profile_and_labels(api: TestClient) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "state=gone", "cursor=???", "cursor=YWJj", "label=x", "lables=a=b"]
 )
-def test_a_wrong_query_is_422(api: TestClient, query: str) -> None:
+def test_a_wrong_query_is_422(api: Client, query: str) -> None:
     assert api.get(f"/v1/sandboxes?{query}").status_code == 422
 
 
-def test_pages_hold_each_sandbox_once_whatever_happens_in_between(api: TestClient) -> None:
+def test_pages_hold_each_sandbox_once_whatever_happens_in_between(api: Client) -> None:
     made = [api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"] for _ in range(5)]
     seen: list[str] = []
     query = "limit=2"
@@ -395,7 +393,7 @@ def test_pages_hold_each_sandbox_once_whatever_happens_in_between(api: TestClien
     assert seen == made
 
 
-def test_extend_ttl_lets_it_live_longer(api: TestClient, here: Installation) -> None:
+def test_extend_ttl_lets_it_live_longer(api: Client, here: Installation) -> None:
     sandbox_id = api.post("/v1/sandboxes?wait=true", json=FAKE).json()["id"]
     before = here.manager.get(sandbox_id).expires_at
     answer = api.post(f"/v1/sandboxes/{sandbox_id}/extend-ttl", json={"duration": "1h"})
@@ -408,7 +406,7 @@ def test_extend_ttl_lets_it_live_longer(api: TestClient, here: Installation) -> 
     assert api.post(f"/v1/sandboxes/{sandbox_id}/extend-ttl", json={"duration": 60}).status_code == 409
 
 
-def test_waiting_requests_do_not_starve_short_ones(api: TestClient, here: Installation) -> None:
+def test_waiting_requests_do_not_starve_short_ones(api: Client, here: Installation) -> None:
     """Forty callers that wait for their sandboxes hold no thread that a `get` needs."""
     with held(here) as backend:
         waiting = [
@@ -427,7 +425,7 @@ def test_waiting_requests_do_not_starve_short_ones(api: TestClient, here: Instal
     assert states == {"ready"}
 
 
-def test_the_documents_are_those_of_the_command_line(api: TestClient, here: Installation) -> None:
+def test_the_documents_are_those_of_the_command_line(api: Client, here: Installation) -> None:
     document = api.post("/v1/sandboxes?wait=true", json=FAKE).json()
     of_manager = here.manager.document(here.manager.get(document["id"]))
     assert document == msgspec.json.decode(msgspec.json.encode(of_manager))

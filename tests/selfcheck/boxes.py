@@ -44,7 +44,30 @@ class Faults:
     user: bool = True
 
 
-class Box(SandboxExtension, CanExec, CanCopy):
+class Mute(SandboxExtension):
+    """An extension that can do nothing inside: only what every extension must have."""
+
+    def check(self, ctx: Context) -> None: ...
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        raise Unsupported("not needed here")
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        raise Unsupported("not needed here")
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        return Status("unknown")
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        return None
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        return []
+
+    def teardown(self, handle: Handle, ctx: Context) -> None: ...
+
+
+class Box(Mute, CanExec, CanCopy):
     """Every exec is a bwrap of its own around the same workspace; nothing lives between."""
 
     def __init__(self, faults: Faults | None = None) -> None:
@@ -67,6 +90,7 @@ class Box(SandboxExtension, CanExec, CanCopy):
         groups: list[tuple[str, ...]] = [
             ("--unshare-user",), ("--unshare-pid",), ("--unshare-ipc",), ("--unshare-uts",), ("--unshare-net",),
             ("--cap-drop", "ALL"), ("--clearenv",), ("--setenv", "PATH", "/usr/bin:/bin"), ("--new-session",),
+            ("--die-with-parent",),
             ("--ro-bind", "/usr", "/usr"), ("--symlink", "usr/lib", "/lib"), ("--symlink", "usr/lib64", "/lib64"),
             ("--symlink", "usr/bin", "/bin"), ("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp"),
             ("--bind", workspace, "/workspace"), ("--chdir", "/workspace"),
@@ -95,23 +119,6 @@ class Box(SandboxExtension, CanExec, CanCopy):
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
     ) -> None:
         raise Unsupported("not needed here")
-
-    def check(self, ctx: Context) -> None: ...
-
-    def provision(self, spec: Spec, ctx: Context) -> Handle:
-        raise Unsupported("not needed here")
-
-    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
-        raise Unsupported("not needed here")
-
-    def status(self, handle: Handle, ctx: Context) -> Status:
-        return Status("unknown")
-
-    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
-        return None
-
-    def inventory(self, ctx: Context) -> Sequence[Found]:
-        return []
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         shutil.rmtree(Path(handle.data["workspace"]).parent)

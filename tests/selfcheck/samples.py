@@ -44,8 +44,9 @@ ANSWER: dict[str, Any] = {
     "canary": {"seen": "absent"},
     "paths": {
         "/": {"id": "40:1", "readable": True}, "/usr": {"id": "8:10", "readable": True},
-        "/etc": {"id": "40:5", "readable": True}, "/root": _ABSENT, "/home": _ABSENT, "/tmp": {"id": "41:1", "readable": True},
-        "/etc/shadow": _ABSENT, "/srv/sandboxer": _ABSENT, "/run/docker.sock": _ABSENT,
+        "/etc": {"id": "40:5", "readable": True}, "/root": _ABSENT, "/home": _ABSENT,
+        "/tmp": {"id": "41:1", "readable": True}, "/etc/shadow": _ABSENT,
+        "/srv/sandboxer": _ABSENT, "/run/docker.sock": _ABSENT,
     },
     "mounts": [["/workspace", "/srv/sandboxer/sbx-aaaaaaaaaaaa/workspace"]],
     "writable": [["/tmp", "41:1"]],

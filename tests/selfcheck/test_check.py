@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sandboxer import __version__, selfcheck
 from sandboxer.errors import BackendError, NotConfigured, SandboxerError, Timeout, Unsupported
@@ -22,26 +23,22 @@ from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings, Isolation
 from sandboxer.selfcheck import inside
-from sandboxer.testing.fake import FakeExtension
 from sandboxer.timing import Deadline
+from tests.testbed import processes
+from tests.testbed.waiting import eventually
 
-from .boxes import Box, Faults, usable
+from .boxes import Box, Faults, Mute, usable
 
 pytestmark = pytest.mark.skipif(not usable() or os.geteuid() != 0, reason="needs bwrap, and root to drop from")
 
 
 @pytest.fixture
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A work directory that an ordinary user can pass through: else modes would hide what namespaces should."""
-    work = tmp_path_factory.mktemp("work")
-    passed = [path for path in (work, *work.parents) if path.stat().st_uid == os.geteuid() and path != Path("/")]
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in passed}
-    for path in passed:
-        path.chmod(modes[path] | 0o011)
-    work.chmod(0o755)
-    yield work
-    for path, mode in modes.items():
-        path.chmod(mode)
+def work() -> Iterator[Path]:
+    """A work directory that an ordinary user can pass through (pytest's own are private): else modes would hide what
+    namespaces should."""
+    with tempfile.TemporaryDirectory(prefix="sandboxer-selfcheck-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 def context(work: Path, **environ: str) -> Context:
@@ -156,7 +153,7 @@ def test_a_claim_of_another_kernel_is_contradicted_by_the_boot(work: Path) -> No
     handle, ready = box.establish(ctx)
     claimed = Isolation(class_="vm", network="none")
     with pytest.raises(BackendError, match="a kernel of its own"):
-        selfcheck.run(box, handle, type(ready)(reachability=ready.reachability, isolation=claimed), ctx, version=__version__)
+        selfcheck.run(box, handle, replace(ready, isolation=claimed), ctx, version=__version__)
 
 
 def test_the_probe_stays_inside_and_can_be_run_again(work: Path) -> None:
@@ -174,6 +171,16 @@ def test_the_probe_stays_inside_and_can_be_run_again(work: Path) -> None:
         assert json.loads(out)["sandboxer"] == __version__
 
 
+def test_sandboxer_inside_tells_its_version(work: Path) -> None:
+    box, ctx = Box(), context(work)
+    handle, ready = box.establish(ctx)
+    selfcheck.run(box, handle, ready, ctx, version=__version__)
+    out, err = bytearray(), bytearray()
+    argv = ("python3", "/workspace/.sandboxer/sandboxer.pyz", "--version")
+    assert box.exec(handle, Exec(argv=argv), Streams(stdout=out.extend, stderr=err.extend), ctx) == 0, err
+    assert out.decode() == f"sandboxer {__version__}\n"
+
+
 def test_what_is_put_inside_is_sandboxer_and_needs_nothing_else() -> None:
     tarred = BytesIO(inside.package_archive())
     words = ["tar", "-x", "-O", "-f", "-", inside.PACKAGE]
@@ -181,7 +188,7 @@ def test_what_is_put_inside_is_sandboxer_and_needs_nothing_else() -> None:
     with zipfile.ZipFile(BytesIO(packed)) as archive:
         files = archive.namelist()
     assert {"__main__.py", "sandboxer/__init__.py", "sandboxer/manager/__init__.py"} <= set(files)
-    assert not [name for name in files if name.startswith(("sandboxer/testing/", "sandboxer/api/", "sandboxer/cli/"))]
+    assert not [name for name in files if name.startswith(("sandboxer/testing/", "sandboxer/api/"))]
 
 
 class Saying(Box):
@@ -195,7 +202,7 @@ class Saying(Box):
         return super().exec(handle, Exec(argv=self.said), streams, ctx)
 
 
-OLD = "import sys; sys.version_info = (3, 8, 1); sys.argv = ['x']; import runpy; runpy.run_path('/workspace/.sandboxer/sandboxer.pyz')"
+OLD = "import sys, runpy; sys.version_info = (3, 8, 1); runpy.run_path('/workspace/.sandboxer/sandboxer.pyz')"
 UNFIT: dict[str, tuple[tuple[str, ...], type[SandboxerError], str]] = {
     "no python": (("no-such-python",), BackendError, "ended with 1"),
     "python not found": (("sh", "-c", "exit 127"), NotConfigured, "no python3 inside"),
@@ -218,18 +225,38 @@ def test_a_probe_that_hangs_ends_with_the_deadline_and_leaves_nothing(work: Path
     ctx = context(work)
     box = Saying("sleep", "60")
     with pytest.raises(Timeout):
-        check(box, Context(host=ctx.host, install="install", deadline=Deadline(1.5)))
+        check(box, Context(host=ctx.host, install="install", deadline=Deadline(0.8)))
+    eventually(
+        lambda: not [process for process in processes.everyone() if str(work) in process.command],
+        within=5,
+        what="the probe and its box are gone",
+    )
+
+
+class Interrupted(Box):
+    """Ctrl-C comes while the probe runs."""
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        assert list(Path(handle.data["workspace"]).parent.glob(".sandboxer-canary*"))
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_takes_the_planted_file_along(work: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        check(Interrupted(), context(work))
 
 
 def test_an_extension_that_cannot_execute_is_unsupported(work: Path) -> None:
     ctx = context(work)
-    _, ready = Box().establish(ctx)
+    handle, ready = Box().establish(ctx)
+    with pytest.raises(Unsupported, match="Mute") as caught:
+        selfcheck.run(Mute(), handle, ready, ctx, version=__version__)
+    assert caught.value.hint
+    assert list(work.rglob(".sandboxer*")) == []
 
-    class Plain(FakeExtension):
-        """For its life cycle alone."""
 
-    plain = Plain()
-    bare = type("Bare", (), {})()
-    assert plain
-    with pytest.raises(Unsupported, match="Bare"):
-        selfcheck.run(bare, Handle(version=1, data={}), ready, ctx, version=__version__)
+def test_another_sandboxer_inside_is_not_believed(work: Path) -> None:
+    box, ctx = Box(), context(work)
+    handle, ready = box.establish(ctx)
+    with pytest.raises(BackendError, match="answered"):
+        selfcheck.run(box, handle, ready, ctx, version="99.0.0")

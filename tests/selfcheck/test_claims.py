@@ -55,7 +55,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("inter-process communication of its own", {"namespaces": {**ANSWER["namespaces"], "ipc": 1}}),
     ("disks and memory are out of reach", {"openable": ["/dev/sda"]}),
     ("kernel settings stay", {"kernel_settings": ["/proc/sysrq-trigger"]}),
-    ("our environment stays out", {"environment": dict(EDITOR=111, GPG_KEY=222)}),
+    ("our environment stays out", {"environment": {"EDITOR": 111, "GPG_KEY": 222}}),
     ("no network", {"interfaces": ["lo", "eth0"]}),
     ("no network", {"default_route": True}),
     ("no network", {"reached": [["203.0.113.7", 22, "refused"]]}),
@@ -97,7 +97,7 @@ def test_capabilities_matter_only_over_the_host() -> None:
 @pytest.mark.parametrize("class_", OTHER_KERNELS)
 def test_another_kernel_is_claimed_and_measured_by_the_boot(class_: IsolationClass) -> None:
     assert wrong(claim(class_, "nat")) == ["a kernel of its own"]
-    other = {"boot_id": "boot-of-guest", "namespaces": dict(FACTS.namespaces)}
+    other: dict[str, Any] = {"boot_id": "boot-of-guest", "namespaces": dict(FACTS.namespaces)}
     assert wrong(claim(class_, "nat"), **other) == []
     assert measured(**other).boundary == "vm"
     # the guest's own first processes, places and numbers look like the host's, and mean nothing

@@ -31,17 +31,19 @@ def judge(raw: dict[str, Any]) -> None:
     assert len(msgspec.json.encode(found)) < 64 * 1024
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(ANSWER)), JSON))
 def test_any_answer_is_a_finding(changes: dict[str, Any]) -> None:
     judge(answer(**changes))
     judge(changes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from([k for k, v in ANSWER.items() if isinstance(v, dict)]),
-    st.dictionaries(st.text(max_size=12) | st.sampled_from(["/", "/root", "seen", "of_host", "CapEff"]), JSON, max_size=4),
+    st.dictionaries(
+        st.text(max_size=12) | st.sampled_from(["/", "/root", "seen", "of_host", "CapEff"]), JSON, max_size=4
+    ),
 )
 def test_any_part_of_an_answer_is_a_finding(name: str, part: dict[str, Any]) -> None:
     judge(answer(**{name: {**ANSWER[name], **part}}))

@@ -10,26 +10,53 @@ from typing import Any
 import pytest
 
 from sandboxer import __version__, names, selfcheck
-from sandboxer.config import catalog
+from sandboxer.config.catalog import Shelf
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import NativeExtension
 from sandboxer.extensions.native.options import NativeOptions
+from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.models import Handle, HostSettings, Isolation, Ready
+from sandboxer.hosts.ssh import SshHost
+from sandboxer.models import Handle, HostSettings, Isolation, Profile, Ready
 from sandboxer.timing import Deadline, now
+from tests.testbed.components import have
+from tests.testbed.sshd import Sshd
 
 
-@pytest.fixture
-def ctx(tmp_path: Path) -> Iterator[Context]:
-    host = LocalHost("local", HostSettings(work_dir=str(tmp_path / "work")))
+def usable(host: Host) -> Context:
+    """The context for a host that can hold native sandboxes; skips where it can't."""
     found = Context(host=host, install="k3v9x2m7q4ta", deadline=Deadline(60))
     try:
         NativeExtension().check(found)
     except NotConfigured as error:
         pytest.skip(error.message)
-    yield found
+    return found
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Iterator[Context]:
+    host = LocalHost("local", HostSettings(work_dir=str(tmp_path / "work")))
+    yield usable(host)
     host.close()
+
+
+@pytest.fixture
+def over_ssh(tmp_path: Path) -> Iterator[Context]:
+    if not have("sshd"):
+        pytest.skip("no sshd here; run scripts/testbed/install")
+    with Sshd(tmp_path / "sshd") as sshd:
+        settings = HostSettings(
+            address=sshd.host,
+            user=sshd.user,
+            port=sshd.port,
+            identity=str(sshd.identity),
+            known_hosts=str(sshd.known_hosts),
+            work_dir=str(tmp_path / "work"),
+        )
+        host = SshHost("far", settings)
+        yield usable(host)
+        host.close()
 
 
 def check(extension: NativeExtension, ctx: Context, **options: Any) -> dict[str, Any]:
@@ -66,6 +93,15 @@ def test_native_keeps_every_claim_and_nothing_stays_unmeasured(ctx: Context) -> 
     assert set(seen["writable"]) <= {"/tmp", "/var/tmp", "/dev/shm"}
 
 
+def test_over_ssh_every_claim_is_measured_and_the_hosts_network_is_found_without_a_listener(over_ssh: Context) -> None:
+    report = check(NativeExtension(), over_ssh, network="host")
+    isolation = report["isolation"]
+    assert isolation["unknown"] == isolation["contradictions"] == []
+    assert isolation["measured"]["failed"] == {}
+    assert isolation["measured"]["reaches_host"] is True
+    assert report["host"]["memory_total_bytes"] > 0
+
+
 class SaysNoNetwork(NativeExtension):
     """Claims that there is no network, whatever there is."""
 
@@ -91,20 +127,8 @@ def test_the_hosts_network_is_reported_where_it_is_claimed(ctx: Context) -> None
 
 
 def test_the_bare_create_profile_asks_for_the_self_check_and_a_python() -> None:
-    profile = catalog_profile("profile.sandbox-canary")
+    profile = Shelf("profile", Profile, (Path(__file__).parents[2] / "profiles",)).get("profile.sandbox-canary")
     assert profile.self_check
     assert profile.extension == "ext.native"
     assert profile.options == {"python": True}
     assert (profile.ttl.default, profile.ttl.max) == ("1h", "24h")
-
-
-def catalog_profile(name: str) -> Any:
-    import yaml
-
-    from sandboxer.models import Profile
-
-    path = Path(__file__).parents[2] / "profiles" / f"{name}.yaml"
-    import msgspec
-
-    assert catalog
-    return msgspec.convert(yaml.safe_load(path.read_text()), type=Profile)

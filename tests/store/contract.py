@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from sandboxer.errors import Conflict, Internal, Invalid
 from sandboxer.models import Handle, Request, Sandbox
@@ -120,6 +121,36 @@ class StoreContract:
         assert store.find("k3v") == [], "three characters are too few"
         assert store.find("nothing") == []
         assert store.find("") == []
+
+    def test_any_text_can_be_looked_for(self, open_store: OpenStore) -> None:
+        """Promise 30: what a user types is never more than text."""
+        store = open_store()
+        for n in range(70):
+            store.update(number(n), put(ended(number(n))))
+        store.update(ID, put(sandbox(name="web")))
+        tricks = [
+            f'{number(1)}","request":{{"profile":"profile.native',
+            f'{ID}"',
+            '{"id":"',
+            "\udcff\udcff",
+            "a\0b",
+            "\n\n\n\n",
+        ]
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.text(max_size=20) | st.sampled_from(tricks))
+        def look(text: str) -> None:
+            try:
+                record, found = store.get(text), store.find(text)
+            except Invalid:
+                assert "\\ud" in ascii(text), "only half a character is refused"
+                return
+            assert record is None or record.id == text
+            assert all(one.id.startswith(text) or one.name == text for one in found)
+
+        for trick in tricks:
+            look = example(trick)(look)
+        look()
 
     def test_a_name_is_free_again_when_its_sandbox_has_ended(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -158,7 +156,9 @@ def test_the_kill_sweep_sees_a_writer_that_writes_in_place(tmp_path: Path) -> No
 
 def trace_of(work: Callable[[], object], log: Path) -> Sequence[str]:
     """The calls of a piece of work that matter to what is on the disk, each as `name path`."""
-    calls = Traced(work, log, "-e", "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink").calls
+    calls = Traced(
+        work, log, "-e", "trace=poll,read,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink"
+    ).calls
     return [f"{call.partition('(')[0]} {call}" for call in calls]
 
 
@@ -221,10 +221,6 @@ def test_the_check_of_the_order_sees_a_missing_flush(tmp_path: Path, kind: type[
         check_order(calls, data)
 
 
-SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
-WITHOUT_LOG = struct.pack("I", 2)  # EXT4_GOING_FLAGS_NOLOGFLUSH: as when the power goes
-
-
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Volume]:
     need("root", "mkfs.ext4", "mount")
@@ -241,15 +237,12 @@ def acknowledged_through_a_power_cut(volume: Volume, kind: type[AtomicDocument])
     def work() -> str:
         store = JsonStore(data, document=document(kind, data))
         told = [one_more(store) for _ in range(20)]
-        folder = os.open(volume.path, os.O_RDONLY)
-        fcntl.ioctl(folder, SHUTDOWN, WITHOUT_LOG)
         return told[-1]
 
     child = Child(work)
     assert child.wait() == 0
-    told = int(child.heard().split()[1])
-    volume.remount()
-    return told, state_of(data)[0]
+    volume.cut_power()
+    return int(child.heard().split()[1]), state_of(data)[0]
 
 
 def test_acknowledged_writes_survive_a_power_cut(volume: Volume) -> None:

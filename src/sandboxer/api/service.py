@@ -43,7 +43,8 @@ class Service:
     def __init__(self, opening: Callable[[], Installation]) -> None:
         self._opening = opening
         self._installation: Installation | None = None
-        self._lock = threading.Lock()
+        self._opening_lock = threading.Lock()
+        self._removals_lock = threading.Lock()
         self._relay: RelayLoop | None = None
         self._removals: dict[str, Future[Sandbox]] = {}
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
@@ -56,7 +57,7 @@ class Service:
     @property
     def installation(self) -> Installation:
         """The wired parts; raises Invalid or StoreCorrupt when the configuration is wrong."""
-        with self._lock:
+        with self._opening_lock:
             if self._installation is None:
                 self._installation = self._opening()
             return self._installation
@@ -120,7 +121,7 @@ class Service:
 
     def remove(self, sandbox_id: str) -> Future[Sandbox]:
         """Let the crew take a sandbox away; asking again joins the teardown that is under way."""
-        with self._lock:
+        with self._removals_lock:
             known = self._removals.get(sandbox_id)
             if known is not None:
                 return known
@@ -131,7 +132,7 @@ class Service:
         return work
 
     def _forget(self, sandbox_id: str) -> None:
-        with self._lock:
+        with self._removals_lock:
             self._removals.pop(sandbox_id, None)
 
 

@@ -37,7 +37,6 @@ def self_check(
             hint="set `self_check: false` in the profile, or choose an extension that can do both",
         )
     ctx = replace(ctx, deadline=ctx.deadline.shorter(CHECK_SECONDS))
-    ctx.progress("ready", "checking the isolation from inside")
     host = ctx.host
     where = facts.ground(host.work_dir(ctx.deadline), ready.reachability.remote_dir)
     listener = _listen() if host.address().kind == "local" else None

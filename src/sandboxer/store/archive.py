@@ -49,12 +49,13 @@ class Archive:
 
     def get(self, sandbox_id: str) -> Sandbox | None:
         """The record with this id."""
-        return next((record for record in self._search(b'{"id":"' + sandbox_id.encode() + b'"')), None)
+        found = self._search(b'{"id":' + layout.quoted(sandbox_id))
+        return next((record for record in found if record.id == sandbox_id), None)
 
     def starting_with(self, prefix: str) -> dict[str, Sandbox]:
         """The records whose id starts with `prefix`, by id."""
         found: dict[str, Sandbox] = {}
-        for record in self._search(b'{"id":"' + prefix.encode()):
+        for record in self._search(b'{"id":' + layout.quoted(prefix)[:-1]):
             found.setdefault(record.id, record)
         return found
 

@@ -144,6 +144,7 @@ class AtomicDocument:
             descriptor = self._open_temporary()
             try:
                 disk.write_all(descriptor, disk.read_all(before))
+                self._flush(descriptor)
                 self._temporary.replace(self.path)
             finally:
                 disk.close(descriptor)

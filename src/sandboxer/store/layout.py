@@ -128,7 +128,15 @@ def decode_event(line: bytes, path: Path) -> Event:
 
 def field(name: str, value: str) -> bytes:
     """The bytes that every encoded record with this field contains (others may too: decode and look)."""
-    return _encode({name: value})[1:-1]
+    return quoted(name) + b":" + quoted(value)
+
+
+def quoted(text: str) -> bytes:
+    """A text as it stands in an encoded record; raises Invalid when it is not UTF-8, and so can be in none."""
+    try:
+        return _encode(text)
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{text[:80]!a} is not valid UTF-8", hint="use valid UTF-8 text") from error
 
 
 def render(content: Content) -> bytes:

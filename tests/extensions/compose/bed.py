@@ -81,15 +81,14 @@ class Bed:
         return Context(host=self.host, install=INSTALL, deadline=Deadline(seconds), save=save)
 
     def census(self) -> Census:
-        """Everything of ours there is, images that were built for sandboxes too, and all in the work directory."""
-        marks = ("sbx-", str(self.work_dir))
-        folders = [self.work_dir, self.work_dir / ".sandboxer"]
-        seen = Census.take(engines=[self.engine], dirs=folders, marks=marks, images=False)
-        words = [self.engine.program, "images", "--format", "{{.Repository}}"]
-        built = {f"image {name}" for name in self.engine.run(*words).stdout.split() if "sbx-example" not in name}
-        builders = {f"state {entry.name}" for entry in self.work_dir.iterdir()}
-        ours = {line for line in seen.found if "sshd" not in line}
-        return Census(frozenset(ours | built | builders))
+        """Everything in the engine, images too, all in the work directory, and the processes that mention it."""
+        seen = Census.take(engines=[self.engine], marks=(str(self.work_dir),))
+        words = [self.engine.program, "images", "--format", "image {{.Repository}}"]
+        # an image that a compose file names itself stays, as what was pulled stays: it is the host's cache
+        images = {line for line in self.engine.run(*words).stdout.splitlines() if "sbx-example" not in line}
+        folders = (self.work_dir, self.work_dir / ".sandboxer")
+        entries = {f"entry {entry}" for folder in folders if folder.is_dir() for entry in folder.iterdir()}
+        return Census(seen.found | images | entries)
 
     @contextmanager
     def nothing_left(self) -> Iterator[None]:

@@ -20,9 +20,7 @@ class TestCompose(ConformanceSuite):
     def bench(
         self, request: pytest.FixtureRequest, beds: Callable[[Kind], Bed], tmp_path_factory: pytest.TempPathFactory
     ) -> Bench:
-        bed: Bed = (
-            request.getfixturevalue("here") if request.param == "here" else beds(cast("Kind", request.param))
-        )
+        bed: Bed = request.getfixturevalue("here") if request.param == "here" else beds(cast("Kind", request.param))
         folder: Path = tmp_path_factory.mktemp("repos")
         return Bench(
             extension=ComposeExtension,

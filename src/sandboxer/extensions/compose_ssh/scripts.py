@@ -200,7 +200,7 @@ while [ $round -lt 20 ]; do
   all=$pids
   while [ -n "$pids" ]; do
     more=; for p in $pids; do more="$more $(cat "/proc/$p/task/"*/children 2>/dev/null)"; done
-    pids=$(printf '%s ' $more); all="$all $pids"
+    set -- $more; pids=$*; all="$all $pids"
   done
   all=$(printf '%s\n' $all | sort -un); [ -n "$all" ] || break
   for p in $all; do kill -9 "$p" 2>/dev/null && total=$((total+1)); done

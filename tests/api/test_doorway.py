@@ -1,0 +1,200 @@
+"""The checks that come before every route, against the real server over real sockets (promises 29 and 30)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+
+from sandboxer.api import doorway
+from sandboxer.api.doorway import MAX_BODY
+from sandboxer.bootstrap import Installation
+from tests.api.served import HEAD, Answer, Served, serving
+from tests.installations import installed
+
+TOKEN = "Authorization: Bearer s3cret-token\r\n"
+POST = "POST /v1/sandboxes HTTP/1.1\r\n" + HEAD + "Content-Type: application/json\r\n"
+
+
+def problem(answer: Answer) -> dict[str, Any]:
+    """The body, which must be a problem with all its fields."""
+    assert "content-type: application/problem+json" in answer.head.lower(), answer
+    document: dict[str, Any] = json.loads(answer.body)
+    assert {"type", "title", "status", "detail", "instance", "code", "message", "hint", "retryable", "outcome"} <= set(
+        document
+    )
+    assert document["status"] == answer.status
+    return document
+
+
+def every_route(api: Client) -> list[tuple[str, str]]:
+    paths = api.get("/openapi.json").json()["paths"]
+    found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(found) >= 17
+    return [*found, ("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/"), ("GET", "/docs")]
+
+
+def test_every_route_needs_the_token(tmp_path: Path) -> None:
+    """Promise 29: checked before the route, its arguments and its body are looked at."""
+    here = installed(tmp_path, SANDBOXER_API_TOKEN="s3cret-token")
+    with (
+        serving(here) as served,
+        Client(base_url=f"http://127.0.0.1:{served.port}", headers={"Authorization": "Bearer s3cret-token"}) as api,
+    ):
+        for method, path in every_route(api):
+            for query in ("", "?token=s3cret-token", "?access_token=s3cret-token"):
+                answer = served.send(f"{method} {path}{query} HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\n{{{{{{")
+                if path == "/healthz":
+                    assert answer.status == 200
+                    continue
+                assert (answer.status, problem(answer)["code"]) == (401, "denied"), (method, path)
+                assert "www-authenticate: bearer" in answer.head.lower()
+        assert served.get("/v1/sandboxes", HEAD + TOKEN).status == 200
+
+
+def test_every_route_checks_host_and_origin(api: Client, served: Served) -> None:
+    """Promise 29."""
+    for method, path in every_route(api):
+        foreign = f"{method} {path} HTTP/1.1\r\n{HEAD}Origin: http://example.org\r\n\r\n"
+        rebound = f"{method} {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"
+        for request in (foreign, rebound):
+            answer = served.send(request)
+            assert (answer.status, problem(answer)["code"]) == (403, "denied"), request
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Connection: close\r\n",
+        "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n",
+        "Host: 127.0.0.1\r\nHost: example.org\r\nConnection: close\r\n",
+        "Host:\r\nConnection: close\r\n",
+        "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nOrigin: http://example.org\r\nConnection: close\r\n",
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_missing_and_doubled_headers_are_refused(served: Served, headers: str, version: str) -> None:
+    """Promise 29: the HTTP parser refuses some of these itself, with 400."""
+    assert served.get("/v1/sandboxes", headers, version=version).status in (400, 403)
+
+
+def test_two_tokens_are_none(guarded: Served) -> None:
+    assert guarded.get("/v1/sandboxes", HEAD + TOKEN + TOKEN).status == 401
+    assert guarded.get("/v1/sandboxes", HEAD + TOKEN + "Authorization: Bearer x\r\n").status == 401
+
+
+def test_an_absolute_target_does_not_replace_the_host(served: Served) -> None:
+    answer = served.get("http://127.0.0.1/v1/sandboxes", "Host: example.org\r\nConnection: close\r\n")
+    assert answer.status == 403
+
+
+def test_a_refusal_comes_before_the_body(guarded: Served) -> None:
+    """Nobody without the token can make the server wait for, or hold, a body."""
+    started = time.monotonic()
+    answer = guarded.send(f"POST /v1/sandboxes HTTP/1.1\r\n{HEAD}Content-Length: 900000\r\n\r\n")
+    assert answer.status == 401
+    assert time.monotonic() - started < 5
+
+
+def test_a_body_that_says_it_is_too_large_is_413(served: Served) -> None:
+    answer = served.send(f"{POST}Content-Length: {MAX_BODY + 1}\r\n\r\n")
+    assert (answer.status, problem(answer)["code"]) == (413, "invalid")
+
+
+def test_a_chunked_body_is_limited_too(served: Served) -> None:
+    """Promise 30: also when it does not say how long it is."""
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    answer = served.send(POST.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 18)
+    assert (answer.status, problem(answer)["code"]) == (413, "invalid")
+
+
+def test_a_body_up_to_the_limit_is_read(served: Served) -> None:
+    body = b'{"profile": "profile.absent"' + b" " * (MAX_BODY - 29) + b"}"
+    assert len(body) == MAX_BODY
+    answer = served.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert answer.status == 404
+
+
+def test_a_body_that_does_not_arrive_ends_the_wait(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wait has a deadline."""
+    monkeypatch.setattr(doorway, "BODY_SECONDS", 0.3)
+    answer = served.send(f"{POST}Content-Length: 100\r\n\r\n{{")
+    assert (answer.status, problem(answer)["code"]) == (408, "timeout")
+
+
+def test_half_a_request_is_not_carried_out(served: Served, here: Installation) -> None:
+    body = json.dumps({"profile": "profile.fake"})
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n".encode())
+    assert served.get("/healthz").status == 200
+    assert list(here.manager.list(ended=True)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{", b"nonsense", b'{"profile": }', b"\xff\xfe\x00", b'{"ttl": NaN}', b"[" * 100_000, b'{"a":' * 50_000,
+        b'{"ttl": ' + b"9" * 10_000 + b"}", b'{"ttl": 1e999}', b'{"name": "\\ud800"}', b'{"\\ud800": 1}',
+        b'{"inputs": {"greeting": "\\ud800"}, "profile": "profile.fake"}', b"\x00", b'{"name": "\\u0000"}',
+        b'{"profile": "\\u0000"}', b'{"profile": "profile.fake", "host": "\\u0000"}', b'{"profile": 1, "profile": 2}',
+        b'{"consumer": "agt:\\ud800"}', b'{"labels": {"\\u0000": "x"}, "profile": "profile.fake"}',
+    ],
+    ids=range(19),
+)  # fmt: skip
+def test_a_malformed_body_is_a_problem_of_the_caller(served: Served, body: bytes) -> None:
+    """Promise 30."""
+    answer = served.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert answer.status in (400, 403, 404, 422), answer
+    problem(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"), ("GET", "/", 404, "not_found"), ("GET", "/docs", 404, "not_found"),
+        ("GET", "/v1/sandboxes/", 404, "not_found"), ("PATCH", "/v1/sandboxes", 405, "invalid"),
+        ("BREW", "/v1/sandboxes", 405, "invalid"), ("OPTIONS", "/v1/sandboxes", 405, "invalid"),
+        ("GET", "/v1/sandboxes/%00", 404, "not_found"), ("GET", "/v1/sandboxes/%ff%fe", 404, "not_found"),
+        ("GET", "/v1/sandboxes/..%2f..%2fetc", 404, "not_found"), ("GET", "/v1/snapshots", 404, "not_found"),
+        ("GET", "/v1/sandboxes?limit=%00", 422, "invalid"), ("GET", "/v1/sandboxes/" + "a" * 5000, 422, "invalid"),
+        ("POST", "/v1/expire/x", 404, "not_found"), ("GET", "/v1/hosts/..%2f", 404, "not_found"),
+    ],
+)  # fmt: skip
+def test_what_there_is_not_is_told_in_the_same_shape(
+    served: Served, method: str, path: str, status: int, code: str
+) -> None:
+    answer = served.send(f"{method} {path} HTTP/1.1\r\n{HEAD}\r\n")
+    assert (answer.status, problem(answer)["code"]) == (status, code)
+
+
+def test_no_answer_is_cached_or_sniffed(served: Served) -> None:
+    for path in ("/healthz", "/nothing", "/v1/sandboxes"):
+        head = served.get(path).head.lower()
+        assert "cache-control: no-store" in head
+        assert "x-content-type-options: nosniff" in head
+
+
+def test_a_websocket_is_refused(served: Served) -> None:
+    headers = HEAD.replace("close", "Upgrade") + (
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+        connection.sendall(f"GET /v1/sandboxes HTTP/1.1\r\n{headers}\r\n".encode())
+        assert b"101" not in connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_an_unreadable_store_is_a_500_that_says_so_and_the_server_lives(served: Served, here: Installation) -> None:
+    """Promise 13."""
+    store = here.paths.data / "sandboxes.json"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.write_bytes(b"\x00 not json")
+    for path in ("/readyz", "/v1/sandboxes", "/v1/events"):
+        answer = served.get(path)
+        assert (answer.status, problem(answer)["code"]) == (500, "store_corrupt"), path
+    assert served.get("/healthz").status == 200
+    assert store.read_bytes() == b"\x00 not json"

@@ -1,0 +1,135 @@
+"""exec and leases over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+
+import pytest
+from httpx import Client
+
+from sandboxer.bootstrap import Installation
+from tests.testbed.waiting import eventually
+
+
+@pytest.fixture
+def ready(api: Client) -> str:
+    sandbox_id: str = api.post("/v1/sandboxes?wait=true", json={"profile": "profile.fake"}).json()["id"]
+    return f"/v1/sandboxes/{sandbox_id}"
+
+
+def test_exec_answers_the_exit_code_and_both_streams(api: Client, ready: str) -> None:
+    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", "echo out; echo err >&2; exit 7"]})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "exit_code": 7, "stdout": "out\n", "stderr": "err\n", "stdout_base64": None, "stderr_base64": None,
+        "stdout_truncated": False, "stderr_truncated": False,
+    }  # fmt: skip
+
+
+def test_exec_passes_words_and_environment_byte_for_byte(api: Client, ready: str) -> None:
+    """Promise 24."""
+    words = ["$(id)", "a b", "'", '"', "\\", "`", ";", "&&", "ü", "", "\n", "*"]
+    script = 'for word; do printf "%s|" "$word"; done; printf %s "$X"'
+    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", script, "sh", *words], "env": {"X": "$HOME;"}})
+    assert answer.json()["stdout"] == "|".join(words) + "|" + "$HOME;"
+
+
+def test_exec_takes_input_as_text_or_base64(api: Client, ready: str) -> None:
+    raw = bytes(range(256))
+    text = api.post(f"{ready}/exec", json={"argv": ["cat"], "stdin": "grüß"}).json()
+    assert text["stdout"] == "grüß"
+    binary = api.post(f"{ready}/exec", json={"argv": ["cat"], "stdin_base64": base64.b64encode(raw).decode()}).json()
+    assert base64.b64decode(binary["stdout_base64"]) == raw
+
+
+def test_output_is_bounded_and_says_so(api: Client, ready: str) -> None:
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo short >&2"
+    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", script]}).json()
+    assert len(answer["stdout"]) == 1024 * 1024
+    assert (answer["stdout_truncated"], answer["stderr_truncated"]) == (True, False)
+    assert answer["stderr"] == "short\n"
+
+
+def test_a_command_that_takes_too_long_is_504_and_killed(api: Client, ready: str) -> None:
+    """Promise 22."""
+    started = time.monotonic()
+    answer = api.post(f"{ready}/exec", json={"argv": ["sleep", "60"], "timeout": 1})
+    assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
+    assert time.monotonic() - started < 6
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"argv": []}, {"argv": [""]}, {"argv": "ls"}, {"argv": ["a\x00b"]}, {"argv": ["ls"], "timeout": "2h"},
+        {"argv": ["ls"], "timeout": 0}, {"argv": ["ls"], "stdin": "a", "stdin_base64": "YQ=="},
+        {"argv": ["ls"], "stdin_base64": "not base64!"}, {"argv": ["ls"], "env": {"A=B": "x"}},
+        {"argv": ["ls"], "env": {"A": "\x00"}}, {"argv": ["ls"], "service": "-x"}, {"argv": ["ls"], "tty": True},
+        {"argv": ["ls"], "cwd": "\x00"},
+    ],
+)  # fmt: skip
+def test_a_wrong_exec_is_422(api: Client, ready: str, body: object) -> None:
+    assert api.post(f"{ready}/exec", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("argv", [["x" * 200_000], ["sh", "-c", ":", "y" * 300_000], ["/nowhere/at/all"], ["/"], ["."]])
+def test_a_command_that_cannot_be_run_is_no_bug(api: Client, ready: str, argv: list[str]) -> None:
+    """Promise 30."""
+    answer = api.post(f"{ready}/exec", json={"argv": argv})
+    assert answer.status_code in (200, 422), answer.text
+    if answer.status_code == 200:
+        assert answer.json()["exit_code"] in (126, 127)
+
+
+def test_a_lease_makes_it_active_until_it_is_released(api: Client, ready: str) -> None:
+    lease = api.post(f"{ready}/leases", json={"holder": "build 17", "duration": "10m"})
+    assert lease.status_code == 201
+    assert api.get(ready).json()["state"] == "active"
+    assert api.get(f"{ready}/leases").json() == {"leases": [lease.json()]}
+    assert [d["state"] for d in api.get("/v1/sandboxes?state=active").json()["sandboxes"]] == ["active"]
+    assert api.delete(f"{ready}/leases/{lease.json()['id']}").status_code == 204
+    assert api.get(ready).json()["state"] == "ready"
+    assert api.delete(f"{ready}/leases/{lease.json()['id']}").status_code == 404
+
+
+def test_a_lease_can_be_renewed(api: Client, ready: str) -> None:
+    lease = api.post(f"{ready}/leases").json()
+    renewed = api.put(f"{ready}/leases/{lease['id']}", json={"duration": "1h"})
+    assert renewed.status_code == 200
+    assert renewed.json()["id"] == lease["id"]
+    assert renewed.json()["expires_at"] > lease["expires_at"]
+    assert api.put(f"{ready}/leases/absent", json={"duration": 60}).status_code == 404
+
+
+def test_a_lease_is_for_a_day_at_most(api: Client, ready: str) -> None:
+    assert api.post(f"{ready}/leases", json={"duration": "25h"}).status_code == 422
+    assert api.post(f"{ready}/leases", json={"holder": ""}).status_code == 422
+
+
+def test_a_running_exec_is_shown_as_a_lease(api: Client, ready: str) -> None:
+    running = threading.Thread(target=api.post, args=(f"{ready}/exec",), kwargs={"json": {"argv": ["sleep", "1"]}})
+    running.start()
+    found = eventually(lambda: api.get(f"{ready}/leases").json()["leases"], within=5, what="the lease is shown")
+    assert (found[0]["holder"], found[0]["expires_at"]) == ("exec", None)
+    running.join(10)
+    assert api.get(f"{ready}/leases").json() == {"leases": []}
+
+
+def test_what_has_ended_cannot_be_used(api: Client, ready: str) -> None:
+    api.delete(f"{ready}?wait=true")
+    assert api.post(f"{ready}/exec", json={"argv": ["true"]}).status_code == 409
+    assert api.post(f"{ready}/leases").status_code == 409
+
+
+def test_expire_spares_what_is_leased(api: Client, here: Installation, ready: str) -> None:
+    """Contract §4."""
+    lease = api.post(f"{ready}/leases").json()
+    object.__setattr__(here.manager.core, "clock", lambda: time.time() + 7200)
+    skipped = api.post("/v1/expire", json={"apply": True}).json()
+    assert [action["outcome"] for action in skipped["actions"]] == ["skipped"]
+    api.delete(f"{ready}/leases/{lease['id']}")
+    done = api.post("/v1/expire", json={"apply": True})
+    assert (done.status_code, done.json()["actions"][0]["outcome"]) == (200, "done")
+    assert api.get(ready).json()["state"] == "destroyed"
