@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
+from sandboxer.config.catalog import Shelf
 from sandboxer.errors import BackendError, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.manager import SandboxManager
-from sandboxer.models import Event, Handle, Request, Sandbox
+from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
+from sandboxer.registry import Registry
 from sandboxer.state import State
 from sandboxer.store.base import Store, UpdateFn
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
@@ -126,9 +128,14 @@ class Machine(RuleBasedStateMachine):
         """A new process over the same files."""
         self.life = Life()
         here = installed(self.root)
-        here.manager.core.extensions.add("ext.fake", lambda: self.extension(self.life))
+        # Only the fake: asking the real backends of this machine at each step would take minutes.
+        extensions = Registry(Shelf("extension", Manifest, (self.root / "config" / "extensions",)))
+        extensions.add("ext.fake", lambda: self.extension(self.life))
         core = dataclasses.replace(
-            here.manager.core, store=MortalStore(here.store, self.life), clock=lambda: _real_time() + self.ahead
+            here.manager.core,
+            store=MortalStore(here.store, self.life),
+            extensions=extensions,
+            clock=lambda: _real_time() + self.ahead,
         )
         self.manager = SandboxManager(core)
 

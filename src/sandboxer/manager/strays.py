@@ -12,6 +12,7 @@ from sandboxer.manager.core import Core
 from sandboxer.manager.report import Action, Remaining, each
 from sandboxer.models import Sandbox
 from sandboxer.names import resource_name
+from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE
 from sandboxer.timing import Deadline
 
@@ -41,14 +42,17 @@ def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[l
     return actions, remaining, len(seen)
 
 
-def look_everywhere(core: Core, records: Iterable[Sandbox]) -> tuple[list[tuple[str, str, Found]], list[Remaining]]:
+def look_everywhere(
+    core: Core, records: Iterable[Sandbox], *, strict: bool = False
+) -> tuple[list[tuple[str, str, Found]], list[Remaining]]:
     """Everything of this installation on every host that is configured or that a record names, for every backend of
-    our own hosts: (extension, host, resource); and the places that could not be listed."""
+    our own hosts: (extension, host, resource); and the places that could not be listed. `strict` counts among those
+    also backends that no record names and that are not there or switched off."""
     places = {(record.extension, record.host) for record in records}
-    hosts = {"local", *core.settings.hosts, *(host for _, host in places)}
+    hosts = {LOCAL, *core.settings.hosts, *(host for _, host in places)}
     own = [manifest.id for manifest in core.extensions.manifests() if manifest.self_hosted]
     wanted = sorted({*places, *((extension, host) for extension in own for host in hosts)})
-    looks = each(wanted, lambda place: _inventory(core, *place, needed=place in places))
+    looks = each(wanted, lambda place: _inventory(core, *place, strict=strict or place in places))
     seen: list[tuple[str, str, Found]] = []
     unseen: list[Remaining] = []
     for (extension, host), look in zip(wanted, looks, strict=True):
@@ -64,17 +68,19 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
     return found.created_at is not None and now - found.created_at > grace
 
 
-def _inventory(core: Core, extension: str, host: str, *, needed: bool) -> Sequence[Found] | Remaining:
+def _inventory(core: Core, extension: str, host: str, *, strict: bool) -> Sequence[Found] | Remaining:
     deadline = Deadline(LOOK_SECONDS)
     try:
         context = core.host_context(host, deadline)
         context.host.connect(deadline)
         return list(core.extensions.get(extension).inventory(context))
     except NotConfigured as error:
-        if not needed:
+        if not strict:
             return []  # this backend is not used on this host, and never was by a record we have
         return Remaining(why=error.message, host=host, extension=extension, error=error.document())
     except SandboxerError as error:
+        if not strict and host == LOCAL:
+            return []  # an engine of this machine that is switched off, and that no record names
         return Remaining(why=error.message, host=host, extension=extension, error=error.document())
 
 
