@@ -19,6 +19,7 @@ class SandboxerError(Exception):
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
     default_retryable: ClassVar[bool | None] = False
+    default_hint: ClassVar[str] = "this is a bug: run it again with SANDBOXER_DEBUG=1 and report it"
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class SandboxerError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
         self.retryable = self.default_retryable if retryable is None else retryable
         self.outcome: Outcome = outcome
         self.sandbox_id = sandbox_id
@@ -63,6 +64,7 @@ class Internal(SandboxerError):
 class StoreCorrupt(SandboxerError):
     """A store that cannot be read, is newer, or is not ours. Its bytes are kept as they are."""
 
+    default_hint = "run `sandboxer doctor`"
     code = "store_corrupt"
     exit_code = 13
 
@@ -70,6 +72,7 @@ class StoreCorrupt(SandboxerError):
 class Invalid(SandboxerError):
     """The request, a profile or a manifest is wrong."""
 
+    default_hint = "see `sandboxer --help` and docs/meta-framework.md"
     code = "invalid"
     exit_code = 2
     http_status = 422
@@ -78,6 +81,7 @@ class Invalid(SandboxerError):
 class NotFound(SandboxerError):
     """No such sandbox, snapshot, profile or extension."""
 
+    default_hint = "run `sandboxer list --all`"
     code = "not_found"
     exit_code = 3
     http_status = 404
@@ -86,6 +90,7 @@ class NotFound(SandboxerError):
 class Conflict(SandboxerError):
     """Not allowed in the present state, a name that is taken, or something locked by another."""
 
+    default_hint = "run `sandboxer get ID` to see its state"
     code = "conflict"
     exit_code = 4
     http_status = 409
@@ -94,6 +99,7 @@ class Conflict(SandboxerError):
 class Unsupported(SandboxerError):
     """The extension lacks the capability."""
 
+    default_hint = "run `sandboxer extensions list` to see what each can do"
     code = "unsupported"
     exit_code = 5
     http_status = 501
@@ -102,6 +108,7 @@ class Unsupported(SandboxerError):
 class NotConfigured(SandboxerError):
     """A credential, a program or a host is missing; the hint says which."""
 
+    default_hint = "run `sandboxer doctor`"
     code = "not_configured"
     exit_code = 6
     http_status = 424
@@ -110,6 +117,7 @@ class NotConfigured(SandboxerError):
 class BackendError(SandboxerError):
     """The backend answered, and said no."""
 
+    default_hint = "run `sandboxer doctor`"
     code = "backend_error"
     exit_code = 7
     http_status = 502
@@ -119,6 +127,7 @@ class BackendError(SandboxerError):
 class Unavailable(SandboxerError):
     """The backend did not answer."""
 
+    default_hint = "run `sandboxer doctor`, then try again"
     code = "unavailable"
     exit_code = 8
     http_status = 503
@@ -128,6 +137,7 @@ class Unavailable(SandboxerError):
 class InsufficientCredits(SandboxerError):
     """The estimate exceeds what is left."""
 
+    default_hint = "run `sandboxer credits show`"
     code = "insufficient_credits"
     exit_code = 9
     http_status = 402
@@ -136,6 +146,7 @@ class InsufficientCredits(SandboxerError):
 class Partial(SandboxerError):
     """A sweep did some of its work; the document lists what remains."""
 
+    default_hint = "run it again; the document lists what remains"
     code = "partial"
     exit_code = 10
     http_status = 207
@@ -145,6 +156,7 @@ class Partial(SandboxerError):
 class Denied(SandboxerError):
     """Credentials refused, a host key that does not match, or a policy. `http_status` is 401 only without a token."""
 
+    default_hint = "run `sandboxer doctor`"
     code = "denied"
     exit_code = 11
     http_status = 403
@@ -153,6 +165,7 @@ class Denied(SandboxerError):
 class Timeout(SandboxerError):
     """A deadline passed."""
 
+    default_hint = "give it longer with --timeout"
     code = "timeout"
     exit_code = 124
     http_status = 504
@@ -162,6 +175,7 @@ class Timeout(SandboxerError):
 class Interrupted(SandboxerError):
     """Ctrl-C (130), SIGTERM (143) or SIGHUP (129). The exit code is 128 + the signal's number."""
 
+    default_hint = "run `sandboxer list` to see what is there"
     code = "interrupted"
     exit_code = 130
     http_status = 503

@@ -40,3 +40,16 @@ def served(here: Installation) -> Iterator[Served]:
 def guarded(tmp_path: Path) -> Iterator[Served]:
     with serving(installed(tmp_path, SANDBOXER_API_TOKEN="s3cret-token")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for the tests of a module that leave nothing behind."""
+    with serving(installed(tmp_path_factory.mktemp("shared"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared: Served) -> Iterator[Client]:
+    with Client(base_url=f"http://127.0.0.1:{shared.port}", timeout=60) as client:
+        yield client

@@ -57,13 +57,13 @@ def test_every_route_needs_the_token(tmp_path: Path) -> None:
         assert served.get("/v1/sandboxes", HEAD + TOKEN).status == 200
 
 
-def test_every_route_checks_host_and_origin(api: Client, served: Served) -> None:
+def test_every_route_checks_host_and_origin(shared_api: Client, shared: Served) -> None:
     """Promise 29."""
-    for method, path in every_route(api):
+    for method, path in every_route(shared_api):
         foreign = f"{method} {path} HTTP/1.1\r\n{HEAD}Origin: http://example.org\r\n\r\n"
         rebound = f"{method} {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"
         for request in (foreign, rebound):
-            answer = served.send(request)
+            answer = shared.send(request)
             assert (answer.status, problem(answer)["code"]) == (403, "denied"), request
 
 
@@ -78,9 +78,9 @@ def test_every_route_checks_host_and_origin(api: Client, served: Served) -> None
     ],
 )
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_missing_and_doubled_headers_are_refused(served: Served, headers: str, version: str) -> None:
+def test_missing_and_doubled_headers_are_refused(shared: Served, headers: str, version: str) -> None:
     """Promise 29: the HTTP parser refuses some of these itself, with 400."""
-    assert served.get("/v1/sandboxes", headers, version=version).status in (400, 403)
+    assert shared.get("/v1/sandboxes", headers, version=version).status in (400, 403)
 
 
 def test_two_tokens_are_none(guarded: Served) -> None:
@@ -88,8 +88,8 @@ def test_two_tokens_are_none(guarded: Served) -> None:
     assert guarded.get("/v1/sandboxes", HEAD + TOKEN + "Authorization: Bearer x\r\n").status == 401
 
 
-def test_an_absolute_target_does_not_replace_the_host(served: Served) -> None:
-    answer = served.get("http://127.0.0.1/v1/sandboxes", "Host: example.org\r\nConnection: close\r\n")
+def test_an_absolute_target_does_not_replace_the_host(shared: Served) -> None:
+    answer = shared.get("http://127.0.0.1/v1/sandboxes", "Host: example.org\r\nConnection: close\r\n")
     assert answer.status == 403
 
 
@@ -101,29 +101,29 @@ def test_a_refusal_comes_before_the_body(guarded: Served) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_body_that_says_it_is_too_large_is_413(served: Served) -> None:
-    answer = served.send(f"{POST}Content-Length: {MAX_BODY + 1}\r\n\r\n")
+def test_a_body_that_says_it_is_too_large_is_413(shared: Served) -> None:
+    answer = shared.send(f"{POST}Content-Length: {MAX_BODY + 1}\r\n\r\n")
     assert (answer.status, problem(answer)["code"]) == (413, "invalid")
 
 
-def test_a_chunked_body_is_limited_too(served: Served) -> None:
+def test_a_chunked_body_is_limited_too(shared: Served) -> None:
     """Promise 30: also when it does not say how long it is."""
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    answer = served.send(POST.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 18)
+    answer = shared.send(POST.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 18)
     assert (answer.status, problem(answer)["code"]) == (413, "invalid")
 
 
-def test_a_body_up_to_the_limit_is_read(served: Served) -> None:
+def test_a_body_up_to_the_limit_is_read(shared: Served) -> None:
     body = b'{"profile": "profile.absent"' + b" " * (MAX_BODY - 29) + b"}"
     assert len(body) == MAX_BODY
-    answer = served.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    answer = shared.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     assert answer.status == 404
 
 
-def test_a_body_that_does_not_arrive_ends_the_wait(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_arrive_ends_the_wait(shared: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait has a deadline."""
     monkeypatch.setattr(doorway, "BODY_SECONDS", 0.3)
-    answer = served.send(f"{POST}Content-Length: 100\r\n\r\n{{")
+    answer = shared.send(f"{POST}Content-Length: 100\r\n\r\n{{")
     assert (answer.status, problem(answer)["code"]) == (408, "timeout")
 
 
@@ -146,9 +146,9 @@ def test_half_a_request_is_not_carried_out(served: Served, here: Installation) -
     ],
     ids=range(19),
 )  # fmt: skip
-def test_a_malformed_body_is_a_problem_of_the_caller(served: Served, body: bytes) -> None:
+def test_a_malformed_body_is_a_problem_of_the_caller(shared: Served, body: bytes) -> None:
     """Promise 30."""
-    answer = served.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    answer = shared.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     assert answer.status in (400, 403, 404, 422), answer
     problem(answer)
 
@@ -166,24 +166,24 @@ def test_a_malformed_body_is_a_problem_of_the_caller(served: Served, body: bytes
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_told_in_the_same_shape(
-    served: Served, method: str, path: str, status: int, code: str
+    shared: Served, method: str, path: str, status: int, code: str
 ) -> None:
-    answer = served.send(f"{method} {path} HTTP/1.1\r\n{HEAD}\r\n")
+    answer = shared.send(f"{method} {path} HTTP/1.1\r\n{HEAD}\r\n")
     assert (answer.status, problem(answer)["code"]) == (status, code)
 
 
-def test_no_answer_is_cached_or_sniffed(served: Served) -> None:
+def test_no_answer_is_cached_or_sniffed(shared: Served) -> None:
     for path in ("/healthz", "/nothing", "/v1/sandboxes"):
-        head = served.get(path).head.lower()
+        head = shared.get(path).head.lower()
         assert "cache-control: no-store" in head
         assert "x-content-type-options: nosniff" in head
 
 
-def test_a_websocket_is_refused(served: Served) -> None:
+def test_a_websocket_is_refused(shared: Served) -> None:
     headers = HEAD.replace("close", "Upgrade") + (
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     )
-    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=5) as connection:
         connection.sendall(f"GET /v1/sandboxes HTTP/1.1\r\n{headers}\r\n".encode())
         assert b"101" not in connection.recv(4096).partition(b"\r\n")[0]
 

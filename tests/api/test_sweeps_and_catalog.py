@@ -17,8 +17,8 @@ from tests.testbed.waiting import eventually
 
 @pytest.mark.parametrize("path", ["/v1/expire", "/v1/reconcile"])
 def test_sweeps_are_dry_runs_unless_told_to_apply(api: Client, path: str) -> None:
-    for kwargs in ({}, {"json": {}}, {"json": {"apply": False}}):
-        answer = api.post(path, **kwargs)  # type: ignore[arg-type]  # tests pass any keyword
+    for body in (None, {}, {"apply": False}):
+        answer = api.post(path, json=body)
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"actions": [], "remaining": [], "applied": False}
     assert api.post(path, json={"aply": True}).status_code == 422

@@ -13,14 +13,24 @@ from sandboxer.bootstrap import Installation
 from tests.testbed.waiting import eventually
 
 
+@pytest.fixture(scope="module")
+def lasting(shared_api: Client) -> str:
+    """The path of a sandbox that several tests use and none ends."""
+    return ready_one(shared_api)
+
+
 @pytest.fixture
 def ready(api: Client) -> str:
+    return ready_one(api)
+
+
+def ready_one(api: Client) -> str:
     sandbox_id: str = api.post("/v1/sandboxes?wait=true", json={"profile": "profile.fake"}).json()["id"]
     return f"/v1/sandboxes/{sandbox_id}"
 
 
-def test_exec_answers_the_exit_code_and_both_streams(api: Client, ready: str) -> None:
-    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", "echo out; echo err >&2; exit 7"]})
+def test_exec_answers_the_exit_code_and_both_streams(shared_api: Client, lasting: str) -> None:
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": ["sh", "-c", "echo out; echo err >&2; exit 7"]})
     assert answer.status_code == 200
     assert answer.json() == {
         "exit_code": 7, "stdout": "out\n", "stderr": "err\n", "stdout_base64": None, "stderr_base64": None,
@@ -28,34 +38,38 @@ def test_exec_answers_the_exit_code_and_both_streams(api: Client, ready: str) ->
     }  # fmt: skip
 
 
-def test_exec_passes_words_and_environment_byte_for_byte(api: Client, ready: str) -> None:
+def test_exec_passes_words_and_environment_byte_for_byte(shared_api: Client, lasting: str) -> None:
     """Promise 24."""
     words = ["$(id)", "a b", "'", '"', "\\", "`", ";", "&&", "ü", "", "\n", "*"]
     script = 'for word; do printf "%s|" "$word"; done; printf %s "$X"'
-    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", script, "sh", *words], "env": {"X": "$HOME;"}})
+    answer = shared_api.post(
+        f"{lasting}/exec", json={"argv": ["sh", "-c", script, "sh", *words], "env": {"X": "$HOME;"}}
+    )
     assert answer.json()["stdout"] == "|".join(words) + "|" + "$HOME;"
 
 
-def test_exec_takes_input_as_text_or_base64(api: Client, ready: str) -> None:
+def test_exec_takes_input_as_text_or_base64(shared_api: Client, lasting: str) -> None:
     raw = bytes(range(256))
-    text = api.post(f"{ready}/exec", json={"argv": ["cat"], "stdin": "grüß"}).json()
+    text = shared_api.post(f"{lasting}/exec", json={"argv": ["cat"], "stdin": "grüß"}).json()
     assert text["stdout"] == "grüß"
-    binary = api.post(f"{ready}/exec", json={"argv": ["cat"], "stdin_base64": base64.b64encode(raw).decode()}).json()
+    binary = shared_api.post(
+        f"{lasting}/exec", json={"argv": ["cat"], "stdin_base64": base64.b64encode(raw).decode()}
+    ).json()
     assert base64.b64decode(binary["stdout_base64"]) == raw
 
 
-def test_output_is_bounded_and_says_so(api: Client, ready: str) -> None:
+def test_output_is_bounded_and_says_so(shared_api: Client, lasting: str) -> None:
     script = "head -c 3000000 /dev/zero | tr '\\0' x; echo short >&2"
-    answer = api.post(f"{ready}/exec", json={"argv": ["sh", "-c", script]}).json()
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": ["sh", "-c", script]}).json()
     assert len(answer["stdout"]) == 1024 * 1024
     assert (answer["stdout_truncated"], answer["stderr_truncated"]) == (True, False)
     assert answer["stderr"] == "short\n"
 
 
-def test_a_command_that_takes_too_long_is_504_and_killed(api: Client, ready: str) -> None:
+def test_a_command_that_takes_too_long_is_504_and_killed(shared_api: Client, lasting: str) -> None:
     """Promise 22."""
     started = time.monotonic()
-    answer = api.post(f"{ready}/exec", json={"argv": ["sleep", "60"], "timeout": 1})
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": ["sleep", "60"], "timeout": 1})
     assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
     assert time.monotonic() - started < 6
 
@@ -70,14 +84,14 @@ def test_a_command_that_takes_too_long_is_504_and_killed(api: Client, ready: str
         {"argv": ["ls"], "cwd": "\x00"},
     ],
 )  # fmt: skip
-def test_a_wrong_exec_is_422(api: Client, ready: str, body: object) -> None:
-    assert api.post(f"{ready}/exec", json=body).status_code == 422
+def test_a_wrong_exec_is_422(shared_api: Client, lasting: str, body: object) -> None:
+    assert shared_api.post(f"{lasting}/exec", json=body).status_code == 422
 
 
 @pytest.mark.parametrize("argv", [["x" * 200_000], ["sh", "-c", ":", "y" * 300_000], ["/nowhere/at/all"], ["/"], ["."]])
-def test_a_command_that_cannot_be_run_is_no_bug(api: Client, ready: str, argv: list[str]) -> None:
+def test_a_command_that_cannot_be_run_is_no_bug(shared_api: Client, lasting: str, argv: list[str]) -> None:
     """Promise 30."""
-    answer = api.post(f"{ready}/exec", json={"argv": argv})
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": argv})
     assert answer.status_code in (200, 422), answer.text
     if answer.status_code == 200:
         assert answer.json()["exit_code"] in (126, 127)
@@ -103,9 +117,9 @@ def test_a_lease_can_be_renewed(api: Client, ready: str) -> None:
     assert api.put(f"{ready}/leases/absent", json={"duration": 60}).status_code == 404
 
 
-def test_a_lease_is_for_a_day_at_most(api: Client, ready: str) -> None:
-    assert api.post(f"{ready}/leases", json={"duration": "25h"}).status_code == 422
-    assert api.post(f"{ready}/leases", json={"holder": ""}).status_code == 422
+def test_a_lease_is_for_a_day_at_most(shared_api: Client, lasting: str) -> None:
+    assert shared_api.post(f"{lasting}/leases", json={"duration": "25h"}).status_code == 422
+    assert shared_api.post(f"{lasting}/leases", json={"holder": ""}).status_code == 422
 
 
 def test_a_running_exec_is_shown_as_a_lease(api: Client, ready: str) -> None:

@@ -165,7 +165,7 @@ def test_an_unreadable_store_is_told_and_kept_and_doctor_mends_it(sandboxer: Com
     assert "doctor" in refused.error["hint"]
     assert sandboxer("create", *FAKE).status == 13
     assert file.read_bytes() == b'{"schema_version": 1, "sandb'
-    assert sandboxer("doctor", "--json").status == 1
+    assert sandboxer("doctor", "--json").status == 13
     assert sandboxer("doctor", "--repair", "--json").status == 0
     assert sandboxer("exec", sandbox_id, "--", "cat", "greeting").stdout == "hello\n"
     assert [p.read_bytes() for p in (tmp_path / "data").glob("*unreadable*")] == [b'{"schema_version": 1, "sandb']

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import Command
-from tests.docs.pages import ROOT, files
-from tests.installations import left_over
+from tests.docs.pages import ROOT, blocks, files
+from tests.installations import lay_out, left_over
+from tests.testbed.components import need
+from tests.testbed.sshd import Sshd
+from tests.testbed.waiting import eventually
 
+README = ROOT / "README.md"
 GUIDE = files(ROOT / "docs" / "extension-sdk.md")
 CONSUMER = files(ROOT / "docs" / "integrations" / "wise-validator.md")
 
@@ -69,15 +77,14 @@ def _install(package: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(["[sandboxer.extensions]", *lines]) + "\n")
 
 
-def _consume(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    sandboxer = Command(tmp_path)
-    script = tmp_path / "consumer.py"
+def _consume(sandboxer: Command, *words: str) -> subprocess.CompletedProcess[str]:
+    script = sandboxer.root / "consumer.py"
     script.write_text(CONSUMER["consumer.py"])
     path = f"{Path(sys.executable).parent}{os.pathsep}{sandboxer.environment['PATH']}"
     return subprocess.run(
         [sys.executable, str(script), *words],
         env={**sandboxer.environment, "PATH": path},
-        cwd=tmp_path,
+        cwd=sandboxer.root,
         capture_output=True,
         text=True,
         check=False,
@@ -86,12 +93,70 @@ def _consume(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_consumer_of_the_contract_runs_a_command_and_leaves_nothing(tmp_path: Path) -> None:
-    done = _consume(tmp_path, "profile.fake", "greeting=good day", "--", "sh", "-c", "cat greeting; exit 7")
-    assert (done.returncode, done.stdout) == (7, "good day\n"), done.stderr
+    done = _consume(Command(tmp_path), "profile.fake", "greeting=x", "--", "sh", "-c", "cat greeting; exit 7")
+    assert (done.returncode, done.stdout) == (7, "hello\n"), done.stderr
     assert left_over(tmp_path) == []
 
 
+def test_the_consumer_of_the_contract_reaches_a_host_over_ssh(tmp_path: Path, package: Path) -> None:
+    """With its own key, and the host key that sandboxer has verified; it gets nothing else from us."""
+    need("sshd")
+    with Sshd(tmp_path / "sshd") as server, _agent(tmp_path, server.identity) as agent:
+        lay_out(tmp_path, config=_one_host(server, tmp_path))
+        (tmp_path / "config" / "profiles" / "profile.scratch.yaml").write_text(GUIDE["profiles/profile.scratch.yaml"])
+        more = {"PYTHONPATH": str(package), "SANDBOXER_HOST": "there", "SSH_AUTH_SOCK": str(agent)}
+        _install(package)
+        sandboxer = Command(tmp_path, more=more)
+        words = ("sh", "-c", 'test -n "$SSH_CONNECTION" && cat "$1"; exit 9', "sh", "greeting")
+        done = _consume(sandboxer, "profile.scratch", "--", *words)
+    assert (done.returncode, done.stdout) == (9, "hello\n"), done.stderr
+    assert list((tmp_path / "over there" / "scratch").iterdir()) == []
+
+
+def _one_host(server: Sshd, root: Path) -> str:
+    entry = {
+        "address": server.host,
+        "user": server.user,
+        "port": server.port,
+        "host_key": server.fingerprint,
+        "work_dir": f"{root}/over there",
+    }
+    return json.dumps({"hosts": {"there": entry}})
+
+
+@contextmanager
+def _agent(root: Path, identity: Path) -> Iterator[Path]:
+    """An agent of this test's own, with one key."""
+    sock = root / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
+    try:
+        eventually(sock.exists, within=10, what="the agent to listen")
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(sock)}
+        subprocess.run(["ssh-add", "-q", str(identity)], env=environment, check=True, timeout=10)
+        yield sock
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def test_the_consumer_of_the_contract_tells_what_went_wrong(tmp_path: Path) -> None:
-    done = _consume(tmp_path, "profile.nothing", "--", "true")
+    done = _consume(Command(tmp_path), "profile.nothing", "--", "true")
     assert done.returncode == 1
     assert "not_found" in done.stderr
+
+
+def test_the_first_minutes_of_the_readme_go_as_written(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    sandboxer = Command(tmp_path)
+    (tmp_path / "README.md").write_text(README.read_text())
+    (shown,) = [block for block in blocks(README.read_text(), "sh") if "play:notes/" in block]
+    lines = [shlex.split(line) for line in shown.splitlines()]
+    assert lines[0] == ["sandboxer", "create"]
+    said = [sandboxer(*words[1:]) for words in lines]
+    assert [answer.status for answer in said] == [0] * len(lines), said
+    assert (tmp_path / "notes-from-inside" / "README.md").read_text() == README.read_text()
+    canary = sandboxer("list", "--json").document["sandboxes"]
+    assert [sandbox["profile"] for sandbox in canary] == ["profile.sandbox-canary"]
+    assert canary[0]["report"]["isolation"]["contradictions"] == []
+    assert sandboxer("destroy", canary[0]["id"]).status == 0
+    assert list((tmp_path / "work").glob("sbx-*")) == []

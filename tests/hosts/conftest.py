@@ -30,8 +30,9 @@ def settings_for(server: Sshd, *, port: int | None = None, host_key: str | None 
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One server for all tests that do not need a special one; its sessions are not limited as sshd's default is."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+    """One server for all tests that do not need a special one."""
+    # bash reads ~/.bashrc for commands by ssh unless it seems to be inside another shell; some take 100 ms
+    with Sshd(tmp_path_factory.mktemp("sshd"), set_env={"SHLVL": "5"}) as server:
         yield server
 
 

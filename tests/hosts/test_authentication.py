@@ -122,11 +122,8 @@ def test_a_key_that_is_none_is_named(server: Sshd, opened: Opened, tmp_path: Pat
     assert str(path) in caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-@pytest.mark.parametrize("form", ["openssh", "PEM"])
+@pytest.mark.parametrize(("kind", "form"), [("rsa", "PEM"), ("rsa", "openssh"), ("ecdsa", "PEM"), ("ecdsa", "openssh")])
 def test_keys_of_every_kind_and_form(server: Sshd, opened: Opened, tmp_path: Path, kind: str, form: str) -> None:
-    if (kind, form) == ("ed25519", "PEM"):
-        pytest.skip("ed25519 keys have one form only")
     key = tmp_path / "key"
     words = ["-m", "PEM"] if form == "PEM" else []
     subprocess.run(["ssh-keygen", "-q", "-t", kind, *words, "-N", "", "-f", key], check=True)

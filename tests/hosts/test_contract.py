@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,7 +103,9 @@ def test_a_clean_environment_has_nothing_of_the_login(host: Host) -> None:
 
 
 hostile = st.text(
-    st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)) | st.sampled_from("'\"\\\n\r$`;&|!~*\udcff"),
+    st.one_of(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]), st.sampled_from("'\"\\\n\r$`;&|!~*\udcff")
+    ),
     max_size=30,
 )
 
@@ -183,6 +185,30 @@ def test_an_interrupt_ends_the_command_within_a_second(host: Host) -> None:
         host.run(["sh", "-c", sleeping(71006)], soon())
     assert time.monotonic() - begun < 3
     gone("71006")
+
+
+def test_an_interrupt_at_any_moment_leaves_no_program(host: Host) -> None:
+    for moment in (1, 3, 5, 7, 9, 11, 13, 16, 20, 40):
+        signal.setitimer(signal.ITIMER_REAL, moment / 1000)
+        with pytest.raises(Alarmed):
+            host.run(["sh", "-c", "sleep 71015 & sleep 71015"], soon())
+    gone("71015")
+
+
+class Alarmed(BaseException):
+    """What SIGALRM raises."""
+
+
+@pytest.fixture(autouse=True)
+def _alarm() -> Iterator[None]:
+    """SIGALRM interrupts the main thread as an exception, as SIGINT does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Alarmed
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_a_daemon_that_the_program_leaves_does_not_hold_us_up(host: Host) -> None:
@@ -280,7 +306,7 @@ def test_a_started_program_outlives_us_with_its_input_and_log(host: Host, tmp_pa
     eventually(lambda: log.exists() and log.read_text().endswith("ready\n"), within=5, what="the log")
     assert log.stat().st_size == 20000 * 6 + 6
     (found,) = running("sleep 71012")
-    descriptors = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{found.pid}/fd").iterdir()}
+    descriptors = {int(fd.name): str(fd.readlink()) for fd in Path(f"/proc/{found.pid}/fd").iterdir()}
     assert set(descriptors) == {0, 1, 2}
     assert descriptors[1] == descriptors[2] == str(log)
     processes.end([found])

@@ -13,7 +13,7 @@ from sandboxer.hosts import launch
 from tests.testbed.waiting import eventually
 
 SHELLS = [shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
-anything = st.text(st.characters(blacklist_characters="\0", blacklist_categories=()), max_size=40).filter(
+anything = st.text(st.characters(exclude_characters="\0", exclude_categories=()), max_size=40).filter(
     lambda text: all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)
 )
 
@@ -122,8 +122,7 @@ def test_a_supervised_program_ends_itself_when_its_time_is_over(shell: list[str]
     done = subprocess.run(
         [*shell, "-c", launch.BOOT],
         input=launch.supervised(argv, token="T0", seconds=1, track=str(track)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         start_new_session=True,
         timeout=20,
         check=False,

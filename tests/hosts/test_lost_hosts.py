@@ -101,11 +101,21 @@ def test_a_silence_in_the_middle_of_a_command_ends_it_on_both_sides(
     )
 
 
-def test_a_silence_while_much_is_sent_does_not_hang(faulty: SshHost, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_a_silence_while_much_is_sent_does_not_hang(faulty: SshHost, proxy: FaultProxy) -> None:
+    # eight times sshd's window of 2 MiB is more than the sockets between us hold: somebody waits inside a write
     faulty.connect(Deadline(10))
     proxy.set(Mode.BLACKHOLE_AFTER, 300_000)
-    big = bytes(64 * 1024 * 1024)
-    assert isinstance(in_time(lambda: faulty.run(["cat"], Deadline(ALLOWED), stdin=big, limit=1 << 30)), Timeout)
+    data, errors = bytes(4 * 1024 * 1024), list[SandboxerError]()
+
+    def send() -> None:
+        errors.append(in_time(lambda: faulty.run(["cat"], Deadline(ALLOWED), stdin=data)))
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(ALLOWED + 6)
+    assert [type(error) in (Unavailable, Timeout) for error in errors] == [True] * 8
 
 
 def test_a_connection_that_breaks_says_that_the_outcome_is_not_known(faulty: SshHost, proxy: FaultProxy) -> None:
@@ -159,7 +169,12 @@ def test_something_that_is_no_ssh_server(opened: Opened) -> None:
 
 def test_waiting_for_a_connecting_command_ends_at_the_own_deadline(faulty: SshHost, proxy: FaultProxy) -> None:
     proxy.set(Mode.BLACKHOLE)
-    other = threading.Thread(target=lambda: pytest.raises(SandboxerError, faulty.connect, Deadline(3)))
+
+    def connect() -> None:
+        with pytest.raises(SandboxerError):
+            faulty.connect(Deadline(2.5))
+
+    other = threading.Thread(target=connect)
     other.start()
     eventually(lambda: proxy.open_connections, within=5, what="the other's connection")
     assert isinstance(in_time(lambda: faulty.connect(Deadline(ALLOWED))), Unavailable)

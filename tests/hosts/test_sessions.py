@@ -40,7 +40,9 @@ def record(track: Path, leader: int, *, start: int = 0, boot: str | None = None)
 
 
 def test_a_recorded_session_is_ended_as_a_whole(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
-    members = lambda: [p for p in sessions.processes() if p.session == sleeper.pid and p.alive]  # noqa: E731
+    def members() -> list[sessions.Process]:
+        return [p for p in sessions.processes() if p.session == sleeper.pid and p.alive]
+
     eventually(lambda: len(members()) == 3, within=5, what="the sleeps")
     path = record(tmp_path, sleeper.pid)
     assert sessions.end_recorded(tmp_path, Deadline(5)) == 1

@@ -112,7 +112,7 @@ def test_a_chain_of_jumps_is_in_order_and_a_circle_is_refused() -> None:
     ask = lambda place: {"proxyjump": table[place.host]} if place.host in table else {}  # noqa: E731
     endpoint = resolve("alpha", HostSettings(), ask=ask, home="/h", environ={})
     assert [hop.host for hop in endpoint.jumps] == ["zero", "a1", "b2"]
-    with pytest.raises(Invalid, match="circle"):
+    with pytest.raises(Invalid, match="more than 8 jumps"):
         resolve(
             "alpha", HostSettings(proxy_jump="alpha"), ask=lambda _: {"proxyjump": ["alpha"]}, home="/h", environ={}
         )
@@ -180,10 +180,10 @@ def behind(tmp_path_factory: pytest.TempPathFactory, sshd: Sshd) -> "list[Sshd]"
 def test_hosts_behind_other_hosts_are_reached(behind: list[Sshd], sshd: Sshd, tmp_path: Path, opened: Opened) -> None:
     inner = behind[0]
     try:
-        before = sshd.log.read_text().count("Accepted")
+        before = sshd.log.read_text().count("Accepted publickey")
         host = opened("inner", HostSettings(), ssh_config=inner.ssh_config)
         assert host.run(["echo", "in"], Deadline(15)).text == "in"
-        assert sshd.log.read_text().count("Accepted") == before + 1
+        assert sshd.log.read_text().count("Accepted publickey") == before + 1
         assert host.address().host_key == inner.fingerprint
         # every hop's key is checked: an inner host nobody knows is refused through a good outer one
         (tmp_path / "none").write_text("")

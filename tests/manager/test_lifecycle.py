@@ -173,6 +173,26 @@ def test_a_name_is_unique_among_the_living(tmp_path: Path) -> None:
     assert create(here, name="web").id != first.id
 
 
+def test_a_create_that_failed_can_be_tried_again_under_the_same_name(tmp_path: Path) -> None:
+    here = installed(tmp_path, Faults({"provision": BackendError("no")}))
+    with pytest.raises(BackendError):
+        create(here, name="web")
+    record = create(here, name="web")
+    assert here.manager.get("web").id == record.id
+    with pytest.raises(Conflict):
+        create(here, name="web")
+
+
+def test_a_renewal_that_fails_on_the_backend_changes_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    """Promise 16: what was answered holds, and a repetition does not add twice."""
+    here = installed(tmp_path, Faults({"renew": Unavailable("no answer")}))
+    record = create(here, ttl=600)
+    with pytest.raises(Unavailable):
+        here.manager.extend_ttl(record.id, 600)
+    assert here.manager.get(record.id).expires_at == record.expires_at
+    assert here.manager.extend_ttl(record.id, 600).expires_at == pytest.approx(record.created_at + 1200)
+
+
 def test_the_same_idempotency_key_gives_the_same_sandbox_and_another_request_is_a_conflict(tmp_path: Path) -> None:
     here = installed(tmp_path)
     first = create(here, key="k1", ttl=600)

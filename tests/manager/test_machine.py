@@ -25,7 +25,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
 from sandboxer.registry import Registry
 from sandboxer.state import State
-from sandboxer.store.base import Store, UpdateFn
+from sandboxer.store.base import Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
 from tests.installations import installed, left_over
 from tests.sizes import scaled
@@ -214,7 +214,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def names_are_unique_among_the_living(self) -> None:
-        names = Counter(record.name for record in self.manager.list() if record.name)
+        names = Counter(record.name for record in self.manager.list() if record.name and holds_name(record))
         assert all(count == 1 for count in names.values())
 
     @invariant()

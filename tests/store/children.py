@@ -13,6 +13,7 @@ from tests.testbed.waiting import eventually
 
 BROKEN = 70
 """The exit status of a child whose work raised what it should not."""
+_BORN = b"."
 
 
 class Child:
@@ -27,6 +28,7 @@ class Child:
             try:
                 waiting = select.poll()
                 waiting.register(start, select.POLLIN)
+                os.write(say, _BORN)
                 while not waiting.poll(1):  # again and again: `Traced` sees by it that the tracer is there
                     pass
                 os.read(start, 1)
@@ -39,6 +41,7 @@ class Child:
                 os._exit(status)
         os.close(start)
         os.close(say)
+        assert os.read(self._heard, 1) == _BORN, "a tracer must not see, and count, how the fork itself goes on"
         if not held:
             self.go()
 

@@ -50,12 +50,8 @@ async def _openapi(request: Request) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    service: Service = app.state.service
-    service.start()
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(service.stop, Deadline(STOP_SECONDS))
+    yield  # the doorway has started the service, so that it can tell what is wrong
+    await asyncio.to_thread(app.state.service.stop, Deadline(STOP_SECONDS))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -95,7 +95,7 @@ class Doorway:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop; a wrong configuration ends the start with one sentence instead of a traceback."""
         try:
-            self._service.installation  # noqa: B018 - opened now, so that what is wrong is said now
+            self._service.start()
         except SandboxerError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"{error.message}\n  {error.hint}"})

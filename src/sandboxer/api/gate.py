@@ -15,7 +15,7 @@ from typing import Final
 
 from sandboxer.errors import Denied
 
-_LOOPBACK_HOST: Final = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_LOOPBACK_HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _ANY_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WITHOUT_TOKEN: Final = frozenset({"/healthz"})
 """Paths that answer without the token: liveness, which tells nothing but that the process answers."""

@@ -51,8 +51,9 @@ class Service:
         # creates at once all time out together.
         self.creating = Crew("creates", threads=12, waiting=500)
         self.removing = Crew("removals", threads=8, waiting=500)
-        self.short = Crew("requests", threads=16, waiting=1000)
-        self.long = Crew("long requests", threads=32, waiting=64)
+        self.short = Crew("requests", threads=16, waiting=1000)  # one look at, or write of, the store
+        self.running = Crew("commands", threads=32, waiting=64)  # exec: up to an hour each
+        self.asking = Crew("calls to hosts", threads=8, waiting=200)  # sweeps, renewals, telemetry
 
     @property
     def installation(self) -> Installation:
@@ -100,12 +101,12 @@ class Service:
 
     def stop(self, deadline: Deadline) -> int:
         """Take no more work, and let what runs end until the deadline; how many jobs did not."""
-        crews = (self.short, self.long, self.creating, self.removing)
+        crews = (self.short, self.asking, self.creating, self.removing, self.running)
         left = sum(crew.close(deadline) for crew in crews)
         if self._relay is not None:
             self._relay.stop()
-        if self._installation is not None:
-            self._installation.close()
+        if self._installation is not None and not left:
+            self._installation.close()  # under what still works, connections end with the process, not before
         return left
 
     # -- work that outlives its request ---------------------------------------------------------------------------

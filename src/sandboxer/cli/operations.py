@@ -9,16 +9,21 @@ import typer
 
 from sandboxer.cli.options import Json, installation
 from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
+from sandboxer.config.settings import LOCAL
+from sandboxer.errors import NotConfigured, StoreCorrupt
 from sandboxer.timing import Deadline
 
 
 def inspect_host(
-    host: Annotated[str, typer.Argument(metavar="H", help="A placement host; default: this machine.")] = "local",
+    host: Annotated[
+        str | None, typer.Argument(metavar="H", help="A placement host; default: where a create would go.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What a placement host says of itself: processors, memory, disk, engines."""
     with installation() as here:
-        document = here.manager.inspect_host(host)
+        chosen = host or here.environment.get("SANDBOXER_HOST") or here.settings.defaults.host or LOCAL
+        document = here.manager.inspect_host(chosen)
         if wants_json(json):
             emit(document)
             return
@@ -36,15 +41,19 @@ def doctor(
 
     findings = mend() if repair else examine()
     bad = [finding for finding in findings if finding.level == "error"]
+    status = 0
+    if bad:
+        unreadable = any(finding.subject == "store" for finding in bad)
+        status = StoreCorrupt.exit_code if unreadable else NotConfigured.exit_code
     if wants_json(json):
         emit({"findings": [msgspec.to_builtins(finding) for finding in findings], "ok": not bad})
-        return 1 if bad else 0
+        return status
     signs = {"ok": paint("✓", "32"), "warning": paint("!", "33"), "error": paint("✗", "31")}
     for finding in findings:
         say(f"{signs[finding.level]} {finding.subject}: {finding.text}")
         if finding.hint and finding.level != "ok":
             say(f"    {paint(finding.hint, '34')}")
-    return 1 if bad else 0
+    return status
 
 
 def events_list(
@@ -89,6 +98,10 @@ def serve(
     """Serve the HTTP API."""
     from sandboxer.api.server import serve as run
     from sandboxer.bootstrap import install
+    from sandboxer.cli.signals import Signalled
 
     here = install(relay_in_background=False)
-    run(here, host or here.settings.api.host, here.settings.api.port if port is None else port)
+    try:
+        run(here, host or here.settings.api.host, here.settings.api.port if port is None else port)
+    except Signalled:
+        return  # the usual end of a server

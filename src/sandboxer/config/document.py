@@ -92,7 +92,7 @@ def _explained(message: str, raw: bytes, source: str) -> Invalid:
     if unknown := _UNKNOWN.search(message):
         steps.append(unknown[1])
         text = f"unknown key {unknown[1]!r}"
-    key = ".".join(str(step) for step in steps)
+    key = ".".join("*" if step == "..." else str(step) for step in steps)
     line = _line_of(raw, steps)
     where = f"{source}, line {line}" if line else source
     about = f" (key {key})" if key else ""

@@ -37,6 +37,7 @@ class Bridge:
         self._up_read, self._up_write = os.pipe2(os.O_CLOEXEC)
         self._down_read, self._down_write = os.pipe2(os.O_CLOEXEC)
         self._failure: BaseException | None = None
+        self._code = 0
         self._thread = threading.Thread(target=self._run, name="sandboxer-rsync", daemon=True)
         script = _CARRIER.format(pid=os.getpid(), up=self._up_write, down=self._down_read)
         self.rsh = f"sh -c '{script}' sh"
@@ -53,8 +54,9 @@ class Bridge:
         self._deadline.cancel()
         self._thread.join(5)
 
-    def check(self) -> None:
-        """Raise what went wrong at the other end, once rsync has ended."""
+    def finish(self, code: int) -> int:
+        """The exit code of both ends together, where rsync's own is `code`: the receiver's complaints are told by its
+        exit code alone, which the carrier cannot hand on. Raises what went wrong with the connection."""
         self._thread.join(2)
         if isinstance(self._failure, SandboxerError):
             raise self._failure
@@ -62,6 +64,7 @@ class Bridge:
             raise BackendError(
                 f"rsync's connection to {self._host.name} failed: {self._failure}", hint="try again"
             ) from self._failure
+        return code or self._code
 
     def _run(self) -> None:
         theirs = [self._up_write, self._down_read]
@@ -76,7 +79,7 @@ class Bridge:
             command = Command(argv=words, prelude=rest, env={"LC_ALL": "C"})
             with os.fdopen(os.dup(self._up_read), "rb", buffering=0) as stdin:
                 streams = Streams(stdin=stdin, stdout=self._pass_down, stderr=self._errors)
-                self._host.stream(command, streams, self._deadline)
+                self._code = self._host.stream(command, streams, self._deadline)
         except BaseException as error:  # noqa: BLE001 - raised by `check`, in the thread that waits
             self._failure = error
         finally:

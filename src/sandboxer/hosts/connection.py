@@ -54,21 +54,63 @@ class _Transport(paramiko.Transport):
 
 
 class Connection:
-    """A logged-in transport. `slots` counts the commands that may still be started on it."""
+    """A logged-in transport, shared by commands that take places on it."""
 
     def __init__(
         self, endpoint: Endpoint, transport: _Transport, *, fingerprint: str, release: Callable[[], None]
     ) -> None:
         self.endpoint, self.transport, self.fingerprint = endpoint, transport, fingerprint
-        self.slots = threading.BoundedSemaphore(CHANNELS)
+        self._places = threading.BoundedSemaphore(CHANNELS)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._retired = False
         self._release = release
         self._closing = threading.Event()
         threading.Thread(target=self._keep_alive, name="sandboxer-keepalive", daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        """Whether it can be used."""
+        """Whether something can still be said on it."""
         return bool(self.transport.is_active()) and not self._closing.is_set()
+
+    @property
+    def usable(self) -> bool:
+        """Whether new commands should use it."""
+        return self.alive and not self._retired
+
+    def take_place(self, *, within: float) -> bool:
+        """Wait so many seconds for room for one more command; whether it was got."""
+        if not self._places.acquire(timeout=within):
+            return False
+        self.hold()
+        return True
+
+    def leave_place(self) -> None:
+        """The command is over."""
+        self._places.release()
+        self.let_go()
+
+    def hold(self) -> None:
+        """Keep it open although it may be retired."""
+        with self._lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """The end of `hold`."""
+        with self._lock:
+            self._users -= 1
+            over = self._retired and self._users == 0
+        if over:
+            self.close()
+
+    def retire(self) -> None:
+        """It did not answer in time: no new commands, and an end once nobody holds it. Other commands may still be
+        well on it, when it is only slow."""
+        with self._lock:
+            self._retired = True
+            over = self._users == 0
+        if over:
+            self.close()
 
     def open_session(self, deadline: Deadline) -> paramiko.Channel:
         """A channel for one command."""

@@ -126,8 +126,13 @@ def _signature_holds(certificate: Certificate) -> bool:
     kind = reader.string().decode("ascii", "replace")
     if kind not in _SIGNATURES:
         return False
-    algorithm = _Reader(certificate.signature).string().decode("ascii", "replace")
-    if algorithm not in _SIGNATURES[kind]:
+    signature = _Reader(certificate.signature)
+    algorithm = signature.string().decode("ascii", "replace")
+    signature.string()
+    if algorithm not in _SIGNATURES[kind] or signature.at != len(signature.data):
         return False
-    key = paramiko.PKey.from_type_string(kind, certificate.authority)
-    return bool(key.verify_ssh_sig(certificate.signed, paramiko.Message(certificate.signature)))
+    try:
+        key = paramiko.PKey.from_type_string(kind, certificate.authority)
+        return bool(key.verify_ssh_sig(certificate.signed, paramiko.Message(certificate.signature)))
+    except (ValueError, paramiko.SSHException):  # a key or signature of the wrong length
+        return False

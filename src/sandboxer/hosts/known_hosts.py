@@ -6,7 +6,6 @@ The format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT". A line that cannot
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -70,7 +69,7 @@ def parse_line(text: str) -> Line | None:
         return None
     try:
         key = base64.b64decode(words[2], validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return None
     return Line(marker, words[0], words[1], key) if blob_type(key) == words[1] else None
 
@@ -138,7 +137,7 @@ def _hash_matches(hosts: str, name: str) -> bool:
         return False
     try:
         salt, wanted = base64.b64decode(parts[2], validate=True), base64.b64decode(parts[3], validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return False
     # the file format says SHA-1; it hides names, it does not authenticate anything
     return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), wanted)

@@ -122,7 +122,22 @@ class LocalHost(Host):
         """See Host. The target directory itself takes the mode of `source`."""
         from sandboxer.hosts.syncing import sync_local
 
-        return sync_local(self, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress)
+        return sync_local(
+            self,
+            source,
+            target,
+            deadline,
+            exclude=exclude,
+            gitignore=gitignore,
+            progress=progress,
+            has_rsync=self.has_rsync(),
+        )
+
+    def has_rsync(self) -> bool:
+        """Whether rsync is installed here."""
+        import shutil
+
+        return shutil.which("rsync", path=self.environ.get("PATH", os.defpath)) is not None
 
     def close(self) -> None:
         """Nothing to do."""

@@ -1,7 +1,7 @@
 """rsync's exclude patterns and its per-directory .gitignore filter, for the way without rsync.
 
-The meaning is that of rsync(1), "PATTERN MATCHING RULES", as `--exclude` and `--filter=':- .gitignore'` use it: the
-first pattern that matches decides; `/` in front anchors to where the rule stands; `/` behind means directories; `*`
+The meaning is that of rsync(1), "PATTERN MATCHING RULES", as `--exclude` and `--filter=':- .gitignore'` use it: any
+pattern that matches leaves a path out; `/` in front anchors to where the rule stands; `/` behind means directories; `*`
 stops at `/`, `**` does not; a pattern without `/` is compared with the last name alone.
 """
 
@@ -17,31 +17,33 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One pattern, compared with paths relative to where it stands. `keep` is a rule that includes."""
+    """One exclude pattern that stands in directory `base` (`` or ending in `/`)."""
 
     matcher: re.Pattern[str]
     directories_only: bool
-    keep: bool
+    anchored: bool
     base: str
 
     def matches(self, relative: str, *, is_directory: bool) -> bool:
-        """Whether it decides about this path (relative to the tree's top, without a leading slash)."""
+        """Whether it is about this path (relative to the tree's top, without a leading slash)."""
         if self.directories_only and not is_directory:
             return False
-        if self.base and not relative.startswith(self.base):
+        if not relative.startswith(self.base):
             return False
-        return self.matcher.fullmatch(relative[len(self.base) :]) is not None
+        # the leading slash lets a pattern start at any directory, and `**/` match nothing
+        compared = relative[len(self.base) :] if self.anchored else f"/{relative}"
+        return self.matcher.fullmatch(compared) is not None
 
 
-def rule(pattern: str, *, base: str = "", keep: bool = False) -> Rule:
-    """A pattern that stands in directory `base` (`` or ending in `/`)."""
+def rule(pattern: str, *, base: str = "") -> Rule:
+    """A pattern as rsync understands it."""
     directories_only = pattern.endswith("/") and len(pattern) > 1
     bare = pattern[:-1] if directories_only else pattern
+    anchored = bare.startswith("/")
     expression = _expression(bare.removeprefix("/"))
-    if not bare.startswith("/"):
-        # with a slash or ** inside, it may start at any directory; else it is about the last name
-        expression = f"(?:.*/)?{expression}"
-    return Rule(re.compile(expression, re.DOTALL), directories_only, keep, base)
+    if not anchored and not bare.startswith("**"):
+        expression = f"(?:.*)/{expression}"
+    return Rule(re.compile(expression, re.DOTALL), directories_only, anchored, base)
 
 
 def _expression(pattern: str) -> str:
@@ -62,26 +64,17 @@ def _expression(pattern: str) -> str:
             inside = pattern[i + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
             if inside[0] in "!^":
                 inside = "^" + inside[1:]
-            out, i = out + f"[{inside}]", end + 1
+            out, i = out + f"(?!/)[{inside}]", end + 1
         else:
             out, i = out + re.escape(char), i + 1
     return out
 
 
 def gitignore_rules(text: str, *, base: str) -> list[Rule]:
-    """The rules of one .gitignore, as rsync's `:-` filter reads them: each line is an exclude; `#` and `;` start a
-    comment; a lone `!` clears nothing here, and `!pattern` is taken as git means it: keep."""
-    rules = []
-    for line in text.splitlines():
-        pattern = line.rstrip()
-        if not pattern or pattern[0] in "#;":
-            continue
-        keep = pattern.startswith("!") and len(pattern) > 1
-        try:
-            rules.append(rule(pattern.removeprefix("!") if keep else pattern, base=base, keep=keep))
-        except re.error:
-            continue
-    return rules
+    """The rules of one .gitignore as rsync's `:-` filter reads them: each line is an exclude, `#` and `;` start a
+    comment, and there is no `!`: what git would take back in stays out."""
+    lines = re.split(r"[\r\n]", text)
+    return [rule(line, base=base) for line in lines if line and line[0] not in "#;"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +94,12 @@ class Filter:
         ignore = directory / ".gitignore"
         if self.gitignore and ignore.is_file():
             text = ignore.read_bytes().decode("utf-8", "surrogateescape")
-            # the nearest file's rules come first, but what the caller excluded stays excluded
-            here = [*here[: len(self.exclude)], *gitignore_rules(text, base=prefix), *here[len(self.exclude) :]]
+            here += gitignore_rules(text, base=prefix)
         for entry in sorted(os.scandir(directory), key=lambda found: found.name):
             relative = prefix + entry.name
             mode = entry.stat(follow_symlinks=False).st_mode
             is_directory = stat.S_ISDIR(mode)
-            decided = next((r for r in here if r.matches(relative, is_directory=is_directory)), None)
-            if decided is not None and not decided.keep:
+            if any(r.matches(relative, is_directory=is_directory) for r in here):
                 continue
             if is_directory:
                 yield Path(entry.path), relative

@@ -35,7 +35,7 @@ class Pool:
         try:
             yield connection
         finally:
-            connection.slots.release()
+            connection.leave_place()
 
     def close(self) -> None:
         """End all connections."""
@@ -53,20 +53,20 @@ class Pool:
                 f"{self._name} did not answer in time: another command is still connecting", hint="is the host up?"
             )
         try:
-            self._connections = [known for known in self._connections if known.alive]
+            self._connections = [known for known in self._connections if known.usable]
             for known in self._connections:
-                if known.slots.acquire(blocking=False):
+                if known.take_place(within=0):
                     return known
             if len(self._connections) < MAX_CONNECTIONS:
                 made = connect(self._resolve(deadline), deadline)
-                made.slots.acquire()
+                made.take_place(within=0)
                 self.fingerprint = made.fingerprint
                 self._connections.append(made)
                 return made
             busy = self._connections[secrets.randbelow(len(self._connections))]
         finally:
             self._lock.release()
-        if busy.slots.acquire(timeout=deadline.seconds(_WAIT_SECONDS)):
+        if busy.take_place(within=deadline.seconds(_WAIT_SECONDS)):
             return busy
         raise Unavailable(
             f"{self._name} is busy with as many of our commands as it takes", hint="try again when some have ended"

@@ -23,9 +23,13 @@ from sandboxer.hosts.local_session import LINGER, TICK, window_of
 from sandboxer.hosts.ssh_errors import translated
 from sandboxer.timing import Deadline
 
-END_SECONDS: Final = 3.0
-"""How long we wait for a session's end before the connection is given up."""
-GRACE: Final = 2.0
+END_SECONDS: Final = 2.5
+"""How long we wait for a session's end."""
+END_MORE_SECONDS: Final = 30.0
+"""How long it is tried."""
+FIND_SECONDS: Final = 1.5
+"""How long a command that was sent and not begun is waited for when it has to be ended."""
+GRACE: Final = 1.5
 """So long after the deadline the connection itself is cut, when a write to it hangs in a full socket."""
 _INLINE: Final = 30 * 1024
 _NOISE: Final = 64 * 1024
@@ -45,13 +49,13 @@ class _Mark:
 
     def __init__(self, token: str, sink: Sink) -> None:
         self._line = re.compile(rb"%s (\d+) (\d+)\r?\n" % token.encode())
-        self._sink = sink
+        self.sink = sink
         self._before: bytes | None = b""
         self.leader = Leader()
 
     def feed(self, data: bytes) -> None:
         if self._before is None:
-            self._sink(data)
+            self.sink(data)
             return
         self._before += data
         match = self._line.search(self._before)
@@ -61,7 +65,7 @@ class _Mark:
         self.leader.pid, self.leader.start = int(match[1]), int(match[2])
         rest, self._before = self._before[match.end() :], None
         if rest:
-            self._sink(rest)
+            self.sink(rest)
 
     @property
     def noise(self) -> str:
@@ -102,6 +106,7 @@ class RemoteSession:
         self._mark = _Mark(token, streams.stdout)
         self._channel: paramiko.Channel | None = None
         self._feeder: Feeder | None = None
+        self._sent = self._ended = False
         self._window = b""
         self._complaint = b""
 
@@ -113,29 +118,53 @@ class RemoteSession:
     def run(self, deadline: Deadline) -> int:
         """Start it and pass bytes until it has ended; its exit code. Raises Timeout at the deadline, Unavailable when
         the connection is lost."""
-        left = deadline.left()
-        guard: threading.Timer | None = None
-        if left is not None:
-            # every wait below looks at the deadline, except a write into the socket of a peer that takes nothing
-            guard = threading.Timer(left + GRACE, self._connection.close)
-            guard.daemon = True
-            guard.start()
+        # every wait below looks at the deadline, except a write into the socket of a peer that takes nothing
+        guard = self._guarded(deadline.left())
         try:
             with translated(self._connection.endpoint, "running a command"):
                 self._channel = channel = self._connection.open_session(deadline)
                 self._start(channel, deadline)
-            return self._pump(channel, deadline)
+            code = self._pump(channel, deadline)
+            self._ended = True
+            return code
         finally:
             if guard is not None:
                 guard.cancel()
+
+    def find_leader(self) -> Leader:
+        """The leader, waited for a little when the command was sent and has not told it yet: it may be starting just
+        now, and nobody could end it later."""
+        channel, until = self._channel, time.monotonic() + FIND_SECONDS
+        self._mark.sink = _nowhere
+        while channel is not None and self._sent and not self.leader.pid and time.monotonic() < until:
+            if channel.recv_ready():
+                self._mark.feed(channel.recv(CHUNK))
+            elif channel.closed or channel.eof_received:
+                break
+            else:
+                time.sleep(0.02)
+        return self.leader
 
     def close(self) -> None:
         """Stop feeding and give the channel back. What runs is not ended by it."""
         if self._feeder is not None:
             self._feeder.stop()
-        if self._channel is not None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                self._channel.close()
+        if self._channel is None:
+            return
+        guard = None if self._ended else self._guarded(0)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+        if guard is not None:
+            guard.cancel()
+
+    def _guarded(self, seconds: float | None) -> threading.Timer | None:
+        """Cuts the connection some time after so many seconds, unless cancelled: what hangs in a write then fails."""
+        if seconds is None:
+            return None
+        guard = threading.Timer(seconds + GRACE, self._connection.close)
+        guard.daemon = True
+        guard.start()
+        return guard
 
     def _start(self, channel: paramiko.Channel, deadline: Deadline) -> None:
         if self._tty:
@@ -143,6 +172,7 @@ class RemoteSession:
             rows, columns = _rows_columns(self._window)
             channel.get_pty("xterm-256color", columns, rows)
         _request_exec(channel, self._line)
+        self._sent = True
         complete = None if self._tty else whole(self._head, self._streams.stdin, limit=_INLINE)
         if complete is not None:
             channel.settimeout(deadline.seconds(60))
@@ -242,23 +272,27 @@ def _rows_columns(window: bytes) -> tuple[int, int]:
 
 
 def end_remote(connection: Connection, leader: Leader, *, track: str | None) -> str:
-    """Kill a command's session over a channel of its own; what became of it, in words for a message. When the
-    connection no longer answers, the session's own time-out has to do it, and we do not wait: hence a thread, which a
-    dead socket may hold."""
+    """Kill a command's session over a channel of its own; what became of it, in words for a message. It goes on in a
+    thread when that takes longer than a caller past its deadline can wait; when the connection no longer answers, the
+    session's own time-out has to do it."""
     if not leader.pid:
+        connection.retire()
         return "was not started"
     ended: list[bool] = []
 
     def end() -> None:
-        ended.append(_is_ended(connection, leader, track))
+        try:
+            ended.append(_is_ended(connection, leader, track))
+        finally:
+            connection.let_go()
 
     ending = threading.Thread(target=end, name="sandboxer-end", daemon=True)
-    if connection.alive:
-        ending.start()
-        ending.join(END_SECONDS)
+    connection.hold()
+    ending.start()
+    ending.join(END_SECONDS)
     if ended == [True]:
         return "was ended"
-    connection.close()
+    connection.retire()
     return "could not be reached any more: it ends itself when its time is over"
 
 
@@ -270,7 +304,7 @@ def _is_ended(connection: Connection, leader: Leader, track: str | None) -> bool
     streams = Streams(stdout=_nowhere, stderr=_nowhere)
     session = RemoteSession(connection, line=launch.SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
     try:
-        return session.run(Deadline(END_SECONDS - 0.5)) == 0
+        return session.run(Deadline(END_MORE_SECONDS)) == 0
     except SandboxerError:
         return False  # whoever interrupted the command has an error already
     finally:

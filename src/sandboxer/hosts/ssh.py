@@ -84,9 +84,10 @@ class SshHost(Host):
         chosen = self._settings.work_dir or DEFAULT_WORK_DIR
         return chosen if chosen.startswith("/") else expand_home(chosen, self._known_facts(deadline)[1])
 
-    def has_rsync(self, deadline: Deadline) -> bool:
-        """Whether rsync is installed there."""
-        return self._known_facts(deadline)[0]
+    def _missing_rsync(self, deadline: Deadline) -> str:
+        if not self._local.has_rsync():
+            return "here"
+        return "" if self._known_facts(deadline)[0] else f"on {self.name}"
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. A lost connection raises Unavailable, with outcome `unknown` once the program was started."""
@@ -106,7 +107,7 @@ class SshHost(Host):
             try:
                 return session.run(deadline)
             except BaseException as error:
-                ended = end_remote(connection, session.leader, track=command.track)
+                ended = end_remote(connection, session.find_leader(), track=command.track)
                 if isinstance(error, Timeout):
                     raise self._late(command, error, started=bool(session.leader.pid), ended=ended) from None
                 raise
@@ -184,7 +185,7 @@ class SshHost(Host):
             gitignore=gitignore,
             progress=progress,
             local=self._local,
-            theirs=self.has_rsync(deadline),
+            missing=self._missing_rsync(deadline),
         )
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,13 +46,14 @@ def sync_local(
     exclude: Sequence[str],
     gitignore: bool,
     progress: Progress | None,
+    has_rsync: bool,
 ) -> SyncReport:
     """Copy a tree on this machine."""
     check_source(source)
     made = host.run(["mkdir", "-p", "--", target], deadline)
     if made.code != 0:
         raise BackendError(f"{target} could not be made: {made.complaint}", hint="look at the path on this machine")
-    if shutil.which("rsync") is None:
+    if not has_rsync:
         return sync_tar(
             host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where="here"
         )
@@ -117,9 +117,9 @@ def sync_remote(
     gitignore: bool,
     progress: Progress | None,
     local: Host,
-    theirs: bool,
+    missing: str,
 ) -> SyncReport:
-    """Copy a tree to another machine. `local` is this one; `theirs` tells whether rsync is installed there."""
+    """Copy a tree to another machine. `local` is this one; `missing` says where rsync is not installed, if anywhere."""
     check_source(source)
     check_patterns(exclude)
     made = host.run(["mkdir", "-p", "--", target], deadline)
@@ -127,9 +127,6 @@ def sync_remote(
         raise BackendError(
             f"{target} could not be made on {host.name}: {made.complaint}", hint="look at the path on that host"
         )
-    missing = "" if theirs else f"on {host.name}"
-    if shutil.which("rsync") is None:
-        missing = "here"
     if missing:
         return sync_tar(
             host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where=missing
@@ -139,7 +136,7 @@ def sync_remote(
         argv = rsync_argv(source, target, exclude=exclude, gitignore=gitignore, rsh=bridge.rsh)
         command = Command(argv=argv, env={"LC_ALL": "C"})
         code = local.stream(command, Streams(stdout=output.feed, stderr=errors.feed), deadline)
-        bridge.check()
+        code = bridge.finish(code)
     return output.report(rsync_notes(code, errors.text))
 
 

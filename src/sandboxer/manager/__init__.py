@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from sandboxer.documents import sandbox_document
-from sandboxer.errors import Conflict, Internal, Invalid, NotFound, from_document
-from sandboxer.extensions.base import CanRenew, Exec, capabilities
+from sandboxer.errors import Conflict, Invalid, from_document
+from sandboxer.extensions.base import Exec, capabilities
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import establish, removal, use
+from sandboxer.manager import establish, lifetime, removal, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.core import Core, Progress, quiet
@@ -157,41 +157,7 @@ class SandboxManager:
     def extend_ttl(self, text: str, seconds: int) -> Sandbox:
         """Let a sandbox live `seconds` longer than agreed so far (from now, if that is over). Raises Invalid over the
         profile's maximum, Conflict when it never expires or has ended."""
-        record = self.core.resolve(text)
-        with self.core.leases.guard(record.id):
-            extended = self._extend(record.id, seconds)
-        extension = self.core.extension(extended)
-        if isinstance(extension, CanRenew) and extended.handle is not None:
-            extension.renew(extended.handle, extended.expires_at, self.core.context(extended, Deadline(60)))
-        return extended
-
-    def _extend(self, sandbox_id: str, seconds: int) -> Sandbox:
-        from sandboxer.store.base import Change, Others
-
-        core = self.core
-
-        def change(record: Sandbox | None, _others: Others) -> Change:
-            if record is None:
-                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
-            if record.state not in (State.PROVISIONING, State.READY):
-                raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
-            if record.expires_at is None:
-                raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
-            until = max(record.expires_at, core.clock()) + seconds
-            if record.max_expires_at is not None and until > record.max_expires_at:
-                spare = max(0, int(record.max_expires_at - max(record.expires_at, core.clock())))
-                raise Invalid(
-                    f"{record.profile} allows sandbox {record.id} at most {spare}s more",
-                    hint=f"give --duration {spare}s or less" if spare else "recreate it instead",
-                )
-            after = msgspec.structs.replace(record, expires_at=until, seq=record.seq + 1)
-            return Change(record=after, events=[core.event(record, after, "sandbox.extended")])
-
-        stored = core.store.update(sandbox_id, change)
-        core.announce()
-        if stored is None:
-            raise Internal("the store kept nothing of an extension")
-        return stored
+        return lifetime.extend(self.core, self.core.resolve(text).id, seconds)
 
     def expire(self, *, apply: bool) -> Report:
         """End what is over; see `expire.expire`."""

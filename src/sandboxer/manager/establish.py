@@ -19,7 +19,7 @@ from sandboxer.manager.removal import take_back
 from sandboxer.models import Cost, Decision, Handle, Ready, Route, Sandbox
 from sandboxer.names import new_id, resource_name
 from sandboxer.state import Signal, State
-from sandboxer.store.base import Change, Others
+from sandboxer.store.base import Change, Others, holds_name
 from sandboxer.timing import Deadline
 
 CREATE_SECONDS = 900.0
@@ -59,7 +59,8 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
                 )
             earlier.append(known)
             return Change()
-        if plan.request.name is not None and (holder := others.by_name(plan.request.name)) is not None:
+        holder = None if plan.request.name is None else others.by_name(plan.request.name)
+        if holder is not None and holds_name(holder):
             raise Conflict(
                 f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
                 hint=f"choose another name, or `sandboxer destroy {holder.id}`",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from sandboxer.models import Event, Sandbox, Value
+from sandboxer.state import State
 
 
 class Change(Value, frozen=True, kw_only=True):
@@ -21,6 +22,12 @@ class Change(Value, frozen=True, kw_only=True):
     events: Sequence[Event] = ()
 
 
+def holds_name(record: Sandbox) -> bool:
+    """Whether a live record keeps others from having its name: a failed one of which nothing is left does not, so that
+    a create can be tried again under the same name."""
+    return not (record.state == State.FAILED and record.clean)
+
+
 class Others(Protocol):
     """The other records, read-only, inside an update: never the one that is updated."""
 
@@ -28,7 +35,7 @@ class Others(Protocol):
         """The live (not destroyed) ones, oldest first. Decodes them all: ask by name or key where that will do."""
 
     def by_name(self, name: str) -> Sandbox | None:
-        """The live (not destroyed) record with this name."""
+        """The live (not destroyed) record with this name: the one that holds it, else the newest failed one."""
 
     def by_idempotency_key(self, key: str) -> Sandbox | None:
         """The record, live or ended, that was created with this key."""

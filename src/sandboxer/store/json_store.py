@@ -19,7 +19,7 @@ from sandboxer.models import Event, Sandbox
 from sandboxer.state import State
 from sandboxer.store import disk, layout, outbox
 from sandboxer.store.archive import Archive
-from sandboxer.store.base import Store, UpdateFn
+from sandboxer.store.base import Store, UpdateFn, holds_name
 from sandboxer.store.disk import DOCTOR
 from sandboxer.store.document import AtomicDocument, Stamp
 from sandboxer.store.layout import Content
@@ -250,7 +250,8 @@ class _Others:
         return iter(_oldest_first(self._matching(b"")))
 
     def by_name(self, name: str) -> Sandbox | None:
-        return next((record for record in self._matching(layout.field("name", name)) if record.name == name), None)
+        named = (record for record in self._matching(layout.field("name", name)) if record.name == name)
+        return max(named, key=lambda record: (holds_name(record), record.created_at), default=None)
 
     def by_idempotency_key(self, key: str) -> Sandbox | None:
         needle = layout.field("idempotency_key", key)

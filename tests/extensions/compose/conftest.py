@@ -12,6 +12,8 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings
+pytest.register_assert_rewrite("tests.extensions.compose.bed")
+
 from tests.extensions.compose.bed import Bed
 from tests.testbed.engines import Docker, Engine, Podman
 from tests.testbed.hosts import KINDS, ComposeHost, Kind, need_kind
@@ -63,6 +65,12 @@ def beds(
 @pytest.fixture(params=KINDS, scope="session")
 def bed(request: pytest.FixtureRequest, beds: Callable[[Kind], Bed]) -> Bed:
     """A host over SSH, with each front end in turn."""
+    return beds(request.param)
+
+
+@pytest.fixture(params=["docker compose", "podman-compose"], scope="session")
+def either(request: pytest.FixtureRequest, beds: Callable[[Kind], Bed]) -> Bed:
+    """A host over SSH with each engine in turn, for what depends on the engine and not on the front end."""
     return beds(request.param)
 
 

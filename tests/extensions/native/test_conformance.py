@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from sandboxer.extensions.native import NativeExtension
@@ -16,10 +14,10 @@ from tests.testbed.census import Census
 class TestNative(ConformanceSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def bench(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    def bench(cls, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         work = tmp_path_factory.mktemp("native") / "work"
         settings = HostSettings(work_dir=str(work))
-        yield Bench(
+        return Bench(
             extension=NativeExtension,
             extension_id="ext.native",
             hosts=lambda: LocalHost("local", settings),

@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sandboxer.errors import BackendError, NotFound, SandboxerError
+from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import Exec
-from sandboxer.errors import Invalid
 from sandboxer.hosts.base import Streams
 from tests.extensions.native.bench import EXTENSION, Bench, Box
 from tests.testbed.waiting import eventually
@@ -70,7 +69,7 @@ def test_a_service_that_ends_badly_fails_the_create_with_what_it_said(bench: Ben
 
 def test_a_program_that_is_not_there_fails_the_create(bench: Bench) -> None:
     services = {"bad": {"command": ["no-such-program"]}}
-    with pytest.raises(BackendError, match="'bad' ended with 127.*not found"), bench.box(services=services):
+    with pytest.raises(BackendError, match=r"'bad' ended with 127.*not found"), bench.box(services=services):
         raise AssertionError("it must not be ready")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from sandboxer.api.answers import answer, extension_document
@@ -54,9 +54,9 @@ async def events(
     responses=answers_with((200, "HostDocument", "The host, as it is now"), problems=(404, 424, 502, 504)),
     operation_id="host",
 )
-async def host(service: Running, host: Annotated[str, Path(max_length=253)]) -> Response:
+async def host(service: Running, host: str) -> Response:
     """What a placement host says of itself. Only `local` and configured hosts: a caller must not make the server
     open connections to addresses of the caller's choice."""
     if host != LOCAL and host not in service.settings.hosts:
         raise NotFound(f"host {host[:80]!r} is not configured", hint="the operator adds it to config.yaml under hosts")
-    return answer(await service.long.run(partial(service.manager.inspect_host, host)))
+    return answer(await service.asking.run(partial(service.manager.inspect_host, host)))

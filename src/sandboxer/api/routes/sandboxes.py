@@ -17,7 +17,7 @@ from sandboxer.api.bodies import CreateBody, ExtendBody, ListQuery
 from sandboxer.api.description import answers_with
 from sandboxer.api.routes.service import Running, SandboxText
 from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
-from sandboxer.errors import SandboxerError, Timeout, from_document
+from sandboxer.errors import SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.models import Sandbox
 from sandboxer.names import parse_pairs
 from sandboxer.state import State
@@ -131,11 +131,16 @@ async def destroy(service: Running, sandbox: SandboxText, wait: Wait = False) ->
     """Take a sandbox away, in whatever state it is; again is fine."""
     record = await service.short.run(partial(service.manager.wish_gone, sandbox))
     if record.state != State.DESTROYED:
-        work = service.remove(record.id)
-        if wait:
-            record = await _waited(work, record)
+        try:
+            work = service.remove(record.id)
+        except Unavailable:
+            if wait:
+                raise
+            # the wish is durable all the same, and `expire` carries it out
+        else:
+            record = await _waited(work, record) if wait else record
     status = 200 if record.state == State.DESTROYED else 202
-    return answer(service.manager.document(record), status=status)
+    return answer(await service.short.run(partial(service.manager.document, record)), status=status)
 
 
 @router.post(
@@ -147,7 +152,7 @@ async def extend_ttl(service: Running, sandbox: SandboxText, body: ExtendBody) -
     """Let a sandbox live longer than agreed so far."""
     seconds = parse_duration(body.duration)
     manager = service.manager
-    return answer(await service.long.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+    return answer(await service.asking.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
 
 
 async def _established(service: Service, started: Started, *, wait: bool) -> Response:

@@ -25,14 +25,14 @@ _SWEEPING = answers_with(
 async def expire(service: Running, body: ExpireBody | None = None) -> Response:
     """End the sandboxes whose TTL is over."""
     asked = body or ExpireBody()
-    return _told(await service.long.run(partial(service.manager.expire, apply=asked.apply)))
+    return _told(await service.asking.run(partial(service.manager.expire, apply=asked.apply)))
 
 
 @router.post("/v1/reconcile", responses=_SWEEPING, operation_id="reconcile")
 async def reconcile(service: Running, body: ReconcileBody | None = None) -> Response:
     """Settle every record and every labelled resource against what the backends really show."""
     asked = body or ReconcileBody()
-    return _told(await service.long.run(partial(service.manager.reconcile, apply=asked.apply, force=asked.force)))
+    return _told(await service.asking.run(partial(service.manager.reconcile, apply=asked.apply, force=asked.force)))
 
 
 def _told(report: Report) -> Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
 
 from sandboxer.errors import BackendError, NotConfigured, SandboxerError
 
@@ -13,15 +14,14 @@ TOOLS: Final = ("setsid", "unshare", "nsenter", "setpriv", "prlimit", "mount", "
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `tools` maps a program to its path; `links` and `folders` are what / has of bin, sbin, lib...;
     `cover` is a folder that may be hidden in a namespace of ours; `cgroups` the controllers that we may use;
     `hard` the hard limits of our own processes (absent: unlimited)."""
 
     uid: int
     kernel: str = ""
-    tools: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = {}
     links: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     cover: str = "/mnt"
@@ -29,8 +29,8 @@ class Facts:
     cgroup_namespace: bool = False
     cgroup_version: int = 0
     cgroups: frozenset[str] = frozenset()
-    hard: Mapping[str, int] = field(default_factory=dict)
-    sysctls: Mapping[str, str] = field(default_factory=dict)
+    hard: Mapping[str, int] = {}
+    sysctls: Mapping[str, str] = {}
     claimed: bool = False
     exists: bool = False
 
@@ -41,7 +41,7 @@ class Facts:
 
     def without_bwrap(self) -> Facts:
         """The same host, had it no bubblewrap of its own."""
-        return replace(self, tools={name: path for name, path in self.tools.items() if name != "bwrap"})
+        return msgspec.structs.replace(self, tools={name: path for name, path in self.tools.items() if name != "bwrap"})
 
     @property
     def kernel_version(self) -> tuple[int, int]:
@@ -97,8 +97,8 @@ def require_tools(facts: Facts) -> None:
 
 
 _FORBIDDEN = re.compile(
-    r"No permissions to create a? ?new namespace|Creating new namespace failed"
-    r"|unshare failed: (Operation not|Permission|No space)|setting up uid map: Permission|write failed /proc/self/uid_map|Operation not permitted"
+    r"No permissions to create a? ?new namespace|Creating new namespace failed|Operation not permitted"
+    r"|unshare failed: (Permission|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
 )
 _SYSCTL_HINTS: Final = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
@@ -67,7 +67,7 @@ def run(
     if not remembered.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
     place = remembered.place
-    token = f"{secrets.token_hex(8)} "
+    token = f"{os.urandom(8).hex()} "
     words = {**environment(remembered), **(env or {})}
     if tty:
         # the program's stdin is the terminal, so the header comes by descriptor 3, which it must not inherit

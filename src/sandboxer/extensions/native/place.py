@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import binascii
 import posixpath
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from sandboxer.errors import Invalid
 from sandboxer.names import ID, MARKER_FILE, resource_name
@@ -15,8 +16,7 @@ LAST_UID: Final = 2147483646
 """A range that the table in systemd's "Users, Groups, UIDs and GIDs" leaves unused: nobody's accounts are there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where one sandbox is: the host's work directory, the id, and the installation it belongs to."""
 
     work_dir: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -55,8 +54,7 @@ class Remembered(Value, frozen=True, kw_only=True):
         return Place(self.work_dir, self.id, self.install)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How one sandbox is started: what is remembered of it, and the text of its start file."""
 
     remembered: Remembered

@@ -43,11 +43,17 @@ tagged() { # $tagged: processes that carry the tag, also those that no record na
 outside() { # PID: on our side, or the first process of a namespace. What runs inside may carry any environment it likes.
   while read -r key first second third; do
     case $key in
-      Uid:) [ -z "$owner" ] || [ "$first" = 0 ] || [ "$first" = "$owner" ] || return 1 ;;
+      Uid:)
+        case $first in 0 | "$owner" | "${me:=$(my_uid)}") ;; *) [ -z "$owner" ] || return 1 ;; esac
+        ;;
       NSpid:) [ -z "$third" ] && case $second in '' | 1) return 0 ;; esac; return 1 ;;
     esac
   done 2>/dev/null <"/proc/$1/status"
   return 1
+}
+
+my_uid() {
+  while read -r key first rest; do [ "$key" != Uid: ] || echo "$first"; done </proc/self/status
 }
 
 end_holder() { # kills it with all that is inside; fails when something lives on

@@ -12,9 +12,9 @@ if [ -d "$dir" ]; then
   answer stopped
 fi
 if [ -e "$dir" ] || [ -L "$dir" ]; then answer stopped; fi
-tagged && answer stopped
 # a folder that we may not enter hides what is below it
 place=$work
 while [ -n "$place" ] && [ ! -d "$place" ]; do place=${place%/*}; done
 [ -x "$place/" ] || answer unknown
+tagged && answer stopped
 answer absent

@@ -1,0 +1,56 @@
+"""Letting a sandbox live longer: the backend's copy of the expiry first, then the record, so that a renewal that was
+answered holds, and one that failed can be asked for again without adding twice."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sandboxer.errors import Conflict, Internal, Invalid, NotFound
+from sandboxer.extensions.base import CanRenew
+from sandboxer.manager.core import Core
+from sandboxer.models import Sandbox
+from sandboxer.state import State
+from sandboxer.store.base import Change, Others
+from sandboxer.timing import Deadline
+
+RENEW_SECONDS = 60.0
+
+
+def extend(core: Core, sandbox_id: str, seconds: int) -> Sandbox:
+    """Add `seconds` to a sandbox's life; see `SandboxManager.extend_ttl`."""
+    # The guard keeps `expire` and other renewals out between the look and the commit.
+    with core.leases.guard(sandbox_id):
+        record = core.current(sandbox_id)
+        until = extended(record, seconds, now=core.clock())
+        extension = core.extension(record)
+        if isinstance(extension, CanRenew) and record.handle is not None:
+            extension.renew(record.handle, until, core.context(record, Deadline(RENEW_SECONDS)))
+
+        def change(now: Sandbox | None, _others: Others) -> Change:
+            if now is None:
+                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
+            extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
+            after = msgspec.structs.replace(now, expires_at=until, seq=now.seq + 1)
+            return Change(record=after, events=[core.event(now, after, "sandbox.extended")])
+
+        stored = core.store.update(sandbox_id, change)
+    core.announce()
+    if stored is None:
+        raise Internal("the store kept nothing of an extension")
+    return stored
+
+
+def extended(record: Sandbox, seconds: int, *, now: float) -> float:
+    """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
+    if record.state not in (State.PROVISIONING, State.READY):
+        raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
+    if record.expires_at is None:
+        raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
+    agreed = max(record.expires_at, now)
+    if record.max_expires_at is not None and agreed + seconds > record.max_expires_at:
+        spare = max(0, int(record.max_expires_at - agreed))
+        raise Invalid(
+            f"{record.profile} allows sandbox {record.id} at most {spare}s more",
+            hint=f"give --duration {spare}s or less" if spare else f"run `sandboxer recreate {record.id}` instead",
+        )
+    return agreed + seconds
