@@ -257,7 +257,7 @@ SIZE = settings(
 
 
 def test_no_order_of_verbs_faults_and_deaths_breaks_a_promise() -> None:
-    run_state_machine_as_test(Machine, settings=SIZE)  # type: ignore[no-untyped-call]  # hypothesis has no types here
+    run_state_machine_as_test(Machine, settings=SIZE)
 
 
 class _Lying(FakeExtension):
@@ -277,4 +277,4 @@ def test_the_machine_catches_a_backend_that_lies(planted: type[FakeExtension]) -
 
     quick = settings(SIZE, max_examples=200, report_multiple_bugs=False, phases=[Phase.generate])
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(Planted, settings=quick)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(Planted, settings=quick)
