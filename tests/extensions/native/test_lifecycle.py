@@ -191,6 +191,20 @@ def test_teardown_removes_what_nobody_may_enter_and_follows_no_link(bench: Bench
     assert (tmp_path / "precious").read_text() == "x"
 
 
+def test_a_link_in_the_place_of_a_sandbox_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace/precious").write_text("x")
+    sandbox_id = new_id()
+    link = bench.work / f"sbx-{sandbox_id}"
+    link.symlink_to(tmp_path)
+    handle = EXTENSION.find(sandbox_id, bench.context())
+    assert handle is not None
+    with pytest.raises(Conflict):
+        EXTENSION.teardown(handle, bench.context())
+    assert (tmp_path / "workspace/precious").exists()
+    link.unlink()
+
+
 def test_teardown_ends_commands_that_are_running(bench: Bench) -> None:
     with bench.box() as box:
         codes: list[int] = []

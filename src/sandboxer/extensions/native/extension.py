@@ -21,7 +21,7 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.native import inside, pythons, runtime, scripts
+from sandboxer.extensions.native import bundled, inside, pythons, runtime, scripts
 from sandboxer.extensions.native.facts import OldBubblewrap
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode
 from sandboxer.extensions.native.place import Place
@@ -81,7 +81,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
                 ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
             else:
                 return handle
-        runtime.bring_bwrap(place, ctx)
+        bundled.bring(place, ctx)
         facts = facts.without_bwrap()
         planned = plan(place, options, facts, python_home=home, synced=source is not None)
         runtime.start(planned, facts, ctx)

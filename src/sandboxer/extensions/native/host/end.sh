@@ -1,6 +1,10 @@
 # end.sh WORK NAME TAG OWNER INSTALL: ends the processes, takes control groups and directories away, and looks again.
 # Each step is tried whatever became of the others; what is left is told on stdout, one line each.
 work=$1 name=$2 tag=$3 owner=$4 install=$5 dir=$1/$2
+if [ -L "$dir" ]; then # what is behind a link is not ours to remove
+  echo "foreign $dir"
+  exit 0
+fi
 marker=''
 { IFS= read -r marker <"$dir/.sandboxer.json"; } 2>/dev/null
 case $marker in

@@ -22,6 +22,9 @@ if [ -n "$header" ]; then
   rm -f -- "$header"
 fi
 cd / || fail 'there is no /'
+# between entering and its own start, the environment of the program's process can be read from inside
+export HOME=/ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+unset LANG PWD OLDPWD SHLVL
 if [ "$mode" = root ]; then
   exec "$setpriv" --reuid "$owner" --regid "$owner" --clear-groups --no-new-privs \
     --inh-caps +sys_admin,+sys_chroot,+sys_ptrace --ambient-caps +sys_admin,+sys_chroot,+sys_ptrace \
