@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -13,6 +14,7 @@ from httpx import Client
 
 from sandboxer.api import doorway
 from sandboxer.api.doorway import MAX_BODY
+from sandboxer.api.service import Service
 from sandboxer.bootstrap import Installation
 from tests.api.served import HEAD, Answer, Served, serving
 from tests.installations import installed
@@ -127,12 +129,29 @@ def test_a_body_that_does_not_arrive_ends_the_wait(shared: Served, monkeypatch: 
     assert (answer.status, problem(answer)["code"]) == (408, "timeout")
 
 
-def test_half_a_request_is_not_carried_out(served: Served, here: Installation) -> None:
-    body = json.dumps({"profile": "profile.fake"})
-    with socket.create_connection(("127.0.0.1", served.port)) as connection:
-        connection.sendall(f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n".encode())
-    assert served.get("/healthz").status == 200
-    assert list(here.manager.list(ended=True)) == []
+def test_half_a_request_is_not_carried_out(here: Installation) -> None:
+    """A client that goes away after a part of its body: the part may be valid JSON, and mean something else."""
+    calls: list[bytes] = []
+
+    async def route(_scope: doorway.Scope, receive: doorway.Receive, _send: doorway.Send) -> None:
+        calls.append((await receive())["body"])
+
+    def deliver(*messages: dict[str, Any]) -> None:
+        waiting = list(messages)
+
+        async def receive() -> dict[str, Any]:
+            return waiting.pop(0)
+
+        async def send(_message: doorway.Message) -> None: ...
+
+        scope = {"type": "http", "path": "/v1/sandboxes", "headers": [(b"host", b"localhost")]}
+        asyncio.run(doorway.Doorway(route, Service(lambda: here))(scope, receive, send))
+
+    part = {"type": "http.request", "body": b"{}", "more_body": True}
+    deliver(part, {"type": "http.disconnect"})
+    assert calls == []
+    deliver(part, {"type": "http.request", "body": b" ", "more_body": False})
+    assert calls == [b"{} "]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +189,13 @@ def test_what_there_is_not_is_told_in_the_same_shape(
 ) -> None:
     answer = shared.send(f"{method} {path} HTTP/1.1\r\n{HEAD}\r\n")
     assert (answer.status, problem(answer)["code"]) == (status, code)
+
+
+def test_a_body_that_is_not_said_to_be_json_is_refused_with_what_to_do(shared: Served) -> None:
+    request = f"POST /v1/sandboxes HTTP/1.1\r\n{HEAD}Content-Type: application/x-www-form-urlencoded\r\n"
+    answer = shared.send(request + "Content-Length: 2\r\n\r\n{}")
+    assert answer.status == 422
+    assert "Content-Type: application/json" in problem(answer)["hint"]
 
 
 def test_no_answer_is_cached_or_sniffed(shared: Served) -> None:

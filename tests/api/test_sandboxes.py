@@ -13,9 +13,10 @@ import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import BackendError, Unavailable
+from sandboxer.errors import BackendError, Conflict, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.models import Handle
+from sandboxer.manager import Begun
+from sandboxer.models import Handle, Request
 from sandboxer.testing.fake import FakeExtension, Faults
 from tests.api.served import called
 from tests.installations import create, installed, lay_out, left_over
@@ -336,6 +337,16 @@ def test_destroy_of_creates_that_still_wait_for_their_turn(api: Client, here: In
         for sandbox_id in ids:
             settled(api, sandbox_id, "destroyed")
     assert left_over(tmp_path) == []
+
+
+def test_what_is_unwanted_before_its_turn_is_never_made(here: Installation, faults: Faults) -> None:
+    begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
+    assert isinstance(begun, Begun)
+    here.manager.wish_gone(begun.record.id)
+    with pytest.raises(Conflict):
+        here.manager.carry_out(here.manager.plan(begun.record.request), begun)
+    assert "provision" not in faults.seen
+    assert here.manager.destroy(begun.record.id).state == "destroyed"
 
 
 def test_a_sandbox_that_is_not_there_is_404(api: Client) -> None:

@@ -93,9 +93,9 @@ def test_a_silence_in_the_middle_of_a_command_ends_it_on_both_sides(
     assert isinstance(error, Timeout)
     assert "ends itself" in error.message
     assert [p for p in processes.everyone() if "sleep 71201" in p.command]
-    # the command's own time-out would end it in a few seconds; another connection ends it now
+    # the command's own time-out would end it in some seconds; once the host answers again it is ended before
     proxy.set(Mode.PASS)
-    assert faulty.end_tracked(str(tmp_path / "t"), Deadline(10)) == 1
+    faulty.end_tracked(str(tmp_path / "t"), Deadline(10))
     eventually(
         lambda: not [p for p in processes.everyone() if p.command == "sleep 71201"], within=5, what="the command's end"
     )

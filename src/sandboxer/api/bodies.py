@@ -84,7 +84,9 @@ class ListQuery(BaseModel):
 
     state: Annotated[list[State], Field(description="only in one of these states")] = []
     profile: Annotated[str | None, Field(max_length=80)] = None
-    label: Annotated[list[str], Field(description="`KEY=VALUE`; all of them must fit")] = []
+    label: Annotated[
+        list[Annotated[str, Field(pattern="^[^=]+=")]], Field(description="`KEY=VALUE`; all of them must fit")
+    ] = []
     all: Annotated[bool, Field(description="also the sandboxes that have ended")] = False
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before")] = None

@@ -15,6 +15,8 @@ from sandboxer.errors import Invalid, NotFound, SandboxerError, Timeout
 
 MEDIA_TYPE: Final = "application/problem+json"
 _MAX_COMPLAINTS: Final = 20
+_HINT: Final = "see /openapi.json for what this request takes"
+_JSON_HINT: Final = "send a JSON object, with the header `Content-Type: application/json`"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,7 @@ def of_validation(complaints: Sequence[Mapping[str, Any]]) -> tuple[SandboxerErr
     return (
         Invalid(
             f"{first['where']}: {first['what']}",
-            hint="see /openapi.json for what this request takes",
+            hint=_JSON_HINT if complaints[0].get("loc") == ("body",) else _HINT,
             details={"errors": errors[:_MAX_COMPLAINTS]},
         ),
         HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -28,10 +28,6 @@ def serve(installation: Installation, host: str, port: int) -> None:
     check_exposure(host, token=installation.settings.api.token)
     with listen(host, port) as listener:
         server = make_server(installation)
-        shown, actual = listener.getsockname()[:2]
-        address = f"[{shown}]" if ":" in shown else shown
-        sys.stderr.write(f"sandboxer listens on http://{address}:{actual}\n")
-        sys.stderr.flush()
         server.run(sockets=[listener])
     if not server.started:
         raise Unavailable("the server did not start", hint="its message is above")
@@ -42,6 +38,17 @@ def make_server(installation: Installation) -> uvicorn.Server:
     import uvicorn
 
     from sandboxer.api.app import create_app
+
+    class Announcing(uvicorn.Server):
+        """Says where it listens once it handles signals: who waits for the line may send one at once."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listener in sockets or () if self.started else ():
+                shown, port = listener.getsockname()[:2]
+                address = f"[{shown}]" if ":" in shown else shown
+                sys.stderr.write(f"sandboxer listens on http://{address}:{port}\n")
+                sys.stderr.flush()
 
     config = uvicorn.Config(
         create_app(lambda: installation),
@@ -55,7 +62,7 @@ def make_server(installation: Installation) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return uvicorn.Server(config)
+    return Announcing(config)
 
 
 def check_exposure(host: str, *, token: str | None) -> None:

@@ -123,8 +123,13 @@ class Connection:
         if self._closing.is_set():
             return
         self._closing.set()
-        self.transport.close()
-        self._release()
+        try:
+            self.transport.close()
+        except AttributeError:
+            # an interrupt while a channel was opened leaves paramiko one that belongs to no transport yet
+            self.transport.sock.close()
+        finally:
+            self._release()
 
     def _keep_alive(self) -> None:
         while not self._closing.wait(KEEPALIVE_SECONDS):

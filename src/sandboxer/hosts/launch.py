@@ -38,12 +38,17 @@ _READ_STAT: Final = (
     'sbx_of(){ sbx_rest "$1" || return 1; set -- $sbx_l; sbx_ppid=$2 sbx_sess=$4 sbx_start=${20}; }; '
 )  # fmt: skip
 # Kills every process of session $1 except $2, the leader last: while it lives the number cannot mean another session.
+# Nothing is left only when two looks in a row see nothing: what is started after a listing was read is not in it,
+# although the one who started it may be seen dead a moment later.
 _END_SESSION: Final = (
-    "sbx_end(){ sbx_i=0; while [ $sbx_i -lt 100 ]; do sbx_n=; for sbx_p in /proc/[0-9]*; do sbx_p=${sbx_p#/proc/}; "
+    "sbx_end(){ sbx_i=0 sbx_z=0; while [ $sbx_i -lt 100 ]; do sbx_n= sbx_o=; "
+    "for sbx_p in /proc/[0-9]*; do sbx_p=${sbx_p#/proc/}; "
     'sbx_rest "$sbx_p" || continue; case $sbx_l in [ZX]*) continue;; esac; sbx_l=${sbx_l#* * * }; '
-    '[ "${sbx_l%% *}" = "$1" ] || continue; case $sbx_p in "$1"|"$2") ;; *) sbx_n="$sbx_n $sbx_p";; esac; done; '
-    'if [ -z "$sbx_n" ]; then kill -9 "$1" 2>/dev/null; return 0; fi; '
-    "kill -9 $sbx_n 2>/dev/null; sbx_i=$((sbx_i+1)); [ $sbx_i -lt 20 ] || sleep 1; done; return 1; }; "
+    '[ "${sbx_l%% *}" = "$1" ] || continue; '
+    'case $sbx_p in "$1") sbx_o=$1;; "$2") ;; *) sbx_n="$sbx_n $sbx_p";; esac; done; '
+    'sbx_n=${sbx_n:-$sbx_o}; if [ -n "$sbx_n" ]; then sbx_z=0; kill -9 $sbx_n 2>/dev/null; '
+    "else sbx_z=$((sbx_z+1)); [ $sbx_z -lt 2 ] || return 0; fi; "
+    "sbx_i=$((sbx_i+1)); [ $sbx_i -lt 20 ] || sleep 1; done; return 1; }; "
 )  # fmt: skip
 FUNCTIONS: Final = _READ_STAT + _END_SESSION
 

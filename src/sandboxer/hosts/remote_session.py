@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import select
 import struct
 import threading
@@ -14,8 +13,7 @@ from typing import Final
 
 import paramiko
 
-from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
-from sandboxer.hosts import launch
+from sandboxer.errors import BackendError, Timeout, Unavailable
 from sandboxer.hosts.base import Sink, Streams
 from sandboxer.hosts.connection import Connection
 from sandboxer.hosts.feeding import CHUNK, Feeder, whole
@@ -23,10 +21,6 @@ from sandboxer.hosts.local_session import LINGER, TICK, window_of
 from sandboxer.hosts.ssh_errors import translated
 from sandboxer.timing import Deadline
 
-END_SECONDS: Final = 2.5
-"""How long we wait for a session's end."""
-END_MORE_SECONDS: Final = 30.0
-"""How long it is tried."""
 FIND_SECONDS: Final = 1.5
 """How long a command that was sent and not begun is waited for when it has to be ended."""
 GRACE: Final = 1.5
@@ -119,7 +113,8 @@ class RemoteSession:
         """Start it and pass bytes until it has ended; its exit code. Raises Timeout at the deadline, Unavailable when
         the connection is lost."""
         # every wait below looks at the deadline, except a write into the socket of a peer that takes nothing
-        guard = self._guarded(deadline.left())
+        left = deadline.left()
+        guard = None if left is None else self._guarded(left)
         try:
             with translated(self._connection.endpoint, "running a command"):
                 self._channel = channel = self._connection.open_session(deadline)
@@ -135,7 +130,8 @@ class RemoteSession:
         """The leader, waited for a little when the command was sent and has not told it yet: it may be starting just
         now, and nobody could end it later."""
         channel, until = self._channel, time.monotonic() + FIND_SECONDS
-        self._mark.sink = _nowhere
+        self._mark.sink = nowhere
+        guard = self._guarded(FIND_SECONDS)
         while channel is not None and self._sent and not self.leader.pid and time.monotonic() < until:
             if channel.recv_ready():
                 self._mark.feed(channel.recv(CHUNK))
@@ -143,6 +139,7 @@ class RemoteSession:
                 break
             else:
                 time.sleep(0.02)
+        guard.cancel()
         return self.leader
 
     def close(self) -> None:
@@ -157,10 +154,8 @@ class RemoteSession:
         if guard is not None:
             guard.cancel()
 
-    def _guarded(self, seconds: float | None) -> threading.Timer | None:
+    def _guarded(self, seconds: float) -> threading.Timer:
         """Cuts the connection some time after so many seconds, unless cancelled: what hangs in a write then fails."""
-        if seconds is None:
-            return None
         guard = threading.Timer(seconds + GRACE, self._connection.close)
         guard.daemon = True
         guard.start()
@@ -271,45 +266,5 @@ def _rows_columns(window: bytes) -> tuple[int, int]:
     return rows or 24, columns or 80
 
 
-def end_remote(connection: Connection, leader: Leader, *, track: str | None) -> str:
-    """Kill a command's session over a channel of its own; what became of it, in words for a message. It goes on in a
-    thread when that takes longer than a caller past its deadline can wait; when the connection no longer answers, the
-    session's own time-out has to do it."""
-    if not leader.pid:
-        connection.retire()
-        return "was not started"
-    ended: list[bool] = []
-
-    def end() -> None:
-        try:
-            ended.append(_is_ended(connection, leader, track))
-        finally:
-            connection.let_go()
-
-    ending = threading.Thread(target=end, name="sandboxer-end", daemon=True)
-    connection.hold()
-    ending.start()
-    ending.join(END_SECONDS)
-    if ended == [True]:
-        return "was ended"
-    connection.retire()
-    return "could not be reached any more: it ends itself when its time is over"
-
-
-def _is_ended(connection: Connection, leader: Leader, track: str | None) -> bool:
-    token = f"sbx-{secrets.token_hex(8)}"
-    where = launch.anchored(track) if track else ""
-    words = ["sh", "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
-    head = launch.supervised(words, seconds=60, token=token)
-    streams = Streams(stdout=_nowhere, stderr=_nowhere)
-    session = RemoteSession(connection, line=launch.SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
-    try:
-        return session.run(Deadline(END_MORE_SECONDS)) == 0
-    except SandboxerError:
-        return False  # whoever interrupted the command has an error already
-    finally:
-        session.close()
-
-
-def _nowhere(data: bytes) -> None:
+def nowhere(data: bytes) -> None:
     """Nobody reads it."""

@@ -91,7 +91,8 @@ class SshHost(Host):
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. A lost connection raises Unavailable, with outcome `unknown` once the program was started."""
-        from sandboxer.hosts.remote_session import RemoteSession, end_remote
+        from sandboxer.hosts.ending import end_remote
+        from sandboxer.hosts.remote_session import RemoteSession
 
         if deadline.passed:
             raise Timeout(f"there was no time left to run {' '.join(command.argv[:1])}", hint="give it longer")

@@ -13,7 +13,7 @@ from sandboxer.extensions.base import Context, Exec, Spec
 from sandboxer.extensions.compose_ssh import ComposeExtension
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
 from sandboxer.hosts.base import Host, Streams
-from sandboxer.models import Handle, Ready
+from sandboxer.models import Handle, HostSettings, Ready
 from sandboxer.names import (
     LABEL_EXPIRES,
     LABEL_EXTENSION,
@@ -62,6 +62,7 @@ class Bed:
     engine: Engine
     work_dir: Path
     connect: Callable[[], Host]
+    settings: HostSettings
     _host: Host | None = field(default=None, repr=False)
 
     @property
@@ -84,8 +85,10 @@ class Bed:
         """Everything in the engine, images too, all in the work directory, and the processes that mention it."""
         seen = Census.take(engines=[self.engine], marks=(str(self.work_dir),))
         words = [self.engine.program, "images", "--format", "image {{.Repository}}"]
-        # an image that a compose file names itself stays, as what was pulled stays: it is the host's cache
-        images = {line for line in self.engine.run(*words).stdout.splitlines() if "sbx-example" not in line}
+        # an image that a compose file names itself stays, and so does what was under that name before: it is the
+        # host's cache, like what was pulled
+        cache = ("sbx-example", "<none>")
+        images = {line for line in self.engine.run(*words).stdout.splitlines() if not any(c in line for c in cache)}
         folders = (self.work_dir, self.work_dir / ".sandboxer")
         entries = {f"entry {entry}" for folder in folders if folder.is_dir() for entry in folder.iterdir()}
         return Census(seen.found | images | entries)

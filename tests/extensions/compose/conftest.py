@@ -12,8 +12,6 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings
-pytest.register_assert_rewrite("tests.extensions.compose.bed")
-
 from tests.extensions.compose.bed import Bed
 from tests.testbed.engines import Docker, Engine, Podman
 from tests.testbed.hosts import KINDS, ComposeHost, Kind, need_kind
@@ -53,7 +51,10 @@ def beds(
             def connect() -> Host:
                 return open_host(there.name, settings)
 
-            made[kind] = (Bed(kind=kind, engine=there.engine, work_dir=there.work_dir, connect=connect), there)
+            made[kind] = (
+                Bed(kind=kind, engine=there.engine, work_dir=there.work_dir, connect=connect, settings=settings),
+                there,
+            )
         return made[kind][0]
 
     yield bed
@@ -92,6 +93,12 @@ def here(engines: Callable[[Kind], Engine], tmp_path_factory: pytest.TempPathFac
     engine = engines("podman-compose")
     work_dir: Path = tmp_path_factory.mktemp("here")
     settings = HostSettings(work_dir=str(work_dir), compose=engine.compose[0], env=dict(engine.env))
-    bed = Bed(kind="podman-compose", engine=engine, work_dir=work_dir, connect=lambda: LocalHost("local", settings))
+    bed = Bed(
+        kind="podman-compose",
+        engine=engine,
+        work_dir=work_dir,
+        connect=lambda: LocalHost("local", settings),
+        settings=settings,
+    )
     yield bed
     bed.close()

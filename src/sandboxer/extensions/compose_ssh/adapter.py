@@ -94,14 +94,16 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         began = time.monotonic()
         containers, verdict = self._judge(sandbox, [], 0.0, ctx)
         while isinstance(verdict, engine.Waiting):
-            pause = ctx.deadline.seconds(verdict.seconds)
-            time.sleep(pause)
-            if ctx.deadline.passed:
-                raise Timeout(
-                    f"the stack did not come up in time: {verdict.what}", hint="give it longer with --timeout"
-                )
+            time.sleep(ctx.deadline.seconds(verdict.seconds))
             ctx.progress("wait", verdict.what)
-            containers, verdict = self._judge(sandbox, containers, time.monotonic() - began, ctx)
+            missing = verdict.what
+            try:
+                ctx.deadline.check("waiting for the stack")
+                containers, verdict = self._judge(sandbox, containers, time.monotonic() - began, ctx)
+            except Timeout as error:
+                raise Timeout(
+                    f"the stack did not come up in time: {missing}", hint="give it longer with --timeout"
+                ) from error
         if isinstance(verdict, engine.Broken):
             raise self._broken(verdict, sandbox, ctx)
         address = ctx.host.address()
@@ -205,6 +207,10 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return containers, verdict
 
     def _why_up_failed(self, result: Result, sandbox: Remembered, ctx: Context) -> SandboxerError:
+        if b"network create" in result.stderr and b"non-zero exit status" in result.stderr:
+            # podman-compose swallows why a network could not be made: ask podman itself
+            again = ctx.host.run(argv.network_again(sandbox), ctx.deadline)
+            result = again if again.code else result
         plain = failures.translate(result, doing=" ".join([*sandbox.compose, "up"]), engine=argv.engine_of(sandbox))
         try:
             containers = self.containers(sandbox, ctx)

@@ -112,6 +112,12 @@ def present(sandbox: Remembered) -> list[str]:
     return script(scripts.PRESENT, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)
 
 
+def network_again(sandbox: Remembered) -> list[str]:
+    """Make one more network of the project, to hear why that fails. Teardown takes it away should it not fail."""
+    label = f"{PROJECT_LABEL}={sandbox.name}"
+    return [engine_of(sandbox), "network", "create", "--label", label, f"{sandbox.name}_again"]
+
+
 def renew(sandbox: Remembered) -> list[str]:
     """Write a new marker."""
     return script(scripts.RENEW, sandbox.directory, sandbox.state)

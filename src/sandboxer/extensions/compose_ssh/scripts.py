@@ -87,11 +87,16 @@ images() { "$e" images --format '{{.Repository}}:{{.Tag}}' | grep -E "^(localhos
 SWEEP: Final = (
     _LISTS
     + r"""
-each() { kind=$1; shift; found=$($kind) || { echo "$kind of $name could not be listed" >&2; bad=1; return; }
-  for o in $(printf '%s\n' $found | sort -u); do
-    why=$("$@" "$o" 2>&1 >/dev/null </dev/null) && continue
-    printf '%s %s: %s\n' "$kind" "$o" "$(printf '%s' "$why" | tail -n 1)" >&2
-  done; }
+each() { kind=$1; shift; again=
+  for try in 1 2 3 4 5 6; do  # podman keeps a container that another one depends on, until that one is gone
+    found=$($kind) || { echo "$kind of $name could not be listed" >&2; bad=1; return; }
+    [ -n "$found" ] && [ "$found" != "$again" ] || break
+    again=$found said=$(for o in $(printf '%s\n' $found | sort -u); do
+      why=$("$@" "$o" 2>&1 >/dev/null </dev/null) ||
+        printf '%s %s: %s\n' "$kind" "$o" "$(printf '%s' "$why" | tail -n 1)"
+    done)
+  done
+  [ -z "$found" ] || printf '%s\n' "$said" >&2; }
 fast=; case ${e##*/} in podman) fast='-t 0' ;; esac
 mkdir -p "$state" 2>/dev/null &&
   "$e" ps -a --no-trunc --filter "$lab" --format '{{.Image}}' 2>/dev/null | sort -u >>"$state/images"
