@@ -31,55 +31,63 @@ _SHELL: Final = "/bin/sh"
 class LocalSession:
     """A command and everything it starts, from construction to `close`.
 
-    The session's leader is a shell that ends it as a whole when `_alive`, a pipe of ours, is closed: by us, or by the
-    kernel because we died. The leader is our child and not reaped before `close`, hence its number stays its own.
+    The session's leader is a shell that ends it as a whole when `_alive`, a pipe of ours, is closed: by `close`, or by
+    the kernel because we died. The leader is our child and not reaped before `close`, hence its number stays its own.
     """
 
-    def __init__(self, command: Command, *, env: Mapping[str, str], stdin: BinaryIO | None) -> None:
+    def __init__(self, command: Command, *, stdin: BinaryIO | None) -> None:
         launch.check_argv(command.argv)
+        self._command, self._source = command, stdin
         self._track = Path(command.track).absolute() if command.track else None
         self._ours: list[int] = []
+        self._alive: int | None = None
+        self._started: list[int] = []
+        self._pidfd: int | None = None
         self._terminal: int | None = None
         self._feeder: Feeder | None = None
+        self._fed = False
         self._window = b""
-        self._source = stdin
         self._code: int | None = None
+
+    def start(self, env: Mapping[str, str]) -> None:
+        """Start the program. `close` is owed from here on, also when this was interrupted."""
+        command = self._command
         fds: dict[int, int] = {}
         theirs: list[int] = []
         try:
-            fds[3], self._alive = self._pipe(theirs, mine=1)
+            fds[3], self._alive = os.pipe2(os.O_CLOEXEC)
+            theirs.append(fds[3])
             tty = self._open_terminal(fds, theirs) if command.tty else self._open_pipes(fds, theirs)
             if command.tty and command.prelude:
                 fds[5] = _memory(command.prelude)
                 theirs.append(fds[5])
-            words = self._words(command, tty)
-            prelude = b"" if command.tty else command.prelude
-            self._open_stdin(prelude, stdin, fds, theirs)
-            self.pid = spawn(words, env=env, fds=fds)
-            self._pidfd = os.pidfd_open(self.pid)
-        except BaseException:
-            if self._feeder is not None:
-                self._feeder.discard()
-            self._close_all()
-            raise
+            self._open_stdin(b"" if command.tty else command.prelude, self._source, fds, theirs)
+            spawn(self._words(command, tty), env=env, fds=fds, started=self._started)
+            self._pidfd = os.pidfd_open(self._pid)
         finally:
             for fd in theirs:
                 os.close(fd)
-        self._ours.append(self._pidfd)
         if self._feeder is not None:
             self._feeder.start()
+            self._fed = True
+
+    @property
+    def _pid(self) -> int:
+        """The leader, our child."""
+        return self._started[0]
 
     def pump(self, streams: Streams, deadline: Deadline) -> int:
         """Pass bytes until the program has ended; its exit code. Raises Timeout at the deadline."""
         poller = select.poll()
         sinks = self._sinks(streams)
-        for fd in (*sinks, self._pidfd):
+        pidfd = self._pidfd if self._pidfd is not None else -1
+        for fd in (*sinks, pidfd):
             poller.register(fd, select.POLLIN)
         quiet_since = 0.0
         while self._code is None or sinks:
             ready = poller.poll(50 if self._code is not None else 1000 * deadline.seconds(TICK))
             for fd, _ in ready:
-                if fd == self._pidfd:
+                if fd == pidfd:
                     poller.unregister(fd)
                     self._code = self._wait()
                     quiet_since = time.monotonic()
@@ -99,21 +107,32 @@ class LocalSession:
 
     def end(self) -> None:
         """Kill the whole session and forget its record. Raises BackendError when something does not die."""
+        if not self._started:
+            return
         try:
-            sessions.end_session(self.pid, Deadline(10))
+            sessions.end_session(self._pid, Deadline(10))
         finally:
             self._forget_record()
 
     def close(self) -> None:
-        """Give everything back. The leader is reaped; a program that cannot die is left to the kernel."""
+        """Give everything back. Whatever is left of the session is ended by its leader from here on. The leader is
+        reaped; one that cannot die is left to the kernel."""
+        alive, self._alive = self._alive, None
+        if alive is not None:
+            os.close(alive)
         if self._feeder is not None:
-            self._feeder.stop()
+            self._feeder.stop() if self._fed else self._feeder.discard()
             self._feeder = None
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        if poller.poll(5000):
-            os.waitpid(self.pid, 0)
-        self._close_all()
+        try:
+            if self._started:
+                self._pidfd = os.pidfd_open(self._pid) if self._pidfd is None else self._pidfd
+                if _readable(self._pidfd, 5000):
+                    os.waitpid(self._pid, 0)
+        finally:
+            ours, self._ours = self._ours, []
+            for fd in (*ours, *([self._pidfd] if self._pidfd is not None else [])):
+                os.close(fd)
+            self._pidfd = None
 
     def _words(self, command: Command, tty: str) -> Sequence[str]:
         cwd = launch.anchored(command.cwd) if command.cwd is not None else ""
@@ -193,9 +212,9 @@ class LocalSession:
 
     def _wait(self) -> int:
         # not reaped yet: as long as it is a zombie, its number cannot mean another process
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        found = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
         if found is None:  # only ever with WNOHANG
-            raise ChildProcessError(self.pid)
+            raise ChildProcessError(self._pid)
         return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
 
     def _forget_record(self) -> None:
@@ -203,13 +222,8 @@ class LocalSession:
             return
         for path in self._track.iterdir():
             record = sessions.parse_record(path.name)
-            if record is not None and record.leader == self.pid:
+            if record is not None and record.leader == self._pid:
                 path.unlink(missing_ok=True)
-
-    def _close_all(self) -> None:
-        for fd in self._ours:
-            os.close(fd)
-        self._ours.clear()
 
 
 def window_of(source: BinaryIO | None) -> bytes:
@@ -224,8 +238,9 @@ def window_of(source: BinaryIO | None) -> bytes:
 
 def run_session(command: Command, streams: Streams, deadline: Deadline, env: Mapping[str, str]) -> int:
     """Run a command to its end; whatever interrupts it ends its session first. The exit code."""
-    session = LocalSession(command, env=env, stdin=streams.stdin)
+    session = LocalSession(command, stdin=streams.stdin)
     try:
+        session.start(env)
         return session.pump(streams, deadline)
     except Timeout as error:
         _end(session, command)
@@ -244,6 +259,12 @@ def _end(session: LocalSession, command: Command) -> None:
         raise BackendError(
             f"{command.argv[0]} had to be ended, but {error.message}", hint=error.hint, outcome="unknown"
         ) from error
+
+
+def _readable(fd: int, milliseconds: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(milliseconds))
 
 
 def _read(fd: int) -> bytes:

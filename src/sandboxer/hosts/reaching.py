@@ -88,12 +88,14 @@ def _resolve(endpoint: Endpoint, limit: Deadline) -> list[Any]:
 def _proxy(command: str) -> tuple[socket.socket, Callable[[], None]]:
     """A ProxyCommand of ssh_config, talking on a socket pair; and how to end it."""
     ours, theirs = socket.socketpair()
+    started: list[int] = []
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        pid = spawn(
+        spawn(
             ["/bin/sh", "-c", f"exec {command}"],
             env=os.environ,
             fds={0: theirs.fileno(), 1: theirs.fileno(), 2: nowhere},
+            started=started,
         )
     finally:
         os.close(nowhere)
@@ -102,8 +104,8 @@ def _proxy(command: str) -> tuple[socket.socket, Callable[[], None]]:
     def end() -> None:
         ours.close()
         try:
-            sessions.end_session(pid, Deadline(5))
-            os.waitpid(pid, 0)
+            sessions.end_session(started[0], Deadline(5))
+            os.waitpid(started[0], 0)
         except (BackendError, ChildProcessError):
             return  # it cannot be ended: it has lost its other side, and that has to do
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from sandboxer.errors import Invalid, Unavailable
@@ -17,8 +19,9 @@ _DEFAULTS: Final = (
 )  # fmt: skip
 
 
-def spawn(argv: Sequence[str], *, env: Mapping[str, str], fds: Mapping[int, int]) -> int:
-    """Start `argv[0]` (a path) in a session of its own; its pid, to be reaped by the caller.
+def spawn(argv: Sequence[str], *, env: Mapping[str, str], fds: Mapping[int, int], started: list[int]) -> None:
+    """Start `argv[0]` (a path) in a session of its own; its pid, to be reaped by the caller, is added to `started`,
+    also when a signal's handler raises here.
 
     `fds` maps the program's descriptor numbers (below 10) to ours. Nothing else is inherited. Signals have their
     default meaning in it. Never runs Python between fork and exec: it is safe beside other threads. Raises Unavailable
@@ -27,18 +30,19 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str], fds: Mapping[int, int]
     moved = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE) for number, fd in fds.items()}
     actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable() if fd > 2 and fd not in moved]
     actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in moved.items()]
+    start = partial(
+        os.posix_spawn,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_DEFAULTS,
+    )
     try:
-        return os.posix_spawn(
-            argv[0],
-            list(argv),
-            dict(env),
-            file_actions=actions,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_DEFAULTS,
-        )
+        # A handler runs as soon as a call has returned, before its result can be stored: a plain assignment would lose
+        # the pid. `extend` stores it before it returns.
+        started.extend(map(start, [argv[0]], [list(argv)], [dict(env)]))
     except OSError as error:
-        if error.errno == 7:  # E2BIG
+        if error.errno == errno.E2BIG:
             raise Invalid(
                 "the command's arguments and environment are too long for this system",
                 hint="pass long data by stdin or in a file",

@@ -40,7 +40,8 @@ def test_a_port_in_each_notation(declared: object, remapped: list[str]) -> None:
 @pytest.mark.parametrize(
     "declared",
     [
-        "80", {"a": "b"}, ["http"], ["8080:http"], ["80/icmp"], ["0"], ["70000"], ["90-80"], ["1-65535"], [""], ["8080:"],
+        "80", {"a": "b"}, ["http"], ["8080:http"], ["80/icmp"], ["0"], ["70000"], ["90-80"], ["1-65535"], [""],
+        ["8080:"],
         ["80/tcp/udp"], [["80"]], [{}], [{"target": Plain("")}], [{"target": "x"}], [{"published": "80"}], ["--help"],
     ],
 )  # fmt: skip

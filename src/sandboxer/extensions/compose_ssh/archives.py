@@ -102,7 +102,7 @@ class _Renamer:
 
     def _decide(self, entry: tarfile.TarInfo | None) -> None:
         head, self._head = bytes(self._head or b""), None
-        if entry is not None and entry.name == self._name:
+        if entry is not None and self._name and entry.name == self._name:
             self._sink(head)
             return
         self._spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SPOOLED))  # noqa: SIM115 - closed below

@@ -137,7 +137,7 @@ def translate(result: Result, *, doing: str, engine: str) -> SandboxerError:
     kept = tail(said)
     for pattern, known in _COMPILED:
         if pattern.search(said):
-            line = next((line for line in kept.splitlines() if pattern.search(line)), kept)
+            line = next((line for line in kept.splitlines() if pattern.search(line) and line[-1:] != ":"), kept)
             message = f"{known.what}: {line}" if line else known.what
             return known.kind(message, hint=known.hint.format(engine=engine))
     shown = kept or f"exit code {result.code}, without a word"

@@ -1,0 +1,114 @@
+"""What runs on a host, as words: for each front end, and with nothing of a user's in a script."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from sandboxer.errors import Invalid
+from sandboxer.extensions.compose_ssh import argv, scripts
+from sandboxer.extensions.compose_ssh.environment import split
+from sandboxer.extensions.compose_ssh.options import Remembered, from_handle, to_handle
+
+SANDBOX = Remembered(
+    sandbox_id="k3v9x2m7q4ta",
+    name="sbx-k3v9x2m7q4ta",
+    directory="/srv/sbx-k3v9x2m7q4ta",
+    state="/srv/.sandboxer/sbx-k3v9x2m7q4ta",
+    project="/srv/sbx-k3v9x2m7q4ta/deploy",
+    compose=["docker", "compose"],
+    services={"web": 1},
+    main="web",
+)
+PODMAN = Remembered(**{**to_handle(SANDBOX).data, "compose": ["/opt/bin/podman-compose"]})
+
+
+@pytest.mark.parametrize(
+    ("setting", "words", "engine", "podman", "plugin"),
+    [
+        (None, ("docker", "compose"), "docker", False, ["docker", "compose", "version"]),
+        ("docker compose", ("docker", "compose"), "docker", False, ["docker", "compose", "version"]),
+        (
+            "/opt/docker compose",
+            ("/opt/docker", "compose"),
+            "/opt/docker",
+            False,
+            ["/opt/docker", "compose", "version"],
+        ),
+        ("docker-compose", ("docker-compose",), "docker", False, []),
+        ("podman-compose", ("podman-compose",), "podman", True, []),
+        ("'/with space/podman-compose'", ("/with space/podman-compose",), "podman", True, []),
+        ("podman compose", ("podman", "compose"), "podman", True, ["podman", "compose", "version"]),
+    ],
+)
+def test_a_setting_names_a_front_end_and_its_engine(
+    setting: str | None, words: tuple[str, ...], engine: str, podman: bool, plugin: list[str]
+) -> None:
+    front = argv.parse_front(setting)
+    assert (front.words, front.engine, front.podman, front.plugin_check) == (words, engine, podman, plugin)
+
+
+@pytest.mark.parametrize("setting", [" ", "'", "--help", "-x compose"])
+def test_a_setting_that_names_no_program_is_invalid(setting: str) -> None:
+    with pytest.raises(Invalid):
+        argv.parse_front(setting)
+
+
+def words_of(command: list[str]) -> list[str]:
+    """The arguments of a script."""
+    assert command[:2] == ["sh", "-c"]
+    assert command[2] in {value for value in vars(scripts).values() if isinstance(value, str)}
+    return command[4:]
+
+
+def test_up_and_down_run_the_front_end_in_the_project_with_the_file_on_stdin() -> None:
+    assert words_of(argv.up(SANDBOX, build=True, keep=["DOCKER_HOST", "X"])) == [
+        "/srv/sbx-k3v9x2m7q4ta", "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "DOCKER_HOST X",
+        "docker", "compose", "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "up", "-d", "--build",
+    ]  # fmt: skip
+    assert words_of(argv.down(PODMAN)) == [
+        "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "/opt/bin/podman-compose",
+        "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "down", "-v", "--remove-orphans", "-t", "1",
+    ]  # fmt: skip
+
+
+def test_looking_asks_the_engine_by_label_and_runs_the_checks_it_is_told() -> None:
+    label = "label=com.docker.compose.project=sbx-k3v9x2m7q4ta"
+    assert words_of(argv.look(SANDBOX)) == ["docker", label]
+    assert words_of(argv.look(PODMAN, [("abc", 2.4), ("def", 0.1)])) == ["podman", label, "abc", "2", "def", "1"]
+
+
+def test_a_command_inside_gets_its_words_as_they_are_and_its_values_from_elsewhere() -> None:
+    passed = split({"PATH": "/bin", "LINES": "a\nb"})
+    words = ["-x", "a b", "$HOME", ""]
+    command = argv.inside(SANDBOX, "abc", words, cwd="-odd", tty=True, passed=passed)
+    assert words_of(command) == [
+        "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "1", "docker", "exec", "-i", "-t", "-w", "-odd", "-e", "LINES",
+        "--env-file", "/dev/fd/3", "abc", "-x", "a b", "$HOME", "",
+    ]  # fmt: skip
+
+
+def test_copies_and_logs() -> None:
+    assert argv.pack(SANDBOX, "abc", "/a b") == ["docker", "cp", "-L", "abc:/a b", "-"]
+    assert argv.pack(PODMAN, "abc", "/a b") == ["podman", "cp", "abc:/a b", "-"]
+    assert argv.unpack(PODMAN, "abc", "/") == ["podman", "cp", "-", "abc:/"]
+    assert argv.logs(SANDBOX, "abc", follow=True, tail=5) == ["docker", "logs", "--follow", "--tail", "5", "abc"]
+    assert argv.logs(PODMAN, "abc", follow=False, tail=None) == ["podman", "logs", "abc"]
+    assert words_of(argv.follow(PODMAN, [("web", "abc")], tail=None)) == ["podman", "", "web", "abc"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, text in vars(scripts).items() if name.isupper()))
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_every_script_is_read_by_every_shell(name: str, shell: str) -> None:
+    words = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}[shell]
+    text = getattr(scripts, name)
+    try:
+        done = subprocess.run([*words, "-n", "-c", text], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip(f"missing: {words[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_remembered_survives_the_handle() -> None:
+    assert from_handle(to_handle(SANDBOX)) == SANDBOX
