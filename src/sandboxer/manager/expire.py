@@ -20,7 +20,7 @@ def expire(core: Core, *, apply: bool) -> Report:
     due = [action for record in core.store.list() if (action := _due(core, record)) is not None]
     if not apply:
         return Report(actions=due, remaining=[])
-    return report_of(each(due, lambda action: _expire_one(core, action)))
+    return report_of(each(due, lambda action: _expire_one(core, action), host=lambda action: action.host))
 
 
 def _due(core: Core, record: Sandbox) -> Action | None:

@@ -30,7 +30,7 @@ def restore(core: Core) -> Restored:
     inputs, labels of the user) is lost; what is there can be used and destroyed again."""
     seen, unseen = look_everywhere(core, core.store.list())
     lost = [item for item in seen if core.store.get(item[2].sandbox_id) is None]
-    records = each(lost, lambda item: _restore_one(core, *item))
+    records = each(lost, lambda item: _restore_one(core, *item), host=lambda item: item[1])
     return Restored(records=records, unseen=unseen)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sandboxer.models import Value
 
-WORKERS = 8
+LANES = 4
+"""How many things a sweep does at once on one host."""
+MAX_THREADS = 128
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Does = Literal["expire", "destroy", "fail", "take-back", "remove"]
 Ended = Literal["planned", "done", "failed", "skipped"]
@@ -43,14 +48,32 @@ class Report(Value, frozen=True, kw_only=True):
     applied: bool = False
 
 
-def each(items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
-    """Do it for every item, a few at a time, so that one dead host does not hold up the others; order is kept."""
+def each(items: Sequence[T], do: Callable[[T], R], *, host: Callable[[T], str]) -> list[R]:
+    """Do it for every item; order is kept. Each host has lanes of its own, so that a host that hangs holds up only what
+    is on it (promise 23)."""
     if len(items) <= 1:
         return [do(item) for item in items]
+    from collections import deque
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(max_workers=min(WORKERS, len(items))) as pool:
-        return list(pool.map(do, items))
+    queues: dict[str, deque[int]] = {}
+    for position, item in enumerate(items):
+        queues.setdefault(host(item), deque()).append(position)
+    done: dict[int, R] = {}
+
+    def drain(queue: deque[int]) -> None:
+        while True:
+            try:
+                position = queue.popleft()
+            except IndexError:
+                return
+            done[position] = do(items[position])
+
+    # One lane for every host first, then the second ones: a cap on threads must not leave a host without any.
+    lanes = [queue for turn in range(LANES) for queue in queues.values() if turn < len(queue)]
+    with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(lanes))) as pool:
+        list(pool.map(drain, lanes))
+    return [done[position] for position in range(len(items))]
 
 
 def report_of(done: list[Action]) -> Report:

@@ -52,7 +52,9 @@ def look_everywhere(
     hosts = {LOCAL, *core.settings.hosts, *(host for _, host in places)}
     own = [manifest.id for manifest in core.extensions.manifests() if manifest.self_hosted]
     wanted = sorted({*places, *((extension, host) for extension in own for host in hosts)})
-    looks = each(wanted, lambda place: _inventory(core, *place, strict=strict or place in places))
+    looks = each(
+        wanted, lambda place: _inventory(core, *place, strict=strict or place in places), host=lambda place: place[1]
+    )
     seen: list[tuple[str, str, Found]] = []
     unseen: list[Remaining] = []
     for (extension, host), look in zip(wanted, looks, strict=True):
