@@ -1,4 +1,4 @@
-"""Compose sandboxes keep the extension contract: with each front end over a real sshd, and on this machine."""
+"""Compose sandboxes keep the extension contract, with each front end over a real sshd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.testbed.hosts import KINDS, Kind
 
 
 class TestCompose(ConformanceSuite):
-    @pytest.fixture(scope="class", params=[*KINDS, "here"])
+    @pytest.fixture(scope="class", params=KINDS)
     def bench(
         self, request: pytest.FixtureRequest, beds: Callable[[Kind], Bed], tmp_path_factory: pytest.TempPathFactory
     ) -> Bench:

@@ -87,6 +87,14 @@ def test_a_repository_comes_up_and_goes_away_without_a_trace(bed: Bed, tmp_path:
     assert said == []
 
 
+def test_this_machine_is_a_host_too(here: Bed, tmp_path: Path) -> None:
+    with here.nothing_left(), here.sandbox(repos.web_and_db(tmp_path / "app"), settle=0) as (handle, ready):
+        assert ready.reachability.kind == "local"
+        assert ready.reachability.host is None
+        assert fetch(ready.reachability.services[0]) == "hello\n"
+        assert here.run(handle, "cat", stdin=b"through")[1] == b"through"
+
+
 def test_three_of_one_repository_run_at_once_on_free_ports(bed: Bed, tmp_path: Path) -> None:
     repo = repos.web_and_db(tmp_path / "app", container_name="the-web")
     done: dict[int, object] = {}
@@ -115,11 +123,11 @@ def test_three_of_one_repository_run_at_once_on_free_ports(bed: Bed, tmp_path: P
     assert len({page[0] for page in pages if isinstance(page, tuple)}) == 3
 
 
-def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(bed: Bed, tmp_path: Path) -> None:
+def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either: Bed, tmp_path: Path) -> None:
     repo = repos.web_and_db(tmp_path / "app", port=18473)
-    with bed.sandbox(repo, publish="declared", settle=0) as (_, ready):
+    with either.sandbox(repo, publish="declared", settle=0) as (_, ready):
         assert [service.port for service in ready.reachability.services] == [18473]
-    with bed.sandbox(repo, publish="none", settle=0) as (_, ready):
+    with either.sandbox(repo, publish="none", settle=0) as (_, ready):
         assert ready.reachability.services == []
 
 
@@ -189,25 +197,25 @@ def test_external_volumes_and_networks_stay(either: Bed, tmp_path: Path) -> None
         engine.run(engine.program, "volume", "rm", "kept")
 
 
-def test_a_built_image_without_a_name_goes_with_its_sandbox(bed: Bed, tmp_path: Path) -> None:
+def test_a_built_image_without_a_name_goes_with_its_sandbox(either: Bed, tmp_path: Path) -> None:
     repo = tmp_path / "app"
     repo.mkdir()
     (repo / "compose.yaml").write_text("services:\n  main: {build: .}\n")
     (repo / "Dockerfile").write_text('FROM localhost/sbx-base:1\nCOPY . /src\nCMD ["sleep", "600"]\n')
-    with bed.nothing_left(), bed.sandbox(repo, settle=0) as (handle, _):
+    with either.nothing_left(), either.sandbox(repo, settle=0) as (handle, _):
         # and what is ours is in no build context
-        assert sorted(bed.run(handle, "ls", "-A", "/src")[1].split()) == [b"Dockerfile", b"compose.yaml"]
+        assert sorted(either.run(handle, "ls", "-A", "/src")[1].split()) == [b"Dockerfile", b"compose.yaml"]
 
 
-def test_the_hosts_environment_is_not_interpolated_but_its_settings_are(bed: Bed, tmp_path: Path) -> None:
+def test_the_hosts_environment_is_not_interpolated_but_its_settings_are(either: Bed, tmp_path: Path) -> None:
     repo = repos.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         path.read_text() + '    environment: {GOT: "${SSH_CONNECTION:-nothing}", HOST: "${PATH:-no path}"}\n'
     )
-    with bed.sandbox(repo, settle=0) as (handle, _):
-        assert bed.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
-        assert bed.run(handle, "sh", "-c", "echo $HOST")[1] != b"no path\n"
+    with either.sandbox(repo, settle=0) as (handle, _):
+        assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
+        assert either.run(handle, "sh", "-c", "echo $HOST")[1] != b"no path\n"
 
 
 def test_a_container_without_a_shell_can_be_entered_and_copied_from(either: Bed, tmp_path: Path) -> None:

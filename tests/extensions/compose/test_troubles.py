@@ -102,8 +102,8 @@ def test_a_file_that_the_front_end_refuses_is_invalid(bed: Bed, tmp_path: Path) 
     assert "say which" in fails(bed, written(tmp_path / "app", compose), Invalid).message
 
 
-def test_a_missing_image_is_told(bed: Bed, tmp_path: Path) -> None:
-    assert "could not be pulled" in fails(bed, repos.missing_image(tmp_path / "app"), BackendError).message
+def test_a_missing_image_is_told(either: Bed, tmp_path: Path) -> None:
+    assert "could not be pulled" in fails(either, repos.missing_image(tmp_path / "app"), BackendError).message
 
 
 def test_podman_is_told_to_be_given_full_names(podman: Bed, tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_a_build_that_fails_is_told_and_its_container_goes_too(bed: Bed, tmp_pat
     assert "could not be built" in error.message
 
 
-def test_a_port_that_is_taken_is_told_with_the_way_out(bed: Bed, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told_with_the_way_out(either: Bed, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         repo = repos.web_and_db(tmp_path / "app", port=taken.getsockname()[1])
-        error = fails(bed, repo, BackendError, publish="declared")
+        error = fails(either, repo, BackendError, publish="declared")
     assert "already in use" in error.message
     assert "publish: remapped" in error.hint
 
@@ -211,10 +211,10 @@ def test_a_dead_host_is_unavailable(podman: Bed, tmp_path: Path) -> None:
     host.close()
 
 
-def test_files_of_container_users_are_removed(bed: Bed, tmp_path: Path) -> None:
+def test_files_of_container_users_are_removed(either: Bed, tmp_path: Path) -> None:
     fails_not = repos.owned_files(tmp_path / "app", owner=4711)
-    with bed.nothing_left(), bed.sandbox(fails_not, settle=0) as (handle, _):
-        eventually(lambda: bed.run(handle, "test", "-e", "/out/done")[0] == 0, within=10, what="the files")
+    with either.nothing_left(), either.sandbox(fails_not, settle=0) as (handle, _):
+        eventually(lambda: either.run(handle, "test", "-e", "/out/done")[0] == 0, within=10, what="the files")
 
 
 # -- crashes --------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ from sandboxer.hosts.factory import open_host
 from sandboxer.models import HostSettings
 from sandboxer.extensions.base import Context
 from sandboxer.timing import Deadline
-from tests.extensions.compose.bed import EXTENSION, INSTALL, spec
+from tests.extensions.compose.either import EXTENSION, INSTALL, spec
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
 name, settings, repo, sandbox_id = sys.argv[1:]
 host = open_host(name, msgspec.json.decode(settings, type=HostSettings))
@@ -319,10 +319,10 @@ def test_a_network_that_a_stranger_has_joined_is_told_and_kept_findable(docker: 
     assert EXTENSION.status(handle, docker.context()).presence == "absent"
 
 
-def test_teardown_of_a_stack_that_ignores_its_stop_signal_is_quick(bed: Bed, tmp_path: Path) -> None:
-    handle = bed.provision(repos.ignores_term(tmp_path / "app"), settle=0)
-    EXTENSION.teardown(handle, bed.context(seconds=30))
-    assert EXTENSION.status(handle, bed.context()).presence == "absent"
+def test_teardown_of_a_stack_that_ignores_its_stop_signal_is_quick(either: Bed, tmp_path: Path) -> None:
+    handle = either.provision(repos.ignores_term(tmp_path / "app"), settle=0)
+    EXTENSION.teardown(handle, either.context(seconds=30))
+    assert EXTENSION.status(handle, either.context()).presence == "absent"
 
 
 def test_sandboxes_of_another_installation_are_not_listed(podman: Bed, tmp_path: Path) -> None:
