@@ -227,7 +227,7 @@ from sandboxer.hosts.factory import open_host
 from sandboxer.models import HostSettings
 from sandboxer.extensions.base import Context
 from sandboxer.timing import Deadline
-from tests.extensions.compose.either import EXTENSION, INSTALL, spec
+from tests.extensions.compose.bed import EXTENSION, INSTALL, spec
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
 name, settings, repo, sandbox_id = sys.argv[1:]
 host = open_host(name, msgspec.json.decode(settings, type=HostSettings))
