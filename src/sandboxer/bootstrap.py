@@ -86,7 +86,7 @@ class Installation:
                 leases=Leases(paths.data),
                 settings=settings,
                 profiles=profiles,
-                extensions=Registry(manifests),
+                extensions=Registry(manifests, settings.extensions),
                 open_host=self.hosts.open,
                 environment=environment,
                 announce=self._announce,

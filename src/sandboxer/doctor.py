@@ -87,7 +87,7 @@ def _backends(here: Installation, host: str) -> Iterator[Finding]:
             continue
         subject = f"{manifest.id} on {host}"
         try:
-            core.extensions.get(manifest.id).check(core.host_context(host, Deadline(LOOK_SECONDS)))
+            core.extensions.get(manifest.id).check(core.extension_context(manifest.id, host, Deadline(LOOK_SECONDS)))
         except SandboxerError as error:
             yield _finding(subject, error, level="warning")  # not every backend is wanted on every host
         else:

@@ -23,7 +23,7 @@ class SandboxDocument(Value, frozen=True, kw_only=True):
     consumer: dict[str, str]
     labels: dict[str, str]
     inputs: dict[str, Any]
-    placement: dict[str, str]
+    placement: dict[str, str | None]
     isolation: dict[str, Any] | None
     reachability: dict[str, Any] | None
     created_at: str

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 Outcome = Literal["failed", "unknown"]
+Fault = Literal["caller", "backend"]
 
 
 class SandboxerError(Exception):
@@ -13,12 +14,15 @@ class SandboxerError(Exception):
 
     `hint` says what to type or check next. `retryable` is None when nobody knows. `outcome` is "unknown" when the
     asked-for thing may exist although we could not see it happen; such a record stays until `reconcile` settles it.
+    `fault` tells whose it is: what the caller asked for fails the same way on every backend, so a route does not try
+    the next one.
     """
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
     default_retryable: ClassVar[bool | None] = False
+    default_fault: ClassVar[Fault] = "caller"
     default_hint: ClassVar[str] = "this is a bug: run it again with SANDBOXER_DEBUG=1 and report it"
 
     def __init__(
@@ -28,6 +32,7 @@ class SandboxerError(Exception):
         hint: str = "",
         retryable: bool | None = None,
         outcome: Outcome = "failed",
+        fault: Fault | None = None,
         sandbox_id: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
@@ -36,6 +41,7 @@ class SandboxerError(Exception):
         self.hint = hint or self.default_hint
         self.retryable = self.default_retryable if retryable is None else retryable
         self.outcome: Outcome = outcome
+        self.fault: Fault = fault or self.default_fault
         self.sandbox_id = sandbox_id
         self.details = dict(details) if details else None
 
@@ -110,6 +116,7 @@ class NotConfigured(SandboxerError):
 
     default_hint = "run `sandboxer doctor`"
     code = "not_configured"
+    default_fault = "backend"
     exit_code = 6
     http_status = 424
 
@@ -119,6 +126,7 @@ class BackendError(SandboxerError):
 
     default_hint = "run `sandboxer doctor`"
     code = "backend_error"
+    default_fault = "backend"
     exit_code = 7
     http_status = 502
     default_retryable = None
@@ -129,6 +137,7 @@ class Unavailable(SandboxerError):
 
     default_hint = "run `sandboxer doctor`, then try again"
     code = "unavailable"
+    default_fault = "backend"
     exit_code = 8
     http_status = 503
     default_retryable = True
@@ -158,6 +167,7 @@ class Denied(SandboxerError):
 
     default_hint = "run `sandboxer doctor`"
     code = "denied"
+    default_fault = "backend"
     exit_code = 11
     http_status = 403
 
@@ -167,6 +177,7 @@ class Timeout(SandboxerError):
 
     default_hint = "give it longer with --timeout"
     code = "timeout"
+    default_fault = "backend"
     exit_code = 124
     http_status = 504
     default_retryable = True

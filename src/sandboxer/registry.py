@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from sandboxer.config.catalog import Shelf
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.extensions.base import SandboxExtension
-from sandboxer.models import Manifest
+from sandboxer.models import Endpoint, ExtensionSettings, Manifest
 
 ENTRY_POINTS = "sandboxer.extensions"
 """The entry point group by which a third party's package offers an extension: `ext.name = package.module:Class`.
@@ -18,19 +20,26 @@ The class carries its manifest as the attribute `manifest` (a `sandboxer.models.
 class Registry:
     """Extensions by id. A class is imported when it is first asked for, and made once."""
 
-    def __init__(self, manifests: Shelf[Manifest]) -> None:
+    def __init__(self, manifests: Shelf[Manifest], settings: Mapping[str, ExtensionSettings] | None = None) -> None:
         self._manifests = manifests
+        self._settings = settings or {}
         self._made: dict[str, SandboxExtension] = {}
 
     def manifest(self, extension_id: str) -> Manifest:
-        """The manifest of an extension; raises NotFound or Invalid."""
+        """The manifest of an extension, with what the operator says of it laid over; raises NotFound or Invalid."""
         try:
-            return self._manifests.get(extension_id)
+            found = self._manifests.get(extension_id)
         except NotFound:
-            found = _entry_point(extension_id)
-            if found is None:
+            installed = _entry_point(extension_id)
+            if installed is None:
                 raise
-            return found
+            found = installed
+        return overlaid(found, self._settings.get(extension_id))
+
+    def enabled(self, extension_id: str) -> bool:
+        """Whether the operator lets routes use it."""
+        settings = self._settings.get(extension_id)
+        return settings is None or settings.enabled
 
     def get(self, extension_id: str) -> SandboxExtension:
         """The extension with this id; raises NotFound, or Invalid when its class cannot be had."""
@@ -50,7 +59,26 @@ class Registry:
         for name in _entry_point_names():
             if name not in found and (manifest := _entry_point(name)) is not None:
                 found[name] = manifest
-        return [found[key] for key in sorted(found)]
+        return [overlaid(found[key], self._settings.get(key)) for key in sorted(found)]
+
+
+def overlaid(manifest: Manifest, settings: ExtensionSettings | None) -> Manifest:
+    """A manifest with an operator's settings laid over it. Pure."""
+    if settings is None:
+        return manifest
+    endpoints = dict(manifest.endpoints)
+    for name, address in settings.endpoints.items():
+        known = endpoints.get(name, Endpoint())
+        endpoints[name] = msgspec.structs.replace(known, default=address)
+    return msgspec.structs.replace(
+        manifest,
+        secrets={**manifest.secrets, **settings.secrets},
+        endpoints=endpoints,
+        options={**manifest.options, **settings.options},
+        prices=settings.prices or manifest.prices,
+        max_ttl=manifest.max_ttl if settings.max_ttl is None else settings.max_ttl,
+        max_live=manifest.max_live if settings.max_live is None else settings.max_live,
+    )
 
 
 def load_class(manifest: Manifest) -> type[SandboxExtension]:

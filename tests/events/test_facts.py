@@ -14,9 +14,9 @@ from sandboxer.events import fact, initial_status, payload
 from sandboxer.events.facts import new_event_id
 from sandboxer.models import (
     Consumer,
-    Endpoint,
     Handle,
     Isolation,
+    Neighbour,
     Owner,
     Reachability,
     Request,
@@ -88,9 +88,9 @@ def test_event_ids_are_random_uuids_in_hexadecimal() -> None:
 
 
 def test_without_a_hub_events_are_kept_with_one_they_wait() -> None:
-    assert initial_status(Endpoint()) == "kept"
-    assert initial_status(Endpoint(url="")) == "kept"
-    assert initial_status(Endpoint(url="http://hub")) == "pending"
+    assert initial_status(Neighbour()) == "kept"
+    assert initial_status(Neighbour(url="")) == "kept"
+    assert initial_status(Neighbour(url="http://hub")) == "pending"
 
 
 CANARY = "canary-5f1c2"

@@ -17,7 +17,7 @@ from sandboxer.errors import Invalid, NotConfigured, Unavailable
 from sandboxer.events.alone import LOCK, alone
 from sandboxer.events.delivery import new_client
 from sandboxer.events.relay import Relay
-from sandboxer.models import Endpoint, Event
+from sandboxer.models import Event, Neighbour
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, Fault, answer, cut, hung_up, lost, slow
 from sandboxer.timing import Deadline
@@ -178,7 +178,7 @@ def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else(tmp_path: Pa
     store = store_with(tmp_path, [A])
     with FakeHub() as elsewhere, FakeHub() as hub:
         hub.rule = lambda _: answer(307, location=elsewhere.url + "/progress")
-        report = Relay(store, Endpoint(url=hub.url, token="canary-token"), tmp_path).flush(Deadline(5))
+        report = Relay(store, Neighbour(url=hub.url, token="canary-token"), tmp_path).flush(Deadline(5))
         assert elsewhere.requests == 0
         assert report.pending == 1
         assert report.error is not None
@@ -281,11 +281,11 @@ KILLED = """
 import sys
 from pathlib import Path
 from sandboxer.events.relay import Relay
-from sandboxer.models import Endpoint
+from sandboxer.models import Neighbour
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 data = Path(sys.argv[1])
-Relay(JsonStore(data), Endpoint(url=sys.argv[2]), data).flush(Deadline(30))
+Relay(JsonStore(data), Neighbour(url=sys.argv[2]), data).flush(Deadline(30))
 """
 
 
@@ -325,7 +325,7 @@ def test_a_store_that_cannot_note_the_answer_sends_again_later(tmp_path: Path) -
 
 def test_kept_events_are_not_sent_when_a_hub_is_configured_later(tmp_path: Path) -> None:
     store = JsonStore(tmp_path)
-    record_fact(store, A, endpoint=Endpoint())
+    record_fact(store, A, endpoint=Neighbour())
     record_fact(store, A)
     with FakeHub() as hub:
         assert relay_to(hub, store, tmp_path).flush(Deadline(5)).sent == 1
@@ -340,14 +340,14 @@ def test_a_store_that_was_never_used_has_nothing_to_send(tmp_path: Path) -> None
 
 def test_without_a_usable_address_there_is_no_relay(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured):
-        Relay(JsonStore(tmp_path), Endpoint(), tmp_path)
+        Relay(JsonStore(tmp_path), Neighbour(), tmp_path)
     with pytest.raises(Invalid):
-        Relay(JsonStore(tmp_path), Endpoint(url="ftp://hub"), tmp_path)
+        Relay(JsonStore(tmp_path), Neighbour(url="ftp://hub"), tmp_path)
 
 
 def test_a_name_that_does_not_exist_is_a_hub_that_is_down(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A])
-    report = Relay(store, Endpoint(url="http://hub.invalid"), tmp_path, client=quick_client).flush(Deadline(10))
+    report = Relay(store, Neighbour(url="http://hub.invalid"), tmp_path, client=quick_client).flush(Deadline(10))
     assert report.pending == 1
     assert report.error is not None
     assert report.error.startswith("the State Hub at http://hub.invalid: ")
@@ -358,7 +358,7 @@ def test_a_hub_on_this_machine_is_reached_past_a_proxy(tmp_path: Path, monkeypat
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with FakeHub() as hub:
-        assert Relay(store, Endpoint(url=hub.url), tmp_path).flush(Deadline(5)).sent == 1
+        assert Relay(store, Neighbour(url=hub.url), tmp_path).flush(Deadline(5)).sent == 1
 
 
 def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_a_token_is_in_no_report_and_no_log(tmp_path: Path, caplog: pytest.LogCa
     def broken(_: httpx.Request) -> httpx.Response:
         raise httpx.LocalProtocolError("Illegal header value b'Bearer canary-token'")
 
-    endpoint = Endpoint(url="http://127.0.0.1:9", token="canary-token")
+    endpoint = Neighbour(url="http://127.0.0.1:9", token="canary-token")
     relay = Relay(store, endpoint, tmp_path, client=lambda: httpx.Client(transport=httpx.MockTransport(broken)))
     reports += [relay.flush(Deadline(5), parked=True)]
     assert "canary-token" not in repr(reports)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, NotConfigured
 from sandboxer.events.sink import Down, Later, Refused, Sent, parse_address, parse_token, state_hub, verdict
-from sandboxer.models import Endpoint
+from sandboxer.models import Neighbour
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from sandboxer.models import Endpoint
     ],
 )  # fmt: skip
 def test_the_path_is_added_to_the_configured_address(text: str, url: str, shown: str) -> None:
-    sink = state_hub(Endpoint(url=text))
+    sink = state_hub(Neighbour(url=text))
     assert (sink.url, sink.shown) == (url, shown)
 
 
@@ -33,7 +33,7 @@ def test_the_path_is_added_to_the_configured_address(text: str, url: str, shown:
 )  # fmt: skip
 def test_what_is_no_address_is_invalid_and_credentials_are_not_quoted(text: str) -> None:
     with pytest.raises(Invalid) as caught:
-        state_hub(Endpoint(url=text))
+        state_hub(Neighbour(url=text))
     assert "canary-secret" not in f"{caught.value} {caught.value.hint}"
     assert caught.value.hint
 
@@ -49,7 +49,7 @@ def test_any_text_is_an_address_or_invalid(text: str) -> None:
 
 def test_without_an_address_it_is_not_configured() -> None:
     with pytest.raises(NotConfigured) as caught:
-        state_hub(Endpoint(token="x"))
+        state_hub(Neighbour(token="x"))
     assert "SANDBOXER_STATE_HUB_URL" in caught.value.hint
 
 
@@ -58,13 +58,13 @@ def test_a_token_that_does_not_fit_into_a_header_is_invalid_and_not_quoted() -> 
         with pytest.raises(Invalid) as caught:
             parse_token(token, what="state_hub.token")
         assert "canary" not in str(caught.value)
-    assert "canary" not in repr(state_hub(Endpoint(url="http://hub", token="canary")))
+    assert "canary" not in repr(state_hub(Neighbour(url="http://hub", token="canary")))
     assert parse_token("", what="state_hub.token") is None
 
 
 def test_this_machine_is_told_from_others() -> None:
     for host, here in [("localhost", True), ("127.0.0.9", True), ("[::1]", True), ("hub", False), ("192.0.2.1", False)]:
-        assert state_hub(Endpoint(url=f"http://{host}:80")).loopback is here
+        assert state_hub(Neighbour(url=f"http://{host}:80")).loopback is here
 
 
 def test_each_answer_means_sent_refused_later_or_down() -> None:

@@ -100,6 +100,6 @@ def test_a_host_that_hangs_holds_up_only_what_is_on_it() -> None:
         return item[0]
 
     items = [("hangs", n) for n in range(200)] + [(f"h{n}", n) for n in range(20)]
-    assert each(items, do, host=lambda item: item[0]) == [item[0] for item in items]
+    assert each(items, do, lane=lambda item: item[0]) == [item[0] for item in items]
     assert len(finished) == 20
     assert release.is_set()

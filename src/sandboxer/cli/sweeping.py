@@ -48,7 +48,7 @@ def _tell(report: Report, *, as_json: bool, command: str) -> int:
         return Partial.exit_code if unfinished else 0
     table(
         ["SANDBOX", "ACTION", "HOST", "OUTCOME", "WHY"],
-        [[a.sandbox_id or "-", a.action, a.host, a.outcome, a.why] for a in report.actions],
+        [[a.sandbox_id or "-", a.action, a.host or a.extension, a.outcome, a.why] for a in report.actions],
         empty="nothing to do",
     )
     if report.remaining:
@@ -56,7 +56,7 @@ def _tell(report: Report, *, as_json: bool, command: str) -> int:
         say("not settled:")
         table(
             ["SANDBOX", "EXTENSION", "HOST", "WHY"],
-            [[r.sandbox_id or "-", r.extension, r.host, r.why] for r in report.remaining],
+            [[r.sandbox_id or "-", r.extension, r.host or "-", r.why] for r in report.remaining],
             empty="",
         )
     if not report.applied and report.actions:

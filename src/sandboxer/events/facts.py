@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from sandboxer.models import Endpoint, Event, Sandbox
+from sandboxer.models import Event, Neighbour, Sandbox
 from sandboxer.timing import rfc3339
 
 SOURCE: Final = "sand-boxer"
@@ -69,7 +69,7 @@ def new_event_id() -> str:
     return raw.hex()
 
 
-def initial_status(endpoint: Endpoint) -> Literal["pending", "kept"]:
+def initial_status(endpoint: Neighbour) -> Literal["pending", "kept"]:
     """The status with which an event is recorded: without a hub it is only kept."""
     return "pending" if endpoint.url else "kept"
 
@@ -89,4 +89,4 @@ def payload(event: Event) -> dict[str, Any]:
 
 def _summary(record: Sandbox, event_type: str) -> str:
     phrase = _PHRASES.get(event_type, f"has a new fact, {event_type},")
-    return f"sandbox {record.id} {phrase} on {record.host} ({record.profile})"
+    return f"sandbox {record.id} {phrase} on {record.host or record.extension} ({record.profile})"

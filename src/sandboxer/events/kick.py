@@ -9,7 +9,7 @@ from typing import Final
 from sandboxer.errors import SandboxerError
 from sandboxer.events.alone import LOCK, alone
 from sandboxer.hosts.detach import detach
-from sandboxer.models import Endpoint
+from sandboxer.models import Neighbour
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
@@ -17,7 +17,7 @@ _NEWEST: Final = 50
 
 
 def kick(
-    store: Store, endpoint: Endpoint, directory: Path, argv: Sequence[str], *, env: Mapping[str, str] | None = None
+    store: Store, endpoint: Neighbour, directory: Path, argv: Sequence[str], *, env: Mapping[str, str] | None = None
 ) -> int | None:
     """Start `argv`, which runs a relay, as a process of its own if something waits and no relay is at work.
 

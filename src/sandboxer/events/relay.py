@@ -16,7 +16,7 @@ import msgspec
 from sandboxer.events.alone import LOCK, WAITER, alone
 from sandboxer.events.delivery import ClientFactory, Courier
 from sandboxer.events.sink import Down, Later, Refused, Sent, Sink, Verdict, state_hub
-from sandboxer.models import Endpoint, Event, Value
+from sandboxer.models import Event, Neighbour, Value
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
@@ -46,7 +46,7 @@ class Relay:
     Raises NotConfigured without an address, Invalid for one that cannot be used."""
 
     def __init__(
-        self, store: Store, endpoint: Endpoint, directory: Path, *, client: ClientFactory | None = None
+        self, store: Store, endpoint: Neighbour, directory: Path, *, client: ClientFactory | None = None
     ) -> None:
         self._store = store
         self._sink: Sink = state_hub(endpoint)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sandboxer.errors import Invalid, NotConfigured
 from sandboxer.events.facts import payload
-from sandboxer.models import Endpoint, Event
+from sandboxer.models import Event, Neighbour
 from sandboxer.secrets import Secret
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
@@ -47,7 +47,7 @@ class Sink:
             return False
 
 
-def state_hub(endpoint: Endpoint) -> Sink:
+def state_hub(endpoint: Neighbour) -> Sink:
     """The State Hub. Raises NotConfigured without an address, Invalid when the address or the token cannot be used."""
     if not endpoint.url:
         raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import msgspec
 
+from sandboxer.errors import Unsupported
 from sandboxer.hosts.base import Host, Streams
-from sandboxer.models import Handle, Ready, Written
+from sandboxer.models import Handle, Ready, Requirements, Resources, Written
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
@@ -33,7 +34,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox to make, resolved: nothing in it has to be looked up.
 
     `resource` is its name on the backend (`sbx-<id>`); `labels` the four `sandboxer.*` labels and the extension's id;
-    `expires_at` unix seconds or None; `options` an instance of the extension's `Options`.
+    `expires_at` unix seconds or None; `options` an instance of the extension's `Options`, as `fit` left it.
     """
 
     sandbox_id: str
@@ -52,6 +53,9 @@ def _ignore(*_: object) -> None:
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What an extension may use: the host, the time it has, and ways to tell the core something.
 
+    `host` is this machine for an extension that has no hosts. `secrets` and `endpoints` have the names of its manifest;
+    an endpoint without an address is missing.
+
     `progress(phase, text)`: phases are resolve, sync, start, wait, ready. `save(handle)` makes the handle durable and
     raises Conflict when the sandbox is no longer wanted: let it pass, the core takes back what was made.
     """
@@ -62,6 +66,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     progress: Callable[[str, str], None] = _ignore
     save: Callable[[Handle], None] = _ignore
     secrets: Mapping[str, Secret] = {}
+    endpoints: Mapping[str, str] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -92,6 +97,16 @@ class SandboxExtension(ABC):
     @abstractmethod
     def check(self, ctx: Context) -> None:
         """Can it be used on this host with these secrets? Raises NotConfigured; the hint says what to install."""
+
+    def fit(self, options: Any, require: Requirements) -> Any:
+        """The options with which a sandbox meets `require`'s network and resources exactly; raises Unsupported, naming
+        what cannot be met. Pure. (Capabilities, the isolation floor and prices are the core's to check.)"""
+        for name in ("network", "vcpu", "memory_gib", "disk_gib", "gpu"):
+            if getattr(require, name) is not None:
+                raise Unsupported(
+                    f"it cannot promise {name}: {getattr(require, name)}", hint="see docs/routing.md for what can"
+                )
+        return options
 
     @abstractmethod
     def provision(self, spec: Spec, ctx: Context) -> Handle:
@@ -181,7 +196,56 @@ class CanRenew(ABC):
         """The sandbox now ends at `expires_at` (unix seconds, None never)."""
 
 
-CAPABILITIES: dict[str, type] = {"exec": CanExec, "copy": CanCopy, "logs": CanLogs, "renew": CanRenew}
+class CanMeter(ABC):
+    """Has costs that can be known before and after. The core makes money of it, by the price table."""
+
+    @abstractmethod
+    def estimate_cost(self, options: Any) -> Resources:
+        """What a sandbox with these options is allotted, and so billed for by the hour. Pure."""
+
+    @abstractmethod
+    def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
+        """The allotment as the backend shows it now; None when it does not show it. Asked before the teardown, with a
+        short deadline; what it raises only means that the estimate stays."""
+
+
+class CanStop(ABC):
+    """Stops a sandbox so that it costs less and keeps its files, and starts it again."""
+
+    @abstractmethod
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        """Stop it; one that is stopped already is success. `status` then says `stopped`."""
+
+    @abstractmethod
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Start it again, to end at `expires_at` (unix seconds); one that is running already is success."""
+
+
+class CanSnapshot(ABC):
+    """Keeps a sandbox's files on the backend, and makes new sandboxes of them."""
+
+    @abstractmethod
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        """Keep the files as they are now, called `name` (`snap-...`); a handle of its own that outlives the sandbox."""
+
+    @abstractmethod
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        """Make a new sandbox from a snapshot; the rules of `provision` hold."""
+
+    @abstractmethod
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """Remove a snapshot; one that is gone already is success."""
+
+
+CAPABILITIES: dict[str, type] = {
+    "exec": CanExec,
+    "copy": CanCopy,
+    "logs": CanLogs,
+    "renew": CanRenew,
+    "meter": CanMeter,
+    "stop": CanStop,
+    "snapshot": CanSnapshot,
+}
 
 
 def capabilities(extension: type[SandboxExtension]) -> list[str]:

@@ -14,9 +14,10 @@ from sandboxer.errors import Conflict, Invalid, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, Locks
-from sandboxer.models import Event, Handle, Profile, Sandbox, Settings
+from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX
 from sandboxer.registry import Registry
+from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
 from sandboxer.store.base import Change, Others, Store
 from sandboxer.timing import Deadline, now
@@ -84,37 +85,48 @@ class Core:
         progress: Progress = quiet,
         save: Callable[[Handle], None] | None = None,
     ) -> Context:
-        """What the adapter of `record` may use."""
-        return self.host_context(
-            record.host, deadline, progress=progress, save=save, with_secrets=self._secrets(record)
+        """What the adapter of `record` may use, with the credentials that it was created with."""
+        return self.extension_context(
+            record.extension, record.host, deadline, progress=progress, save=save, refs=record.secret_refs
         )
 
-    def host_context(
+    def extension_context(
         self,
-        host: str,
+        extension: str,
+        host: str | None,
         deadline: Deadline,
         *,
         progress: Progress = quiet,
         save: Callable[[Handle], None] | None = None,
-        with_secrets: Mapping[str, secrets.Secret] | None = None,
+        refs: Mapping[str, SecretRef] | None = None,
     ) -> Context:
-        """A context for one host that is not about one sandbox."""
+        """A context for one extension on one host (None: it has no hosts, its calls go out from here).
+
+        `refs` are laid over the secret references of the extension. Raises NotConfigured for a secret that is not
+        there, before anything of the extension is imported or called."""
+        manifest = self.extensions.manifest(extension)
+        found: dict[str, secrets.Secret] = {}
+        for name, ref in {**manifest.secrets, **(refs or {})}.items():
+            value = secrets.resolve(name, ref, self.environment)
+            if value is not None:
+                found[name] = value
         return Context(
-            host=self.open_host(host),
+            host=self.open_host(LOCAL if host is None else host),
             install=self.store.install_id,
             deadline=deadline,
             progress=progress,
             save=save or (lambda _handle: None),
-            secrets=with_secrets or {},
+            secrets=found,
+            endpoints=self.endpoints(manifest),
         )
 
-    def _secrets(self, record: Sandbox) -> dict[str, secrets.Secret]:
-        manifest = self.extensions.manifest(record.extension)
-        found: dict[str, secrets.Secret] = {}
-        for name, ref in manifest.secrets.items():
-            value = secrets.resolve(name, ref, self.environment)
-            if value is not None:
-                found[name] = value
+    def endpoints(self, manifest: Manifest) -> dict[str, str]:
+        """Where a provider is reached: the environment's word, else the manifest's (with config.yaml laid over it)."""
+        found: dict[str, str] = {}
+        for name, endpoint in manifest.endpoints.items():
+            address = self.environment.get(endpoint.variable) if endpoint.variable else None
+            if address or endpoint.default:
+                found[name] = address or endpoint.default or ""
         return found
 
     def labels(self, record: Sandbox) -> dict[str, str]:

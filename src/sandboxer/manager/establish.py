@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from sandboxer import __version__, secrets
+from sandboxer import __version__
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable, from_document
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.locks import Lock, this_owner
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.plan import Plan, checked_options
 from sandboxer.manager.removal import take_back
-from sandboxer.models import Cost, Decision, Handle, Ready, Route, Sandbox
+from sandboxer.models import Cost, Decision, Handle, Ready, Route, Sandbox, SecretRef
 from sandboxer.names import new_id, resource_name
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, Others, holds_name
@@ -108,9 +108,16 @@ def _first_record(core: Core, plan: Plan, sandbox_id: str) -> Sandbox:
         failed_ttl=plan.failed_ttl,
         idempotency_key=plan.idempotency_key,
         fingerprint=plan.fingerprint,
+        secret_refs=_credentials(core, plan),
         owner=this_owner(),
         seq=1,
     )
+
+
+def _credentials(core: Core, plan: Plan) -> dict[str, SecretRef]:
+    """The profile's own references for credentials of the extension: later verbs need them too."""
+    needed = core.extensions.manifest(plan.extension).secrets
+    return {name: ref for name, ref in plan.profile.secrets.items() if name in needed}
 
 
 def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
@@ -141,9 +148,8 @@ def _establish(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, prog
         core.edit(sandbox_id, lambda now: msgspec.structs.replace(_wanted(now), handle=handle))
         saved.append(handle)
 
-    refs = {**core.extensions.manifest(plan.extension).secrets, **plan.profile.secrets}
-    context = core.host_context(
-        record.host, deadline, progress=progress, save=save, with_secrets=_resolve_secrets(refs, core.environment)
+    context = core.extension_context(
+        plan.extension, record.host, deadline, progress=progress, save=save, refs=plan.profile.secrets
     )
     spec = Spec(
         sandbox_id=sandbox_id,
@@ -180,11 +186,6 @@ def _wanted(record: Sandbox) -> Sandbox:
             f"sandbox {record.id} was {record.state} while it was being established", hint="create another one"
         )
     return record
-
-
-def _resolve_secrets(refs: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, secrets.Secret]:
-    found = {name: secrets.resolve(name, ref, environment) for name, ref in refs.items()}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _choose_host(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:

@@ -7,7 +7,7 @@ import msgspec
 from sandboxer.errors import SandboxerError
 from sandboxer.manager import removal
 from sandboxer.manager.core import Core
-from sandboxer.manager.report import Action, Does, Ended, Report, each, report_of
+from sandboxer.manager.report import Action, Does, Ended, Report, each, lane_of, report_of
 from sandboxer.models import Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline, rfc3339
@@ -20,7 +20,7 @@ def expire(core: Core, *, apply: bool) -> Report:
     due = [action for record in core.store.list() if (action := _due(core, record)) is not None]
     if not apply:
         return Report(actions=due, remaining=[])
-    return report_of(each(due, lambda action: _expire_one(core, action), host=lambda action: action.host))
+    return report_of(each(due, lambda action: _expire_one(core, action), lane=lane_of))
 
 
 def _due(core: Core, record: Sandbox) -> Action | None:

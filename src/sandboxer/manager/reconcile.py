@@ -10,7 +10,7 @@ from sandboxer.locks import owner_state
 from sandboxer.manager import removal
 from sandboxer.manager.core import Core
 from sandboxer.manager.expire import tear_down
-from sandboxer.manager.report import Action, Does, Remaining, Report, each, report_of
+from sandboxer.manager.report import Action, Does, Remaining, Report, each, lane_of, report_of
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS, find_strays, remove_stray
 from sandboxer.models import Sandbox
 from sandboxer.state import Signal, State
@@ -24,7 +24,7 @@ MASS_SHARE = 0.2
 def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
     """Settle every record, then look for resources of ours without a live record."""
     records = core.store.list()
-    looked = each(records, lambda record: _look(core, record, grace), host=lambda record: record.host)
+    looked = each(records, lambda record: _look(core, record, grace), lane=lane_of)
     planned = [item for item in looked if isinstance(item, Action)]
     remaining = [item for item in looked if isinstance(item, Remaining)]
     strays, unseen, shown = find_strays(core, records, grace)
@@ -45,8 +45,8 @@ def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GR
         planned, strays = [action for action in planned if action.action != "fail"], []
     if not apply:
         return Report(actions=[*planned, *strays], remaining=remaining)
-    done = each(planned, lambda action: _settle(core, action, grace), host=lambda action: action.host)
-    done += each(strays, lambda action: remove_stray(core, action), host=lambda action: action.host)
+    done = each(planned, lambda action: _settle(core, action, grace), lane=lane_of)
+    done += each(strays, lambda action: remove_stray(core, action), lane=lane_of)
     report = report_of(done)
     return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining])
 

@@ -6,6 +6,7 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError
 from sandboxer.manager.core import Core, Progress, quiet
+from sandboxer.manager.report import place_of
 from sandboxer.models import Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline
@@ -40,7 +41,7 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
     if record.state != State.DESTROYING:
         raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
     if not record.clean:
-        progress("destroy", f"{record.extension} on {record.host}")
+        progress("destroy", place_of(record))
         try:
             _teardown(core, record, deadline, progress)
         except SandboxerError as error:

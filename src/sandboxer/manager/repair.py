@@ -30,11 +30,11 @@ def restore(core: Core) -> Restored:
     inputs, labels of the user) is lost; what is there can be used and destroyed again."""
     seen, unseen = look_everywhere(core, core.store.list())
     lost = [item for item in seen if core.store.get(item[2].sandbox_id) is None]
-    records = each(lost, lambda item: _restore_one(core, *item), host=lambda item: item[1])
+    records = each(lost, lambda item: _restore_one(core, *item), lane=lambda item: item[1] or item[0])
     return Restored(records=records, unseen=unseen)
 
 
-def _restore_one(core: Core, extension: str, host: str, found: Found) -> Sandbox:
+def _restore_one(core: Core, extension: str, host: str | None, found: Found) -> Sandbox:
     created = found.created_at if found.created_at is not None else core.clock()
     decision = Decision(extension=extension, outcome="chosen", reason="found by doctor --repair", host=host)
     profile = found.labels.get(LABEL_PROFILE, "profile.unknown")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from sandboxer.models import Value
 
 LANES = 4
-"""How many things a sweep does at once on one host."""
+"""How many things a sweep does at once on one host or provider."""
 MAX_THREADS = 128
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Action(Value, frozen=True, kw_only=True):
     sandbox_id: str | None
     action: Does
     why: str
-    host: str
+    host: str | None
     extension: str
     outcome: Ended = "planned"
     error: dict[str, Any] | None = None
@@ -34,10 +34,30 @@ class Remaining(Value, frozen=True, kw_only=True):
     """What a sweep could not settle."""
 
     why: str
-    host: str
+    host: str | None
     extension: str
     sandbox_id: str | None = None
     error: dict[str, Any] | None = None
+
+
+class Placed(Protocol):
+    """Anything that is somewhere."""
+
+    @property
+    def host(self) -> str | None: ...
+
+    @property
+    def extension(self) -> str: ...
+
+
+def lane_of(item: Placed) -> str:
+    """What hangs together with it: its host, else its provider."""
+    return item.host or item.extension
+
+
+def place_of(item: Placed) -> str:
+    """Where it is, for people."""
+    return item.extension if item.host is None else f"{item.extension} on {item.host}"
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -48,9 +68,9 @@ class Report(Value, frozen=True, kw_only=True):
     applied: bool = False
 
 
-def each(items: Sequence[T], do: Callable[[T], R], *, host: Callable[[T], str]) -> list[R]:
-    """Do it for every item; order is kept. Each host has lanes of its own, so that a host that hangs holds up only what
-    is on it (promise 23)."""
+def each(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) -> list[R]:
+    """Do it for every item; order is kept. Each `lane` (a host, or a provider) is a few threads of its own, so that one
+    that hangs holds up only what is on it (promise 23)."""
     if len(items) <= 1:
         return [do(item) for item in items]
     from collections import deque
@@ -58,7 +78,7 @@ def each(items: Sequence[T], do: Callable[[T], R], *, host: Callable[[T], str]) 
 
     queues: dict[str, deque[int]] = {}
     for position, item in enumerate(items):
-        queues.setdefault(host(item), deque()).append(position)
+        queues.setdefault(lane(item), deque()).append(position)
     done: dict[int, R] = {}
 
     def drain(queue: deque[int]) -> None:
@@ -69,7 +89,7 @@ def each(items: Sequence[T], do: Callable[[T], R], *, host: Callable[[T], str]) 
                 return
             done[position] = do(items[position])
 
-    # One lane for every host first, then the second ones: a cap on threads must not leave a host without any.
+    # One thread for every lane first, then the second ones: a cap on threads must not leave one without any.
     lanes = [queue for turn in range(LANES) for queue in queues.values() if turn < len(queue)]
     with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(lanes))) as pool:
         list(pool.map(drain, lanes))

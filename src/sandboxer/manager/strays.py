@@ -44,18 +44,22 @@ def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[l
 
 def look_everywhere(
     core: Core, records: Iterable[Sandbox], *, strict: bool = False
-) -> tuple[list[tuple[str, str, Found]], list[Remaining]]:
-    """Everything of this installation on every host that is configured or that a record names, for every backend of
-    our own hosts: (extension, host, resource); and the places that could not be listed. `strict` counts among those
-    also backends that no record names and that are not there or switched off."""
+) -> tuple[list[tuple[str, str | None, Found]], list[Remaining]]:
+    """Everything of this installation: on every host that is configured or that a record names, for every backend of
+    our own hosts, and at every provider: (extension, host, resource); and the places that could not be listed. `strict`
+    counts among those also backends that no record names and that are not there, switched off or without a key."""
     places = {(record.extension, record.host) for record in records}
-    hosts = {LOCAL, *core.settings.hosts, *(host for _, host in places)}
-    own = [manifest.id for manifest in core.extensions.manifests() if manifest.self_hosted]
-    wanted = sorted({*places, *((extension, host) for extension in own for host in hosts)})
+    hosts = {LOCAL, *core.settings.hosts, *(host for _, host in places if host is not None)}
+    everywhere: set[tuple[str, str | None]] = set(places)
+    for manifest in core.extensions.manifests():
+        everywhere |= {(manifest.id, host) for host in hosts} if manifest.self_hosted else {(manifest.id, None)}
+    wanted = sorted(everywhere, key=lambda place: (place[0], place[1] or ""))
     looks = each(
-        wanted, lambda place: _inventory(core, *place, strict=strict or place in places), host=lambda place: place[1]
+        wanted,
+        lambda place: _inventory(core, *place, strict=strict or place in places),
+        lane=lambda place: place[1] or place[0],
     )
-    seen: list[tuple[str, str, Found]] = []
+    seen: list[tuple[str, str | None, Found]] = []
     unseen: list[Remaining] = []
     for (extension, host), look in zip(wanted, looks, strict=True):
         if isinstance(look, Remaining):
@@ -70,10 +74,10 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
     return found.created_at is not None and now - found.created_at > grace
 
 
-def _inventory(core: Core, extension: str, host: str, *, strict: bool) -> Sequence[Found] | Remaining:
+def _inventory(core: Core, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
     deadline = Deadline(LOOK_SECONDS)
     try:
-        context = core.host_context(host, deadline)
+        context = core.extension_context(extension, host, deadline)
         context.host.connect(deadline)
         return list(core.extensions.get(extension).inventory(context))
     except NotConfigured as error:
@@ -97,7 +101,7 @@ def remove_stray(core: Core, action: Action) -> Action:
             return msgspec.structs.replace(action, outcome="skipped", why="it has a live record now")
         deadline = Deadline(PER_SANDBOX_SECONDS)
         try:
-            context = core.host_context(action.host, deadline)
+            context = core.extension_context(action.extension, action.host, deadline)
             extension = core.extensions.get(action.extension)
             handle = extension.find(action.sandbox_id, context)
             if handle is not None:

@@ -1,0 +1,208 @@
+"""What extensions answer and what the store keeps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from sandboxer.models.base import ActorType, IsolationClass, PricingModel, Value
+from sandboxer.models.catalog import PriceTable, SecretRef
+
+
+class Handle(Value, frozen=True, kw_only=True):
+    """What an adapter must remember of one sandbox: JSON, versioned, no secrets. Only the adapter looks inside."""
+
+    version: int
+    data: dict[str, Any]
+
+
+class Service(Value, frozen=True, kw_only=True):
+    """One port of a sandbox, as seen from the placement host."""
+
+    name: str
+    container_port: int
+    host: str
+    port: int
+    url: str
+
+
+class Reachability(Value, frozen=True, kw_only=True):
+    """How a consumer reaches a ready sandbox. `kind` is `local` (a path here), `ssh`, or `api`."""
+
+    kind: Literal["local", "ssh", "api"]
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    remote_dir: str | None = None
+    command: str | None = None
+    host_key: str | None = None
+    tunnel: dict[str, Any] | None = None
+    services: list[Service] = []
+    provider_id: str | None = None
+
+
+class Isolation(Value, frozen=True, kw_only=True):
+    """How a sandbox is separated from its host as it really is, with what could not be enforced in `notes`."""
+
+    class_: IsolationClass = msgspec.field(name="class")
+    network: str
+    notes: list[str] = []
+
+
+class Resources(Value, frozen=True, kw_only=True):
+    """What a sandbox is allotted, and billed for: virtual processors (two to a physical core), GiB of memory and disk,
+    `gpus` pieces of the model `gpu`."""
+
+    vcpu: float = 0
+    memory_gib: float = 0
+    disk_gib: float = 0
+    gpu: str | None = None
+    gpus: int = 0
+
+
+class Ready(Value, frozen=True, kw_only=True):
+    """What `wait_ready` found. `resources`: the allotment as the backend shows it, where it does."""
+
+    reachability: Reachability
+    isolation: Isolation
+    resources: Resources | None = None
+
+
+class Consumer(Value, frozen=True, kw_only=True):
+    """Who asked."""
+
+    actor: ActorType
+    name: str
+
+
+class Owner(Value, frozen=True, kw_only=True):
+    """The process that works on a record now; with these three it can be proved dead. `start` is in clock ticks."""
+
+    pid: int
+    start: int
+    boot_id: str
+
+
+class Decision(Value, frozen=True, kw_only=True):
+    """What was decided about one candidate, and why."""
+
+    extension: str
+    outcome: Literal["chosen", "skipped", "failed", "unknown"]
+    reason: str
+    estimate_usd: str | None = "0"
+    host: str | None = None
+
+
+class Route(Value, frozen=True, kw_only=True):
+    """Why this backend and host."""
+
+    strategy: str
+    decisions: list[Decision] = []
+
+
+class Cost(Value, frozen=True, kw_only=True):
+    """Money as decimal strings, in US dollars. `estimated_usd` is for the whole agreed lifetime."""
+
+    pricing_model: PricingModel = "free"
+    estimated_usd: str = "0"
+    actual_usd: str | None = None
+
+
+class Metering(Value, frozen=True, kw_only=True):
+    """The core's own of the money of one sandbox, fixed at create: the price list then in force, what is billed by it,
+    and what is reserved of the credits. `funded_until`: a sandbox without a TTL is paid for up to then (unix seconds).
+    `estimated`: `resources` are still those that were asked for, not those that the backend showed."""
+
+    prices: PriceTable
+    resources: Resources
+    reserved_usd: str = "0"
+    funded_until: float | None = None
+    estimated: bool = True
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """What a sandbox was used for, settled once, in the write that ends it. Times are unix seconds; `overrun_usd` is
+    what it cost beyond what may be charged (after the wish to destroy, or over what was reserved)."""
+
+    usage_id: str
+    started_at: float
+    ended_at: float
+    actual_usd: str
+    overrun_usd: str = "0"
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """What was asked for, complete enough to ask again (`recreate`)."""
+
+    profile: str
+    inputs: dict[str, Any] = {}
+    host: str | None = None
+    name: str | None = None
+    labels: dict[str, str] = {}
+    ttl: int | None = None
+    keep_failed: bool = False
+    timeout: int | None = None
+
+
+class Sandbox(Value, frozen=True, kw_only=True):
+    """One record. Everything the outside sees of it is `documents.sandbox_document`; the rest is the core's own.
+
+    `host` is None where the extension has no placement hosts (a provider's cloud)."""
+
+    id: str
+    request: Request
+    profile: str
+    profile_version: str
+    extension: str
+    state: str
+    consumer: Consumer
+    host: str | None
+    created_at: float
+    name: str | None = None
+    labels: dict[str, str] = {}
+    inputs: dict[str, Any] = {}
+    isolation: Isolation | None = None
+    reachability: Reachability | None = None
+    ready_at: float | None = None
+    expires_at: float | None = None
+    max_expires_at: float | None = None
+    last_active_at: float | None = None
+    destroyed_at: float | None = None
+    route: Route = Route(strategy="explicit")
+    cost: Cost = Cost()
+    snapshot_of: str | None = None
+    report: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    # the core's own
+    handle: Handle | None = None
+    options: dict[str, Any] = {}
+    failed_ttl: int = 1800
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    owner: Owner | None = None
+    secret_refs: dict[str, SecretRef] = {}
+    """Where the credentials of its extension are found, so that it can be taken away when its profile has gone."""
+    metering: Metering | None = None
+    wished_at: float | None = None
+    """When it was first durably known that it shall go (unix seconds): nothing is charged after it."""
+    usage: Usage | None = None
+    clean: bool = False
+    """True once the absence of everything that was made for it has been verified."""
+    seq: int = 0
+    """How many events this record has had."""
+
+
+class Event(Value, frozen=True, kw_only=True):
+    """A fact, recorded with the change it tells of. `status`: pending, sent, parked (refused for good) or kept.
+    `sink`: the neighbour it is for."""
+
+    event_id: str
+    event_type: str
+    occurred_at: str
+    actor: str
+    summary: str
+    detail: dict[str, Any]
+    status: Literal["pending", "sent", "parked", "kept"] = "pending"
+    note: str | None = None
+    sink: Literal["state-hub", "fin-hub"] = "state-hub"
