@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from sandboxer.masking import masked, masked_values
+
 Outcome = Literal["failed", "unknown"]
 Fault = Literal["caller", "backend"]
 
@@ -13,9 +15,10 @@ class SandboxerError(Exception):
     """What went wrong, in words for the person or program that asked.
 
     `hint` says what to type or check next. `retryable` is None when nobody knows. `outcome` is "unknown" when the
-    asked-for thing may exist although we could not see it happen; such a record stays until `reconcile` settles it.
+    asked-for thing may exist although we could not see it happen; such a record stays until `reconcile` settles it;
+    `outcome_stated` whether whoever raised it said so, rather than leaving it at "failed".
     `fault` tells whose it is: what the caller asked for fails the same way on every backend, so a route does not try
-    the next one.
+    the next one. Its texts are made without the values of secrets (`masking`), whoever wrote them.
     """
 
     code: ClassVar[str] = "internal"
@@ -31,19 +34,21 @@ class SandboxerError(Exception):
         *,
         hint: str = "",
         retryable: bool | None = None,
-        outcome: Outcome = "failed",
+        outcome: Outcome | None = None,
         fault: Fault | None = None,
         sandbox_id: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
+        message = masked(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint
+        self.hint = masked(hint) or self.default_hint
         self.retryable = self.default_retryable if retryable is None else retryable
-        self.outcome: Outcome = outcome
+        self.outcome: Outcome = outcome or "failed"
+        self.outcome_stated = outcome is not None
         self.fault: Fault = fault or self.default_fault
         self.sandbox_id = sandbox_id
-        self.details = dict(details) if details else None
+        self.details = masked_values(dict(details)) if details else None
 
     def document(self) -> dict[str, Any]:
         """The fields of the error document, without the enclosing "error" key."""
@@ -146,7 +151,7 @@ class Unavailable(SandboxerError):
 class InsufficientCredits(SandboxerError):
     """The estimate exceeds what is left."""
 
-    default_hint = "run `sandboxer credits show`"
+    default_hint = "see `sandboxer credits show`; then `sandboxer credits add AMOUNT`"
     code = "insufficient_credits"
     exit_code = 9
     http_status = 402

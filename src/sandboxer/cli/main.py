@@ -10,6 +10,7 @@ from sandboxer import __version__
 from sandboxer.cli import signals
 from sandboxer.cli.output import complain, note, wants_json
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
+from sandboxer.masking import masked
 
 _FAILED_INSIDE = 125
 """What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
@@ -79,7 +80,7 @@ def _bug(error: Exception) -> Internal:
     if os.environ.get("SANDBOXER_DEBUG"):
         import traceback
 
-        note("".join(traceback.format_exception(error)))
+        note(masked("".join(traceback.format_exception(error))))
     return Internal(
         f"{type(error).__name__}: {error}", hint="this is a bug: run it again with SANDBOXER_DEBUG=1 and report it"
     )

@@ -1,0 +1,82 @@
+"""What an API answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sandboxer.errors import BackendError
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""How much of an answer is read, in bytes, unless told otherwise."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer. `headers` have lower-case names; `asked` is the method and path that it answers, without query;
+    `name` the provider's. Its repr shows neither headers nor body: both may hold a sandbox's own key."""
+
+    name: str
+    asked: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Answer({self.name}, {self.asked}, {self.status})"
+
+    def json(self) -> Any:
+        """The body as JSON. Raises BackendError when it is not."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BackendError(
+                f"{self.name} answered {self.asked} with something that is not JSON",
+                hint="check the address; a proxy or a login page may answer in its place",
+                outcome="failed" if self.asked.startswith(("GET ", "HEAD ")) else "unknown",
+            ) from None
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, on one line, fit for an error message."""
+        return " ".join(self.body[:2000].decode("utf-8", "replace").split())[:500]
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which to ask again, when the answer says so."""
+        return retry_after(self.headers.get("retry-after"))
+
+
+class Streamed:
+    """An answer whose body is read as it comes. Only inside the `with` of `Api.stream`."""
+
+    def __init__(self, *, status: int, headers: Mapping[str, str], read: Callable[[], bytes]) -> None:
+        self.status = status
+        self.headers = headers
+        self._read = read
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body's bytes as they come, to its end.
+
+        Raises Timeout when the deadline passes or is cancelled (noticed within half a second), Unavailable when the
+        connection breaks before the body's end."""
+        while data := self._read():
+            yield data
+
+
+def retry_after(text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds in a Retry-After header (a number or an HTTP date); None when there is none that can be read."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds == seconds and seconds < 1e9 else None

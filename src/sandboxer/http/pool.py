@@ -1,0 +1,109 @@
+"""Connections that are kept for the next request: one store for a process, shared by its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from typing import Final
+
+from sandboxer.http.address import Base, Proxy, proxy_for
+from sandboxer.http.wire import Line, connect
+from sandboxer.timing import Deadline
+
+KEPT_SECONDS: Final = 30.0
+"""How long an idle connection is kept for a request that may be repeated."""
+FRESH_SECONDS: Final = 4.0
+"""How long for one that may not: servers end idle connections after 5 s and more, and a request that crosses with the
+end has an unknown outcome. Connecting again costs less than asking what happened."""
+KEPT_ALL: Final = 256
+"""How many idle ones are kept, over all addresses; more than any number of threads that we run."""
+
+Origin = tuple[str, str, int, str | None, Proxy | None]
+
+
+class Pool:
+    """Idle connections by origin. Thread-safe; a child process starts with none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[int, tuple[Origin, Line, float]] = OrderedDict()
+        self._by_origin: dict[Origin, list[int]] = {}
+        self._next = 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def take(self, base: Base, deadline: Deadline, *, repeatable: bool) -> Line:
+        """A connection for one request: a kept one that is still good, else a new one. Raises Unavailable, Timeout."""
+        origin = _origin(base)
+        oldest = time.monotonic() - (KEPT_SECONDS if repeatable else FRESH_SECONDS)
+        while (kept := self._pop(origin)) is not None:
+            connection, since = kept
+            if since >= oldest and connection.wire.is_quiet():
+                connection.wire.deadline = deadline
+                connection.wire.sent = False
+                return connection
+            connection.close()
+        return connect(base, deadline)
+
+    def give(self, base: Base, connection: Line) -> None:
+        """Keep a connection whose answer was read to its end."""
+        origin = _origin(base)
+        oldest = time.monotonic() - KEPT_SECONDS
+        closing: list[Line] = []
+        with self._lock:
+            self._next += 1
+            self._idle[self._next] = (origin, connection, time.monotonic())
+            self._by_origin.setdefault(origin, []).append(self._next)
+            while self._idle:
+                number, (whose, old, since) = next(iter(self._idle.items()))
+                if since >= oldest and len(self._idle) <= KEPT_ALL:
+                    break
+                self._remove(number, whose)
+                closing.append(old)
+        for old in closing:
+            old.close()
+
+    @property
+    def idle(self) -> int:
+        """How many are kept."""
+        return len(self._idle)
+
+    def close(self) -> None:
+        """End all idle connections."""
+        with self._lock:
+            kept = [connection for _, connection, _ in self._idle.values()]
+            self._idle.clear()
+            self._by_origin.clear()
+        for connection in kept:
+            connection.close()
+
+    def _pop(self, origin: Origin) -> tuple[Line, float] | None:
+        with self._lock:
+            numbers = self._by_origin.get(origin)
+            if not numbers:
+                return None
+            # the latest: the others may so grow old and be closed
+            number = numbers[-1]
+            _, connection, since = self._idle[number]
+            self._remove(number, origin)
+            return connection, since
+
+    def _remove(self, number: int, origin: Origin) -> None:
+        del self._idle[number]
+        numbers = self._by_origin[origin]
+        numbers.remove(number)
+        if not numbers:
+            del self._by_origin[origin]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = OrderedDict()
+        self._by_origin = {}
+
+
+def _origin(base: Base) -> Origin:
+    return base.scheme, base.host, base.port, base.ca_file, proxy_for(base)
+
+
+POOL: Final = Pool()
