@@ -7,11 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from sandboxer.errors import NotConfigured
-from sandboxer.models import SecretRef
-from sandboxer.secrets import Secret, resolve
 from tests.cli.running import Command
 from tests.testbed.waiting import eventually
 
@@ -83,24 +78,3 @@ def test_a_secret_input_is_nowhere_also_when_the_create_fails(tmp_path: Path) ->
 def test_the_search_finds_a_planted_canary(tmp_path: Path) -> None:
     (tmp_path / "leak").write_text(CANARY)
     assert holders(tmp_path) == [str(tmp_path / "leak")]
-
-
-def test_a_secret_does_not_print(tmp_path: Path) -> None:
-    secret = Secret(CANARY)
-    assert CANARY not in f"{secret} {secret!r} {secret:>40} {[secret]}"
-    with pytest.raises(TypeError):
-        __import__("pickle").dumps(secret)
-    assert secret.reveal() == CANARY
-
-
-def test_references_are_resolved_from_the_environment_and_from_files(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text(CANARY + "\n")
-    for ref in ("env:TOKEN", f"file:{file}"):
-        found = resolve("token", SecretRef(ref=ref), {"TOKEN": CANARY})
-        assert found is not None
-        assert found.reveal() == CANARY
-    assert resolve("token", SecretRef(ref="env:NOPE", required=False), {}) is None
-    with pytest.raises(NotConfigured) as caught:
-        resolve("token", SecretRef(ref="env:NOPE"), {})
-    assert "NOPE" in caught.value.hint

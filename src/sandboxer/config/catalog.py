@@ -9,8 +9,10 @@ from typing import Generic, TypeVar
 
 from sandboxer.config.document import load
 from sandboxer.config.paths import Paths, data_files
+from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.models import Manifest, Profile
+from sandboxer.models.references import check_references
 from sandboxer.timing import parse_duration
 
 PROFILE_ID = re.compile(r"profile\.[a-z0-9][a-z0-9._-]{0,62}")
@@ -29,6 +31,7 @@ class Shelf(Generic[T]):
         self._kind = kind
         self._model: type[T] = model
         self._directories = directories
+        self._read: dict[Path, tuple[tuple[int, int, int], T]] = {}
 
     def get(self, document_id: str) -> T:
         """The document with this id; raises NotFound, or Invalid when its file is wrong."""
@@ -62,7 +65,21 @@ class Shelf(Generic[T]):
         return [found[key] for key in sorted(found)]
 
     def read(self, file: Path) -> T:
-        """One file, checked; raises Invalid."""
+        """One file, checked; raises Invalid. A file that has not changed is not parsed again: one create asks for the
+        manifest of each candidate several times."""
+        try:
+            status = file.stat()
+        except OSError:
+            return self._parsed(file)  # it says what is wrong
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        known = self._read.get(file)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        document = self._parsed(file)
+        self._read[file] = (stamp, document)
+        return document
+
+    def _parsed(self, file: Path) -> T:
         document = load(file, self._model)
         if isinstance(document, Profile):
             check_profile(document, str(file))
@@ -113,6 +130,12 @@ def check_profile(profile: Profile, source: str) -> None:
         _match(INPUT, key, source, f"inputs.{key}", "a name of a-z, 0-9 and '_'")
         if spec.required and spec.default is not None:
             raise Invalid(f"{source}: inputs.{key} is required and has a default", hint="remove one of the two")
+    check_references(profile.secrets, source, "secrets")
+    for key, amount in {
+        "max_usd": profile.require.max_usd, "max_usd_per_hour": profile.require.max_usd_per_hour,
+    }.items():  # fmt: skip
+        if amount is not None:
+            check_amount(amount, source, f"require.{key}")
 
 
 def check_manifest(manifest: Manifest, source: str) -> None:
@@ -120,6 +143,10 @@ def check_manifest(manifest: Manifest, source: str) -> None:
     _match(EXTENSION_ID, manifest.id, source, "id", "ext.NAME")
     _match(VERSION, manifest.version, source, "version", "a version like 1.0.0")
     _match(CLASS, manifest.class_, source, "class", "package.module:Class")
+    check_references(manifest.secrets, source, "secrets")
+    check_prices(manifest.prices, source, "prices")
+    if manifest.max_ttl is not None:
+        _within(source, "max_ttl", manifest.max_ttl)
 
 
 def _within(source: str, key: str, value: str | int) -> int:

@@ -108,7 +108,8 @@ def _step(match: re.Match[str]) -> str | int:
 def _line_of(raw: bytes, steps: list[str | int]) -> int | None:
     import yaml
 
-    node: yaml.Node | None = yaml.compose(raw, Loader=yaml.SafeLoader)
+    # the loader that has read it: the two disagree about some texts
+    node: yaml.Node | None = yaml.compose(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     line = node.start_mark.line + 1 if node is not None else None
     for step in steps:
         child = _child(node, step)

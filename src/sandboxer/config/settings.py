@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from sandboxer.config.catalog import EXTENSION_ID
 from sandboxer.config.document import load
+from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.errors import Invalid
-from sandboxer.models import HostSettings, Settings
+from sandboxer.models import ExtensionSettings, HostSettings, OpenBaoSettings, Settings
+from sandboxer.models.references import check_references, parse_local_reference
 from sandboxer.names import parse_actor
 from sandboxer.timing import parse_duration
 
@@ -37,7 +40,25 @@ def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Set
         settings = replace(settings, api=replace(settings.api, token=token))
     if actor := get("SANDBOXER_ACTOR"):
         settings = replace(settings, defaults=replace(settings.defaults, actor=actor))
-    return settings
+    return replace(settings, openbao=_openbao_with_environment(settings.openbao, environment))
+
+
+def _openbao_with_environment(openbao: OpenBaoSettings, environment: Mapping[str, str]) -> OpenBaoSettings:
+    """OpenBao's own variables, or Vault's. A token stays where it is: the settings get a reference to its variable."""
+    replace = msgspec.structs.replace
+
+    def given(name: str) -> str | None:
+        return next((key for key in (f"BAO_{name}", f"VAULT_{name}") if environment.get(key)), None)
+
+    if variable := given("ADDR"):
+        openbao = replace(openbao, address=environment[variable])
+    if variable := given("NAMESPACE"):
+        openbao = replace(openbao, namespace=environment[variable])
+    if variable := given("CACERT"):
+        openbao = replace(openbao, ca_file=environment[variable])
+    if variable := given("TOKEN"):
+        openbao = replace(openbao, token=f"env:{variable}", app_role=None)
+    return openbao
 
 
 def _check(settings: Settings) -> None:
@@ -51,10 +72,85 @@ def _check(settings: Settings) -> None:
             )
         if host.port is not None and not 0 < host.port < 65536:
             raise Invalid(f"config.yaml: hosts.{name}.port {host.port} is not a port", hint="use 1 to 65535")
+        check_prices(host.prices, "config.yaml", f"hosts.{name}.prices")
     if settings.defaults.actor is not None:
         parse_actor(settings.defaults.actor)
     if settings.defaults.ttl is not None:
         parse_duration(settings.defaults.ttl, what="defaults.ttl")
+    for name, extension in settings.extensions.items():
+        _check_extension(name, extension)
+    for consumer, budget in settings.budgets.items():
+        if consumer != "*":
+            _check_consumer(consumer)
+        check_amount(budget.usd, "config.yaml", f"budgets.{consumer}.usd")
+    _check_openbao(settings.openbao)
+
+
+def _check_extension(name: str, extension: ExtensionSettings) -> None:
+    if not EXTENSION_ID.fullmatch(name):
+        raise Invalid(f"config.yaml: extensions.{name[:80]!r} is not an extension's id", hint="write it as ext.NAME")
+    key = f"extensions.{name}"
+    check_references(extension.secrets, "config.yaml", f"{key}.secrets")
+    for endpoint, address in extension.endpoints.items():
+        if "://" in address:  # the others are words of the provider's own, like the name of an environment
+            check_address(address, f"config.yaml: {key}.endpoints.{endpoint}")
+    check_prices(extension.prices, "config.yaml", f"{key}.prices")
+    if extension.max_ttl is not None:
+        parse_duration(extension.max_ttl, what=f"config.yaml: {key}.max_ttl")
+    if extension.max_live is not None and extension.max_live < 1:
+        raise Invalid(f"config.yaml: {key}.max_live is below 1", hint="write enabled: false to let none live")
+
+
+def _check_consumer(consumer: str) -> None:
+    try:
+        parse_actor(consumer)
+    except Invalid:
+        raise Invalid(
+            f"config.yaml: budgets.{consumer[:80]!r} is not a consumer",
+            hint="write agt:NAME, adm:NAME, atm:NAME or '*'",
+        ) from None
+
+
+def _check_openbao(openbao: OpenBaoSettings) -> None:
+    if openbao.address is not None:
+        check_address(openbao.address, "openbao.address (or BAO_ADDR)")
+    if openbao.namespace is not None and not (openbao.namespace.isascii() and openbao.namespace.isprintable()):
+        raise Invalid("openbao.namespace has characters that cannot be sent", hint="write it like team/project")
+    if openbao.token is not None and openbao.app_role is not None:
+        raise Invalid("config.yaml: openbao has both a token and an app_role", hint="remove one of them")
+    if openbao.token is not None:
+        parse_local_reference(openbao.token, what="config.yaml: openbao.token")
+    if openbao.app_role is not None:
+        role = openbao.app_role
+        parse_local_reference(role.secret_id, what="config.yaml: openbao.app_role.secret_id")
+        if not role.role_id or not all(
+            step.isprintable() and step not in ("", ".", "..") for step in role.mount.split("/")
+        ):
+            raise Invalid("config.yaml: openbao.app_role is not complete", hint="give role_id, secret_id and mount")
+    if openbao.ca_file is not None and not openbao.ca_file.startswith(("/", "~/")):
+        raise Invalid("openbao.ca_file (or BAO_CACERT) is not absolute", hint="start it with / or ~/")
+
+
+def check_address(text: str, what: str) -> None:
+    """The address of an HTTP service, without credentials in it. Raises Invalid, which never quotes it."""
+    from urllib.parse import urlsplit  # only those who write addresses pay for it
+
+    hint = "write it like https://bao.example.org:8200"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise Invalid(f"{what} is not an address", hint=hint) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not _plain(text):
+        raise Invalid(f"{what} is not an http or https address", hint=hint)
+    if parts.username is not None or parts.password is not None:
+        raise Invalid(f"{what} holds credentials", hint="put them where a secret reference can name them")
+    if parts.query or parts.fragment:
+        raise Invalid(f"{what} has more than a host and a path", hint=hint)
+
+
+def _plain(text: str) -> bool:
+    return text.isprintable() and " " not in text
 
 
 def host_settings(settings: Settings, name: str, environment: Mapping[str, str]) -> HostSettings:

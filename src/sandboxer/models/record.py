@@ -85,10 +85,12 @@ class Owner(Value, frozen=True, kw_only=True):
 
 
 class Decision(Value, frozen=True, kw_only=True):
-    """What was decided about one candidate, and why."""
+    """What was decided about one candidate, and why. `standby`: it could serve, and was not needed; `failed`: it was
+    tried, and nothing of it is left; `unknown`: it was tried, and nobody can say what is there. `estimate_usd` is null
+    where its price is not known."""
 
     extension: str
-    outcome: Literal["chosen", "skipped", "failed", "unknown"]
+    outcome: Literal["chosen", "standby", "skipped", "failed", "unknown"]
     reason: str
     estimate_usd: str | None = "0"
     host: str | None = None

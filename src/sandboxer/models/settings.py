@@ -41,6 +41,9 @@ class Neighbour(Written, frozen=True, kw_only=True):
     url: str | None = None
     token: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Neighbour(url={self.url!r})"
+
 
 class ApiSettings(Written, frozen=True, kw_only=True):
     """The HTTP shell."""
@@ -49,6 +52,9 @@ class ApiSettings(Written, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8377
     allowed_roots: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"ApiSettings(host={self.host!r}, port={self.port})"
 
 
 class ExtensionSettings(Written, frozen=True, kw_only=True):
