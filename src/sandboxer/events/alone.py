@@ -1,4 +1,4 @@
-"""One relay at a time in a data directory, and at most one that waits for a neighbour to come back."""
+"""One relay to a neighbour at a time in a data directory, and at most one that waits for it to come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ from sandboxer.timing import Deadline
 
 LOCK: Final = ".relay.lock"
 WAITER: Final = ".relay.wait"
+_OF_FIN_HUB: Final = ".relay-fin-hub"
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def lock_of(sink: str) -> str:
+    """The lock of the relay to a neighbour: each has its own, so that a slow one does not hold up the other."""
+    return LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.lock"
+
+
+def waiter_of(sink: str) -> str:
+    """The lock of the relay that waits for a neighbour to come back."""
+    return WAITER if sink == "state-hub" else f"{_OF_FIN_HUB}.wait"
 
 
 @contextmanager

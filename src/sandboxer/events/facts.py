@@ -23,6 +23,7 @@ _PHRASES: Final = {
     "sandbox.destroying": "is being destroyed",
     "sandbox.destroyed": "is gone",
     "sandbox.failed": "has failed",
+    "usage.metered": "was metered",
 }
 
 
@@ -58,6 +59,20 @@ def fact(
         actor=f"{record.consumer.actor}:{record.consumer.name}",
         summary=_summary(record, event_type),
         detail=usual | dict(detail or {}),
+    )
+
+
+def usage_fact(metered: Event, body: Mapping[str, Any]) -> Event:
+    """The item for fin-hub that goes with the `usage.metered` event of the same change. `body` is what fin-hub gets;
+    its `usage_id` is the id, so that what is sent again is known there."""
+    return Event(
+        event_id=str(body["usage_id"]),
+        event_type=metered.event_type,
+        occurred_at=metered.occurred_at,
+        actor=metered.actor,
+        summary=metered.summary,
+        detail=dict(body),
+        sink="fin-hub",
     )
 
 

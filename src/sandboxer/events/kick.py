@@ -7,30 +7,42 @@ from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import SandboxerError
-from sandboxer.events.alone import LOCK, alone
+from sandboxer.events.alone import alone, lock_of
 from sandboxer.hosts.detach import detach
 from sandboxer.models import Neighbour
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
 _NEWEST: Final = 50
+_NOBODY: Final = Neighbour()
 
 
 def kick(
-    store: Store, endpoint: Neighbour, directory: Path, argv: Sequence[str], *, env: Mapping[str, str] | None = None
+    store: Store,
+    endpoint: Neighbour,
+    directory: Path,
+    argv: Sequence[str],
+    *,
+    fin_hub: Neighbour = _NOBODY,
+    env: Mapping[str, str] | None = None,
 ) -> int | None:
-    """Start `argv`, which runs a relay, as a process of its own if something waits and no relay is at work.
+    """Start `argv`, which runs the relays, as a process of its own if something waits for a neighbour (`endpoint` is
+    the State Hub) to which no relay is at work.
 
-    Costs a command about 1 ms, whatever the hub does. Its pid, or None. Never fails: an event that could not be sent
+    Costs a command about 1 ms, whatever the hubs do. Its pid, or None. Never fails: an event that could not be sent
     on waits in the store for the next command."""
-    if not endpoint.url:
+    reached = {sink for sink, one in (("state-hub", endpoint), ("fin-hub", fin_hub)) if one.url}
+    if not reached:
         return None
     try:
-        if not any(event.status == "pending" for event in store.events(limit=_NEWEST)):
+        waits = {event.sink for event in store.events(limit=_NEWEST) if event.status == "pending"}
+        if all(_at_work(directory, sink) for sink in waits & reached):
             return None
-        with alone(directory / LOCK, Deadline(0)) as got:
-            if not got:
-                return None
         return detach(argv, env=env)
     except SandboxerError:
         return None
+
+
+def _at_work(directory: Path, sink: str) -> bool:
+    with alone(directory / lock_of(sink), Deadline(0)) as got:
+        return not got

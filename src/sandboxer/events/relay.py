@@ -1,4 +1,4 @@
-"""Sends waiting events to a neighbour: at least once, in order for each sandbox, one relay at a time in a directory.
+"""Sends waiting events to a neighbour: at least once, in order for each sandbox, one relay to it at a time.
 
 An event is marked sent only after the answer, so a crash may send it again, with the same id and time. An event that
 cannot be taken now keeps back the later ones of its own sandbox, nobody else's; one that is refused for good is parked.
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.events.alone import LOCK, WAITER, alone
+from sandboxer.events.alone import alone, lock_of, waiter_of
 from sandboxer.events.delivery import ClientFactory, Courier
 from sandboxer.events.sink import Down, Later, Refused, Sent, Sink, Verdict, state_hub
 from sandboxer.models import Event, Neighbour, Value
@@ -29,27 +29,46 @@ _SLOW_IN_A_ROW: Final = 3
 _BUSY = "another relay is sending just now"
 
 
+class SinkReport(Value, frozen=True, kw_only=True):
+    """What a flush did for one neighbour."""
+
+    sink: str
+    sent: int = 0
+    parked: int = 0
+    pending: int = 0
+    error: str | None = None
+
+
 class FlushReport(Value, frozen=True, kw_only=True):
-    """What a flush did: events sent, refused for good (parked), still waiting; why any of them wait; alarms."""
+    """What a flush did: events sent, refused for good (parked), still waiting; why any of them wait; alarms. `sinks`
+    tells it of each neighbour by itself."""
 
     sent: int = 0
     parked: int = 0
     pending: int = 0
     error: str | None = None
     warnings: Sequence[str] = ()
+    sinks: Sequence[SinkReport] = ()
 
 
 class Relay:
-    """Sends the waiting events of a store to the State Hub.
+    """Sends the waiting events of a store to one neighbour, which `sink` makes of its address: the State Hub, or
+    fin-hub.
 
     `directory` is the data directory, for the lock; `client` makes another HTTP client than the usual one.
     Raises NotConfigured without an address, Invalid for one that cannot be used."""
 
     def __init__(
-        self, store: Store, endpoint: Neighbour, directory: Path, *, client: ClientFactory | None = None
+        self,
+        store: Store,
+        endpoint: Neighbour,
+        directory: Path,
+        *,
+        sink: Callable[[Neighbour], Sink] = state_hub,
+        client: ClientFactory | None = None,
     ) -> None:
         self._store = store
-        self._sink: Sink = state_hub(endpoint)
+        self._sink: Sink = sink(endpoint)
         self._directory = directory
         self._client = client
 
@@ -61,7 +80,7 @@ class Relay:
         What the neighbour does is in the report; raises only what the store raises."""
         work = _Work(self._store, self._sink, deadline, also_parked=parked)
         while True:
-            with alone(self._directory / LOCK, deadline if wait else Deadline(0)) as got:
+            with alone(self._directory / lock_of(self._sink.kind), deadline if wait else Deadline(0)) as got:
                 if not got:
                     return work.report(error=_BUSY)
                 with Courier(self._sink, self._client) as courier:
@@ -74,7 +93,7 @@ class Relay:
         """For a process of its own: flush until nothing waits, with pauses of 1 to 60 s while the neighbour is down.
 
         One process at a time waits like this; another one tries once, and ends."""
-        with alone(self._directory / WAITER, Deadline(0)) as got:
+        with alone(self._directory / waiter_of(self._sink.kind), Deadline(0)) as got:
             seconds = FIRST_PAUSE
             while True:
                 report = self.flush(deadline, wait=False)
@@ -83,6 +102,42 @@ class Relay:
                     return report
                 pause(seconds)
                 seconds = FIRST_PAUSE if report.sent else min(seconds * 2, LONGEST_PAUSE)
+
+
+class Relays:
+    """The relays to all neighbours that are configured. Each works on a thread of its own: one that is dead or slow
+    does not hold up the others."""
+
+    def __init__(self, relays: Sequence[Relay]) -> None:
+        self.each: Final = tuple(relays)
+
+    def flush(self, deadline: Deadline, *, parked: bool = False) -> FlushReport:
+        """`Relay.flush` of each."""
+        return self._all(lambda relay: relay.flush(deadline, parked=parked))
+
+    def run(self, deadline: Deadline) -> FlushReport:
+        """`Relay.run` of each."""
+        return self._all(lambda relay: relay.run(deadline))
+
+    def _all(self, do: Callable[[Relay], FlushReport]) -> FlushReport:
+        if len(self.each) == 1:
+            return do(self.each[0])
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, len(self.each))) as pool:
+            return combined(list(pool.map(do, self.each)))
+
+
+def combined(reports: Sequence[FlushReport]) -> FlushReport:
+    """Several reports as one."""
+    return FlushReport(
+        sent=sum(report.sent for report in reports),
+        parked=sum(report.parked for report in reports),
+        pending=sum(report.pending for report in reports),
+        error="; ".join(report.error for report in reports if report.error) or None,
+        warnings=[warning for report in reports for warning in report.warnings],
+        sinks=[sink for report in reports for sink in report.sinks],
+    )
 
 
 class _Work:
@@ -106,7 +161,10 @@ class _Work:
         return [
             event
             for event in self._store.events()
-            if event.status in self._wanted and event.event_id not in self._tried and _queue(event) not in self._waiting
+            if event.sink == self._sink.kind
+            and event.status in self._wanted
+            and event.event_id not in self._tried
+            and _queue(event) not in self._waiting
         ]
 
     def send_all(self, deliver: Callable[[Event, Deadline], Verdict]) -> None:
@@ -128,14 +186,17 @@ class _Work:
 
     def report(self, *, error: str | None = None) -> FlushReport:
         """How it stands now."""
-        pending = sum(event.status == "pending" for event in self._store.events())
-        why = error or self._error
+        ours = (event for event in self._store.events() if event.sink == self._sink.kind)
+        pending = sum(event.status == "pending" for event in ours)
+        why = (error or self._error) if pending else None
+        alone = SinkReport(sink=self._sink.kind, sent=self._sent, parked=self._parked, pending=pending, error=why)
         return FlushReport(
             sent=self._sent,
             parked=self._parked,
             pending=pending,
-            error=why if pending else None,
+            error=why,
             warnings=tuple(self._warnings),
+            sinks=(alone,),
         )
 
     def _answer(self, event: Event, deliver: Callable[[Event, Deadline], Verdict]) -> Verdict:

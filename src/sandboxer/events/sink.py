@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from sandboxer.errors import Invalid, NotConfigured
@@ -28,6 +28,7 @@ def _no_headers(_: Event) -> Mapping[str, str]:
 class Sink:
     """One neighbour. `shown` is its address without anything that could be a credential; `host` its name or number."""
 
+    kind: Literal["state-hub", "fin-hub"] = "state-hub"
     name: str
     url: str
     shown: str
@@ -56,6 +57,31 @@ def state_hub(endpoint: Neighbour) -> Sink:
     return Sink(name="State Hub", url=address.url, shown=address.shown, host=address.host, token=token)
 
 
+def fin_hub(endpoint: Neighbour) -> Sink:
+    """fin-hub: usage records, to the address itself. Raises as `state_hub` does."""
+    if not endpoint.url:
+        raise NotConfigured("no fin-hub is configured", hint="set SANDBOXER_FIN_HUB_URL, or fin_hub.url")
+    address = parse_address(endpoint.url, "", what="fin_hub.url")
+    return Sink(
+        kind="fin-hub",
+        name="fin-hub",
+        url=address.url,
+        shown=address.shown,
+        host=address.host,
+        token=parse_token(endpoint.token, what="fin_hub.token"),
+        body=_usage,
+        headers=_idempotent,
+    )
+
+
+def _usage(event: Event) -> Any:
+    return event.detail
+
+
+def _idempotent(event: Event) -> Mapping[str, str]:
+    return {"Idempotency-Key": event.event_id}
+
+
 class Address(NamedTuple):
     """Where to post; how that is shown; the host's name or number."""
 
@@ -65,7 +91,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str, path: str, *, what: str) -> Address:
-    """A configured address with `path` added to it. Raises Invalid."""
+    """A configured address with `path` added to it (nothing: the address as it is). Raises Invalid."""
     hint = "write it like https://hub.example.org"
     try:
         parts = urlsplit(text)
@@ -80,7 +106,8 @@ def parse_address(text: str, path: str, *, what: str) -> Address:
         raise Invalid(f"{what} holds credentials", hint="put the token in the `token` beside it")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
+    target = parts.path.rstrip("/") + path if path else parts.path
+    url = urlunsplit((parts.scheme, parts.netloc, target, parts.query, ""))
     return Address(url, shown, parts.hostname)
 
 

@@ -47,6 +47,11 @@ class Archive:
         """Make these events durable here. Raises OSError, as `append` does."""
         self._append(self._directory / _EVENTS, lines)
 
+    def append_credits(self, month: str, lines: Iterable[bytes]) -> None:
+        """Make these entries of the credits' book durable here, in a file of their month (`2027-01`). Raises OSError,
+        as `append` does."""
+        self._append(self._directory / f"credits-{month}.jsonl", lines)
+
     def get(self, sandbox_id: str) -> Sandbox | None:
         """The record with this id."""
         found = self._search(b'{"id":' + layout.quoted(sandbox_id))

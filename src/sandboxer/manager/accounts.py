@@ -1,0 +1,75 @@
+"""The credits and the usage, for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from sandboxer.errors import Invalid
+from sandboxer.manager.core import Core
+from sandboxer.models import Sandbox
+from sandboxer.names import parse_actor
+from sandboxer.payments.prices import parse_amount
+from sandboxer.payments.purse import Balance
+from sandboxer.payments.usage import UsageItem, usage_item, within
+from sandboxer.state import State
+from sandboxer.timing import parse_duration
+
+Table = Literal["csv", "focus"]
+
+
+def add_credits(core: Core, amount: str, *, actor: str | None, note: str | None) -> Balance:
+    """Add credits; raises Invalid for what is no amount."""
+    usd = parse_amount(amount)
+    who = actor or core.settings.defaults.actor
+    if who is not None:
+        parse_actor(who)
+    return core.purse.add(usd, note=note, actor=who)
+
+
+def unsettled(core: Core) -> Sequence[str]:
+    """The sandboxes that ended while something is still set aside for them. Raises what the book raises."""
+    found = []
+    for held in core.purse.open():
+        record = core.store.get(held.sandbox_id)
+        if record is not None and (record.usage is not None or record.state == State.DESTROYED):
+            found.append(held.sandbox_id)
+    return found
+
+
+def usage(core: Core, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
+    """What sandboxes were used for, oldest first, living ones with what has accrued. Raises Invalid."""
+    now = core.clock()
+    return [usage_item(record, now=now) for record in _records(core, since, until, now)]
+
+
+def usage_table(core: Core, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
+    """The same as CSV, or (settled usage only) with the columns of FOCUS."""
+    from sandboxer.payments.export import to_csv, to_focus  # csv and what it needs: only an export pays for it
+
+    now = core.clock()
+    records = _records(core, since, until, now)
+    return to_csv(records, now=now) if kind == "csv" else to_focus(records, install=core.store.install_id)
+
+
+def _records(core: Core, since: str | None, until: str | None, now: float) -> list[Sandbox]:
+    start = None if since is None else instant(since, now=now, what="since")
+    end = None if until is None else instant(until, now=now, what="until")
+    return list(within(core.store.list(ended=True), since=start, until=end, now=now))
+
+
+def instant(text: str, *, now: float, what: str) -> float:
+    """Unix seconds of a time (`2027-01-15T08:00:00Z`), a day (`2027-01-15`, its first second in UTC), or a duration
+    before `now` (`7d`). Raises Invalid."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return now - parse_duration(text)
+        except Invalid:
+            raise Invalid(
+                f"{what} {text[:80]!r} is not a time",
+                hint="write it like 2027-01-15, 2027-01-15T08:00:00Z, or 7d for seven days ago",
+            ) from None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

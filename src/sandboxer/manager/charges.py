@@ -1,0 +1,213 @@
+"""Charging for sandboxes that ended, once; and paying ahead for those without an end.
+
+The write that ends a record carries its usage and the facts of it; then the book is charged by that. A reservation that
+is still open is what is left to do: `settle_open` looks at each, so a crash anywhere in between is mended by repeating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from sandboxer.errors import Conflict, SandboxerError
+from sandboxer.events.facts import usage_fact
+from sandboxer.extensions.base import CanMeter
+from sandboxer.locks import owner_state
+from sandboxer.manager import money
+from sandboxer.manager.core import Core, Progress, quiet
+from sandboxer.manager.report import Action, Remaining
+from sandboxer.models import Event, Metering, Sandbox
+from sandboxer.payments import prices
+from sandboxer.payments.ledger import Reservation
+from sandboxer.payments.prices import AHEAD_SECONDS, usd_text
+from sandboxer.payments.usage import closed, consumer_of, fin_hub_record, usage_at
+from sandboxer.state import State
+from sandboxer.timing import Deadline, rfc3339
+
+METER_SECONDS = 5.0
+"""How long the backend may take to say what a sandbox was allotted, before it is torn down."""
+WORTH_SECONDS = 60.0
+"""Less than so much more time is not worth a write."""
+BOOK = "credits.json"
+
+
+# -- the end of a sandbox ---------------------------------------------------------------------------------------------
+
+
+def measured(core: Core, record: Sandbox, deadline: Deadline) -> Metering | None:
+    """The metering by what the backend shows now, while it still shows it. What goes wrong only means that the estimate
+    stays."""
+    if record.metering is None or record.handle is None:
+        return record.metering
+    try:
+        extension = core.extension(record)
+        if not isinstance(extension, CanMeter):
+            return record.metering
+        context = core.context(record, deadline.shorter(METER_SECONDS))
+        return money.allotted(record.metering, extension.meter_actual(record.handle, context))
+    except Exception:  # noqa: BLE001 - a look at the meter, of whatever quality, must not keep a sandbox alive
+        return record.metering
+
+
+def ended(record: Sandbox, *, at: float, metering: Metering | None) -> Sandbox:
+    """The record of a destroyed sandbox with its usage, and the further event counted that tells of it."""
+    after = closed(msgspec.structs.replace(record, metering=metering), at=at)
+    return after if metering is None else msgspec.structs.replace(after, seq=after.seq + 1)
+
+
+def told(core: Core, before: Sandbox, after: Sandbox) -> Sequence[Event]:
+    """The facts of a metered usage, ahead of the one that ends the record: for the State Hub, and for fin-hub where
+    there is one."""
+    if after.metering is None or after.usage is None:
+        return ()
+    body = msgspec.to_builtins(fin_hub_record(after))
+    detail = {**body, "overrun_usd": after.usage.overrun_usd, "seq": after.seq - 1}
+    for_hub = core.event(before, after, "usage.metered", detail=detail)
+    if not core.settings.fin_hub.url:
+        return (for_hub,)
+    return (for_hub, usage_fact(for_hub, body))
+
+
+def settle(core: Core, record: Sandbox, progress: Progress = quiet) -> None:
+    """Charge the book for a record that carries its usage. When the book cannot be written now, the reservation stays
+    open, and the next `expire` or `reconcile` does it: the sandbox is gone all the same."""
+    if record.metering is None or record.usage is None:
+        return
+    try:
+        _charge(core, record)
+    except SandboxerError as error:
+        progress("destroy", f"its charge waits for the next `sandboxer expire --apply`: {error.message}")
+
+
+def _charge(core: Core, record: Sandbox) -> None:
+    used = usage_at(record, core.clock())
+    core.purse.settle(record.id, Decimal(used.actual_usd), usage_id=used.usage_id, overrun=Decimal(used.overrun_usd))
+
+
+# -- what is left to do -----------------------------------------------------------------------------------------------
+
+
+def settle_open(core: Core, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
+    """Settle the reservations of sandboxes that ended, and give back those of sandboxes that never came to be: no
+    record, and whoever reserved is dead, or had `grace` seconds. Without `apply` only what would be done. A book that cannot be used remains."""
+    try:
+        actions = [action for one in core.purse.open() if (action := _unsettled(core, one, grace)) is not None]
+    except SandboxerError as error:
+        return [], [Remaining(why=error.message, host=None, extension=BOOK, error=error.document())]
+    return ([_settle_one(core, action, grace) for action in actions] if apply else actions), []
+
+
+def _unsettled(core: Core, reservation: Reservation, grace: float) -> Action | None:
+    record = core.store.get(reservation.sandbox_id)
+
+    def action(why: str) -> Action:
+        return Action(
+            sandbox_id=reservation.sandbox_id,
+            action="settle",
+            why=why,
+            host=record.host if record is not None else None,
+            extension=record.extension if record is not None else BOOK,
+        )
+
+    if record is None:
+        dead = reservation.owner is not None and owner_state(reservation.owner) == "dead"
+        if not dead and core.clock() - reservation.since <= grace:
+            return None
+        return action("its sandbox never came to be")
+    if record.state == State.DESTROYED:
+        return action("its sandbox has ended, and is not in the book")
+    if record.state == State.FAILED and record.clean:
+        return action("its sandbox failed, and nothing is left of it")
+    if record.metering is None and record.state == State.READY:
+        return action("its sandbox turned out to be free")
+    return None
+
+
+def _settle_one(core: Core, action: Action, grace: float) -> Action:
+    assert action.sandbox_id is not None  # noqa: S101 - a reservation is always for one
+    lock = core.locks.try_acquire(action.sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    with lock:
+        try:
+            # Looked at again under the lock: its owner may have settled it, or made its record, meanwhile.
+            again = [one for one in core.purse.open() if one.sandbox_id == action.sandbox_id]
+            if not again or _unsettled(core, again[0], grace) is None:
+                return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
+            record = core.store.get(action.sandbox_id)
+            if record is None or record.metering is None:
+                core.purse.release(action.sandbox_id)
+            else:
+                _charge(core, record)
+        except SandboxerError as error:
+            return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")
+
+
+# -- paying ahead -----------------------------------------------------------------------------------------------------
+
+
+def funding(core: Core, record: Sandbox) -> Metering | str | None:
+    """What is to be done about a sandbox without an end: the metering that pays for it further ahead; why there is no
+    money for any more of it, once what was paid for is over; or None, nothing now. Raises what the book raises."""
+    metering = record.metering
+    if metering is None or metering.funded_until is None or record.expires_at is not None:
+        return None
+    if record.state != State.READY or metering.funded_until - core.clock() > AHEAD_SECONDS / 2:
+        return None
+    consumer = consumer_of(record)
+    wanted = paid_until(record, metering, core.clock() + AHEAD_SECONDS)
+    more = Decimal(wanted.reserved_usd) - Decimal(metering.reserved_usd)
+    why = core.purse.covers(more, consumer=consumer)
+    if why is None:
+        return wanted
+    total = core.purse.spare(consumer) + Decimal(metering.reserved_usd)
+    until = record.created_at + prices.seconds_for(metering.prices, metering.resources, total)
+    if until - metering.funded_until >= WORTH_SECONDS and until > core.clock():
+        return paid_until(record, metering, until)
+    if metering.funded_until > core.clock():
+        return None
+    return f"what was paid for was over at {rfc3339(metering.funded_until)}: {why}"
+
+
+def paid_until(record: Sandbox, metering: Metering, until: float) -> Metering:
+    """`metering` with what a life up to `until` (unix seconds) costs."""
+    usd = prices.cost(metering.prices, metering.resources, until - record.created_at)
+    funded = None if metering.funded_until is None else until
+    return msgspec.structs.replace(metering, reserved_usd=usd_text(usd), funded_until=funded)
+
+
+def pay_ahead(core: Core, record: Sandbox, metering: Metering) -> None:
+    """Reserve by `metering`, then keep it in the record; the caller holds the sandbox's lock. A crash between the two
+    leaves more reserved than recorded, which the next time and the end both put right."""
+    raise_reservation(core, record, metering)
+
+    def edit(now: Sandbox) -> Sandbox:
+        if now.state != State.READY:
+            raise Conflict(f"sandbox {now.id} is {now.state}", hint=f"run `sandboxer get {now.id}`")
+        estimate = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
+        return msgspec.structs.replace(now, metering=metering, cost=estimate)
+
+    core.edit(record.id, edit)
+
+
+def raise_reservation(core: Core, record: Sandbox, metering: Metering) -> None:
+    """Reserve by `metering`; raises InsufficientCredits, or Conflict when it was settled."""
+    core.purse.reserve(record.id, Decimal(metering.reserved_usd), consumer=consumer_of(record), only_open=True)
+
+
+def put_back(core: Core, sandbox_id: str) -> None:
+    """After a change that came to nothing: reserve again what the record says, or settle it when it ended meanwhile.
+    Fails silently: what stays reserved too much is given back at the end."""
+    try:
+        record = core.store.get(sandbox_id)
+        if record is None or record.metering is None:
+            return
+        if record.usage is not None:
+            _charge(core, record)
+        else:
+            raise_reservation(core, record, record.metering)
+    except SandboxerError:
+        return

@@ -1,0 +1,83 @@
+"""Money before a sandbox is there: what it would cost, and setting that aside. What it came to is `charges`' matter.
+
+Credits are reserved before the record is written, and given back when nothing comes of it; whoever dies in between
+leaves a reservation without a record, which `charges.settle_open` gives back. A free sandbox never touches the book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from sandboxer.extensions.base import CanMeter
+from sandboxer.manager.core import Core
+from sandboxer.models import Consumer, Cost, Manifest, Metering, PriceTable, Resources
+from sandboxer.payments import prices
+from sandboxer.payments.prices import Quote, usd_text
+from sandboxer.timing import now as present
+
+NOTHING = Decimal(0)
+
+
+def quote_for(core: Core, *, extension_id: str, host: str | None, options: Any, ttl: float | None) -> Quote:
+    """What a sandbox of these options would cost for `ttl` seconds (None: without an end). Pure lookups.
+
+    `options` are the extension's own model, or plain values for it. A self-hosted one is metered at the host's prices,
+    else at the extension's, else it is free. Raises Invalid for a price that is none, NotConfigured for a GPU that has
+    no price."""
+    manifest = core.extensions.manifest(extension_id)
+    table = prices_of(core, manifest, host)
+    if table is None:
+        return prices.quote(None, Resources(), ttl)
+    extension = core.extensions.get(extension_id)
+    if not isinstance(extension, CanMeter):
+        return prices.quote(table, Resources(), ttl)
+    if isinstance(options, Mapping):
+        options = msgspec.convert(dict(options), extension.Options)
+    return prices.quote(table, extension.estimate_cost(options), ttl)
+
+
+def prices_of(core: Core, manifest: Manifest, host: str | None) -> PriceTable | None:
+    """The price list that holds for an extension on a host; None: free."""
+    if manifest.self_hosted and host is not None:
+        settings = core.settings.hosts.get(host)
+        if settings is not None and settings.prices is not None:
+            return settings.prices
+    return manifest.prices
+
+
+def consumer_text(consumer: Consumer) -> str:
+    """A consumer as budgets and the book name it, such as `agt:builder`."""
+    return f"{consumer.actor}:{consumer.name}"
+
+
+def reserve(core: Core, sandbox_id: str, quote: Quote, consumer: Consumer) -> None:
+    """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
+    Raises InsufficientCredits."""
+    core.purse.reserve(sandbox_id, quote.estimated_usd if quote.metered else NOTHING, consumer=consumer_text(consumer))
+
+
+def release(core: Core, sandbox_id: str) -> None:
+    """Give back what is set aside for a sandbox that never came to be."""
+    core.purse.release(sandbox_id)
+
+
+def metering_of(quote: Quote, *, now: float | None = None) -> Metering | None:
+    """What a record keeps of a quote that was reserved at `now` (unix seconds; None: the present); None for a free
+    sandbox."""
+    return prices.metering_of(quote, now=present() if now is None else now)
+
+
+def cost_of(quote: Quote) -> Cost:
+    """The estimate, as the sandbox document shows it."""
+    return Cost(pricing_model="metered" if quote.metered else "free", estimated_usd=usd_text(quote.estimated_usd))
+
+
+def allotted(metering: Metering | None, resources: Resources | None) -> Metering | None:
+    """`metering` by what the backend shows (`Ready.resources`), where it does and the price list knows it."""
+    if metering is None or resources is None or not prices.priced(metering.prices, resources):
+        return metering
+    return msgspec.structs.replace(metering, resources=resources, estimated=False)

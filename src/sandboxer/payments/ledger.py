@@ -1,0 +1,317 @@
+"""The book: double entry over whole micro-dollars. Pure: every function takes a book and gives the one after it.
+
+Four accounts: `granted` (where credits come from, so it is never positive), `available`, `reserved`, `spent`. Each
+entry moves money between them, its postings sum to zero, and what is available is never below zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from sandboxer.errors import Conflict, InsufficientCredits, Internal
+from sandboxer.models import Budget, Owner, Value
+from sandboxer.payments.prices import micro_text, parse_price, to_micro
+from sandboxer.timing import rfc3339
+
+Account = Literal["granted", "available", "reserved", "spent"]
+Kind = Literal["add", "reserve", "settle", "release"]
+
+KEPT: Final = 1000
+"""How many entries stay in the book, the newest."""
+SPARE: Final = 250
+"""How many more may gather before the oldest move to the archive together."""
+ADD_HINT: Final = "see `sandboxer credits show`; then `sandboxer credits add AMOUNT`, or destroy what is not needed"
+ANYBODY: Final = "*"
+
+
+class Posting(Value, frozen=True, kw_only=True):
+    """One side of an entry."""
+
+    account: Account
+    micro_usd: int
+
+
+class Entry(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """One move of money. `at` is in unix seconds; `overrun_micro_usd` is told, and charged to nobody."""
+
+    seq: int
+    at: float
+    kind: Kind
+    postings: tuple[Posting, ...]
+    sandbox_id: str | None = None
+    consumer: str | None = None
+    usage_id: str | None = None
+    overrun_micro_usd: int = 0
+    actor: str | None = None
+    note: str | None = None
+
+
+class Reservation(Value, frozen=True, kw_only=True):
+    """What is set aside for one sandbox. `since` is in unix seconds; `owner` the process that did it."""
+
+    sandbox_id: str
+    consumer: str
+    micro_usd: int
+    since: float
+    owner: Owner | None = None
+
+
+class Accounts(Value, frozen=True, kw_only=True):
+    """What each account holds."""
+
+    granted: int = 0
+    available: int = 0
+    reserved: int = 0
+    spent: int = 0
+
+    def after(self, postings: Sequence[Posting]) -> Accounts:
+        """With these postings applied."""
+        found = {"granted": self.granted, "available": self.available, "reserved": self.reserved, "spent": self.spent}
+        for posting in postings:
+            found[posting.account] += posting.micro_usd
+        return Accounts(**found)
+
+
+class Book(Value, frozen=True, kw_only=True):
+    """All of it. `carried` is how the accounts stood before the first entry that is still here; `spent_by` what each
+    consumer was charged in each month (UTC, `2027-01`)."""
+
+    seq: int = 0
+    accounts: Accounts = Accounts()
+    carried: Accounts = Accounts()
+    reservations: Mapping[str, Reservation] = {}
+    spent_by: Mapping[str, Mapping[str, int]] = {}
+    entries: tuple[Entry, ...] = ()
+
+
+EMPTY: Final = Book()
+
+
+def add(book: Book, micro: int, *, at: float, actor: str | None, note: str | None) -> Book:
+    """Credits that were bought or granted."""
+    if micro <= 0:
+        raise Internal("only more than nothing can be added")
+    return _entered(book, "add", at=at, move=("granted", "available", micro), actor=actor, note=note)
+
+
+def reserve(
+    book: Book,
+    sandbox_id: str,
+    micro: int,
+    *,
+    consumer: str,
+    at: float,
+    budget: Budget | None,
+    only_open: bool = False,
+    owner: Owner | None = None,
+) -> Book:
+    """Set `micro` aside for a sandbox, in place of what is set aside for it now; 0 releases.
+
+    Raises InsufficientCredits when the credits or the consumer's budget do not cover it, Conflict when the sandbox was
+    settled already, or (`only_open`) has no reservation."""
+    now = book.reservations.get(sandbox_id)
+    if now is None and (only_open or any(e.kind == "settle" and e.sandbox_id == sandbox_id for e in book.entries)):
+        raise Conflict(f"sandbox {sandbox_id} has been settled", hint=f"run `sandboxer get {sandbox_id}`")
+    if micro <= 0:
+        return release(book, sandbox_id, at=at)
+    more = micro - (now.micro_usd if now else 0)
+    if more == 0:
+        return book
+    if more > 0 and (why := shortfall(book, more, consumer=consumer, at=at, budget=budget)) is not None:
+        raise InsufficientCredits(why, hint=ADD_HINT, sandbox_id=sandbox_id)
+    kept = Reservation(
+        sandbox_id=sandbox_id,
+        consumer=now.consumer if now else consumer,
+        micro_usd=micro,
+        since=now.since if now else at,
+        owner=owner,
+    )
+    return msgspec.structs.replace(
+        _entered(
+            book, "reserve", at=at, move=("available", "reserved", more), sandbox_id=sandbox_id, consumer=kept.consumer
+        ),
+        reservations={**book.reservations, sandbox_id: kept},
+    )
+
+
+def settle(book: Book, sandbox_id: str, micro: int, *, usage_id: str, overrun: int, at: float) -> Book:
+    """Charge a sandbox, and give back what was set aside beyond that. At most what was set aside is charged; the rest
+    is overrun. Without an open reservation nothing happens; for a usage that was charged already it is only closed."""
+    held = book.reservations.get(sandbox_id)
+    if held is None:
+        return book
+    if any(entry.usage_id == usage_id for entry in book.entries):
+        return release(book, sandbox_id, at=at)
+    charged = max(0, min(micro, held.micro_usd))
+    postings = (
+        Posting(account="reserved", micro_usd=-held.micro_usd),
+        Posting(account="spent", micro_usd=charged),
+        Posting(account="available", micro_usd=held.micro_usd - charged),
+    )
+    entry = Entry(
+        seq=book.seq + 1,
+        at=at,
+        kind="settle",
+        postings=tuple(posting for posting in postings if posting.micro_usd),
+        sandbox_id=sandbox_id,
+        consumer=held.consumer,
+        usage_id=usage_id,
+        overrun_micro_usd=max(0, overrun) + max(0, micro - charged),
+    )
+    months = dict(book.spent_by.get(held.consumer, {}))
+    months[month_of(at)] = months.get(month_of(at), 0) + charged
+    return msgspec.structs.replace(
+        _with(book, entry),
+        reservations=_without(book.reservations, sandbox_id),
+        spent_by={**book.spent_by, held.consumer: months} if charged else book.spent_by,
+    )
+
+
+def release(book: Book, sandbox_id: str, *, at: float) -> Book:
+    """Give back all that is set aside for a sandbox."""
+    held = book.reservations.get(sandbox_id)
+    if held is None:
+        return book
+    return msgspec.structs.replace(
+        _entered(
+            book,
+            "release",
+            at=at,
+            move=("reserved", "available", held.micro_usd),
+            sandbox_id=sandbox_id,
+            consumer=held.consumer,
+        ),
+        reservations=_without(book.reservations, sandbox_id),
+    )
+
+
+def shortfall(book: Book, micro: int, *, consumer: str, at: float, budget: Budget | None) -> str | None:
+    """Why `micro` more cannot be reserved for a consumer; None when it can."""
+    if micro > book.accounts.available:
+        return f"{micro_text(micro)} USD are needed, {micro_text(book.accounts.available)} of the credits are left"
+    left = room(book, consumer=consumer, at=at, budget=budget)
+    if left is not None and micro > left:
+        span = " this month" if budget is not None and budget.per == "month" else ""
+        return f"{micro_text(micro)} USD are needed, the budget of {consumer} has {micro_text(max(0, left))} left{span}"
+    return None
+
+
+def room(book: Book, *, consumer: str, at: float, budget: Budget | None) -> int | None:
+    """What a consumer's budget leaves, in micro-dollars (below 0 when it was lowered since); None without a budget."""
+    if budget is None:
+        return None
+    allowed = to_micro(parse_price(budget.usd))
+    return allowed - spent(book, consumer, budget=budget, at=at) - held(book, consumer)
+
+
+def spent(book: Book, consumer: str, *, budget: Budget, at: float) -> int:
+    """What a consumer was charged in the time that its budget is for."""
+    months = book.spent_by.get(consumer, {})
+    return months.get(month_of(at), 0) if budget.per == "month" else sum(months.values())
+
+
+def held(book: Book, consumer: str) -> int:
+    """What is set aside for all sandboxes of a consumer."""
+    return sum(one.micro_usd for one in book.reservations.values() if one.consumer == consumer)
+
+
+def budget_of(budgets: Mapping[str, Budget], consumer: str) -> Budget | None:
+    """The budget that holds for a consumer: its own, else the one for anybody."""
+    return budgets.get(consumer) or budgets.get(ANYBODY)
+
+
+def month_of(at: float) -> str:
+    """The calendar month (UTC) of an instant, such as `2027-01`."""
+    return str(rfc3339(at))[:7]
+
+
+def overflow(book: Book) -> tuple[Entry, ...]:
+    """The oldest entries, once too many have gathered; they go to the archive before `trimmed` drops them."""
+    return book.entries[:-KEPT] if len(book.entries) > KEPT + SPARE else ()
+
+
+def trimmed(book: Book) -> Book:
+    """The book without what `overflow` gives."""
+    gone = overflow(book)
+    carried = book.carried
+    for entry in gone:
+        carried = carried.after(entry.postings)
+    return msgspec.structs.replace(book, carried=carried, entries=book.entries[len(gone) :])
+
+
+def flaw(book: Book) -> str | None:
+    """What is wrong with a book, in words; None when every sum is right."""
+    first = book.entries[0].seq if book.entries else book.seq + 1
+    wrong = step_flaw(book.carried, book, book.entries, first=first)
+    if wrong is not None:
+        return wrong
+    return _totals_flaw(book)
+
+
+def step_flaw(before: Accounts, book: Book, entries: Sequence[Entry], *, first: int) -> str | None:
+    """What is wrong with the newest `entries` of a book, numbered from `first`, given how the accounts stood
+    before; None when nothing is. It costs no more than they do."""
+    expected = first
+    for entry in entries:
+        if sum(posting.micro_usd for posting in entry.postings) != 0:
+            return f"the postings of entry {entry.seq} do not sum to zero"
+        if entry.seq != expected:
+            return f"entry {entry.seq} is where {expected} should be"
+        expected += 1
+    if expected != book.seq + 1:
+        return f"the last entry is {expected - 1}, not {book.seq}"
+    if before.after([posting for entry in entries for posting in entry.postings]) != book.accounts:
+        return "the accounts are not what the entries make of them"
+    accounts = book.accounts
+    if accounts.granted + accounts.available + accounts.reserved + accounts.spent != 0:
+        return "the accounts do not sum to zero"
+    if min(accounts.available, accounts.reserved, accounts.spent, -accounts.granted) < 0:
+        return "an account is below zero"
+    return None
+
+
+def _totals_flaw(book: Book) -> str | None:
+    if any(key != one.sandbox_id or one.micro_usd <= 0 for key, one in book.reservations.items()):
+        return "a reservation is not what its key says, or is of nothing"
+    if sum(one.micro_usd for one in book.reservations.values()) != book.accounts.reserved:
+        return "the reservations are not what is reserved"
+    if sum(sum(months.values()) for months in book.spent_by.values()) != book.accounts.spent:
+        return "what the consumers spent is not what is spent"
+    return None
+
+
+def _entered(
+    book: Book,
+    kind: Kind,
+    *,
+    at: float,
+    move: tuple[Account, Account, int],
+    sandbox_id: str | None = None,
+    consumer: str | None = None,
+    actor: str | None = None,
+    note: str | None = None,
+) -> Book:
+    source, target, micro = move
+    entry = Entry(
+        seq=book.seq + 1,
+        at=at,
+        kind=kind,
+        postings=(Posting(account=source, micro_usd=-micro), Posting(account=target, micro_usd=micro)),
+        sandbox_id=sandbox_id,
+        consumer=consumer,
+        actor=actor,
+        note=note,
+    )
+    return _with(book, entry)
+
+
+def _with(book: Book, entry: Entry) -> Book:
+    accounts = book.accounts.after(entry.postings)
+    return msgspec.structs.replace(book, seq=entry.seq, accounts=accounts, entries=(*book.entries, entry))
+
+
+def _without(reservations: Mapping[str, Reservation], sandbox_id: str) -> dict[str, Reservation]:
+    return {key: one for key, one in reservations.items() if key != sandbox_id}
