@@ -19,12 +19,14 @@ from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
 from sandboxer.locks import Leases, Lock, Locks
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
+from sandboxer.manager.health import Health
 from sandboxer.models import HostSettings, Sandbox, Settings
+from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.store.json_store import JsonStore
 
 if TYPE_CHECKING:
-    from sandboxer.events.relay import Relay
+    from sandboxer.events.relay import Relays
 
 
 Opener = Callable[[str, HostSettings | None], Host]
@@ -76,7 +78,7 @@ class Installation:
         self.store = store
         self.hosts = HostPool(settings, environment, opener)
         profiles, manifests = shelves(paths)
-        self._relaying = relay_in_background and settings.state_hub.url is not None
+        self._relaying = relay_in_background and bool(settings.state_hub.url or settings.fin_hub.url)
         self.announced = threading.Event()
         self.on_announce: Callable[[], None] | None = None
         self.manager = SandboxManager(
@@ -90,6 +92,8 @@ class Installation:
                 open_host=self.hosts.open,
                 environment=environment,
                 announce=self._announce,
+                health=Health(paths.data),
+                purse=Purse(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )
 
@@ -121,11 +125,18 @@ class Installation:
         begun = Begun(self.manager.core.current(sandbox_id), Lock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=Plan), begun)
 
-    def relay(self) -> Relay:
-        """The relay to the State Hub; raises NotConfigured, or Invalid for an address that cannot be used."""
-        from sandboxer.events.relay import Relay  # most commands send nothing themselves
+    def relays(self) -> Relays:
+        """The relays to the State Hub and to fin-hub, as far as they have an address; raises NotConfigured when neither
+        has, Invalid for an address that cannot be used."""
+        from sandboxer.events.relay import Relay, Relays  # most commands send nothing themselves
+        from sandboxer.events.sink import fin_hub
 
-        return Relay(self.store, self.settings.state_hub, self.paths.data)
+        found = []
+        if self.settings.state_hub.url or not self.settings.fin_hub.url:
+            found.append(Relay(self.store, self.settings.state_hub, self.paths.data))
+        if self.settings.fin_hub.url:
+            found.append(Relay(self.store, self.settings.fin_hub, self.paths.data, sink=fin_hub))
+        return Relays(found)
 
     def close(self) -> None:
         """End connections; start the relay of events when something was announced."""
@@ -134,7 +145,14 @@ class Installation:
             from sandboxer.events import kick
 
             self.announced.clear()
-            kick(self.store, self.settings.state_hub, self.paths.data, self.worker("_relay"), env=self.environment)
+            kick(
+                self.store,
+                self.settings.state_hub,
+                self.paths.data,
+                self.worker("_relay"),
+                fin_hub=self.settings.fin_hub,
+                env=self.environment,
+            )
 
 
 def install(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
 from sandboxer.models import Sandbox
+from sandboxer.payments.ledger import Book
+from sandboxer.payments.purse import Purse
 from sandboxer.store.base import UpdateFn
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
@@ -43,6 +45,17 @@ class MortalStore(JsonStore):
         stored = super().update(sandbox_id, fn, must_succeed=must_succeed)
         self._doom.step("after a store write")
         return stored
+
+
+class MortalPurse(Purse):
+    """Every change of the credits is two steps."""
+
+    doom: Doom
+
+    def _change(self, change: Callable[[Book, float], Book], *, must_succeed: bool = False) -> None:
+        self.doom.step("before a change of the credits")
+        super()._change(change, must_succeed=must_succeed)
+        self.doom.step("after a change of the credits")
 
 
 class MortalHost(Host):

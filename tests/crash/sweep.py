@@ -31,15 +31,23 @@ class Sweep:
 
     def victim(self, step: int, verb: str, argument: str) -> subprocess.CompletedProcess[str]:
         """Run a verb that dies at `step`."""
-        return subprocess.run(
+        victim = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.victim", str(step), verb, argument],
             env={**self._environment, "PYTHONPATH": str(REPOSITORY)},
             cwd=REPOSITORY,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=170,
-            check=False,
         )
+        self.started(victim.pid)
+        try:
+            out, err = victim.communicate(timeout=170)
+        finally:
+            victim.kill()
+        return subprocess.CompletedProcess(victim.args, victim.returncode, out, err)
+
+    def started(self, pid: int) -> None:
+        """A victim runs now."""
 
     def steps_of(self, verb: str, argument: str) -> int:
         """How many steps a whole run takes."""

@@ -4,6 +4,7 @@ Prints the number of steps that a whole run takes."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from sandboxer.bootstrap import Installation, install
 from sandboxer.hosts.factory import open_host
 from sandboxer.models import Request
-from tests.crash.mortal import Doom, MortalHost, MortalStore
+from tests.crash.mortal import Doom, MortalHost, MortalPurse, MortalStore
 
 
 def main(step: int, verb: str, argument: str) -> None:
@@ -22,6 +23,9 @@ def main(step: int, verb: str, argument: str) -> None:
         opener=lambda name, settings: MortalHost(open_host(name, settings), doom),
         store=lambda directory: MortalStore(directory, doom),
     )
+    purse = MortalPurse(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id)
+    purse.doom = doom
+    here.manager.core = dataclasses.replace(here.manager.core, purse=purse)
     _VERBS[verb](here, argument)
     sys.stdout.write(f"{doom.steps}\n")
 

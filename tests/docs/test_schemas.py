@@ -54,6 +54,7 @@ def test_what_the_command_prints_fits_its_schema(tmp_path: Path) -> None:
     for name, words in {
         "sandboxes": ("list", "--all"),
         "plan": ("create", "--profile", "profile.fake", "--dry-run"),
+        "route": ("route", "explain", "--profile", "profile.fake"),
         "report": ("expire",),
         "profiles": ("profiles", "list"),
         "extensions": ("extensions", "list"),

@@ -7,19 +7,23 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args, get_origin
 
 import msgspec
 import pytest
 
 from sandboxer.extensions.base import CAPABILITIES
-from sandboxer.models import HostSettings, InputSpec, Manifest, Profile, Settings, TtlSpec
+from sandboxer.models import InputSpec, Manifest, PriceTable, Profile, SecretRef, Settings, TtlSpec
 from tests.docs.pages import ROOT, bare, blocks, pages, shown, table, tables
 
 PAGE = ROOT / "docs" / "meta-framework.md"
 _VARIABLE = re.compile(r"\bSANDBOXER_[A-Z_]+\b")
-_OF_TESTS = {"SANDBOXER_SOAK"}
+_OF_TESTS = {"SANDBOXER_SOAK", "SANDBOXER_LIVE"}
 _MARKS = {"SANDBOXER_ENV_", "SANDBOXER_HOLDER", "SANDBOXER_EXEC"}
 """Put on processes by us and found there again; nobody sets them."""
+
+
+_APART = {PriceTable, SecretRef}
 
 
 def _keys(model: type[msgspec.Struct]) -> set[str]:
@@ -31,14 +35,18 @@ def _named(*heading: str) -> set[str]:
 
 
 def _dotted(model: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+    """The keys of a model; below a mapping they are of any NAME. Price tables and secrets have tables of their own."""
     for field in msgspec.structs.fields(model):
         name = f"{prefix}{field.encode_name}"
-        if field.encode_name == "hosts":
-            yield from _dotted(HostSettings, f"{name}.NAME.")
-        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from _dotted(field.type, f"{name}.")
-        else:
+        below = [inner for inner in (field.type, *get_args(field.type)) if inner not in _APART and _is_model(inner)]
+        if not below:
             yield name
+        for inner in below:
+            yield from _dotted(inner, f"{name}.NAME." if get_origin(field.type) is dict else f"{name}.")
+
+
+def _is_model(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, msgspec.Struct)
 
 
 def test_the_settings_table_is_the_model() -> None:
@@ -54,6 +62,7 @@ def test_the_tables_of_keys_are_the_models() -> None:
     assert [{bare(row[0]) for row in found.rows} for found in both] == [_keys(Profile), _keys(Manifest)]
     assert _named("`ttl` key") == _keys(TtlSpec)
     assert _named("`inputs.NAME` key") == _keys(InputSpec)
+    assert _named("`prices` key") == _keys(PriceTable)
 
 
 def test_the_defaults_in_the_tables_are_the_models() -> None:

@@ -12,6 +12,7 @@ from sandboxer.api.problems import encode
 from sandboxer.documents import SandboxDocument
 from sandboxer.locks import Lease
 from sandboxer.models import Event, Manifest, Profile, Value
+from sandboxer.payments.usage import UsageItem
 from sandboxer.timing import rfc3339
 
 MAX_STREAM = 1024 * 1024
@@ -76,6 +77,12 @@ class EventList(Value, frozen=True, kw_only=True):
     """Events that are still kept, oldest first."""
 
     events: list[Event]
+
+
+class UsageList(Value, frozen=True, kw_only=True):
+    """The usage of sandboxes, oldest first."""
+
+    usage: list[UsageItem]
 
 
 class HostDocument(Value, frozen=True, kw_only=True):

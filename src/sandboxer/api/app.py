@@ -16,7 +16,7 @@ from starlette.responses import Response
 from sandboxer.api.description import describe
 from sandboxer.api.doorway import Doorway
 from sandboxer.api.problems import of_http, of_validation, respond
-from sandboxer.api.routes import catalog, health, sandboxes, sweeps, use
+from sandboxer.api.routes import catalog, health, money, routing, sandboxes, sweeps, use
 from sandboxer.api.service import STOP_SECONDS, Service
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
@@ -30,7 +30,7 @@ def create_app(opening: Callable[[], Installation]) -> FastAPI:
     service = Service(opening)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.service = service
-    for module in (health, sandboxes, use, sweeps, catalog):
+    for module in (health, sandboxes, use, sweeps, catalog, routing, money):
         app.include_router(module.router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it

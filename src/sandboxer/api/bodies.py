@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import Annotated, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from sandboxer.errors import Invalid
@@ -43,14 +44,12 @@ class ConsumerBody(Body):
     name: Annotated[str, Field(min_length=1, max_length=128, examples=["builder"])]
 
 
-class CreateBody(Body):
-    """What to establish. Everything is optional: without a profile it is the configured default."""
+class ExplainBody(Body):
+    """What one would like to have. Everything is optional: without a profile it is the configured default."""
 
     profile: Annotated[str | None, Field(max_length=80, examples=["profile.native"])] = None
     inputs: dict[str, str | int | bool] = {}
     ttl: Duration | None = None
-    name: Annotated[str | None, Field(max_length=63)] = None
-    labels: dict[str, str] = {}
     consumer: Annotated[
         str | ConsumerBody | None, Field(description="`agt:NAME`, or the same in parts", examples=["agt:builder"])
     ] = None
@@ -64,8 +63,6 @@ class CreateBody(Body):
             profile=default_profile if self.profile is None else self.profile,
             inputs=dict(self.inputs),
             host=self.host,
-            name=self.name,
-            labels=dict(self.labels),
             ttl=None if self.ttl is None else parse_duration(self.ttl, what="ttl"),
         )
 
@@ -75,6 +72,18 @@ class CreateBody(Body):
         if isinstance(self.consumer, ConsumerBody):
             return f"{self.consumer.actor}:{self.consumer.name}"
         return self.consumer
+
+
+class CreateBody(ExplainBody):
+    """What to establish. Everything is optional: without a profile it is the configured default."""
+
+    name: Annotated[str | None, Field(max_length=63)] = None
+    labels: dict[str, str] = {}
+
+    def request(self, *, default_profile: str) -> Request:
+        """The request as the manager takes it."""
+        asked = super().request(default_profile=default_profile)
+        return msgspec.structs.replace(asked, name=self.name, labels=dict(self.labels))
 
 
 class ListQuery(BaseModel):

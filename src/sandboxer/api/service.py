@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandboxer.api.crew import Crew, Slot
 from sandboxer.errors import Denied, SandboxerError
+from sandboxer.masking import masked
 from sandboxer.models import Sandbox, Settings
 from sandboxer.timing import Deadline
 
@@ -45,7 +46,7 @@ class Service:
         self._installation: Installation | None = None
         self._opening_lock = threading.Lock()
         self._removals_lock = threading.Lock()
-        self._relay: RelayLoop | None = None
+        self._relays: list[RelayLoop] = []
         self._removals: dict[str, Future[Sandbox]] = {}
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
@@ -89,22 +90,28 @@ class Service:
         )
 
     def start(self) -> None:
-        """Open the installation, and relay events to the State Hub, if there is one, as they happen."""
+        """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
+        happen."""
         installation = self.installation
-        if installation.settings.state_hub.url is None:
+        if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return
         from sandboxer.events.loop import RelayLoop
 
-        self._relay = RelayLoop(installation.relay(), alarm=_alarm)
-        installation.on_announce = self._relay.wake
-        self._relay.start()
+        self._relays = [RelayLoop(relay, alarm=_alarm) for relay in installation.relays().each]
+        installation.on_announce = self._wake
+        for relay in self._relays:
+            relay.start()
+
+    def _wake(self) -> None:
+        for relay in self._relays:
+            relay.wake()
 
     def stop(self, deadline: Deadline) -> int:
         """Take no more work, and let what runs end until the deadline; how many jobs did not."""
         crews = (self.short, self.asking, self.creating, self.removing, self.running)
         left = sum(crew.close(deadline) for crew in crews)
-        if self._relay is not None:
-            self._relay.stop()
+        for relay in self._relays:
+            relay.stop()
         if self._installation is not None and not left:
             self._installation.close()  # under what still works, connections end with the process, not before
         return left
@@ -151,5 +158,5 @@ def report_bug(work: Future[Sandbox]) -> None:
 
 def log_bug(error: BaseException) -> None:
     """The traceback of a bug, for the operator alone."""
-    sys.stderr.write("sandboxer: a bug; please report it\n" + "".join(traceback.format_exception(error)))
+    sys.stderr.write("sandboxer: a bug; please report it\n" + masked("".join(traceback.format_exception(error))))
     sys.stderr.flush()

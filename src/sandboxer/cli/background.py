@@ -28,6 +28,6 @@ def work(
 
 
 def relay() -> None:
-    """Send waiting events to the State Hub; ends when there are none, or after a while."""
+    """Send waiting events to the State Hub and to fin-hub; ends when there are none, or after a while."""
     with installation() as here:
-        here.relay().run(Deadline(RELAY_SECONDS))
+        here.relays().run(Deadline(RELAY_SECONDS))

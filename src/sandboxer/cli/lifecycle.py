@@ -11,6 +11,7 @@ import typer
 from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
 from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
 from sandboxer.cli.progress import Progress
+from sandboxer.cli.routes import decisions
 from sandboxer.errors import Conflict, Partial, SandboxerError
 from sandboxer.models import Request, Sandbox
 from sandboxer.names import parse_pairs
@@ -189,10 +190,15 @@ def _row(document: dict[str, Any], record: Sandbox) -> list[str]:
         document["id"],
         document["name"] or "-",
         document["profile"],
-        document["placement"]["host"],
+        document["placement"]["host"] or document["extension"],
         document["state"],
         expires,
     ]
+
+
+def _backend(document: dict[str, Any]) -> str:
+    host = document["placement"]["host"]
+    return str(document["extension"]) if host is None else f"{document['extension']} on {host}"
 
 
 def _show(document: dict[str, Any], *, as_json: bool) -> None:
@@ -206,7 +212,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             ("id", document["id"]),
             ("name", document["name"]),
             ("profile", f"{document['profile']} {document['profile_version']}"),
-            ("backend", f"{document['extension']} on {document['placement']['host']}"),
+            ("backend", _backend(document)),
             ("state", document["state"]),
             ("expires", document["expires_at"] or "never"),
             ("isolation", f"{isolation['class']}, network {isolation['network']}" if isolation else None),
@@ -234,14 +240,10 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         [
             ("profile", f"{plan['profile']} {plan['profile_version']}"),
             ("backend", plan["extension"]),
-            ("hosts", ", ".join(plan["hosts"])),
+            ("hosts", ", ".join(plan["hosts"]) or None),
             ("ttl", format_duration(plan["ttl_seconds"]) if plan["ttl_seconds"] else "never expires"),
             ("estimate", f"{plan['cost']['estimated_usd']} USD"),
         ]
     )
-    table(
-        ["EXTENSION", "HOST", "OUTCOME", "REASON"],
-        [[d["extension"], d["host"] or "-", d["outcome"], d["reason"]] for d in plan["route"]["decisions"]],
-        empty="",
-    )
+    decisions(plan["route"]["decisions"])
     say("nothing was touched")

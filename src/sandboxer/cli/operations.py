@@ -43,7 +43,7 @@ def doctor(
     bad = [finding for finding in findings if finding.level == "error"]
     status = 0
     if bad:
-        unreadable = any(finding.subject == "store" for finding in bad)
+        unreadable = any(finding.subject in ("store", "credits") for finding in bad)
         status = StoreCorrupt.exit_code if unreadable else NotConfigured.exit_code
     if wants_json(json):
         emit({"findings": [msgspec.to_builtins(finding) for finding in findings], "ok": not bad})
@@ -67,8 +67,8 @@ def events_list(
             emit({"events": [msgspec.to_builtins(event) for event in found]})
             return
         table(
-            ["TIME", "EVENT", "STATUS", "SUMMARY"],
-            [[event.occurred_at, event.event_type, event.status, event.summary] for event in found],
+            ["TIME", "EVENT", "FOR", "STATUS", "SUMMARY"],
+            [[event.occurred_at, event.event_type, event.sink, event.status, event.summary] for event in found],
             empty="no events",
         )
 
@@ -79,13 +79,15 @@ def events_flush(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Send what waits to the State Hub, now."""
+    """Send what waits to the State Hub and to fin-hub, now."""
     with installation() as here:
-        report = here.relay().flush(Deadline(60), parked=parked)
+        report = here.relays().flush(Deadline(60), parked=parked)
         if wants_json(json):
             emit(msgspec.to_builtins(report))
         else:
-            say(f"{report.sent} sent, {report.parked} refused for good, {report.pending} waiting")
+            for sink in report.sinks:
+                name = f"{sink.sink}: " if len(report.sinks) > 1 else ""
+                say(f"{name}{sink.sent} sent, {sink.parked} refused for good, {sink.pending} waiting")
             for text in [*report.warnings, *([report.error] if report.error else [])]:
                 note(text)
         return 8 if report.pending else 0

@@ -41,9 +41,18 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Backends: list, show.",
         {"list": "catalog:extensions_list", "show": "catalog:extensions_show"},
     ),
+    "route": ("Which backend would serve a request, and why: explain.", {"explain": "routes:explain"}),
     "events": (
         "What happened, and whether the State Hub knows: list, flush.",
         {"list": "operations:events_list", "flush": "operations:events_flush"},
+    ),
+    "credits": (
+        "What there is to spend: show, add.",
+        {"show": "money:credits_show", "add": "money:credits_add"},
+    ),
+    "usage": (
+        "What sandboxes were used for and what they cost: list, export.",
+        {"list": "money:usage_list", "export": "money:usage_export"},
     ),
 }
 

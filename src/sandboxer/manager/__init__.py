@@ -15,17 +15,21 @@ from sandboxer.errors import Conflict, Invalid, from_document
 from sandboxer.extensions.base import Exec, capabilities
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import establish, lifetime, removal, use
+from sandboxer.manager import accounts, establish, lifetime, removal, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
+from sandboxer.manager.accounts import Table
+from sandboxer.manager.candidates import check_route, checked_options, options_of, profile_extensions
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
-from sandboxer.manager.plan import Plan, checked_options, make_plan, profile_extensions
+from sandboxer.manager.plan import Caller, Explanation, Plan, explain, make_plan, plan_document
 from sandboxer.manager.repair import Restored, restore
 from sandboxer.manager.report import Report
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
 from sandboxer.models import Event, Manifest, Profile, Request, Sandbox
 from sandboxer.names import check_host
+from sandboxer.payments.purse import Balance
+from sandboxer.payments.usage import UsageItem
 from sandboxer.state import LIVE, State
 from sandboxer.timing import Deadline
 
@@ -50,9 +54,19 @@ class SandboxManager:
         roots: Sequence[Path] | None = None,
     ) -> Plan:
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
-        return make_plan(
-            self.core, request, actor=actor, idempotency_key=idempotency_key, base=base or Path.cwd(), roots=roots
-        )
+        caller = Caller(actor=actor, base=base or Path.cwd(), roots=roots)
+        return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
+
+    def explain(
+        self,
+        request: Request,
+        *,
+        actor: str | None = None,
+        base: Path | None = None,
+        roots: Sequence[Path] | None = None,
+    ) -> Explanation:
+        """Which backend would serve a request, and why; nothing is touched."""
+        return explain(self.core, request, Caller(actor=actor, base=base or Path.cwd(), roots=roots))
 
     def begin(self, plan: Plan) -> Begun | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
@@ -139,9 +153,12 @@ class SandboxManager:
                 f"sandbox {record.id} was created with the secret input {hidden[0]!r}, which is not kept",
                 hint="create it anew with --input, then destroy this one",
             )
-        request = msgspec.structs.replace(record.request, host=record.request.host or record.host)
+        # A profile with one extension comes back to its host; a route is decided anew.
+        host = record.request.host or (None if profile.route is not None else record.host)
+        request = msgspec.structs.replace(record.request, host=host)
         asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
-        return self.plan(request, actor=asker, roots=roots)
+        caller = Caller(actor=asker, base=Path.cwd(), roots=roots)
+        return make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
 
     def recreate(
         self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
@@ -237,10 +254,10 @@ class SandboxManager:
         """Check profiles, their options against the extension's model too; all of them when no files are given."""
         found = [self.core.profiles.read(file) for file in files] if files else list(self.profiles())
         for profile in found:
+            check_route(profile)
             for name in profile_extensions(profile):
-                extension = self.core.extensions.get(name)
-                manifest = self.core.extensions.manifest(name)
-                checked_options(name, extension.Options, {**manifest.options, **profile.options})
+                extension, manifest = self.core.extensions.get(name), self.core.extensions.manifest(name)
+                checked_options(name, extension.Options, options_of(manifest, profile))
         return found
 
     def manifest(self, extension_id: str) -> Manifest:
@@ -261,19 +278,30 @@ class SandboxManager:
         return {"host": name, **host_telemetry(host, deadline, engines=True)}
 
     def dry_run(self, plan: Plan) -> dict[str, Any]:
-        """What a create would do, as a document."""
-        return {
-            "dry_run": True,
-            "profile": plan.profile.id,
-            "profile_version": plan.profile.version,
-            "extension": plan.extension,
-            "hosts": list(plan.hosts),
-            "inputs": plan.shown_inputs,
-            "ttl_seconds": plan.ttl,
-            "consumer": msgspec.to_builtins(plan.consumer),
-            "route": msgspec.to_builtins(plan.route),
-            "cost": {"pricing_model": plan.profile.pricing_model, "estimated_usd": "0", "actual_usd": None},
-        }
+        """What a create would do, as a document; raises what keeps it from doing it."""
+        return plan_document(plan)
+
+    # -- money ----------------------------------------------------------------------------------------------------
+
+    def credits(self) -> Balance:
+        """How the credits and the budgets stand."""
+        return self.core.purse.show()
+
+    def add_credits(self, amount: str, *, actor: str | None = None, note: str | None = None) -> Balance:
+        """Add credits, in US dollars; how they stand then. Raises Invalid."""
+        return accounts.add_credits(self.core, amount, actor=actor, note=note)
+
+    def unsettled(self) -> Sequence[str]:
+        """The sandboxes that ended, and are not in the book yet."""
+        return accounts.unsettled(self.core)
+
+    def usage(self, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
+        """What sandboxes were used for; see `accounts.instant` for the bounds."""
+        return accounts.usage(self.core, since=since, until=until)
+
+    def usage_table(self, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
+        """The same as CSV, or with the columns of FOCUS."""
+        return accounts.usage_table(self.core, kind, since=since, until=until)
 
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
         """The events that are still kept, oldest first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,19 @@ from sandboxer.errors import Conflict, Invalid, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, Locks
+from sandboxer.manager.health import Health
+from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX
+from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
 from sandboxer.store.base import Change, Others, Store
 from sandboxer.timing import Deadline, now
+
+ENDING = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
+"""What ends a sandbox's life, whatever is still left of it."""
 
 Progress = Callable[[str, str], None]
 Edit = Callable[[Sandbox], Sandbox]
@@ -33,6 +40,11 @@ def quiet(_phase: str, _text: str) -> None:
 def unchanged(record: Sandbox) -> Sandbox:
     """The edit that changes nothing but the state."""
     return record
+
+
+def nothing_more(_before: Sandbox, _after: Sandbox) -> Sequence[Event]:
+    """No further events of a change."""
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,8 @@ class Core:
     open_host: Callable[[str], Host]
     environment: Mapping[str, str]
     announce: Callable[[], None]
+    purse: Purse
+    health: Health
     clock: Callable[[], float] = field(default=now)
 
     def resolve(self, text: str) -> Sandbox:
@@ -107,14 +121,14 @@ class Core:
         manifest = self.extensions.manifest(extension)
         found: dict[str, secrets.Secret] = {}
         for name, ref in {**manifest.secrets, **(refs or {})}.items():
-            value = secrets.resolve(name, ref, self.environment)
+            value = secrets.resolve(name, ref, self.environment, openbao=self.settings.openbao, deadline=deadline)
             if value is not None:
                 found[name] = value
         return Context(
             host=self.open_host(LOCAL if host is None else host),
             install=self.store.install_id,
             deadline=deadline,
-            progress=progress,
+            progress=lambda phase, text: progress(phase, masked(text)),
             save=save or (lambda _handle: None),
             secrets=found,
             endpoints=self.endpoints(manifest),
@@ -146,11 +160,20 @@ class Core:
         event = events.fact(before, after, event_type, self.clock(), detail=detail)
         return msgspec.structs.replace(event, status=events.initial_status(self.settings.state_hub))
 
-    def move(self, sandbox_id: str, signal: Signal, *, edit: Edit = unchanged, must_succeed: bool = False) -> Sandbox:
-        """Let `signal` happen to a record: the new state, what `edit` changes, and its event, in one commit.
+    def move(
+        self,
+        sandbox_id: str,
+        signal: Signal,
+        *,
+        edit: Edit = unchanged,
+        more: Callable[[Sandbox, Sandbox], Sequence[Event]] = nothing_more,
+        must_succeed: bool = False,
+    ) -> Sandbox:
+        """Let `signal` happen to a record: the new state, what `edit` changes, and its event, in one commit. `more` are
+        further events of the change (from the record before and after), told ahead of its own; `edit` has counted them.
 
         Raises NotFound, or Conflict when the state does not accept the signal. A signal that leaves the state as it is
-        records no event."""
+        records no event. The first one that ends a sandbox sets `wished_at`."""
 
         def change(record: Sandbox | None, _others: Others) -> Change:
             if record is None:
@@ -159,8 +182,12 @@ class Core:
             if state == record.state:
                 after = edit(record)
                 return Change(record=after if after != record else None)
-            after = edit(msgspec.structs.replace(record, state=str(state), seq=record.seq + 1))
-            return Change(record=after, events=[self.event(record, after, f"sandbox.{state}")])
+            moved = msgspec.structs.replace(record, state=str(state), seq=record.seq + 1)
+            if signal in ENDING and record.wished_at is None:
+                # Nothing is charged from here on, nor after the end that was agreed.
+                moved = msgspec.structs.replace(moved, wished_at=min(self.clock(), record.expires_at or math.inf))
+            after = edit(moved)
+            return Change(record=after, events=[*more(record, after), self.event(record, after, f"sandbox.{state}")])
 
         stored = self.store.update(sandbox_id, change, must_succeed=must_succeed)
         self.announce()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
-from sandboxer import __version__
-from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable, from_document
-from sandboxer.extensions.base import Context, Spec
+from sandboxer.errors import Conflict, Internal, SandboxerError, from_document
 from sandboxer.locks import Lock, this_owner
+from sandboxer.manager import money
+from sandboxer.manager.attempts import try_in_turn
 from sandboxer.manager.core import Core, Progress, quiet
-from sandboxer.manager.plan import Plan, checked_options
+from sandboxer.manager.plan import Plan
 from sandboxer.manager.removal import take_back
-from sandboxer.models import Cost, Decision, Handle, Ready, Route, Sandbox, SecretRef
-from sandboxer.names import new_id, resource_name
+from sandboxer.manager.turns import Spent, Turn, give_turn, nobody, with_decisions
+from sandboxer.models import Sandbox
+from sandboxer.names import new_id
+from sandboxer.routing import trail
 from sandboxer.state import Signal, State
-from sandboxer.store.base import Change, Others, holds_name
+from sandboxer.store.base import Change, Others, UpdateFn, holds_name
 from sandboxer.timing import Deadline
 
 CREATE_SECONDS = 900.0
@@ -37,7 +39,8 @@ class Begun:
 
 
 def begin(core: Core, plan: Plan) -> Begun | Sandbox:
-    """Record the intent; or, for an idempotency key that was used, the sandbox it gave. Raises Conflict.
+    """Record the intent; or, for an idempotency key that was used, the sandbox it gave. Raises Conflict, and what
+    nobody being able to serve it comes to (InsufficientCredits, Unavailable, or the plan's own refusal).
 
     The lock is taken before the record appears, so nobody ever sees a record in `provisioning` without an owner
     unless its owner is dead."""
@@ -45,9 +48,10 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     lock = core.locks.try_acquire(sandbox_id)
     if lock is None:
         raise Internal(f"the new id {sandbox_id} is locked already")
+    metered = any(candidate.metered for candidate in plan.candidates)
     earlier: list[Sandbox] = []
 
-    def change(record: Sandbox | None, others: Others) -> Change:
+    def given_before(record: Sandbox | None, others: Others) -> Change:
         if record is not None:
             raise Internal(f"the new id {sandbox_id} is taken already")
         if plan.idempotency_key is not None and (known := others.by_idempotency_key(plan.idempotency_key)) is not None:
@@ -58,66 +62,74 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
                     sandbox_id=known.id,
                 )
             earlier.append(known)
-            return Change()
-        holder = None if plan.request.name is None else others.by_name(plan.request.name)
-        if holder is not None and holds_name(holder):
-            raise Conflict(
-                f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
-                hint=f"choose another name, or `sandboxer destroy {holder.id}`",
-                sandbox_id=holder.id,
-            )
-        fresh = _first_record(core, plan, sandbox_id)
-        return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
+        return Change()
+
+    def write(turn: Turn) -> UpdateFn:
+        def change(record: Sandbox | None, others: Others) -> Change:
+            given_before(record, others)
+            if earlier:
+                return Change()
+            holder = None if plan.request.name is None else others.by_name(plan.request.name)
+            if holder is not None and holds_name(holder):
+                raise Conflict(
+                    f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
+                    hint=f"choose another name, or `sandboxer destroy {holder.id}`",
+                    sandbox_id=holder.id,
+                )
+            turn.check_room(others, without=None)
+            fresh = turn.placed(core, plan, _first_record(core, plan, sandbox_id, turn))
+            return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
+
+        return change
 
     try:
-        record = core.store.update(sandbox_id, change)
+        if plan.idempotency_key is not None and (metered or plan.refusal is not None):
+            core.store.update(sandbox_id, given_before)  # what was given before costs nothing now
+        begun = None if earlier else give_turn(core, plan, sandbox_id, route=plan.route, start=0, write=write)
+        if isinstance(begun, Spent):
+            raise nobody(plan, begun)
+        if begun is None and not earlier:
+            raise Internal("the store kept nothing of a new record")
     except BaseException as error:
         # An interrupt may come after the record became durable.
         with lock:
             _give_up(core, sandbox_id, error, keep=False, progress=quiet)
+            if metered:
+                _release(core, sandbox_id)
         raise
-    if earlier:
+    if begun is None or earlier:
         lock.close()
+        if metered:
+            _release(core, sandbox_id)
+        for candidate in plan.candidates:
+            core.health.undecided(candidate.extension, candidate.host)  # a turn that was not needed
         return earlier[0]
-    if record is None:
-        raise Internal("the store kept nothing of a new record")
     core.announce()
-    return Begun(record, lock)
+    return Begun(begun, lock)
 
 
-def _first_record(core: Core, plan: Plan, sandbox_id: str) -> Sandbox:
+def _first_record(core: Core, plan: Plan, sandbox_id: str, turn: Turn) -> Sandbox:
     created = core.clock()
     return Sandbox(
         id=sandbox_id,
         request=plan.request,
         profile=plan.profile.id,
         profile_version=plan.profile.version,
-        extension=plan.extension,
+        extension=turn.candidate.extension,
         state=str(State.PROVISIONING),
         consumer=plan.consumer,
-        host=plan.hosts[0],
+        host=turn.candidate.host,
         created_at=created,
         name=plan.request.name,
         labels=plan.request.labels,
         inputs=plan.shown_inputs,
         expires_at=None if plan.ttl is None else created + plan.ttl,
-        max_expires_at=None if plan.max_ttl is None else created + plan.max_ttl,
-        route=plan.route,
-        cost=Cost(pricing_model=plan.profile.pricing_model),
-        options=plan.options,
         failed_ttl=plan.failed_ttl,
         idempotency_key=plan.idempotency_key,
         fingerprint=plan.fingerprint,
-        secret_refs=_credentials(core, plan),
         owner=this_owner(),
         seq=1,
     )
-
-
-def _credentials(core: Core, plan: Plan) -> dict[str, SecretRef]:
-    """The profile's own references for credentials of the extension: later verbs need them too."""
-    needed = core.extensions.manifest(plan.extension).secrets
-    return {name: ref for name, ref in plan.profile.secrets.items() if name in needed}
 
 
 def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
@@ -128,109 +140,15 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
     with begun.lock:
         try:
             with _while_wanted(core, sandbox_id, deadline):
-                return _establish(core, plan, sandbox_id, deadline, progress)
+                return try_in_turn(core, plan, sandbox_id, deadline, progress)
         except BaseException as error:
             _give_up(core, sandbox_id, error, keep=plan.request.keep_failed, progress=progress)
-            if isinstance(error, SandboxerError) and error.sandbox_id is None:
-                error.sandbox_id = sandbox_id
+            if isinstance(error, SandboxerError):
+                error.sandbox_id = error.sandbox_id or sandbox_id
+                record = core.store.get(sandbox_id)
+                if record is not None and len(plan.candidates) > 1:
+                    with_decisions(error, record.route)
             raise
-
-
-def _establish(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
-    _wanted(core.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
-    record = _choose_host(core, plan, sandbox_id, deadline, progress)
-    extension = core.extensions.get(plan.extension)
-    saved: list[Handle] = []
-
-    def save(handle: Handle) -> None:
-        if saved and saved[-1] == handle:
-            return
-        core.edit(sandbox_id, lambda now: msgspec.structs.replace(_wanted(now), handle=handle))
-        saved.append(handle)
-
-    context = core.extension_context(
-        plan.extension, record.host, deadline, progress=progress, save=save, refs=plan.profile.secrets
-    )
-    spec = Spec(
-        sandbox_id=sandbox_id,
-        resource=resource_name(sandbox_id),
-        profile=plan.profile.id,
-        labels=core.labels(record),
-        inputs=plan.inputs,
-        options=checked_options(plan.extension, extension.Options, plan.options),
-        expires_at=record.expires_at,
-    )
-    handle = extension.provision(spec, context)
-    save(handle)
-    ready = extension.wait_ready(handle, context)
-    report = _self_check(core, plan, handle, ready, context)
-
-    def established(now: Sandbox) -> Sandbox:
-        return msgspec.structs.replace(
-            now,
-            handle=handle,
-            reachability=ready.reachability,
-            isolation=ready.isolation,
-            report=report,
-            ready_at=core.clock(),
-            owner=None,
-        )
-
-    progress("ready", "")
-    return core.move(sandbox_id, Signal.ESTABLISHED, edit=established)
-
-
-def _wanted(record: Sandbox) -> Sandbox:
-    if record.state != State.PROVISIONING:
-        raise Conflict(
-            f"sandbox {record.id} was {record.state} while it was being established", hint="create another one"
-        )
-    return record
-
-
-def _choose_host(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
-    """The first host that answers; the others' silence is recorded in the route. Raises the last one's error."""
-    silent: list[Decision] = []
-    for position, name in enumerate(plan.hosts):
-        progress("resolve", f"{plan.profile.id} on {name}")
-        last = position == len(plan.hosts) - 1
-        try:
-            # A host that swallows packets must leave time for the next one.
-            core.open_host(name).connect(deadline if last else deadline.shorter(20))
-        except Unavailable as error:
-            silent.append(Decision(extension=plan.extension, outcome="failed", reason=error.message, host=name))
-            if not last:
-                continue
-            _record_route(core, plan, sandbox_id, name, silent, chosen=False)
-            if len(plan.hosts) == 1:
-                raise
-            raise Unavailable(
-                f"none of the hosts {', '.join(plan.hosts)} answers: {error.message}",
-                hint="run `sandboxer doctor`, or choose a host with --host",
-            ) from error
-        if not silent:
-            return core.current(sandbox_id)
-        return _record_route(core, plan, sandbox_id, name, silent, chosen=True)
-    raise Internal("no host to place the sandbox on")
-
-
-def _record_route(
-    core: Core, plan: Plan, sandbox_id: str, host: str, silent: list[Decision], *, chosen: bool
-) -> Sandbox:
-    skipped = [decision for decision in plan.route.decisions if decision.outcome == "skipped"]
-    reason = "the hosts before it did not answer"
-    final = [Decision(extension=plan.extension, outcome="chosen", reason=reason, host=host)] if chosen else []
-    route = Route(strategy=plan.route.strategy, decisions=[*skipped, *silent, *final])
-    return core.edit(sandbox_id, lambda now: msgspec.structs.replace(_wanted(now), host=host, route=route))
-
-
-def _self_check(core: Core, plan: Plan, handle: Handle, ready: Ready, context: Context) -> dict[str, Any] | None:
-    if not plan.profile.self_check:
-        return None
-    from sandboxer import selfcheck  # only the canary pays for it
-
-    context.progress("wait", "self-check inside the sandbox")
-    return selfcheck.run(core.extensions.get(plan.extension), handle, ready, context, version=__version__)
 
 
 @contextmanager
@@ -263,24 +181,40 @@ def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, p
     if record is None or record.state != State.PROVISIONING:
         return  # somebody destroys it: they wait for our lock, and do the rest
     document = error_document(error, sandbox_id)
-    clean = False
-    if not keep:
+    clean = record.clean  # whoever tried it last may have seen to it
+    if not keep and not clean:
         progress("rollback", "taking back what was begun")
         rest = take_back(core, record, quick=not isinstance(error, Exception))
         clean = rest is None
         if rest is not None:
             document["details"] = {**(document.get("details") or {}), "rollback": rest.message}
             document["outcome"] = "unknown"
+            if isinstance(error, SandboxerError):
+                error.outcome = "unknown"
 
     def failed(now: Sandbox) -> Sandbox:
+        turn = trail.turn_of(now.route)
+        route = now.route
+        if turn is not None:
+            kept = clean or keep
+            route = trail.ended(route, turn, outcome="failed" if kept else "unknown", reason=document["message"])
         return msgspec.structs.replace(
-            now, error=document, clean=clean, owner=None, expires_at=core.clock() + now.failed_ttl
+            now, error=document, clean=clean, owner=None, expires_at=core.clock() + now.failed_ttl, route=route
         )
 
     try:
         core.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
     except Conflict:
         return  # destroyed meanwhile: the record already says more than `failed`
+    if clean:
+        _release(core, sandbox_id)
+
+
+def _release(core: Core, sandbox_id: str) -> None:
+    """Give the money back. A reservation that stays open is settled by the next `expire` or `reconcile`: that must not
+    hide why the create failed."""
+    with suppress(SandboxerError):
+        money.release(core, sandbox_id)
 
 
 def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from sandboxer.errors import SandboxerError
-from sandboxer.manager import removal
+from sandboxer.errors import Conflict, SandboxerError
+from sandboxer.manager import charges, removal
 from sandboxer.manager.core import Core
 from sandboxer.manager.report import Action, Does, Ended, Report, each, lane_of, report_of
-from sandboxer.models import Sandbox
+from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.models import Metering, Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline, rfc3339
 
@@ -16,11 +19,16 @@ PER_SANDBOX_SECONDS = 120.0
 
 
 def expire(core: Core, *, apply: bool) -> Report:
-    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left."""
+    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
+    for those without a TTL, and settle what ended and is not in the book."""
     due = [action for record in core.store.list() if (action := _due(core, record)) is not None]
     if not apply:
-        return Report(actions=due, remaining=[])
-    return report_of(each(due, lambda action: _expire_one(core, action), lane=lane_of))
+        unsettled, unusable = charges.settle_open(core, grace=GRACE_SECONDS, apply=False)
+        return Report(actions=[*due, *unsettled], remaining=unusable)
+    done = each(due, lambda action: _expire_one(core, action), lane=lane_of)
+    settled, unusable = charges.settle_open(core, grace=GRACE_SECONDS)
+    report = report_of([*done, *settled])
+    return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
 
 
 def _due(core: Core, record: Sandbox) -> Action | None:
@@ -29,9 +37,13 @@ def _due(core: Core, record: Sandbox) -> Action | None:
             sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
         )
 
+    if record.state == State.DESTROYED:
+        return None  # an overlapping run was faster
     if record.state in (State.EXPIRED, State.DESTROYING):
         return action("destroy", "its teardown has not finished")
-    if record.expires_at is None or record.expires_at > core.clock():
+    if record.expires_at is None:
+        return _unpaid(core, record, action)
+    if record.expires_at > core.clock():
         return None
     if record.state == State.FAILED:
         return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
@@ -40,9 +52,24 @@ def _due(core: Core, record: Sandbox) -> Action | None:
     return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
 
 
+def _unpaid(core: Core, record: Sandbox, action: Callable[..., Action]) -> Action | None:
+    """What follows from the money of a sandbox without a TTL."""
+    try:
+        found = charges.funding(core, record)
+    except SandboxerError as error:  # a book that cannot be used is no reason to end anything
+        return msgspec.structs.replace(action("fund", error.message, "failed"), error=error.document())
+    if found is None:
+        return None
+    if isinstance(found, Metering):
+        return action("fund", f"it has no TTL, and is paid for up to {rfc3339(found.funded_until)} then")
+    if core.leases.active(record.id):
+        return action("expire", f"{found}; but it is in use", "skipped")
+    return action("expire", found)
+
+
 def _expire_one(core: Core, action: Action) -> Action:
     sandbox_id = action.sandbox_id
-    if sandbox_id is None or action.outcome == "skipped":
+    if sandbox_id is None or action.outcome != "planned":
         return action
     lock = core.locks.try_acquire(sandbox_id)
     if lock is None:
@@ -54,11 +81,27 @@ def _expire_one(core: Core, action: Action) -> Action:
             again = None if record is None else _due(core, record)
             if record is None or again is None:
                 return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
-            if again.outcome == "skipped":
+            if again.outcome != "planned":
                 return again
+            if again.action == "fund":
+                return _fund(core, record, again)
             if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
-                core.move(sandbox_id, Signal.EXPIRE)
+                try:
+                    core.move(sandbox_id, Signal.EXPIRE)
+                except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
+                    return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
         return tear_down(core, again)
+
+
+def _fund(core: Core, record: Sandbox, action: Action) -> Action:
+    """Pay further ahead; the caller holds the lock. When there is no money after all, the next run says so."""
+    try:
+        found = charges.funding(core, record)
+        if isinstance(found, Metering):
+            charges.pay_ahead(core, record, found)
+    except SandboxerError as error:
+        return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")
 
 
 def tear_down(core: Core, action: Action) -> Action:

@@ -1,5 +1,5 @@
-"""Letting a sandbox live longer: the backend's copy of the expiry first, then the record, so that a renewal that was
-answered holds, and one that failed can be asked for again without adding twice."""
+"""Letting a sandbox live longer: its money first, then the backend's copy of the expiry, then the record, so that a
+renewal that was answered holds, and one that failed can be asked for again without adding twice."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound
 from sandboxer.extensions.base import CanRenew
+from sandboxer.manager import charges
 from sandboxer.manager.core import Core
-from sandboxer.models import Sandbox
+from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State
 from sandboxer.store.base import Change, Others
 from sandboxer.timing import Deadline
@@ -22,19 +23,36 @@ def extend(core: Core, sandbox_id: str, seconds: int) -> Sandbox:
     with core.leases.guard(sandbox_id):
         record = core.current(sandbox_id)
         until = extended(record, seconds, now=core.clock())
-        extension = core.extension(record)
-        if isinstance(extension, CanRenew) and record.handle is not None:
-            extension.renew(record.handle, until, core.context(record, Deadline(RENEW_SECONDS)))
-
-        def change(now: Sandbox | None, _others: Others) -> Change:
-            if now is None:
-                raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
-            extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
-            after = msgspec.structs.replace(now, expires_at=until, seq=now.seq + 1)
-            return Change(record=after, events=[core.event(now, after, "sandbox.extended")])
-
-        stored = core.store.update(sandbox_id, change)
+        metering = None if record.metering is None else charges.paid_until(record, record.metering, until)
+        if metering is None:
+            stored = _renew(core, record, seconds, until=until, metering=None)
+        else:
+            charges.raise_reservation(core, record, metering)
+            try:
+                stored = _renew(core, record, seconds, until=until, metering=metering)
+            except BaseException:
+                charges.put_back(core, sandbox_id)
+                raise
     core.announce()
+    return stored
+
+
+def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
+    extension = core.extension(record)
+    if isinstance(extension, CanRenew) and record.handle is not None:
+        extension.renew(record.handle, until, core.context(record, Deadline(RENEW_SECONDS)))
+
+    def change(now: Sandbox | None, _others: Others) -> Change:
+        if now is None:
+            raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
+        extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
+        after = msgspec.structs.replace(now, expires_at=until, seq=now.seq + 1)
+        if metering is not None:
+            cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
+            after = msgspec.structs.replace(after, metering=metering, cost=cost)
+        return Change(record=after, events=[core.event(now, after, "sandbox.extended")])
+
+    stored = core.store.update(record.id, change)
     if stored is None:
         raise Internal("the store kept nothing of an extension")
     return stored

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
-from sandboxer.errors import Denied, Invalid, Unsupported
+from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, from_document
+from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Decision, Profile, Request, Route, Value
-from sandboxer.names import check_host, check_labels, check_name, parse_actor
-from sandboxer.routing import place
+from sandboxer.names import check_labels, check_name, parse_actor
 from sandboxer.timing import parse_duration
 
 MAX_KEY = 255
@@ -22,116 +22,157 @@ MAX_KEY = 255
 
 
 class Plan(Value, frozen=True, kw_only=True):
-    """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be."""
+    """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be.
+
+    `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
+    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before."""
 
     request: Request
     consumer: Consumer
     profile: Profile
-    extension: str
-    hosts: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
     route: Route
     inputs: dict[str, Any]
     shown_inputs: dict[str, Any]
-    options: dict[str, Any]
     ttl: int | None
     max_ttl: int | None
     failed_ttl: int
     idempotency_key: str | None
     fingerprint: str
+    refusal: dict[str, Any] | None = None
+
+    @property
+    def first(self) -> Candidate:
+        """The candidate that is tried first."""
+        if not self.candidates:
+            raise Internal("a plan that was refused has no candidates")
+        return self.candidates[0]
+
+    @property
+    def extension(self) -> str:
+        """The extension that is tried first."""
+        return self.first.extension
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts on which the first extension may be placed; none for a provider's."""
+        return tuple(
+            candidate.host
+            for candidate in self.candidates
+            if candidate.extension == self.extension and candidate.host is not None
+        )
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, and from where: `actor` as `adm:NAME`; `base` is where relative path inputs start; `roots`, when given,
+    are the only directories that path inputs may lie below (the server's files are not the caller's)."""
+
+    actor: str | None
+    base: Path
+    roots: Sequence[Path] | None = None
 
 
 def make_plan(
-    core: Core,
-    request: Request,
-    *,
-    actor: str | None,
-    idempotency_key: str | None,
-    base: Path,
-    roots: Sequence[Path] | None = None,
+    core: Core, request: Request, caller: Caller, *, idempotency_key: str | None, replaces: str | None = None
 ) -> Plan:
-    """Check a request against its profile and extension; raises Invalid, NotFound, Denied, Unsupported.
+    """Check a request against its profile and what can serve it; raises Invalid, NotFound, Denied, and, when nothing
+    can serve it, Unsupported, NotConfigured, InsufficientCredits or Unavailable (with an idempotency key that error is
+    kept in the plan instead: what the key gave before is still given).
 
-    `base` is where relative path inputs start; `roots`, when given, are the only directories that path inputs may lie
-    below (the server's files are not the caller's)."""
+    `replaces`: the sandbox that goes before the new one comes."""
     profile = core.profiles.get(request.profile)
-    extension_id = choose_extension(profile)
-    manifest = core.extensions.manifest(extension_id)
-    extension = core.extensions.get(extension_id)
-    options = {**manifest.options, **profile.options}
-    checked_options(extension_id, extension.Options, options)
-    inputs = resolve_inputs(profile, request.inputs, base=base)
-    if roots is not None:
-        _check_roots(profile, inputs, roots)
+    inputs = resolve_inputs(profile, request.inputs, base=caller.base)
+    if caller.roots is not None:
+        _check_roots(profile, inputs, caller.roots)
     if request.name is not None:
         check_name(request.name)
     check_labels(request.labels)
     if idempotency_key is not None and not (0 < len(idempotency_key) <= MAX_KEY and idempotency_key.isprintable()):
         raise Invalid("the idempotency key is not allowed", hint=f"use 1 to {MAX_KEY} printable characters")
-    consumer = _consumer(core, actor)
-    placement = place(
-        extension=extension_id,
-        flag=request.host,
-        environment=core.environment.get("SANDBOXER_HOST"),
-        listed=profile.placement.hosts,
-        configured=core.settings.hosts,
-        default=core.settings.defaults.host,
-    )
-    for name in placement.hosts:
-        check_host(name)
+    consumer = _consumer(core, caller.actor)
+    ttl = _ttl(core, profile, request)
+    found = survey(core, profile, Asked(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces))
+    if found.error is not None and idempotency_key is None:
+        raise found.error
     shown = {key: "(secret)" if profile.inputs[key].secret else value for key, value in inputs.items()}
-    route = Route(
-        strategy=profile.route.strategy if profile.route else "explicit",
-        decisions=[
-            *placement.decisions,
-            Decision(extension=extension_id, outcome="chosen", reason=placement.reason, host=placement.hosts[0]),
-        ],
-    )
     return Plan(
         request=msgspec.structs.replace(request, inputs=shown),
         consumer=consumer,
         profile=profile,
-        extension=extension_id,
-        hosts=placement.hosts,
-        route=route,
+        candidates=found.candidates,
+        route=Route(strategy=found.strategy, decisions=found.decisions),
         inputs=inputs,
         shown_inputs=shown,
-        options=options,
-        ttl=_ttl(core, profile, request),
+        ttl=ttl,
         max_ttl=_optional(profile.ttl.max),
         failed_ttl=parse_duration(profile.ttl.failed),
         idempotency_key=idempotency_key,
         fingerprint=_fingerprint(request, shown, consumer),
+        refusal=None if found.error is None else found.error.document(),
     )
 
 
-def profile_extensions(profile: Profile) -> Sequence[str]:
-    """The extensions that may serve a profile."""
-    if profile.extension is not None:
-        return [profile.extension]
-    return profile.route.candidates if profile.route is not None else []
+class Choice(Value, frozen=True, kw_only=True):
+    """The backend that would be tried first. `host` is null for a provider's; the estimate is in US dollars."""
+
+    extension: str
+    host: str | None
+    estimate_usd: str | None
 
 
-def choose_extension(profile: Profile) -> str:
-    """The extension that serves a profile; raises Unsupported for a policy that needs more than one look."""
-    if profile.extension is not None:
-        return profile.extension
-    assert profile.route is not None  # noqa: S101 - check_profile has seen to it
-    if profile.route.strategy != "explicit" and len(profile.route.candidates) > 1:
-        raise Unsupported(
-            f"{profile.id}: route strategy {profile.route.strategy!r} is not supported",
-            hint="use strategy 'explicit', or name one 'extension'",
-        )
-    return profile.route.candidates[0]
+class Explanation(Value, frozen=True, kw_only=True):
+    """Which backend would serve a request, and what was decided about each (`route explain`). `chosen` is null when
+    none can; then `refusal` is the error that a create would give."""
+
+    profile: str
+    strategy: str
+    decisions: list[Decision]
+    chosen: Choice | None
+    refusal: dict[str, Any] | None = None
 
 
-def checked_options(extension_id: str, model: type[Any], options: Mapping[str, Any]) -> Any:
-    """The options as the extension's own model; raises Invalid naming the option."""
+def explain(core: Core, request: Request, caller: Caller) -> Explanation:
+    """Who would serve a request, and why; also when nobody would. Raises what `make_plan` raises for a request that is
+    wrong."""
+    profile = core.profiles.get(request.profile)
+    strategy = profile.route.strategy if profile.route is not None else "explicit"
     try:
-        return msgspec.convert(dict(options), model)
-    except msgspec.ValidationError as error:
-        raise Invalid(
-            f"options of {extension_id}: {error}", hint=f"run `sandboxer extensions show {extension_id}`"
-        ) from None
+        plan = make_plan(core, request, caller, idempotency_key=None)
+    except SandboxerError as error:
+        if error.details is None or "decisions" not in error.details:
+            raise
+        refusal = error.document()
+        decisions = msgspec.convert(refusal.pop("details")["decisions"], list[Decision])
+        return Explanation(profile=profile.id, strategy=strategy, decisions=decisions, chosen=None, refusal=refusal)
+    first, decision = plan.first, plan.route.decisions[0]
+    return Explanation(
+        profile=profile.id,
+        strategy=strategy,
+        decisions=plan.route.decisions,
+        chosen=Choice(extension=first.extension, host=first.host, estimate_usd=decision.estimate_usd),
+    )
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """What a create would do, as a document; raises what keeps it from doing it."""
+    if plan.refusal is not None:
+        raise from_document(plan.refusal)
+    return {
+        "dry_run": True,
+        "profile": plan.profile.id,
+        "profile_version": plan.profile.version,
+        "extension": plan.extension,
+        "hosts": list(plan.hosts),
+        "inputs": plan.shown_inputs,
+        "ttl_seconds": plan.ttl,
+        "consumer": msgspec.to_builtins(plan.consumer),
+        "route": msgspec.to_builtins(plan.route),
+        "cost": {
+            "pricing_model": "metered" if plan.first.metered else "free",
+            "estimated_usd": plan.route.decisions[0].estimate_usd or "0",
+            "actual_usd": None,
+        },
+    }
 
 
 def _consumer(core: Core, actor: str | None) -> Consumer:

@@ -7,12 +7,13 @@ import msgspec
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Status
 from sandboxer.locks import owner_state
-from sandboxer.manager import removal
+from sandboxer.manager import charges, removal
 from sandboxer.manager.core import Core
 from sandboxer.manager.expire import tear_down
 from sandboxer.manager.report import Action, Does, Remaining, Report, each, lane_of, report_of
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS, find_strays, remove_stray
 from sandboxer.models import Sandbox
+from sandboxer.payments.usage import closed
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline
 
@@ -44,11 +45,13 @@ def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GR
         ]
         planned, strays = [action for action in planned if action.action != "fail"], []
     if not apply:
-        return Report(actions=[*planned, *strays], remaining=remaining)
+        unsettled, unusable = charges.settle_open(core, grace=grace, apply=False)
+        return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
     done = each(planned, lambda action: _settle(core, action, grace), lane=lane_of)
     done += each(strays, lambda action: remove_stray(core, action), lane=lane_of)
-    report = report_of(done)
-    return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining])
+    settled, unusable = charges.settle_open(core, grace=grace)
+    report = report_of([*done, *settled])
+    return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
 
 
 def too_many(removals: int, known: int) -> bool:
@@ -150,12 +153,14 @@ def _fail(core: Core, action: Action) -> Action:
 
     def failed(now: Sandbox) -> Sandbox:
         expires = now.expires_at if now.state == State.FAILED else core.clock() + now.failed_ttl
-        return msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
+        after = msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
+        return closed(after, at=core.clock()) if rest is None else after
 
     if record.state == State.FAILED:
-        core.edit(record.id, failed)
+        after = core.edit(record.id, failed)
     else:
-        core.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
+        after = core.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
+    charges.settle(core, after)
     if rest is not None:
         return msgspec.structs.replace(action, outcome="failed", error=rest.document())
     return msgspec.structs.replace(action, outcome="done")

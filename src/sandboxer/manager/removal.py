@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError
+from sandboxer.manager import charges
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.report import place_of
 from sandboxer.models import Sandbox
@@ -23,6 +26,7 @@ def destroy(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress 
     the record is then kept, in `destroying`."""
     record = wish(core, sandbox_id)
     if record.state == State.DESTROYED:
+        charges.settle(core, record, progress)  # whoever ended it may have died before this
         return record
     with core.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
         return finish(core, sandbox_id, deadline, progress)
@@ -37,11 +41,14 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
     """Tear down and end the record; the caller holds the sandbox's lock and the wish is recorded."""
     record = core.current(sandbox_id)
     if record.state == State.DESTROYED:
+        charges.settle(core, record, progress)
         return record
     if record.state != State.DESTROYING:
         raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
+    metering = record.metering
     if not record.clean:
         progress("destroy", place_of(record))
+        metering = charges.measured(core, record, deadline)
         try:
             _teardown(core, record, deadline, progress)
         except SandboxerError as error:
@@ -49,18 +56,20 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
             error.sandbox_id = sandbox_id
             raise
     core.leases.forget(sandbox_id)
-    ended = core.clock()
-    return core.move(
-        sandbox_id,
-        Signal.GONE,
-        edit=lambda now: msgspec.structs.replace(now, destroyed_at=ended, clean=True, owner=None),
-        must_succeed=True,
-    )
+    at = core.clock()
+
+    def gone(now: Sandbox) -> Sandbox:
+        last = msgspec.structs.replace(now, destroyed_at=at, clean=True, owner=None)
+        return charges.ended(last, at=at, metering=metering)
+
+    ended = core.move(sandbox_id, Signal.GONE, edit=gone, more=partial(charges.told, core), must_succeed=True)
+    charges.settle(core, ended, progress)
+    return ended
 
 
-def take_back(core: Core, record: Sandbox, *, quick: bool) -> SandboxerError | None:
+def take_back(core: Core, record: Sandbox, *, quick: bool, seconds: float = ROLLBACK_SECONDS) -> SandboxerError | None:
     """Remove whatever an establishment has made so far; the error when that could not be done and verified."""
-    deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else ROLLBACK_SECONDS)
+    deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else seconds)
     try:
         _teardown(core, record, deadline, quiet)
     except SandboxerError as error:

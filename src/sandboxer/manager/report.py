@@ -14,7 +14,7 @@ MAX_THREADS = 128
 T = TypeVar("T")
 R = TypeVar("R")
 
-Does = Literal["expire", "destroy", "fail", "take-back", "remove"]
+Does = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle"]
 Ended = Literal["planned", "done", "failed", "skipped"]
 
 

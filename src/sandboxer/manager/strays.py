@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from sandboxer.errors import NotConfigured, SandboxerError
-from sandboxer.extensions.base import Found
+from sandboxer.extensions.base import Context, Found, SandboxExtension
 from sandboxer.manager.core import Core
 from sandboxer.manager.report import Action, Remaining, each
-from sandboxer.models import Sandbox
-from sandboxer.names import resource_name
+from sandboxer.models import Handle, Sandbox
+from sandboxer.names import LABEL_EXTENSION, resource_name
 from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE
 from sandboxer.timing import Deadline
@@ -27,7 +27,7 @@ def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[l
     """Labelled resources of ours that no live record knows; what could not be listed; how many were seen."""
     seen, remaining = look_everywhere(core, records)
     # Read again after looking: what was created meanwhile has a record by now.
-    live = {record.id for record in core.store.list() if record.state in LIVE}
+    live = {record.id: record for record in core.store.list() if record.state in LIVE}
     actions = [
         Action(
             sandbox_id=found.sandbox_id,
@@ -37,7 +37,7 @@ def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[l
             extension=extension,
         )
         for extension, host, found in seen
-        if found.sandbox_id not in live and old_enough(found, core.clock(), grace)
+        if not belongs(found, live.get(found.sandbox_id), (extension, host)) and old_enough(found, core.clock(), grace)
     ]
     return actions, remaining, len(seen)
 
@@ -69,6 +69,22 @@ def look_everywhere(
     return seen, unseen
 
 
+def belongs(found: Found, record: Sandbox | None, place: tuple[str, str | None]) -> bool:
+    """Whether a resource at a place (extension, host) is one that its live record (None: there is none) knows.
+
+    A route may have tried that extension before, and gone on when nothing was there: what appears there later is a
+    stray, though the sandbox lives elsewhere. Its own label must say that it was made there: two extensions of one
+    class, or two names of one host, may show what the record holds."""
+    if record is None:
+        return False
+    extension, _ = place
+    given_up = any(
+        (decision.extension, decision.host) == place and decision.outcome == "failed"
+        for decision in record.route.decisions
+    )
+    return not (given_up and record.extension != extension and found.labels.get(LABEL_EXTENSION) == extension)
+
+
 def old_enough(found: Found, now: float, grace: float) -> bool:
     """Whether a stray resource may go. One whose age is not known may not."""
     return found.created_at is not None and now - found.created_at > grace
@@ -97,15 +113,25 @@ def remove_stray(core: Core, action: Action) -> Action:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
         record = core.store.get(action.sandbox_id)
-        if record is not None and record.state in LIVE:
-            return msgspec.structs.replace(action, outcome="skipped", why="it has a live record now")
+        live = record if record is not None and record.state in LIVE else None
         deadline = Deadline(PER_SANDBOX_SECONDS)
         try:
             context = core.extension_context(action.extension, action.host, deadline)
             extension = core.extensions.get(action.extension)
-            handle = extension.find(action.sandbox_id, context)
+            handle = _stray_handle(extension, action, live, context)
+            if handle is None and live is not None:
+                return msgspec.structs.replace(action, outcome="skipped", why="it has a live record now")
             if handle is not None:
                 extension.teardown(handle, context)
         except SandboxerError as error:
             return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")
+
+
+def _stray_handle(extension: SandboxExtension, action: Action, live: Sandbox | None, context: Context) -> Handle | None:
+    """What is still there of a stray, looked for once more under its lock."""
+    if live is None:
+        return extension.find(str(action.sandbox_id), context)
+    place = (action.extension, action.host)
+    still = [found for found in extension.inventory(context) if found.sandbox_id == action.sandbox_id]
+    return next((found.handle for found in still if not belongs(found, live, place)), None)

@@ -8,25 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from sandboxer.bootstrap import Installation, install
+from sandboxer.doctor import keys
+from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
-from sandboxer.models import Value
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 
-LOOK_SECONDS = 15.0
+__all__ = ["Finding", "examine", "mend"]
+
 LOCAL_PROGRAMS = {
     "ssh": "apt-get install openssh-client (needed for hosts over SSH)",
     "rsync": "apt-get install rsync (trees travel as tar without it)",
 }
-
-
-class Finding(Value, frozen=True, kw_only=True):
-    """One thing that was looked at. `hint` says what to type."""
-
-    subject: str
-    level: Literal["ok", "warning", "error"]
-    text: str
-    hint: str = ""
 
 
 def examine() -> list[Finding]:
@@ -34,15 +27,22 @@ def examine() -> list[Finding]:
     try:
         here = install(relay_in_background=False)
     except SandboxerError as error:
-        return [_finding("configuration", error, level="error")]
+        return [of_error("configuration", error, level="error")]
     try:
-        return [*_store(here), *_programs(), *_hosts(here), *_catalog(here), *_events(here)]
+        return [
+            *_store(here),
+            *_credits(here),
+            *_programs(),
+            *_hosts(here),
+            *keys.credentials(here),
+            *keys.openbao(here),
+            *keys.private(here),
+            *_catalog(here),
+            *_health(here),
+            *_events(here),
+        ]
     finally:
         here.close()
-
-
-def _finding(subject: str, error: SandboxerError, *, level: Literal["warning", "error"]) -> Finding:
-    return Finding(subject=subject, level=level, text=error.message, hint=error.hint)
 
 
 def _store(here: Installation) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def _store(here: Installation) -> Iterator[Finding]:
         yield Finding(subject="store", level="error", text=error.message, hint=hint)
         return
     except SandboxerError as error:
-        yield _finding("store", error, level="error")
+        yield of_error("store", error, level="error")
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
 
@@ -74,7 +74,7 @@ def _hosts(here: Installation) -> Iterator[Finding]:
             host = here.hosts.open(name)
             host.connect(deadline)
         except SandboxerError as error:
-            yield _finding(f"host {name}", error, level="error")
+            yield of_error(f"host {name}", error, level="error")
             continue
         yield Finding(subject=f"host {name}", level="ok", text=f"answers; work directory {host.work_dir(deadline)}")
         yield from _backends(here, name)
@@ -89,7 +89,7 @@ def _backends(here: Installation, host: str) -> Iterator[Finding]:
         try:
             core.extensions.get(manifest.id).check(core.extension_context(manifest.id, host, Deadline(LOOK_SECONDS)))
         except SandboxerError as error:
-            yield _finding(subject, error, level="warning")  # not every backend is wanted on every host
+            yield of_error(subject, error, level="warning")  # not every backend is wanted on every host
         else:
             yield Finding(subject=subject, level="ok", text="can be used")
 
@@ -98,27 +98,70 @@ def _catalog(here: Installation) -> Iterator[Finding]:
     try:
         count = len(here.manager.validate_profiles([]))
     except (Invalid, NotFound) as error:
-        yield _finding("profiles", error, level="error")
+        yield of_error("profiles", error, level="error")
     else:
         yield Finding(subject="profiles", level="ok", text=f"{count} valid")
 
 
-def _events(here: Installation) -> Iterator[Finding]:
-    url = here.settings.state_hub.url
-    if url is None:
-        yield Finding(subject="state hub", level="ok", text="off (no URL is set)")
-        return
+def _health(here: Installation) -> Iterator[Finding]:
+    health = here.manager.core.health
+    complaint = health.complaint()
+    if complaint is not None:
+        yield Finding(
+            subject="health",
+            level="warning",
+            text=f"routes decide without what was measured: {complaint}",
+            hint=f"nothing is lost: the next create starts it afresh, or remove {health.path}",
+        )
+
+
+def _credits(here: Installation) -> Iterator[Finding]:
     try:
-        waiting = [event for event in here.store.events() if event.status == "pending"]
-        parked = [event for event in here.store.events() if event.status == "parked"]
-    except SandboxerError:
-        return  # said above, of the store
-    if parked:
-        text = f"{len(parked)} events were refused for good: {parked[-1].note or 'no reason given'}"
-        yield Finding(subject="state hub", level="warning", text=text, hint="run `sandboxer events list`")
-    level: Literal["ok", "warning"] = "warning" if waiting else "ok"
-    hint = "run `sandboxer events flush`" if waiting else ""
-    yield Finding(subject="state hub", level=level, text=f"{len(waiting)} events are waiting", hint=hint)
+        balance = here.manager.credits()
+        waiting = here.manager.unsettled()
+    except StoreCorrupt as error:
+        newer = error.details is not None
+        hint = (
+            error.hint
+            if newer
+            else f"put a copy of {here.manager.core.purse.path} back; or move it away, and add what is left with "
+            "`sandboxer credits add` (what was spent is in `sandboxer usage list`)"
+        )
+        yield Finding(subject="credits", level="error", text=error.message, hint=hint)
+        return
+    except SandboxerError as error:
+        yield of_error("credits", error, level="error")
+        return
+    if waiting:
+        text = f"{len(waiting)} sandboxes have ended and are not in the book: {', '.join(waiting[:5])}"
+        yield Finding(subject="credits", level="warning", text=text, hint="run `sandboxer expire --apply`")
+    if balance.added_usd == "0":
+        yield Finding(subject="credits", level="ok", text="none were added; only free sandboxes can be created")
+    else:
+        text = f"{balance.available_usd} of {balance.balance_usd} {balance.currency} are available"
+        yield Finding(subject="credits", level="ok", text=text)
+
+
+def _events(here: Installation) -> Iterator[Finding]:
+    for subject, sink, url in (
+        ("state hub", "state-hub", here.settings.state_hub.url),
+        ("fin-hub", "fin-hub", here.settings.fin_hub.url),
+    ):
+        if url is None:
+            yield Finding(subject=subject, level="ok", text="off (no URL is set)")
+            continue
+        try:
+            events = [event for event in here.store.events() if event.sink == sink]
+        except SandboxerError:
+            return  # said above, of the store
+        waiting = [event for event in events if event.status == "pending"]
+        parked = [event for event in events if event.status == "parked"]
+        if parked:
+            text = f"{len(parked)} events were refused for good: {parked[-1].note or 'no reason given'}"
+            yield Finding(subject=subject, level="warning", text=text, hint="run `sandboxer events list`")
+        level: Literal["ok", "warning"] = "warning" if waiting else "ok"
+        hint = "run `sandboxer events flush`" if waiting else ""
+        yield Finding(subject=subject, level=level, text=f"{len(waiting)} events are waiting", hint=hint)
 
 
 def mend() -> list[Finding]:

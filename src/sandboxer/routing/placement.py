@@ -1,4 +1,4 @@
-"""Which hosts a request may be placed on, in order, and why. Pure."""
+"""Which hosts a request may be placed on, in order, and why."""
 
 from __future__ import annotations
 

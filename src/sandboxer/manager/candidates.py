@@ -1,0 +1,278 @@
+"""What is known of each backend that may serve a request, gathered for `routing.decide`. Nothing is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from sandboxer import secrets
+from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, Unsupported
+from sandboxer.extensions.base import CAPABILITIES, capabilities
+from sandboxer.manager import money
+from sandboxer.manager.core import Core
+from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
+from sandboxer.names import check_host
+from sandboxer.routing import Placement, place
+from sandboxer.routing.decide import Decided, Facts, decide
+from sandboxer.routing.needs import check_requirements
+from sandboxer.state import LIVE
+from sandboxer.store.base import holds_name
+from sandboxer.timing import parse_duration
+
+
+class Candidate(Value, frozen=True, kw_only=True):
+    """One backend that may be tried: an extension, one of its hosts (None: it has none), and the options with which it
+    gives what is required. `provider`: a create there is one call of somebody else's API, so that what is found of it
+    is whole. `max_ttl` is in seconds."""
+
+    extension: str
+    host: str | None
+    options: dict[str, Any]
+    provider: bool = False
+    metered: bool = False
+    max_ttl: int | None = None
+    max_live: int | None = None
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """The candidates that can be tried, in turn, and the decision on each; then those on the others. `error` when there
+    is none to try."""
+
+    strategy: str
+    candidates: tuple[Candidate, ...]
+    decisions: list[Decision]
+    error: SandboxerError | None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a request bears on the choice: the host that was asked for, the lifetime (seconds, None never ends), who
+    pays, and the sandbox that goes before the new one comes."""
+
+    host: str | None
+    ttl: int | None
+    consumer: Consumer
+    replaces: str | None = None
+
+
+def survey(core: Core, profile: Profile, asked: Asked) -> Survey:
+    """Look at everything that may serve `profile`, and decide. Raises Invalid for a profile that is wrong, and, for a
+    profile with one `extension`, NotFound or Invalid when that cannot be had."""
+    check_route(profile)
+    facts: list[Facts] = []
+    found: list[Candidate | None] = []
+    passed_over: list[Decision] = []
+    view = _View(core, profile, asked)
+    for name in dict.fromkeys(profile_extensions(profile)):
+        looked = _look(view, name)
+        facts += [seen for seen, _ in looked.candidates]
+        found += [candidate for _, candidate in looked.candidates]
+        passed_over += looked.passed_over
+    strategy = profile.route.strategy if profile.route is not None else "explicit"
+    decided: Decided = decide(facts, strategy=strategy, require=profile.require, ttl=asked.ttl, subject=profile.id)
+    decisions = [*decided.usable, *decided.skipped, *passed_over]
+    if decided.error is not None:
+        decided.error.details = {"decisions": msgspec.to_builtins(decisions)}
+    return Survey(
+        strategy=strategy,
+        candidates=tuple(candidate for n in decided.order if (candidate := found[n]) is not None),
+        decisions=decisions,
+        error=decided.error,
+    )
+
+
+class _View:
+    """What all candidates of one request have in common; files that each would ask for are read once."""
+
+    def __init__(self, core: Core, profile: Profile, asked: Asked) -> None:
+        self.core = core
+        self.profile = profile
+        self.asked = asked
+        self.routed = profile.route is not None
+        self.manifests = manifests_of(core, profile)
+        self.health = core.health.seen() if self.routed else None
+        self._spare: Decimal | None = None
+
+    def uncovered(self, usd: Decimal) -> str | None:
+        """Why so much more cannot be reserved; None when it can."""
+        consumer = money.consumer_text(self.asked.consumer)
+        if self._spare is None:
+            self._spare = self.core.purse.spare(consumer)
+        return None if usd <= self._spare else self.core.purse.covers(usd, consumer=consumer)
+
+
+class _Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """One extension: its candidates (one for each host), and the listed hosts that were passed over."""
+
+    candidates: Sequence[tuple[Facts, Candidate | None]]
+    passed_over: Sequence[Decision] = ()
+
+
+def _look(view: _View, name: str) -> _Looked:
+    core, profile, asked = view.core, view.profile, view.asked
+    try:
+        manifest = view.manifests.get(name) or core.extensions.manifest(name)
+        extension = core.extensions.get(name)
+    except (NotFound, Invalid) as error:
+        if not view.routed:
+            raise
+        return _Looked(candidates=[(Facts(extension=name, absent=error.message, usd_per_hour=None), None)])
+    options = checked_options(name, extension.Options, options_of(manifest, profile))
+    unfit = None
+    try:
+        options = extension.fit(options, profile.require)
+    except Unsupported as error:
+        unfit = error.message
+    placement = _placement(core, profile, manifest, asked.host)
+    missing = _missing(core, {**manifest.secrets, **refs_of(profile, view.manifests, name)})
+    known = Facts(
+        extension=name,
+        self_hosted=manifest.self_hosted,
+        isolation=manifest.isolation.class_,
+        capabilities=frozenset(capabilities(type(extension))),
+        enabled=not view.routed or core.extensions.enabled(name),
+        misplaced=(
+            f"it has no placement hosts, and --host {asked.host} was given"
+            if asked.host is not None and not manifest.self_hosted
+            else None
+        ),
+        unfit=unfit,
+        missing=missing,
+        missing_hint=f"set it, or say under extensions.{name}.secrets in config.yaml where it is",
+        max_ttl=None if manifest.max_ttl is None else parse_duration(manifest.max_ttl),
+        live=0 if manifest.max_live is None else live_count(core.store.list(), name, without=asked.replaces),
+        max_live=manifest.max_live,
+    )
+    hosts: Sequence[str | None] = placement.hosts if placement is not None else [None]
+    return _Looked(
+        candidates=[_at(view, known, host, options, reason=placement.reason if placement else "") for host in hosts],
+        passed_over=placement.decisions if placement is not None else (),
+    )
+
+
+def _missing(core: Core, refs: Mapping[str, SecretRef]) -> str | None:
+    """The first credential that is certainly not there, in words; None when all may be."""
+    for name, ref in refs.items():
+        why = secrets.present(ref, core.environment)
+        if why is not None:
+            return f"its credential {name} is missing: {why.partition(': ')[2] or why}"
+    return None
+
+
+def _placement(core: Core, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
+    """The hosts of a self-hosted extension; None for a provider's, which has none."""
+    if not manifest.self_hosted:
+        return None
+    found = place(
+        extension=manifest.id,
+        flag=flag,
+        environment=core.environment.get("SANDBOXER_HOST"),
+        listed=profile.placement.hosts,
+        configured=core.settings.hosts,
+        default=core.settings.defaults.host,
+    )
+    for name in found.hosts:
+        check_host(name)
+    return found
+
+
+def _at(view: _View, known: Facts, host: str | None, options: Any, *, reason: str) -> tuple[Facts, Candidate]:
+    """One candidate on one host, with its price and how it has done so far."""
+    unpriced = uncovered = quote = None
+    if known.unfit is None:  # options that cannot be had have no price
+        try:
+            quote = money.quote_for(
+                view.core, extension_id=known.extension, host=host, options=options, ttl=view.asked.ttl
+            )
+        except NotConfigured as error:
+            unpriced = error.message
+    if quote is not None and quote.metered:
+        uncovered = view.uncovered(quote.estimated_usd)
+    facts = msgspec.structs.replace(
+        known,
+        host=host,
+        placed=reason,
+        unpriced=unpriced,
+        uncovered=uncovered,
+        usd_per_hour=None if quote is None else quote.usd_per_hour,
+        estimated_usd=None if quote is None else quote.estimated_usd,
+        # Who names one extension wants that one, well or not; a route has others to go to.
+        circuit="closed" if view.health is None else view.health.circuit(known.extension, host),
+        create_seconds=None if view.health is None else view.health.create_seconds(known.extension, host),
+    )
+    return facts, Candidate(
+        extension=known.extension,
+        host=host,
+        options=msgspec.to_builtins(options),
+        provider=not known.self_hosted,
+        metered=quote is not None and quote.metered,
+        max_ttl=known.max_ttl,
+        max_live=known.max_live,
+    )
+
+
+def profile_extensions(profile: Profile) -> Sequence[str]:
+    """The extensions that may serve a profile."""
+    if profile.extension is not None:
+        return [profile.extension]
+    return profile.route.candidates if profile.route is not None else []
+
+
+def options_of(manifest: Manifest, profile: Profile) -> dict[str, Any]:
+    """The manifest's options, the profile's over them, and over those the route's own for this candidate."""
+    own = profile.route.options.get(manifest.id, {}) if profile.route is not None else {}
+    return {**manifest.options, **profile.options, **own}
+
+
+def checked_options(extension_id: str, model: type[Any], options: Mapping[str, Any]) -> Any:
+    """The options as the extension's own model; raises Invalid naming the option."""
+    try:
+        return msgspec.convert(dict(options), model)
+    except msgspec.ValidationError as error:
+        raise Invalid(
+            f"options of {extension_id}: {error}", hint=f"run `sandboxer extensions show {extension_id}`"
+        ) from None
+
+
+def check_route(profile: Profile) -> None:
+    """What a profile says of routes and requirements, where no model says it. Raises Invalid."""
+    check_requirements(profile.require, list(CAPABILITIES), profile.id)
+    if profile.route is None:
+        return
+    for name in profile.route.options:
+        if name not in profile.route.candidates:
+            raise Invalid(
+                f"{profile.id}: route.options has {name[:80]!r}, which is no candidate",
+                hint=f"its candidates: {', '.join(profile.route.candidates)}",
+            )
+
+
+def manifests_of(core: Core, profile: Profile) -> dict[str, Manifest]:
+    """The manifests of the extensions of a profile, without those that cannot be had."""
+    found: dict[str, Manifest] = {}
+    for name in profile_extensions(profile):
+        with suppress(NotFound, Invalid):  # a route passes it over, and says why
+            found[name] = core.extensions.manifest(name)
+    return found
+
+
+def refs_of(profile: Profile, manifests: Mapping[str, Manifest], extension_id: str) -> dict[str, SecretRef]:
+    """The profile's own secret references, as far as they are this candidate's: a credential that only another
+    candidate has in its manifest is not asked for. Pure."""
+    if profile.route is None or not profile.secrets:
+        return profile.secrets
+    own = manifests[extension_id].secrets if extension_id in manifests else {}
+    others = {secret for manifest in manifests.values() for secret in manifest.secrets}
+    return {name: ref for name, ref in profile.secrets.items() if name in own or name not in others}
+
+
+def live_count(records: Sequence[Any], extension_id: str, *, without: str | None) -> int:
+    """How many sandboxes of an extension may be there now: all that live, but for those of which nothing is left."""
+    return sum(
+        1
+        for record in records
+        if record.extension == extension_id and record.id != without and record.state in LIVE and holds_name(record)
+    )

@@ -1,0 +1,273 @@
+"""From what is known of each candidate to the order in which they are tried, with a decision for every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sandboxer.errors import InsufficientCredits, Invalid, NotConfigured, SandboxerError, Unavailable, Unsupported
+from sandboxer.models import Decision, IsolationClass, Requirements
+from sandboxer.routing.breaker import Circuit
+from sandboxer.routing.needs import Demands, demands_of, unmet
+from sandboxer.timing import format_duration
+
+Strategy = Literal["explicit", "prefer-self-hosted", "lowest-cost", "lowest-latency"]
+Kind = Literal["host", "off", "installation", "requirement", "ttl", "price", "credential", "budget", "cap", "health"]
+"""Why a candidate is passed over."""
+
+_ZERO: Final = Decimal(0)
+_HINTS: Final[dict[Kind, str]] = {
+    "host": "leave --host away, or choose a profile that runs on hosts",
+    "off": "set extensions.NAME.enabled in config.yaml",
+    "installation": "run `sandboxer extensions list` to see what there is",
+    "requirement": "see `require` in the profile, and docs/routing.md for what each extension can promise",
+    "ttl": "give a shorter --ttl",
+    "price": "set extensions.NAME.prices in config.yaml",
+    "credential": "run `sandboxer doctor`",
+    "budget": "see `sandboxer credits show`; then `sandboxer credits add AMOUNT`, or destroy what is not needed",
+    "cap": "destroy one of its sandboxes first: run `sandboxer list`",
+    "health": "try again in a minute; run `sandboxer route explain` to see what is known",
+}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one candidate before anything is touched.
+
+    `host` is None where there are no placement hosts, and `placed` says why this host. The fields that are words or
+    None tell what stands in the way: `misplaced` a host was asked for that it cannot have, `absent` it cannot be
+    loaded, `unfit` it cannot give the required network or resources, `unpriced` its price list lacks something,
+    `missing` a credential, `uncovered` money. Prices are in US dollars, None where they are not known;
+    `create_seconds` is measured, None when it never was."""
+
+    extension: str
+    host: str | None = None
+    placed: str = ""
+    self_hosted: bool = True
+    isolation: IsolationClass = "none"
+    capabilities: frozenset[str] = frozenset()
+    enabled: bool = True
+    misplaced: str | None = None
+    absent: str | None = None
+    unfit: str | None = None
+    unpriced: str | None = None
+    missing: str | None = None
+    missing_hint: str = ""
+    uncovered: str | None = None
+    usd_per_hour: Decimal | None = None
+    estimated_usd: Decimal | None = None
+    max_ttl: int | None = None
+    live: int = 0
+    max_live: int | None = None
+    circuit: Circuit = "closed"
+    create_seconds: float | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one candidate is passed over."""
+
+    kind: Kind
+    reason: str
+    hint: str
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer: positions of the usable candidates, in the order in which they are tried; the decisions on them, and
+    those on the others; and the error to raise when there is none to try."""
+
+    order: tuple[int, ...]
+    usable: tuple[Decision, ...]
+    skipped: tuple[Decision, ...]
+    error: SandboxerError | None
+
+
+def decide(
+    candidates: Sequence[Facts], *, strategy: Strategy, require: Requirements, ttl: int | None, subject: str
+) -> Decided:
+    """Choose. `candidates` come in the order of the profile, and of the hosts for each, which breaks every tie; `ttl`
+    is in seconds, None never ends; `subject` is what errors call the asked-for (the profile)."""
+    refusals: dict[int, Refusal] = {}
+    open_to_use: list[int] = []
+    demands = demands_of(require)
+    for position, facts in enumerate(candidates):
+        refusal = _refusal(facts, demands, ttl)
+        if refusal is None:
+            open_to_use.append(position)
+        else:
+            refusals[position] = refusal
+    rank = _RANKS[strategy]
+    order = tuple(open_to_use if rank is None else sorted(open_to_use, key=lambda n: rank(candidates[n])))
+    return Decided(
+        order=order,
+        usable=tuple(
+            _decision(candidates[position], "standby" if turn else "chosen", _reason(candidates, order, turn, strategy))
+            for turn, position in enumerate(order)
+        ),
+        skipped=tuple(
+            _decision(candidates[position], "skipped", refusal.reason) for position, refusal in refusals.items()
+        ),
+        error=None if order else _error(subject, candidates, refusals),
+    )
+
+
+def _refusal(facts: Facts, demands: Demands | None, ttl: int | None) -> Refusal | None:
+    """The first thing that stands in the way of a candidate: what can never be, before what may be another day."""
+    if facts.misplaced is not None:
+        return _refused("host", facts.misplaced)
+    if facts.absent is not None:
+        return _refused("installation", facts.absent)
+    if not facts.enabled:
+        return _refused("off", "it is switched off in config.yaml")
+    if demands is not None and (lacks := _lacks(facts, demands)) is not None:
+        return _refused("requirement", lacks)
+    if facts.unfit is not None:
+        return _refused("requirement", facts.unfit)
+    if facts.max_ttl is not None and (over := over_its_ttl(facts.max_ttl, ttl)) is not None:
+        return _refused("ttl", over)
+    if facts.unpriced is not None:
+        return _refused("price", facts.unpriced)
+    if facts.missing is not None:
+        return _refused("credential", facts.missing, hint=facts.missing_hint)
+    if facts.uncovered is not None:
+        return _refused("budget", f"over budget: {facts.uncovered}")
+    if facts.max_live is not None and facts.live >= facts.max_live:
+        return _refused("cap", at_its_cap(facts.max_live))
+    if facts.circuit == "open":
+        return _refused("health", "it failed again and again just now")
+    return None
+
+
+def _refused(kind: Kind, reason: str, *, hint: str = "") -> Refusal:
+    return Refusal(kind=kind, reason=reason, hint=hint or _HINTS[kind])
+
+
+def _lacks(facts: Facts, demands: Demands) -> str | None:
+    return unmet(
+        demands,
+        capabilities=facts.capabilities,
+        isolation=facts.isolation,
+        usd_per_hour=facts.usd_per_hour,
+        estimated_usd=facts.estimated_usd,
+    )
+
+
+def over_its_ttl(max_ttl: int | None, ttl: int | None) -> str | None:
+    """Why a lifetime (seconds, None never ends) is over what a provider grants; None when it is not."""
+    if max_ttl is None or (ttl is not None and ttl <= max_ttl):
+        return None
+    asked = "no end is agreed" if ttl is None else f"{format_duration(ttl)} are asked for"
+    return f"its sandboxes live {format_duration(max_ttl)} at most, and {asked}"
+
+
+def at_its_cap(cap: int) -> str:
+    """What is said of an extension that may have no more sandboxes."""
+    return f"at its cap of {cap} live sandboxes"
+
+
+def _cheapest(facts: Facts) -> tuple[bool, Decimal]:
+    return facts.estimated_usd is None, facts.estimated_usd or _ZERO
+
+
+def _fastest(facts: Facts) -> tuple[bool, float]:
+    return facts.create_seconds is None, facts.create_seconds or 0.0
+
+
+_RANKS: Final[dict[Strategy, Callable[[Facts], Any] | None]] = {
+    "explicit": None,
+    "prefer-self-hosted": lambda facts: not facts.self_hosted,
+    "lowest-cost": _cheapest,
+    "lowest-latency": _fastest,
+}
+"""What is sorted by. Sorting is stable, so the order of the profile breaks ties."""
+
+
+def _reason(candidates: Sequence[Facts], order: Sequence[int], turn: int, strategy: Strategy) -> str:
+    facts = candidates[order[turn]]
+    if turn:
+        measured = f" ({_measured(facts)})" if strategy == "lowest-latency" else ""
+        return f"not needed so far{measured}"
+    if len(order) == 1:
+        why = facts.placed or "only candidate"
+        return why if len(candidates) == 1 else f"only usable candidate{_on(facts)}"
+    if all(candidates[position].extension == facts.extension for position in order):
+        return facts.placed or "first in the order of the profile"
+    return _FIRST[strategy](facts)
+
+
+def _on(facts: Facts) -> str:
+    return f" ({facts.placed})" if facts.placed and facts.placed != "only candidate" else ""
+
+
+def _usd(facts: Facts) -> str:
+    return "its price is not known" if facts.estimated_usd is None else f"{usd_text(facts.estimated_usd)} USD"
+
+
+def _measured(facts: Facts) -> str:
+    return "never measured" if facts.create_seconds is None else f"{facts.create_seconds:.1f} s measured"
+
+
+def _preferred(facts: Facts) -> str:
+    return "self-hosted comes first" if facts.self_hosted else "no self-hosted candidate can be used; first of the rest"
+
+
+_FIRST: Final[dict[Strategy, Callable[[Facts], str]]] = {
+    "explicit": lambda _: "first in the order of the profile",
+    "prefer-self-hosted": _preferred,
+    "lowest-cost": lambda facts: f"cheapest: {_usd(facts)}",
+    "lowest-latency": lambda facts: (
+        "none is measured yet; first in the order of the profile"
+        if facts.create_seconds is None
+        else f"fastest: {_measured(facts)}"
+    ),
+}
+
+
+def _decision(facts: Facts, outcome: Literal["chosen", "standby", "skipped"], reason: str) -> Decision:
+    usd = facts.estimated_usd
+    estimate = None if usd is None else usd_text(usd)
+    return Decision(extension=facts.extension, outcome=outcome, reason=reason, estimate_usd=estimate, host=facts.host)
+
+
+def usd_text(usd: Decimal) -> str:
+    """`0.0504`: plain digits, no trailing zeros."""
+    if not usd:
+        return "0"
+    text = format(usd, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _error(subject: str, candidates: Sequence[Facts], refusals: dict[int, Refusal]) -> SandboxerError:
+    """The most useful error when every candidate is passed over: of what can be mended, before what cannot; and of
+    that, what may be over by itself, before what lacks only money, before what lacks a credential."""
+    if not candidates:
+        return Invalid(f"{subject} has no candidates", hint="name at least one extension in its route")
+    telling = {n: r for n, r in refusals.items() if r.kind in _MENDABLE} or refusals
+    kinds = {refusal.kind for refusal in telling.values()}
+    worst = next((kind for kind in _MENDABLE if kind in kinds), None) if len(kinds) > 1 else next(iter(kinds))
+    kind: Kind = worst or "health"
+    hint = next((refusal.hint for refusal in telling.values() if refusal.kind == kind), "")
+    if len(candidates) == 1:
+        (refusal,) = telling.values()
+        return _ERRORS[kind](f"{candidates[0].extension} cannot serve {subject}: {refusal.reason}", hint=hint)
+    each = dict.fromkeys(f"{candidates[n].extension}: {refusal.reason}" for n, refusal in telling.items())
+    return _ERRORS[kind](
+        f"no candidate can serve {subject}: {'; '.join(each)}", hint=hint or "run `sandboxer route explain`"
+    )
+
+
+_MENDABLE: Final[tuple[Kind, ...]] = ("health", "cap", "budget", "credential")
+"""What need not stay as it is, the most telling first."""
+_ERRORS: Final[dict[Kind, type[SandboxerError]]] = {
+    "host": Invalid,
+    "off": NotConfigured,
+    "installation": NotConfigured,
+    "requirement": Unsupported,
+    "ttl": Invalid,
+    "price": NotConfigured,
+    "credential": NotConfigured,
+    "budget": InsufficientCredits,
+    "cap": Unavailable,
+    "health": Unavailable,
+}
