@@ -18,6 +18,7 @@ import msgspec
 
 from sandboxer.errors import Unsupported
 from sandboxer.hosts.base import Host, Streams
+from sandboxer.masking import masked
 from sandboxer.models import Handle, Ready, Requirements, Resources, Written
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
@@ -75,6 +76,10 @@ class Status(msgspec.Struct, frozen=True):
     presence: Presence
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        # a backend's words, which may quote what it was given
+        msgspec.structs.force_setattr(self, "detail", masked(self.detail))
+
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """One labelled resource of this installation on a backend. `created_at` is unix seconds where it is known;
@@ -86,6 +91,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
     expires_at: float | None = None
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "detail", masked(self.detail))
 
 
 class SandboxExtension(ABC):

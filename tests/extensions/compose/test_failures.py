@@ -66,3 +66,18 @@ def test_a_missing_program_says_what_to_type(others: list[str], hint: str) -> No
 def test_an_absent_path_is_told_from_an_engine_that_fails(said: str) -> None:
     assert absent(Result(1, b"", said.encode()))
     assert not absent(Result(1, b"", b"Cannot connect to the Docker daemon"))
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("ERROR: failed to build: exit code 1", "caller"),
+        ("no space left on device", "backend"),
+        ("port is already allocated", "backend"),
+        ("Cannot connect to the Docker daemon", "backend"),
+        ("services.web Additional property x is not allowed", "caller"),
+    ],
+)
+def test_another_host_is_tried_only_for_what_it_could_do_better(said: str, fault: str) -> None:
+    error = translate(Result(1, b"", said.encode()), doing="up", engine="docker")
+    assert error.fault == fault

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandboxer.extensions.native import NativeExtension
 from sandboxer.extensions.native.options import NativeOptions, size
+from sandboxer.models import Resources
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,9 @@ def test_the_default_is_a_plain_sandbox_without_a_network() -> None:
 )
 def test_sizes(text: str | int, expected: int) -> None:
     assert size(text) == expected
+
+
+def test_what_is_metered_is_the_share_that_the_limits_give() -> None:
+    found = NativeExtension().estimate_cost({"limits": {"cpu": 1.5, "memory": "512m"}})
+    assert (found.vcpu, found.memory_gib, found.gpus) == (1.5, 0.5, 0)
+    assert NativeExtension().estimate_cost(NativeOptions()) == Resources()

@@ -237,6 +237,7 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             verdict.reason + (f". Its last words:\n{said}" if said else ""),
             hint="mend the service; with --keep-failed the stack stays, and `sandboxer logs ID` shows the rest",
             retryable=False,
+            fault="caller",
             details=details,
         )
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Unavailable
+from sandboxer.errors import BackendError, Denied, Fault, Invalid, NotConfigured, SandboxerError, Unavailable
 from sandboxer.hosts.base import Result
 
 CONFIGURE: Final = "set `compose: {0}` for the host in config.yaml, or SANDBOXER_COMPOSE_CMD={0}"
@@ -28,6 +28,8 @@ class _Known(msgspec.Struct, frozen=True):
     kind: type[SandboxerError]
     what: str
     hint: str
+    fault: Fault | None = None
+    """Another host would not help what is wrong with the repository."""
 
 
 # The first that matches wins: a port that is taken also makes a service "fail to start".
@@ -97,6 +99,7 @@ _KNOWN: Final = (
         BackendError,
         "an image could not be built",
         "build it by hand in the repository to see why; its base images must be on the host or in a registry",
+        "caller",
     ),
     _Known(
         (
@@ -139,7 +142,7 @@ def translate(result: Result, *, doing: str, engine: str) -> SandboxerError:
         if pattern.search(said):
             line = next((line for line in kept.splitlines() if pattern.search(line) and line[-1:] != ":"), kept)
             message = f"{known.what}: {line}" if line else known.what
-            return known.kind(message, hint=known.hint.format(engine=engine))
+            return known.kind(message, hint=known.hint.format(engine=engine), fault=known.fault)
     shown = kept or f"exit code {result.code}, without a word"
     return BackendError(f"{doing} failed: {shown}", hint="run the same command on the host to see more")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
     CanLogs,
+    CanMeter,
     CanRenew,
     Context,
     Exec,
@@ -23,11 +24,11 @@ from sandboxer.extensions.base import (
 )
 from sandboxer.extensions.native import bundled, inside, pythons, runtime, scripts
 from sandboxer.extensions.native.facts import OldBubblewrap
-from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode
+from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Remembered, plan
 from sandboxer.hosts.base import Command, Streams
-from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources
 
 _KIND: Final = (
     'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
@@ -41,7 +42,7 @@ _PACK: Final = (
 _ABSENT: Final = 44
 
 
-class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
+class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter):
     """Namespaces and a persistent directory, on any host that this machine can run words on."""
 
     Options = NativeOptions
@@ -126,6 +127,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         raise BackendError(
             f"service {name!r} ended with {code}: {log.complaint or 'it said nothing'}",
             hint=f"mend `options.services.{name}` of the profile; `--keep-failed` keeps the sandbox for a look",
+            fault="caller",
         )
 
     def status(self, handle: Handle, ctx: Context) -> Status:
@@ -148,6 +150,16 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
         runtime.end(runtime.from_handle(handle).place, ctx)
+
+    def estimate_cost(self, options: Any) -> Resources:
+        """Its limits. What has none takes what the host gives, and is no share that could be billed."""
+        limits = decode(options).limits
+        memory = 0 if limits.memory is None else size(limits.memory)
+        return Resources(vcpu=limits.cpu or 0, memory_gib=memory / 2**30)
+
+    def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
+        """Nothing is measured: the limits are the allotment."""
+        return None
 
     def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
         """Joins the sandbox's namespaces. A sandbox that does not run (its host was restarted) is started first."""

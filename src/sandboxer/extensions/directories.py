@@ -1,0 +1,291 @@
+"""Sandboxes that are plain directories and processes on this machine: what the stub and the fake share.
+
+A directory `sbx-<id>` holds the marker file with the labels, the workspace and a log. It isolates nothing: commands run
+with the rights of whoever runs sandboxer, in an environment of their own."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from sandboxer.errors import BackendError, Conflict, Invalid, NotFound
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanRenew,
+    Context,
+    Exec,
+    Found,
+    PathKind,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.hosts.base import Command, Streams
+from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, MARKER_FILE, sandbox_id_of
+
+WORKSPACE = "workspace"
+STOPPED = "stopped"
+"""The key of the marker file that says so."""
+_NEW = ".new-"
+_SESSIONS = "sessions"
+
+
+class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
+    """Directories in `folder` below the host's work directory. Abstract: a subclass gives the class attributes."""
+
+    folder: ClassVar[str]
+    notes: ClassVar[list[str]]
+    """What is said of its isolation."""
+
+    def at(self, point: str) -> None:
+        """Called before the first effect of a method (its bare name), and after the named step: a fake fails here."""
+
+    def check(self, ctx: Context) -> None:
+        """Make the folder, as any backend that answers."""
+        self.root(ctx)
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """Make an empty workspace."""
+        return self.make(spec, ctx, files=None)
+
+    def make(self, spec: Spec, ctx: Context, *, files: Path | None) -> Handle:
+        """Make a sandbox, with a copy of `files` in its workspace if given."""
+        self.at("provision")
+        ctx.deadline.check("making the directory")
+        root = self.root(ctx) / spec.resource
+        # The marker comes first under another name, so that a directory of ours is never without one.
+        fresh = root.with_name(f"{_NEW}{spec.resource}")
+        fresh.mkdir(parents=True, mode=0o700)
+        write_marker(fresh, {**spec.labels, "created_at": time.time(), **self.remembered(spec)})
+        workspace = fresh / WORKSPACE
+        if files is None:
+            workspace.mkdir()
+        else:
+            copy_tree(files, workspace)
+        self.fill(workspace, spec)
+        (fresh / "log").write_text("established\n")
+        fresh.rename(root)
+        self.at("provision.made")
+        handle = Handle(version=1, data={"directory": str(root)})
+        ctx.save(handle)
+        self.at("provision.saved")
+        return handle
+
+    def remembered(self, spec: Spec) -> Mapping[str, Any]:
+        """What else the marker file has; for subclasses."""
+        return {}
+
+    def fill(self, workspace: Path, spec: Spec) -> None:
+        """Put something into a new workspace; for subclasses."""
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """It is at once."""
+        self.at("wait_ready")
+        directory = directory_of(handle)
+        if not directory.is_dir():
+            raise BackendError("the directory is gone", hint="create it again")
+        return Ready(
+            reachability=Reachability(kind="local", remote_dir=str(directory / WORKSPACE)),
+            isolation=Isolation(class_="none", network="host", notes=self.notes),
+        )
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """Whether the directory is there."""
+        try:
+            self.at("status")
+        except Exception as error:  # noqa: BLE001 - the contract: a look that failed is `unknown`
+            return Status("unknown", str(error))
+        directory = directory_of(handle)
+        if not directory.is_dir():
+            return Status("absent")
+        return Status("stopped" if marker(directory).get(STOPPED) else "running")
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """The directory, also one that was not finished."""
+        self.at("find")
+        for name in (f"sbx-{sandbox_id}", f"{_NEW}sbx-{sandbox_id}"):
+            directory = self.root(ctx) / name
+            if directory.is_dir():
+                return Handle(version=1, data={"directory": str(directory)})
+        return None
+
+    def inventory(self, ctx: Context) -> list[Found]:
+        """The directories with this installation's label."""
+        self.at("inventory")
+        found: list[Found] = []
+        for directory in sorted(self.root(ctx).glob("*sbx-*")):
+            labels = marker(directory)
+            sandbox_id = sandbox_id_of(directory.name.removeprefix(_NEW))
+            if sandbox_id is None or labels.get(LABEL_INSTALL) != ctx.install:
+                continue
+            expires = str(labels.get(LABEL_EXPIRES, "never"))
+            found.append(
+                Found(
+                    sandbox_id=str(labels[LABEL_ID]),
+                    handle=Handle(version=1, data={"directory": str(directory)}),
+                    created_at=labels.get("created_at"),
+                    expires_at=None if expires == "never" else float(expires),
+                    labels={key: str(value) for key, value in labels.items() if key.startswith("sandboxer.")},
+                    detail=str(directory),
+                )
+            )
+        return found
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """End what runs, and remove the directory."""
+        self.at("teardown")
+        directory = directory_of(handle)
+        self.end_commands(directory, ctx)
+        shutil.rmtree(directory / WORKSPACE, ignore_errors=True)
+        self.at("teardown.half")
+        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():
+            raise BackendError(f"{directory} could not be removed", hint="look at its owner", outcome="unknown")
+        self.at("teardown.done")
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Write the new end into the marker file."""
+        self.at("renew")
+        expires = "never" if expires_at is None else str(int(expires_at))
+        write_marker(existing(handle), {**marker(existing(handle)), LABEL_EXPIRES: expires})
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """Run a command in the workspace, in a clean environment."""
+        directory = existing(handle)
+        if marker(directory).get(STOPPED):
+            raise Conflict("the sandbox is stopped", hint="start it first")
+        command = Command(
+            argv=request.argv,
+            env=request.env,
+            clean_env=True,
+            cwd=str(directory / WORKSPACE / (request.cwd or "")),
+            track=str(directory / _SESSIONS),
+            tty=request.tty,
+        )
+        return ctx.host.stream(command, streams, ctx.deadline)
+
+    def end_commands(self, directory: Path, ctx: Context) -> None:
+        """Kill what still runs of it, whoever started it."""
+        sessions = directory / _SESSIONS
+        if sessions.is_dir():
+            ctx.host.end_tracked(str(sessions), ctx.deadline)
+
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """What is at a path."""
+        target = _inside(handle, path)
+        return "directory" if target.is_dir() else "file" if target.exists() else "absent"
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """Unpack, without leaving the directory."""
+        target = _inside(handle, directory)
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            with tarfile.open(fileobj=archive, mode="r|") as tar:
+                tar.extractall(target, filter="data")
+        except tarfile.TarError as error:
+            raise Invalid(
+                f"the archive is not unpacked: {error}", hint="send plain files below one directory"
+            ) from None
+
+    def get_archive(
+        self,
+        handle: Handle,
+        path: str,
+        sink: Callable[[bytes], None],
+        ctx: Context,
+        *,
+        service: str | None = None,
+    ) -> None:
+        """Pack."""
+        source = _inside(handle, path)
+        if not source.exists():
+            raise NotFound(f"there is no {path!r}", hint="look with exec")
+        with tarfile.open(fileobj=_Outlet(sink), mode="w|") as tar:
+            tar.add(source, arcname=source.name)
+
+    def logs(
+        self,
+        handle: Handle,
+        streams: Streams,
+        ctx: Context,
+        *,
+        service: str | None,
+        follow: bool,
+        tail: int | None,
+    ) -> None:
+        """What happened to it; `follow` waits for nothing, because nothing more comes."""
+        lines = (existing(handle) / "log").read_bytes().splitlines(keepends=True)
+        streams.stdout(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))
+
+    def root(self, ctx: Context) -> Path:
+        """Where all of them are; made when missing."""
+        root = Path(ctx.host.work_dir(ctx.deadline)) / self.folder
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return root
+
+
+class _Outlet(io.RawIOBase):
+    """A sink as a file."""
+
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def write(self, data: Any) -> int:
+        self._sink(bytes(data))
+        return len(data)
+
+
+def directory_of(handle: Handle) -> Path:
+    """The sandbox's directory, there or not."""
+    return Path(handle.data["directory"])
+
+
+def existing(handle: Handle) -> Path:
+    """The sandbox's directory; raises BackendError when it is gone."""
+    directory = directory_of(handle)
+    if not directory.is_dir():
+        raise BackendError("the directory is gone", hint="run `sandboxer reconcile`")
+    return directory
+
+
+def marker(directory: Path) -> Mapping[str, Any]:
+    """The marker file; empty when it cannot be read."""
+    try:
+        labels: Mapping[str, Any] = json.loads((directory / MARKER_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return labels
+
+
+def write_marker(directory: Path, labels: Mapping[str, Any]) -> None:
+    """Write the marker file as a whole: whoever reads meanwhile sees the old one or the new one."""
+    fresh = directory / f"{MARKER_FILE}.new"
+    fresh.write_text(json.dumps(labels))
+    fresh.chmod(0o600)
+    fresh.replace(directory / MARKER_FILE)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy files, directories, symbolic links as links, modes and times; nothing that is no file."""
+    shutil.copytree(source, target, symlinks=True, ignore=_special)
+
+
+def _special(directory: str, names: list[str]) -> list[str]:
+    found = [Path(directory, name) for name in names]
+    return [path.name for path in found if not (path.is_symlink() or path.is_dir() or path.is_file())]
+
+
+def _inside(handle: Handle, path: str) -> Path:
+    return existing(handle) / WORKSPACE / path

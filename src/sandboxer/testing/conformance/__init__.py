@@ -1,0 +1,29 @@
+"""The conformance suite: what every extension must do, run by its author in about ten lines.
+
+    class TestMine(ConformanceSuite):
+        @pytest.fixture(scope="class")
+        @classmethod
+        def bench(cls, tmp_path_factory):
+            yield Bench(extension=MyExtension, host=LocalHost("local", HostSettings(work_dir=...)), ...)
+
+A deviation is named in `deviations` with its reason, by the name of the test; it is strict: one that heals fails.
+The suite needs pytest; it is not imported by the program.
+"""
+
+from __future__ import annotations
+
+from sandboxer.testing.conformance.allotments import AllotmentConformance
+from sandboxer.testing.conformance.bench import INSTALL, Bench, Made, make, remove
+from sandboxer.testing.conformance.inside import TORTURE, InsideConformance
+from sandboxer.testing.conformance.keeping import KeepingConformance
+from sandboxer.testing.conformance.lifecycle import LifecycleConformance
+from sandboxer.testing.conformance.providers import ProviderConformance
+
+
+class ConformanceSuite(
+    LifecycleConformance, InsideConformance, KeepingConformance, AllotmentConformance, ProviderConformance
+):
+    """Subclass it as `Test...` and give a class-scoped fixture `bench`."""
+
+
+__all__ = ["INSTALL", "TORTURE", "Bench", "ConformanceSuite", "Made", "make", "remove"]
