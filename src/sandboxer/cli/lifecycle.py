@@ -217,7 +217,9 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             ("expires", document["expires_at"] or "never"),
             ("isolation", f"{isolation['class']}, network {isolation['network']}" if isolation else None),
             ("directory", reach.get("remote_dir")),
-            ("ssh", reach.get("command")),
+            ("ssh" if reach.get("kind") == "ssh" else "enter", reach.get("command")),
+            ("cost", _cost(document["cost"])),
+            *(("passed over", text) for text in _passed_over(document["route"]["decisions"])),
             *(("service", f"{service['name']}  {service['url']}") for service in reach.get("services", ())),
             ("error", (document["error"] or {}).get("message")),
         ]
@@ -230,6 +232,23 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         show_report(document["report"])
     if document["state"] in ("ready", "active"):
         note(paint(f"try: sandboxer exec {document['id']} -- uname -a", "2", sys.stderr))
+
+
+def _cost(cost: dict[str, Any]) -> str | None:
+    if cost["pricing_model"] == "free":
+        return None
+    if cost["actual_usd"] is not None:
+        return f"{cost['actual_usd']} USD"
+    return f"at most {cost['estimated_usd']} USD"
+
+
+def _passed_over(decisions: list[dict[str, Any]]) -> list[str]:
+    """Why it is not where it would rather have been."""
+    return [
+        f"{one['extension']}{' on ' + one['host'] if one['host'] else ''}: {one['reason']}"
+        for one in decisions
+        if one["outcome"] in ("failed", "skipped")
+    ]
 
 
 def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:

@@ -47,7 +47,7 @@ def explain(
             say(f"a create would begin on {found.chosen.extension}; nothing was touched")
         else:
             refusal: Mapping[str, Any] = found.refusal or {}
-            say(f"a create would be refused: {refusal.get('message')}")
+            say(f"a create would be refused ({refusal.get('code')}); nothing was touched")
             note(f"hint: {refusal.get('hint')}")
 
 
