@@ -1,0 +1,54 @@
+"""What a process remembers of the sandboxes that it reached, so that each command does not have to ask again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from sandboxer.extensions.base import Context
+from sandboxer.extensions.e2b.control import Access, Control
+from sandboxer.extensions.e2b.place import Place, is_gone, unseen
+from sandboxer.extensions.e2b.refusals import gone
+
+_KEPT: Final = 512
+
+
+class Accesses:
+    """Tokens of sandboxes, in memory only: a handle holds none. Each is bound to the key that it was given to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, str, str], Access] = OrderedDict()
+
+    def keep(self, control: Control, sandbox: str, access: Access) -> None:
+        """Remember."""
+        with self._lock:
+            self._known[control.base, control.key, sandbox] = access
+            self._known.move_to_end((control.base, control.key, sandbox))
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+
+    def forget(self, control: Control, sandbox: str) -> None:
+        """It has gone, or its token is not valid any more."""
+        with self._lock:
+            self._known.pop((control.base, control.key, sandbox), None)
+
+    def known(self, control: Control, place: Place) -> Access | None:
+        """How a sandbox is reached, if this process knows."""
+        with self._lock:
+            return self._known.get((control.base, control.key, place.id))
+
+    def of(self, control: Control, place: Place, ctx: Context) -> Access:
+        """How a sandbox is reached, asked for if it is not known. Raises Conflict when it does not run."""
+        known = self.known(control, place)
+        if known is not None:
+            return known
+        looked = control.look(place.id)
+        if looked is None:
+            raise gone(f"E2B does not have {place.id} any more") if is_gone(place, ctx) else unseen(place)
+        shown, access = looked
+        if shown.state != "running":
+            raise gone(f"{place.id} is {shown.state}")
+        self.keep(control, place.id, access)
+        return access

@@ -1,0 +1,180 @@
+"""The inside of one sandbox by its envd: processes over the Connect protocol, files over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
+
+from sandboxer.errors import SandboxerError
+from sandboxer.extensions.base import Context
+from sandboxer.extensions.e2b import wire
+from sandboxer.extensions.e2b.control import Access
+from sandboxer.extensions.e2b.place import DEFAULT_API, Place
+from sandboxer.extensions.e2b.refusals import refuse_inside, refuse_stream
+from sandboxer.hosts.base import Sink
+from sandboxer.http import Api
+from sandboxer.timing import Deadline
+
+PORT: Final = 49983
+_STDIN_FLAG: Final = (0, 3, 0)
+_DEFAULT_USER: Final = (0, 4, 0)
+_CLOSE_STDIN: Final = (0, 5, 2)
+_RAW_UPLOAD: Final = (0, 5, 7)
+"""envd's versions since which it understands the field `stdin`, a request without a user, CloseStdin, and uploads that
+are no form (`e2b.envd.versions` of the SDK)."""
+_OLD_USER: Final = "user"
+_SHARED_DOMAINS: Final = frozenset({"e2b.app", "e2b.dev", "e2b.pro"})
+"""Domains where one host serves all sandboxes, which headers tell apart (`e2b.sandbox_domains` of the SDK)."""
+_KEEPALIVE_SECONDS: Final = 50
+_BACKSTOP_SECONDS: Final = 30
+"""So much later than ourselves envd ends a command by itself: only when we are no longer there to do it."""
+CHUNK: Final = 256 * 1024
+
+
+def domain_of(api: str, access: Access | None) -> str | None:
+    """Below which domain the ports of sandboxes are: what E2B says, else that of an API at `api.DOMAIN`. Pure."""
+    if access is not None and access.domain:
+        return access.domain
+    host = urlsplit(api or DEFAULT_API).hostname or ""
+    return host.removeprefix("api.") if host.startswith("api.") else None
+
+
+def address_of(place: Place, access: Access, endpoint: str | None) -> str:
+    """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure."""
+    if endpoint:
+        return endpoint
+    domain = domain_of(place.api, access) or "e2b.app"
+    return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{place.id}.{domain}"
+
+
+class Envd:
+    """Calls on the envd of one sandbox, as the user of its profile or as `user`."""
+
+    def __init__(self, place: Place, access: Access, ctx: Context, *, user: str | None = None) -> None:
+        self._access = access
+        self._place = place
+        self._user = user or place.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
+        base = address_of(place, access, ctx.endpoints.get("sandbox"))
+        self._api = Api(base, name="E2B's sandbox", headers=self._headers, refuse=refuse_inside)
+
+    def _headers(self) -> Mapping[str, str]:
+        told = {"E2b-Sandbox-Id": self._place.id, "E2b-Sandbox-Port": str(PORT)}
+        if self._access.token is not None:
+            told["X-Access-Token"] = self._access.token.reveal()
+        if self._user is not None:
+            told["Authorization"] = "Basic " + base64.b64encode(f"{self._user}:".encode()).decode()
+        return told
+
+    @property
+    def closes_stdin(self) -> bool:
+        """Whether an input can be ended: older ones get theirs from a file."""
+        return self._access.envd >= _CLOSE_STDIN
+
+    def healthy(self, deadline: Deadline) -> None:
+        """Ask whether it answers. Raises what it says otherwise."""
+        self._api.call("GET", "/health", deadline, retry="safe", expect=(200, 204))
+
+    @contextmanager
+    def start(
+        self,
+        words: Sequence[str],
+        deadline: Deadline,
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> Iterator[Iterator[wire.ProcessEvent]]:
+        """Start a process and read its events. `size` (columns, rows) gives it a terminal. Leaving the `with` does not
+        end the process. Raises what envd says of it."""
+        asked: dict[str, Any] = {"process": {"cmd": words[0], "args": list(words[1:]), "envs": dict(env or {})}}
+        if size is not None:
+            asked["pty"] = {"size": {"cols": size[0], "rows": size[1]}}
+        if self._access.envd >= _STDIN_FLAG:
+            asked["stdin"] = stdin
+        told = {
+            "Content-Type": "application/connect+json",
+            "Connect-Protocol-Version": "1",
+            "Keepalive-Ping-Interval": str(_KEEPALIVE_SECONDS),
+        }
+        left = deadline.left()
+        if left is not None:
+            told["Connect-Timeout-Ms"] = str(int((left + _BACKSTOP_SECONDS) * 1000))
+        with self._api.stream(
+            "POST", "/process.Process/Start", deadline, content=wire.frame(asked), headers=told
+        ) as answer:
+            yield _events(answer.chunks())
+
+    def send(self, pid: int, data: bytes, deadline: Deadline, *, terminal: bool) -> None:
+        """Write to a process's input. Raises BrokenPipeError when it takes no more."""
+        kind = "pty" if terminal else "stdin"
+        said = {"process": {"pid": pid}, "input": {kind: data}}
+        try:
+            self._api.call("POST", "/process.Process/SendInput", deadline, json=said)
+        except SandboxerError as error:
+            # a process that has ended, or closed its input, is "not found" or an internal error of the write
+            if (error.details or {}).get("status") in (404, 500):
+                raise BrokenPipeError from error
+            raise
+
+    def end_input(self, pid: int, deadline: Deadline) -> None:
+        """Tell a process that its input has ended; one that is gone does not care."""
+        said = {"process": {"pid": pid}}
+        self._api.call("POST", "/process.Process/CloseStdin", deadline, json=said, expect=(200, 404))
+
+    def kill(self, pid: int, deadline: Deadline) -> None:
+        """Kill one process, not what it has started; one that is gone is success."""
+        said = {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"}
+        self._api.call("POST", "/process.Process/SendSignal", deadline, json=said, retry="safe", expect=(200, 404))
+
+    def upload(self, path: str, content: BinaryIO, deadline: Deadline) -> None:
+        """Write a file; missing directories are made."""
+        params = self._of(path)
+        if self._access.envd >= _RAW_UPLOAD:
+            self._api.call("POST", "/files", deadline, params=params, content=content)
+            return
+        boundary = f"sandboxer-{os.urandom(16).hex()}"
+        self._api.call(
+            "POST",
+            "/files",
+            deadline,
+            params=params,
+            content=_form(boundary, content),
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        )
+
+    def download(self, path: str, sink: Sink, deadline: Deadline) -> None:
+        """Read a file as it comes."""
+        with self._api.stream("GET", "/files", deadline, params=self._of(path)) as answer:
+            for chunk in answer.chunks():
+                sink(chunk)
+
+    def remove(self, path: str, deadline: Deadline) -> None:
+        """Remove a file; one that is gone is success."""
+        self._api.call(
+            "POST", "/filesystem.Filesystem/Remove", deadline, json={"path": path}, retry="safe", expect=(200, 404)
+        )
+
+    def _of(self, path: str) -> dict[str, str]:
+        return {"path": path} if self._user is None else {"path": path, "username": self._user}
+
+
+def _events(chunks: Iterator[bytes]) -> Iterator[wire.ProcessEvent]:
+    for event in wire.events(chunks):
+        if isinstance(event, wire.ConnectError):
+            raise refuse_stream(event.code, event.message)
+        yield event
+
+
+def _form(boundary: str, content: BinaryIO) -> Iterator[bytes]:
+    """A file as the only field of a form."""
+    yield (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    while chunk := content.read(CHUNK):
+        yield chunk
+    yield f"\r\n--{boundary}--\r\n".encode()

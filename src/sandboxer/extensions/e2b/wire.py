@@ -1,0 +1,160 @@
+"""How things are written on E2B's wire: the metadata filter, Connect frames, instants. Pure.
+
+The control plane is JSON over HTTP. Inside a sandbox, envd speaks the Connect protocol with JSON: one message is a flag
+byte, four bytes of length (big-endian) and the JSON; the last message of a stream has flag 2 and may hold an error.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from sandboxer.errors import BackendError
+
+MAX_FRAME: Final = 16 << 20
+"""The longest message that is read, in bytes; envd cuts output into pieces of 32 KiB."""
+END: Final = 0x02
+_COMPRESSED: Final = 0x01
+_SIGNALS: Final = {
+    "hangup": 1, "interrupt": 2, "quit": 3, "illegal instruction": 4, "trace/breakpoint trap": 5, "aborted": 6,
+    "bus error": 7, "floating point exception": 8, "killed": 9, "user defined signal 1": 10, "segmentation fault": 11,
+    "user defined signal 2": 12, "broken pipe": 13, "alarm clock": 14, "terminated": 15,
+}  # fmt: skip
+"""Go's words for signals: envd reports the end of a process in them (`signal: killed`)."""
+
+
+def metadata_filter(labels: Mapping[str, str]) -> str:
+    """The `metadata` query parameter: keys and values quoted once, joined as a query, which the server takes apart
+    after the HTTP layer has unquoted the whole (`parseFilters` of the server, and the SDK's own encoding)."""
+    return urlencode({quote(key): quote(value) for key, value in labels.items()})
+
+
+def instant(text: object) -> float | None:
+    """Unix seconds of an RFC 3339 time; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed.timestamp() if parsed.tzinfo is not None else None
+
+
+def seconds_until(expires_at: float, now: float) -> int:
+    """The `timeout` for an end at `expires_at`: whole seconds from the request, rounded up: never early."""
+    return max(1, math.ceil(expires_at - now))
+
+
+def version(text: str) -> tuple[int, ...]:
+    """`0.5.7` as numbers to compare; what is no number is left out."""
+    return tuple(int(part) for part in text.split("-")[0].split(".") if part.isascii() and part.isdigit())
+
+
+def frame(message: Any) -> bytes:
+    """One message as it is sent."""
+    body = msgspec.json.encode(message)
+    return struct.pack(">BI", 0, len(body)) + body
+
+
+def frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Flag and body of each message of a stream. Raises BackendError for what is not Connect."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= 5:
+            flags, length = held[0], int.from_bytes(held[1:5], "big")
+            if flags & _COMPRESSED or length > MAX_FRAME:
+                raise BackendError("E2B's envd sent a message that cannot be read", hint="check E2B_SANDBOX_URL")
+            if len(held) < 5 + length:
+                break
+            body = bytes(held[5 : 5 + length])
+            del held[: 5 + length]
+            yield flags, body
+    if held:
+        raise BackendError("E2B's envd broke off inside a message", hint="try again", outcome="unknown")
+
+
+class StartEvent(msgspec.Struct, frozen=True):
+    """The process has been started."""
+
+    pid: int = 0
+
+
+class DataEvent(msgspec.Struct, frozen=True):
+    """It wrote something."""
+
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+    pty: bytes | None = None
+
+
+class EndEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """It has ended. `status` is Go's text of it."""
+
+    exit_code: int = 0
+    exited: bool = False
+    status: str = ""
+    error: str | None = None
+
+    @property
+    def code(self) -> int:
+        """As a shell says it: the process's own code, or 128 + n when signal n ended it."""
+        if self.exited or not self.status.startswith("signal: "):
+            return self.exit_code if self.exit_code >= 0 else 255
+        words = self.status.removeprefix("signal: ").removesuffix(" (core dumped)")
+        number = words.removeprefix("signal ")
+        return 128 + (int(number) if number.isdigit() else _SIGNALS.get(words, 9))
+
+
+class ProcessEvent(msgspec.Struct, frozen=True):
+    """One event of a process; exactly one is there, none in a sign of life."""
+
+    start: StartEvent | None = None
+    data: DataEvent | None = None
+    end: EndEvent | None = None
+
+
+class ProcessMessage(msgspec.Struct, frozen=True):
+    """One message of `Process/Start`."""
+
+    event: ProcessEvent = ProcessEvent()
+
+
+class ConnectError(msgspec.Struct, frozen=True):
+    """An error of the Connect protocol."""
+
+    code: str = "unknown"
+    message: str = ""
+
+
+class StreamEnd(msgspec.Struct, frozen=True):
+    """The last message of a stream."""
+
+    error: ConnectError | None = None
+
+
+_message: Final = msgspec.json.Decoder(ProcessMessage)
+_end: Final = msgspec.json.Decoder(StreamEnd)
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[ProcessEvent | ConnectError]:
+    """The events of a process stream; an error that ended it comes last. Raises BackendError for what is neither."""
+    for flags, body in frames(chunks):
+        try:
+            if not flags & END:
+                yield _message.decode(body).event
+                continue
+            error = _end.decode(body).error
+        except msgspec.DecodeError:
+            raise BackendError(
+                "E2B's envd sent a message that is not understood", hint="check E2B_SANDBOX_URL"
+            ) from None
+        if error is not None:
+            yield error
+        return

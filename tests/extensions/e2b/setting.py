@@ -1,0 +1,87 @@
+"""What the tests of ext.e2b work with: the fake, and calls on the extension as the core makes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sandboxer.extensions.base import Context, Spec
+from sandboxer.extensions.e2b import E2BExtension
+from sandboxer.extensions.e2b.options import E2BOptions
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import Handle, HostSettings
+from sandboxer.names import (
+    LABEL_EXPIRES,
+    LABEL_EXTENSION,
+    LABEL_ID,
+    LABEL_INSTALL,
+    LABEL_PROFILE,
+    new_id,
+    resource_name,
+)
+from sandboxer.secrets import Secret
+from sandboxer.testing.clouds.e2b import FakeE2B
+from sandboxer.timing import Deadline
+
+INSTALL = "e2bteststhatinstall"
+SECONDS = 30.0
+
+
+def endpoints(fake: FakeE2B) -> dict[str, str]:
+    """As the core resolves them."""
+    return {"api": fake.url, "sandbox": fake.url}
+
+
+def secrets(fake: FakeE2B, *, key: str | None = None) -> dict[str, Secret]:
+    """As the core resolves them."""
+    return {"E2B_API_KEY": Secret(key or fake.environment()["E2B_API_KEY"])}
+
+
+def context(
+    fake: FakeE2B,
+    *,
+    seconds: float | None = SECONDS,
+    key: str | None = None,
+    install: str = INSTALL,
+    save: Callable[[Handle], None] = lambda _handle: None,
+    **more: Any,
+) -> Context:
+    """A context that leads to the fake."""
+    fields: dict[str, Any] = {"endpoints": endpoints(fake), "secrets": secrets(fake, key=key), **more}
+    return Context(
+        host=LocalHost("local", HostSettings()), install=install, deadline=Deadline(seconds), save=save, **fields
+    )
+
+
+def spec(
+    sandbox_id: str | None = None, *, ttl: float | None = 3600.0, options: Mapping[str, Any] | None = None
+) -> Spec:
+    """A resolved spec."""
+    name = sandbox_id or new_id()
+    expires = None if ttl is None else time.time() + ttl
+    return Spec(
+        sandbox_id=name,
+        resource=resource_name(name),
+        profile="profile.e2b-burst",
+        labels={
+            LABEL_ID: name,
+            LABEL_INSTALL: INSTALL,
+            LABEL_EXPIRES: "never" if expires is None else str(int(expires)),
+            LABEL_PROFILE: "profile.e2b-burst",
+            LABEL_EXTENSION: "ext.e2b",
+        },
+        inputs={},
+        options=msgspec.convert(dict(options or {}), E2BOptions),
+        expires_at=expires,
+    )
+
+
+def made(fake: FakeE2B, *, extension: E2BExtension | None = None, **more: Any) -> Handle:
+    """A ready sandbox's handle."""
+    use = extension or E2BExtension()
+    handle = use.provision(spec(**more), context(fake))
+    use.wait_ready(handle, context(fake))
+    return handle
