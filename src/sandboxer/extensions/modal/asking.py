@@ -1,0 +1,164 @@
+"""Questions to Modal: each under a deadline, and its failures in our own words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from sandboxer.errors import BackendError, Outcome, SandboxerError, Unavailable
+from sandboxer.extensions.base import Context, Found, Spec
+from sandboxer.extensions.modal import creating, options, remembered, sdk
+from sandboxer.extensions.modal.bridge import bridge
+from sandboxer.extensions.modal.failures import translated
+from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.modal.remembered import Remembered
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, resource_name
+from sandboxer.timing import Deadline
+
+T = TypeVar("T")
+
+_TOGETHER: Final = 16
+"""How many sandboxes are asked for their tags at the same time."""
+
+
+def ask(work: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline, doing: str) -> T:
+    """Run coroutines of the SDK under a deadline; its failures as ours."""
+    try:
+        return bridge().run(work, deadline, doing)
+    except SandboxerError:
+        raise
+    except Exception as error:
+        known = translated(error, doing)
+        if known is None:
+            raise
+        raise known from None
+
+
+async def sandbox(ctx: Context, known: Remembered) -> Any:
+    """The SDK's object for a sandbox that is remembered, by Modal's id, else by name."""
+    account = await sdk.account(ctx)
+    if known.provider_id is not None:
+        return await account.sandbox(known.provider_id)
+    return await creating.by_name(account, known)
+
+
+def create(base: creating.Base, spec: Spec, chosen: ModalOptions, wanted: Remembered, ctx: Context) -> Remembered:
+    """Ask for a sandbox, and find out what became of it when there is no answer."""
+    deadline = ctx.deadline
+    if chosen.gpu is not None:  # the SDK itself would wait for a machine for 21 minutes
+        deadline = deadline.shorter(options.seconds(chosen.capacity_timeout))
+    try:
+        provider_id = ask(lambda: creating.ask(base, spec, chosen, wanted), deadline, "creating a sandbox")
+    except SandboxerError as error:
+        if error.code in ("not_found", "backend_error"):
+            bridge().loop.call_soon_threadsafe(base.account.forget_base, wanted.place, chosen)
+        return _settled(error, spec, chosen, wanted, ctx)
+    return msgspec.structs.replace(wanted, provider_id=provider_id)
+
+
+def _settled(error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: Remembered, ctx: Context) -> Remembered:
+    """What became of a create that was not answered with success: the sandbox, when it is there and still wanted.
+    Otherwise raises the error: `failed` when Modal has said no, or shows nothing of it; else `unknown`."""
+    if not creating.may_exist(error):
+        raise error
+    look = Deadline(creating.SETTLE_SECONDS)
+    try:
+        found = ask(lambda: creating.owned(ctx, wanted, spec.sandbox_id), look, "looking for the sandbox")
+    except SandboxerError:
+        raise settled(error, "unknown") from None
+    if found is not None and not ctx.deadline.passed and error.code != "timeout":
+        return msgspec.structs.replace(wanted, provider_id=found.provider_id)
+    if found is not None:
+        try:
+            end(found, ctx, Deadline(creating.SETTLE_SECONDS))
+        except SandboxerError:
+            raise settled(error, "unknown") from None
+        raise _no_machine(error, chosen, ctx, "failed") from None
+    # after a time-out, Modal may still be at work on what we gave up
+    raise _no_machine(error, chosen, ctx, "unknown" if error.code == "timeout" else "failed") from None
+
+
+def settled(error: SandboxerError, outcome: Outcome) -> SandboxerError:
+    """The error, saying what became of what was asked for."""
+    error.outcome, error.outcome_stated = outcome, True
+    return error
+
+
+def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outcome: Outcome) -> SandboxerError:
+    """The error to raise: that there was no machine, when that is what was waited for."""
+    if chosen.gpu is None or error.code != "timeout" or ctx.deadline.passed:
+        return settled(error, outcome)
+    return Unavailable(
+        f"Modal had no free {chosen.gpu} for {chosen.capacity_timeout}",
+        hint="try again later, choose another gpu, or raise the option `capacity_timeout`",
+        outcome=outcome,
+    )
+
+
+def end(known: Remembered, ctx: Context, deadline: Deadline) -> None:
+    """Terminate a sandbox and wait for its end. Raises BackendError when "not found" proves nothing."""
+    where = sdk.place(ctx)
+
+    async def work() -> bool:
+        account = await sdk.account(ctx)
+        modal = sdk.load()
+        try:
+            found = await sandbox(ctx, known)
+            account.forget(found.object_id)
+            await found.terminate.aio(wait=True)
+        except modal.exception.SandboxTimeoutError:
+            return True  # it had ended by itself
+        except modal.exception.NotFoundError:
+            return remembered.is_gone(known, where)
+        return True
+
+    if not ask(work, deadline, "terminating the sandbox"):
+        raise BackendError(
+            f"{known.name} was made with other credentials, and these do not see it",
+            hint="use the MODAL_TOKEN_ID and MODAL_TOKEN_SECRET with which it was created",
+            outcome="unknown",
+        )
+
+
+async def listed(ctx: Context, where: sdk.Place) -> list[Found]:
+    """All that runs in our App with the installation's tag. Tags have to be asked for one by one."""
+    account = await sdk.account(ctx)
+    modal = sdk.load()
+    try:
+        app = await account.app(where, make=False)
+    except modal.exception.NotFoundError:
+        return []  # nothing was ever made
+    listing = modal.Sandbox.list.aio(
+        app_id=app.app_id, tags=remembered.listing_filter(ctx.install), client=account.client
+    )
+    gate = asyncio.Semaphore(_TOGETHER)
+
+    async def look(found: Any) -> Found | None:
+        async with gate:
+            try:
+                tags = await found.get_tags.aio()
+            except modal.exception.NotFoundError:
+                return None  # it ended since it was listed
+        return _found(tags, where, str(found.object_id))
+
+    running = [found async for found in listing]
+    return [found for found in await asyncio.gather(*map(look, running)) if found is not None]
+
+
+def _found(tags: dict[str, str], where: sdk.Place, provider_id: str) -> Found | None:
+    labels = remembered.labels(tags)
+    sandbox_id = labels.get(LABEL_ID)
+    if sandbox_id is None:
+        return None
+    created, expires = labels.get(remembered.CREATED), labels.get(LABEL_EXPIRES, "never")
+    return Found(
+        sandbox_id=sandbox_id,
+        handle=remembered.again(resource_name(sandbox_id), where, tags, provider_id=provider_id).handle(),
+        labels={name: value for name, value in labels.items() if name not in remembered.OWN},
+        created_at=None if created is None else float(created),
+        expires_at=None if expires == "never" else float(expires),
+        detail=provider_id,
+    )

@@ -1,0 +1,268 @@
+"""ext.modal: the contract, from the parts beside this file."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, BinaryIO, Final
+
+from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError, Unsupported
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanMeter,
+    CanRenew,
+    CanSnapshot,
+    Context,
+    Exec,
+    Found,
+    PathKind,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.extensions.modal import (
+    asking,
+    creating,
+    inside,
+    keeping,
+    logs,
+    looking,
+    options,
+    remembered,
+    scripts,
+    sdk,
+)
+from sandboxer.extensions.modal.asking import ask
+from sandboxer.extensions.modal.bridge import bridge
+from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.modal.remembered import Remembered
+from sandboxer.hosts.base import Streams
+from sandboxer.models import Handle, Ready, Requirements, Resources
+from sandboxer.names import LABEL_EXPIRES, resource_name
+
+LOOK_SECONDS: Final = 60.0
+"""One question to Modal takes no longer."""
+LIST_SECONDS: Final = 120.0
+BUILD_SECONDS: Final = 3600.0
+"""An image is built in less, or the create has failed long since."""
+
+
+class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanSnapshot):
+    """Sandboxes at Modal, in an App that only this installation uses."""
+
+    Options = ModalOptions
+
+    def check(self, ctx: Context) -> None:
+        """Looks the App up, which needs valid credentials; it need not be there yet."""
+        where = sdk.place(ctx)
+        modal = sdk.load()
+
+        async def look() -> None:
+            with suppress(modal.exception.NotFoundError):
+                await (await sdk.account(ctx)).app(where, make=False)
+
+        ask(look, ctx.deadline.shorter(LOOK_SECONDS), "checking the credentials")
+
+    def fit(self, options_: Any, require: Requirements) -> Any:
+        """Raises processors and memory to what is required; sets the GPU and closes the network."""
+        return options.fit(options_, require)
+
+    def estimate_cost(self, options_: Any) -> Resources:
+        """The limits that a sandbox is given: it can never be billed for more."""
+        return options.resources(options_)
+
+    def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
+        """Modal's public API does not show what a sandbox is allotted."""
+        return None
+
+    # -- life cycle -----------------------------------------------------------------------------------------------
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """The handle first, by name; then the image; then the sandbox, whose lost answer is settled by its name."""
+        return self._create(spec, ctx, image=None)
+
+    def _create(self, spec: Spec, ctx: Context, *, image: str | None) -> Handle:
+        chosen: ModalOptions = spec.options
+        where = sdk.place(ctx)
+        sdk.load()
+        ctx.deadline.check("creating a sandbox at Modal")
+        ctx.save(creating.intent(spec, chosen, where, within=ctx.deadline.seconds(BUILD_SECONDS)).handle())
+        ctx.progress("resolve", f"image {chosen.image or 'debian'} at Modal")
+        base = self._base(where, chosen, ctx, image)
+        ctx.progress("start", f"{spec.resource} ({creating.shape(chosen)})")
+        wanted = creating.intent(spec, chosen, where, within=0)
+        try:
+            known = asking.create(base, spec, chosen, wanted, ctx)
+        except NotFound:
+            # the App or the image that this process knew is gone at Modal
+            known = asking.create(self._base(where, chosen, ctx, image), spec, chosen, wanted, ctx)
+        ctx.save(known.handle())
+        return known.handle()
+
+    def _base(self, where: sdk.Place, chosen: ModalOptions, ctx: Context, image: str | None) -> creating.Base:
+        try:
+            return ask(lambda: creating.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
+        except SandboxerError as error:
+            raise asking.settled(error, "failed") from None  # no sandbox has been asked for
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """Until its main program runs; then where its ports are reached."""
+        known = self._known(handle, ctx)
+        ctx.progress("wait", f"{known.name} at Modal")
+        found = looking.ready(known, ctx)
+        ctx.progress("ready", found.reachability.provider_id or known.name)
+        return found
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """See `looking.status`."""
+        try:
+            return looking.status(self._known(handle, ctx), ctx, ctx.deadline.shorter(LOOK_SECONDS))
+        except SandboxerError as error:
+            return Status("unknown", error.message)
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """By its name, which is unique in our App among what runs."""
+        where = sdk.place(ctx)
+        sdk.load()
+
+        wanted = remembered.bare(resource_name(sandbox_id), where)
+        found = ask(
+            lambda: creating.owned(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
+        )
+        return None if found is None else found.handle()
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """All that runs in our App with the installation's tag."""
+        return ask(lambda: asking.listed(ctx, sdk.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes")
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Terminate it, and wait until Modal says that it has ended."""
+        asking.end(self._known(handle, ctx), ctx, ctx.deadline)
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Within what Modal was told at create: the keeper inside and the tag take the new end. Raises Unsupported
+        beyond that: Modal prolongs nothing."""
+        known = self._known(handle, ctx)
+        if expires_at is None or expires_at > known.ends:
+            raise Unsupported(
+                f"Modal ends {known.name} in {looking.spare(known)}s, as it was told at create, and prolongs nothing",
+                hint="run `sandboxer recreate`, or set the option `max_life` of the profile for the next one",
+            )
+        left = max(1, math.ceil(expires_at - time.time()))
+        code, _, complaint = inside.capture(
+            bridge(), lambda: asking.sandbox(ctx, known), ["sh", "-c", scripts.PROLONG, "sh", str(left)], ctx.deadline
+        )
+        if code != 0:
+            raise BackendError(f"the end of {known.name} could not be moved: {complaint}", hint="try again")
+
+        async def mark() -> None:
+            sandbox = await asking.sandbox(ctx, known)
+            tags = await sandbox.get_tags.aio()
+            await sandbox.set_tags.aio({**tags, LABEL_EXPIRES.replace(".", "-"): str(int(expires_at))})
+
+        ask(mark, ctx.deadline.shorter(LOOK_SECONDS), "writing the tags")
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """Through a shell that becomes the command; see `inside`."""
+        _no_service(request.service)
+        known = self._known(handle, ctx)
+        return inside.Running(bridge(), lambda: asking.sandbox(ctx, known), request, streams).run(ctx.deadline)
+
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """Looks from inside."""
+        code, out, complaint = self._capture(handle, [scripts.KIND, _inside(path)], ctx, service=service)
+        kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
+        word = out.decode("utf-8", "replace").strip()
+        if code != 0 or word not in kinds:
+            raise BackendError(f"{path!r} could not be looked at: {complaint}", hint="try `sandboxer exec ID -- ls`")
+        return kinds[word]
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: whatever the archive says, it stays there."""
+        code, _, complaint = self._capture(
+            handle, [scripts.UNPACK, _inside(directory)], ctx, service=service, stdin=archive
+        )
+        if code != 0:
+            raise BackendError(f"could not be written to {directory!r}: {complaint}", hint="the image needs `tar`")
+
+    def get_archive(
+        self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: links cannot lead out."""
+        parent, name = posixpath.split(_inside(path))
+        if not name:
+            raise Invalid("/ as a whole cannot be copied", hint="copy a path in it")
+        code, _, complaint = self._capture(handle, [scripts.PACK, parent, name], ctx, service=service, sink=sink)
+        if code == scripts.ABSENT:
+            raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
+        if code != 0:
+            raise BackendError(f"{path!r} could not be read: {complaint}", hint="the image needs `tar`")
+
+    def _capture(
+        self,
+        handle: Handle,
+        script: Sequence[str],
+        ctx: Context,
+        *,
+        service: str | None,
+        stdin: BinaryIO | None = None,
+        sink: Callable[[bytes], None] | None = None,
+    ) -> tuple[int, bytes, str]:
+        _no_service(service)
+        known = self._known(handle, ctx)
+        words = ["sh", "-c", script[0], "sh", *script[1:]]
+        return inside.capture(bridge(), lambda: asking.sandbox(ctx, known), words, ctx.deadline, stdin=stdin, sink=sink)
+
+    def logs(
+        self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    ) -> None:
+        """What the option `command` writes. What was executed has its own output."""
+        _no_service(service)
+        known = self._known(handle, ctx)
+        logs.show(lambda: asking.sandbox(ctx, known), streams, ctx.deadline, follow=follow, tail=tail)
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        """An image of the file system."""
+        return keeping.keep(self._known(handle, ctx), ctx).handle()
+
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        """A new sandbox of that image; the option `image` does not matter then."""
+        kept = remembered.snapshot(snapshot)
+        remembered.check_server(kept.server, sdk.place(ctx).server)
+        return self._create(spec, ctx, image=kept.image)
+
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """Deletes the image."""
+        keeping.delete(remembered.snapshot(snapshot), ctx)
+
+    def _known(self, handle: Handle, ctx: Context) -> Remembered:
+        known = remembered.sandbox(handle)
+        where = sdk.place(ctx)
+        remembered.check_server(known.server, where.server)
+        if known.provider_id is None:  # it has to be looked for by name, which is one of its environment
+            remembered.check_environment(known.environment, where.environment)
+        sdk.load()
+        return known
+
+
+def _inside(path: str) -> str:
+    if "\0" in path:
+        raise Invalid("a path holds a NUL character", hint="give another path")
+    # relative ones start where commands do; "./" keeps a name from being taken for an option
+    return posixpath.normpath(path) if path.startswith("/") else f"./{posixpath.normpath(path)}"
+
+
+def _no_service(service: str | None) -> None:
+    if service is not None:
+        raise Invalid(f"service {service!r}: a sandbox of Modal has only one place", hint="leave out --service")
