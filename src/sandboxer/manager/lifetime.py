@@ -39,14 +39,17 @@ def extend(core: Core, sandbox_id: str, seconds: int) -> Sandbox:
 
 def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
     extension = core.extension(record)
-    if isinstance(extension, CanRenew) and record.handle is not None:
-        extension.renew(record.handle, until, core.context(record, Deadline(RENEW_SECONDS)))
+    handle = record.handle
+    if isinstance(extension, CanRenew) and handle is not None:
+        saved = [handle]  # some remember when their backend ends it
+        extension.renew(handle, until, core.context(record, Deadline(RENEW_SECONDS), save=saved.append))
+        handle = saved[-1]
 
     def change(now: Sandbox | None, _others: Others) -> Change:
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
         extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
-        after = msgspec.structs.replace(now, expires_at=until, seq=now.seq + 1)
+        after = msgspec.structs.replace(now, expires_at=until, handle=handle, seq=now.seq + 1)
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
             after = msgspec.structs.replace(after, metering=metering, cost=cost)

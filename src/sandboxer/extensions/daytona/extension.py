@@ -1,0 +1,303 @@
+"""ext.daytona: the contract, from the parts beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, ClassVar
+
+import msgspec
+
+from sandboxer.errors import BackendError, Invalid, SandboxerError, Unsupported
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanMeter,
+    CanRenew,
+    CanSnapshot,
+    CanStop,
+    Context,
+    Exec,
+    Found,
+    PathKind,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.extensions.daytona import describing, files, inside, keeping, logs, making
+from sandboxer.extensions.daytona.body import create_body, minutes
+from sandboxer.extensions.daytona.cloud import Cloud
+from sandboxer.extensions.daytona.handle import Remembered, check_base, from_handle, proves_absence, to_handle
+from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, decode, fit
+from sandboxer.extensions.daytona.view import View
+from sandboxer.hosts.base import Streams
+from sandboxer.http import segment
+from sandboxer.models import Handle, Ready, Requirements, Resources, Written
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, resource_name
+from sandboxer.timing import now
+
+STATUS_SECONDS = 30.0
+
+
+class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanStop, CanSnapshot):
+    """Sandboxes of one Daytona organization: the one that the key belongs to."""
+
+    Options: ClassVar[type[Written]] = DaytonaOptions
+
+    def check(self, ctx: Context) -> None:
+        """Asks for one sandbox of this installation: the key is good and the address is right when that is answered."""
+        cloud = Cloud(ctx)
+        cloud.api.call("GET", "/sandbox", ctx.deadline, params={"limit": 1}, retry="safe")
+
+    def fit(self, options: Any, require: Requirements) -> DaytonaOptions:
+        """Sizes go with an image only; `network: none` blocks everything."""
+        return fit(decode(options), require)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """One create, asked until its outcome is known."""
+        return self._made(spec, decode(spec.options), ctx)
+
+    def _made(self, spec: Spec, options: DaytonaOptions, ctx: Context) -> Handle:
+        cloud = Cloud(ctx)
+        ctx.deadline.check(f"asking Daytona for {spec.resource}")
+        began = now()
+        body = create_body(options, name=spec.resource, labels=spec.labels, expires_at=spec.expires_at, now=began)
+        ttl = body.get("ttlMinutes")
+        remembered = Remembered(
+            name=spec.resource,
+            base=cloud.base,
+            key=cloud.key,
+            until=None if ttl is None else began + ttl * 60,
+            keeps=options.auto_delete_minutes,
+            ports=options.ports,
+            ssh=options.ssh,
+        )
+        # Its name is all that is needed to find it again; and whose key can see it must be known before it exists.
+        ctx.save(to_handle(remembered))
+        ctx.progress("start", f"{spec.resource} at {cloud.api.base.host}")
+        made = making.create(cloud, body, ctx.deadline)
+        seen = made if made.phase == "up" else None
+        handle = to_handle(msgspec.structs.replace(remembered, id=made.id, toolbox=made.toolbox, seen=seen))
+        ctx.save(handle)
+        return handle
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """Waits until it has started and its toolbox answers. What had started when it was made (out of a warm pool) is
+        not asked about again: its toolbox shows whether it is up."""
+        cloud, remembered = self._there(handle, ctx)
+        up = remembered.seen or making.until_up(
+            cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text)
+        )
+        workspace = making.until_answering(cloud, up, ctx.deadline)
+        return Ready(
+            reachability=describing.reachability(cloud, remembered, up, workspace=workspace, deadline=ctx.deadline),
+            isolation=describing.isolation(up, remembered),
+            resources=up.resources,
+        )
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """One look by name, which reads Daytona's database; `absent` only by a key that would see it."""
+        try:
+            cloud, remembered = self._there(handle, ctx)
+            found = cloud.sandbox(remembered.name, ctx.deadline.shorter(STATUS_SECONDS))
+        except SandboxerError as error:
+            return Status("unknown", error.message)
+        if found is not None and found.phase != "gone":
+            return Status(found.presence, found.trouble)
+        if proves_absence(remembered, cloud.key, now=now()):
+            return Status("absent")
+        return Status("unknown", "it was made with another key, which alone can show whether it is gone")
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """By name. Raises unless Daytona answers."""
+        cloud = Cloud(ctx)
+        found = cloud.sandbox(resource_name(sandbox_id), ctx.deadline)
+        if found is None or found.phase == "gone":
+            return None
+        if not found.labels:
+            raise BackendError(
+                f"{found.name} exists at Daytona without labels: it cannot be told whose it is",
+                hint="look at it at app.daytona.io",
+                outcome="unknown",
+            )
+        if not making.ours(found, sandbox_id, ctx.install):
+            return None
+        return to_handle(_remembered(found, cloud))
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """Every page of the listing, or it raises. The listing is Daytona's index, which may lag: what it lacks is not
+        therefore gone, and `status` says whether it is."""
+        cloud = Cloud(ctx)
+        listed = cloud.listed({LABEL_INSTALL: ctx.install}, ctx.deadline)
+        # A filter that a server does not know is none: the labels are looked at here, too.
+        return [
+            _found(view, cloud)
+            for view in listed
+            if view.phase != "gone" and view.labels.get(LABEL_INSTALL) == ctx.install and LABEL_ID in view.labels
+        ]
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Deletes it and waits until Daytona shows it no more."""
+        remembered = from_handle(handle)
+        cloud = Cloud(ctx)
+        if remembered.kind == "snapshot":
+            keeping.forget(cloud, remembered, ctx.deadline)
+            return
+        making.remove(cloud, remembered, ctx.deadline)
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Daytona's own timer first, which is what keeps it alive, then the label that shows it."""
+        cloud, remembered = self._there(handle, ctx)
+        path = f"/sandbox/{segment(remembered.name)}"
+        began = now()
+        ttl = minutes(expires_at, began)
+        timed = cloud.ask("POST", f"{path}/ttl/{ttl}", ctx.deadline, absent_ok=True, known=False)
+        found = cloud.sandbox(remembered.name, ctx.deadline)
+        if found is None or found.phase == "gone":
+            raise BackendError(f"{remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+        expires = "never" if expires_at is None else str(int(expires_at))
+        labels = {**found.labels, LABEL_EXPIRES: expires}
+        cloud.ask("PUT", f"{path}/labels", ctx.deadline, json={"labels": labels})
+        until = began + ttl * 60 if timed is not None and ttl else None
+        ctx.save(to_handle(msgspec.structs.replace(remembered, until=until)))
+
+    # -- use ------------------------------------------------------------------------------------------------------
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """By the toolbox, in a session of its own."""
+        _no_service(request.service)
+        if request.tty:
+            raise Unsupported(
+                "a command at Daytona gets no terminal", hint="leave out --tty; for a terminal use options.ssh"
+            )
+        with self._using(handle, ctx) as toolbox:
+            return inside.run(toolbox, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env)
+
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """One look inside."""
+        _no_service(service)
+        with self._using(handle, ctx) as toolbox:
+            return files.kind(toolbox, path, ctx.deadline)
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside."""
+        _no_service(service)
+        with self._using(handle, ctx) as toolbox:
+            files.put(toolbox, directory, archive, ctx.deadline)
+
+    def get_archive(
+        self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside."""
+        _no_service(service)
+        with self._using(handle, ctx) as toolbox:
+            files.take(toolbox, path, sink, ctx.deadline)
+
+    def logs(
+        self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    ) -> None:
+        """Of the entry point; of the build while it does not run yet."""
+        _no_service(service)
+        cloud, remembered = self._there(handle, ctx)
+        logs.show(cloud, remembered.name, streams, ctx.deadline, follow=follow, tail=tail)
+
+    # -- money, rest, snapshots -----------------------------------------------------------------------------------
+
+    def estimate_cost(self, options: Any) -> Resources:
+        """By the options; Daytona's defaults where they are silent."""
+        return allotted(decode(options))
+
+    def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
+        """What Daytona shows now."""
+        cloud, remembered = self._there(handle, ctx)
+        found = cloud.sandbox(remembered.name, ctx.deadline)
+        return None if found is None else found.resources
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        """Stops it; one that Daytona would delete as soon as it stops is kept from that first."""
+        cloud, remembered = self._there(handle, ctx)
+        found = making.until_state(
+            cloud, remembered.name, ctx.deadline, wanted=lambda view: view.phase != "coming", doing="stopping"
+        )
+        if found.phase == "up":
+            if remembered.keeps == 0:
+                making.change(cloud, remembered.name, "autodelete/-1", ctx.deadline)
+            making.change(cloud, remembered.name, "stop", ctx.deadline)
+        making.until_state(
+            cloud,
+            remembered.name,
+            ctx.deadline,
+            wanted=lambda view: view.state in ("stopped", "archived", "paused"),
+            doing="stopping",
+        )
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Starts it, with the TTL that is agreed now, and lets a stop by Daytona's own timers delete it again."""
+        cloud, remembered = self._there(handle, ctx)
+        found = cloud.sandbox(remembered.name, ctx.deadline)
+        if found is None or found.phase == "gone":
+            raise BackendError(f"{remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+        if found.phase == "resting":
+            making.change(cloud, remembered.name, "start", ctx.deadline)
+        making.until_up(cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text))
+        if remembered.keeps == 0:
+            making.change(cloud, remembered.name, "autodelete/0", ctx.deadline)
+        self.renew(handle, expires_at, ctx)
+
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        """Daytona keeps the files under the snapshot's name."""
+        cloud, remembered = self._there(handle, ctx)
+        kept = keeping.keep(cloud, remembered.name, name, ctx.deadline)
+        return to_handle(Remembered(name=name, base=cloud.base, key=cloud.key, kind="snapshot", id=kept))
+
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        """A sandbox of the same options, from the snapshot instead of their image."""
+        kept = from_handle(snapshot)
+        check_base(kept, Cloud(ctx).base)
+        options = msgspec.structs.replace(decode(spec.options), image=None, snapshot=kept.name)
+        return self._made(spec, options, ctx)
+
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """Removes it and sees that it is gone."""
+        keeping.forget(Cloud(ctx), from_handle(snapshot), ctx.deadline)
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _there(self, handle: Handle, ctx: Context) -> tuple[Cloud, Remembered]:
+        remembered = from_handle(handle)
+        cloud = Cloud(ctx)
+        check_base(remembered, cloud.base)
+        return cloud, remembered
+
+    def _using(self, handle: Handle, ctx: Context) -> making.Using:
+        cloud, remembered = self._there(handle, ctx)
+        return making.Using(cloud, remembered, ctx.deadline)
+
+
+def _no_service(service: str | None) -> None:
+    if service is not None:
+        raise Invalid(
+            f"service {service!r}: a Daytona sandbox is one place", hint="leave out --service; everything runs there"
+        )
+
+
+def _remembered(found: View, cloud: Cloud) -> Remembered:
+    return Remembered(
+        name=found.name, base=cloud.base, key=cloud.key, id=found.id, toolbox=found.toolbox, until=found.destroyed_at
+    )
+
+
+def _found(view: View, cloud: Cloud) -> Found:
+    expires = view.labels.get(LABEL_EXPIRES, "never")
+    return Found(
+        sandbox_id=view.labels[LABEL_ID],
+        handle=to_handle(_remembered(view, cloud)),
+        labels=view.labels,
+        created_at=view.created_at,
+        expires_at=float(expires) if expires.isdigit() else None,
+        detail=f"{view.name} {view.trouble}",
+    )

@@ -1,0 +1,85 @@
+"""What is remembered of a sandbox, and whether what is seen now can be trusted to be about it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+from sandboxer.errors import Conflict, NotConfigured
+from sandboxer.extensions.daytona.view import View
+from sandboxer.models import Handle, Value
+from sandboxer.names import sandbox_id_of
+from sandboxer.secrets import Secret
+
+VERSION: Final = 1
+LATE_SECONDS: Final = 15 * 60
+"""How long after the agreed end a sandbox is held to have ended by Daytona's own timer: it counts in minutes, and
+destroying takes some."""
+
+
+class Remembered(Value, frozen=True, kw_only=True):
+    """One sandbox, or one snapshot (`kind`).
+
+    `name` is unique in the organization and known before anything is made; `id` is Daytona's own, once it has been
+    told. `base` is the API at which it was made. `key` is the beginning of a digest of the API key: it tells whether a
+    later "not found" comes from the same account, and nothing of the key. `until`: when Daytona ends it by itself.
+    `keeps`: the minutes that it outlives a stop (negative: for good). `ports` and `ssh` are what its descriptor tells.
+    `seen`: as the answer to its create showed it, when it had started by then.
+    """
+
+    name: str
+    base: str
+    key: str
+    kind: Literal["sandbox", "snapshot"] = "sandbox"
+    id: str | None = None
+    toolbox: str | None = None
+    until: float | None = None
+    keeps: int = 0
+    ports: list[int] = []
+    ssh: bool = False
+    seen: View | None = None
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """Ours, for messages."""
+        return sandbox_id_of(self.name)
+
+
+def to_handle(remembered: Remembered) -> Handle:
+    """As the core stores it."""
+    return Handle(version=VERSION, data=msgspec.to_builtins(remembered))
+
+
+def from_handle(handle: Handle) -> Remembered:
+    """As it was stored. Raises Conflict for a handle of a newer version."""
+    if handle.version != VERSION:
+        raise Conflict(
+            f"this sandbox was made by a newer ext.daytona (handle version {handle.version})",
+            hint="use the newer sandboxer for it",
+        )
+    return msgspec.convert(handle.data, Remembered)
+
+
+def fingerprint(key: Secret) -> str:
+    """The beginning of a digest of a key: enough to tell two keys apart, and too little to guess one by."""
+    return hashlib.sha256(key.reveal().encode()).hexdigest()[:8]
+
+
+def check_base(remembered: Remembered, base: str) -> None:
+    """Raises NotConfigured when the sandbox was made at another API than the one that is configured now."""
+    if remembered.base != base:
+        raise NotConfigured(
+            f"{remembered.name} was made at {remembered.base}, and {base} is configured now",
+            hint=f"set DAYTONA_API_URL={remembered.base} to reach it",
+        )
+
+
+def proves_absence(remembered: Remembered, key: str, *, now: float) -> bool:
+    """Whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure.
+
+    Another account does not see it at all; but its own end comes by Daytona's timer, whoever looks."""
+    if remembered.key == key:
+        return True
+    return remembered.until is not None and now > remembered.until + LATE_SECONDS

@@ -1,0 +1,95 @@
+"""What a sandbox's entry point wrote; of one that does not come up, what its build wrote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sandboxer.errors import NotFound
+from sandboxer.extensions.daytona.cloud import Cloud, rest
+from sandboxer.extensions.daytona.refusals import refuse
+from sandboxer.extensions.daytona.view import View
+from sandboxer.hosts.base import Streams
+from sandboxer.http import Answer, segment
+from sandboxer.timing import Deadline
+
+FOLLOW_SECONDS: Final = 1.0
+_OUT: Final = b"\x01\x01\x01"
+_ERR: Final = b"\x02\x02\x02"
+"""What marks whose bytes follow, where both outputs come as one text."""
+_BUILDING: Final = frozenset({"pending_build", "building_snapshot", "pulling_snapshot", "build_failed", "error"})
+
+Written = tuple[bytes, bytes]
+
+
+def show(cloud: Cloud, name: str, streams: Streams, deadline: Deadline, *, follow: bool, tail: int | None) -> None:
+    """Write the logs; `tail` counts lines of each output. Raises NotFound when there is no such sandbox."""
+    shown = (b"", b"")
+    first = True
+    while True:
+        found = cloud.sandbox(name, deadline)
+        if found is None or found.phase == "gone":
+            raise NotFound(f"{name} is gone from Daytona", hint="run `sandboxer reconcile`")
+        now = _written(cloud, found, deadline)
+        fresh = (
+            (_last(now[0], tail), _last(now[1], tail))
+            if first
+            else (_since(now[0], shown[0]), _since(now[1], shown[1]))
+        )
+        if fresh[0]:
+            streams.stdout(fresh[0])
+        if fresh[1]:
+            streams.stderr(fresh[1])
+        shown, first = now, False
+        if not follow:
+            return
+        rest(FOLLOW_SECONDS, deadline)
+
+
+def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
+    if found.state in _BUILDING:
+        answer = cloud.api.call(
+            "GET", f"/sandbox/{segment(found.id)}/build-logs", deadline, retry="safe", expect=(200, 404)
+        )
+        return (answer.body, b"") if answer.status == 200 else (b"", b"")
+    toolbox = cloud.toolbox(found.id, found.toolbox)
+    answer = toolbox.api.call(
+        "GET", toolbox.path("/process/session/entrypoint/logs"), deadline, retry="safe", expect=None
+    )
+    if answer.status == 200:
+        return taken_apart(answer)
+    if answer.status == 404 or found.phase != "up":
+        return b"", b""  # no entry point, or nobody who could tell of it
+    raise refuse(answer)
+
+
+def taken_apart(answer: Answer) -> Written:
+    """stdout and stderr of a log: as JSON, or as one text with marks (before 0.161), or without. Pure."""
+    try:
+        document = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = None
+    if isinstance(document, dict) and ("stdout" in document or "stderr" in document):
+        return str(document.get("stdout") or "").encode(), str(document.get("stderr") or "").encode()
+    out, err, into = bytearray(), bytearray(), "out"
+    body = answer.body
+    while body:
+        cuts = [at for at in (body.find(_OUT), body.find(_ERR)) if at >= 0]
+        cut = min(cuts, default=len(body))
+        (out if into == "out" else err).extend(body[:cut])
+        into = "err" if body[cut : cut + 3] == _ERR else "out"
+        body = body[cut + 3 :]
+    return bytes(out), bytes(err)
+
+
+def _last(text: bytes, lines: int | None) -> bytes:
+    if lines is None:
+        return text
+    parts = text.splitlines(keepends=True)
+    return b"".join(parts[len(parts) - min(lines, len(parts)) :])
+
+
+def _since(text: bytes, shown: bytes) -> bytes:
+    """What has been added; all of it when it began anew."""
+    return text[len(shown) :] if text.startswith(shown) else text

@@ -1,0 +1,105 @@
+"""What an answer of Daytona that was not wanted means."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Unavailable
+from sandboxer.http import Answer, refusal, retry_after
+
+KEY_HINT: Final = "check DAYTONA_API_KEY; keys are made at app.daytona.io under Keys"
+_LIMIT: Final = re.compile(r"limit|quota|exceed|maximum allowed", re.IGNORECASE)
+_UNPAID: Final = re.compile(r"suspend|depleted|payment|credit", re.IGNORECASE)
+_BUSY: Final = re.compile(
+    r"state change in progress|is being|in transition|already (?:being|in progress)", re.IGNORECASE
+)
+_NONE_FREE: Final = re.compile(r"no available runner|no runner|capacity|resource limit reached", re.IGNORECASE)
+_TOO_LARGE: Final = re.compile(r"per sandbox", re.IGNORECASE)
+_MISSING: Final = re.compile(
+    r"(?:snapshot|image|region|target)\b.{0,200}?\bnot (?:found|exist|available)", re.IGNORECASE
+)
+
+
+def message(answer: Answer) -> str:
+    """Daytona's own words in an error answer, on one line."""
+    document = _document(answer)
+    said = document.get("message")
+    if isinstance(said, list):
+        said = "; ".join(str(part) for part in said)
+    if not isinstance(said, str) or not said:
+        said = document.get("error") if isinstance(document.get("error"), str) else answer.text
+    return " ".join(str(said).split())[:500]
+
+
+def busy(answer: Answer) -> bool:
+    """Whether it was refused only because another change of the same sandbox is under way."""
+    return answer.status == 409 or (answer.status == 400 and _BUSY.search(message(answer)) is not None)
+
+
+def wait_told(answer: Answer) -> float | None:
+    """Seconds to wait: Daytona has one Retry-After for each of its throttlers (`Retry-After-{throttler}`); the longest
+    of those that are there counts."""
+    told = [
+        seconds
+        for name, value in answer.headers.items()
+        if name == "retry-after" or name.startswith("retry-after-")
+        if (seconds := retry_after(value)) is not None
+    ]
+    return max(told, default=None)
+
+
+def refuse(answer: Answer) -> SandboxerError:
+    """The error for a status that was not expected, of Daytona's own API or of a toolbox."""
+    said = message(answer)
+    text = f"Daytona answered {answer.asked} with {answer.status}" + (f": {said}" if said else "")
+    details: dict[str, Any] = {"status": answer.status}
+    if (code := _document(answer).get("code")) and isinstance(code, str):
+        details["code"] = code[:100]
+    if answer.status == 429:
+        seconds = wait_told(answer)
+        more = {} if seconds is None else {"retry_after": seconds}
+        return Unavailable(text, hint="Daytona limits requests: wait, then try again", details=details | more)
+    if answer.status == 401:
+        return Denied(text, hint=KEY_HINT, details=details)
+    if answer.status in (400, 402, 403) and _UNPAID.search(said):
+        return Denied(
+            text, hint="see billing at app.daytona.io; the organization cannot start anything", details=details
+        )
+    if answer.status in (400, 403) and _NONE_FREE.search(said):
+        return Unavailable(text, hint="try again later, or another region in options.target", details=details)
+    if answer.status in (400, 403) and _LIMIT.search(said) and not _TOO_LARGE.search(said):
+        hint = "destroy sandboxes that are not needed, ask for smaller ones, or see Limits at app.daytona.io"
+        return BackendError(text, hint=hint, details=details, retryable=True)
+    if answer.status == 403 and not _TOO_LARGE.search(said):
+        return Denied(text, hint=KEY_HINT, details=details)
+    if answer.status in (400, 404) and _MISSING.search(said):
+        hint = "correct options.snapshot, options.image or options.target of the profile"
+        return NotFound(text, hint=hint, details=details)
+    if answer.status in (400, 403, 422):
+        hint = "correct the options of the profile"
+        return BackendError(text, hint=hint, details=details, retryable=False)
+    if answer.status == 404:
+        return NotFound(text, hint="look it up at app.daytona.io", fault="backend", details=details)
+    return _reworded(refusal(answer), text, details)
+
+
+def _reworded(error: SandboxerError, text: str, details: dict[str, Any]) -> SandboxerError:
+    return type(error)(
+        text,
+        hint=error.hint,
+        retryable=error.retryable,
+        outcome=error.outcome,
+        fault=error.fault,
+        details={**(error.details or {}), **details},
+    )
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
