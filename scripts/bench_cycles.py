@@ -1,5 +1,8 @@
 """Rounds of create, exec and destroy on a provider, by our adapter or by the provider's own SDK, in its own process.
 
+The SDK does the same work: it waits until the sandbox is there, keeps stdout and stderr apart, and makes sure that it
+is gone. (E2B's, which answers a create when the sandbox runs, is asked for what it was allotted, as ours is.)
+
     bench_cycles.py (ours|sdk) (e2b|daytona|modal)
 
 Reads a number of rounds from each line of its input, and answers each with the seconds and processor seconds that they
@@ -66,27 +69,35 @@ def ours(provider: str, root: Path) -> Cycle:
 
 def e2b() -> Cycle:
     """The SDK of E2B."""
-    from e2b import Sandbox
+    from e2b import Sandbox, SandboxNotFoundException
 
     def cycle() -> None:
         sandbox = Sandbox.create(timeout=3600, metadata=LABELS)
+        assert sandbox.get_info().cpu_count
         assert sandbox.commands.run("echo hi").stdout == "hi\n"
         sandbox.kill()
+        try:
+            sandbox.get_info()
+        except SandboxNotFoundException:
+            return
+        raise AssertionError("it is still there")
 
     return cycle
 
 
 def daytona() -> Cycle:
     """The SDK of Daytona."""
-    from daytona import CreateSandboxFromSnapshotParams, Daytona
+    from daytona import CreateSandboxFromSnapshotParams, Daytona, SessionExecuteRequest
 
     client = Daytona()
 
     def cycle() -> None:
         asked = CreateSandboxFromSnapshotParams(labels=LABELS, auto_stop_interval=0, ephemeral=True)
         sandbox = client.create(asked)
-        assert sandbox.process.exec("echo hi").result == "hi\n"
-        client.delete(sandbox)
+        sandbox.process.create_session("bench")
+        ran = sandbox.process.execute_session_command("bench", SessionExecuteRequest(command="echo hi"))
+        assert ran.stdout == "hi\n"
+        client.delete(sandbox, wait=True)
 
     return cycle
 
@@ -97,11 +108,21 @@ def modal() -> Cycle:
 
     def cycle() -> None:
         app = sdk.App.lookup("sandboxer", create_if_missing=True)
-        sandbox = sdk.Sandbox.create("sleep", "infinity", app=app, image=sdk.Image.debian_slim(), timeout=3600)
+        sandbox = sdk.Sandbox.create(
+            "sleep",
+            "infinity",
+            app=app,
+            image=sdk.Image.debian_slim(),
+            tags=LABELS,
+            timeout=3600,
+            readiness_probe=sdk.Probe.with_exec("true"),
+        )
+        sandbox.wait_until_ready(timeout=60)
         process = sandbox.exec("echo", "hi")
         assert process.stdout.read() == "hi\n"
+        assert process.stderr.read() == ""
         assert process.wait() == 0
-        sandbox.terminate()
+        sandbox.terminate(wait=True)
 
     return cycle
 
