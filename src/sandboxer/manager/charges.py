@@ -91,7 +91,8 @@ def _charge(core: Core, record: Sandbox) -> None:
 
 def settle_open(core: Core, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
     """Settle the reservations of sandboxes that ended, and give back those of sandboxes that never came to be: no
-    record, and whoever reserved is dead, or had `grace` seconds. Without `apply` only what would be done. A book that cannot be used remains."""
+    record, and whoever reserved is dead or had `grace` seconds for it. Without `apply` only what would be done. A book
+    that cannot be used remains."""
     try:
         actions = [action for one in core.purse.open() if (action := _unsettled(core, one, grace)) is not None]
     except SandboxerError as error:
