@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Command, Result, Streams
 from sandboxer.timing import Deadline
+
+SHORT: Final = 64 * 1024
+"""How much a script of our own may say on each stream, in bytes."""
+
+
+class Kept:
+    """The beginnings of two streams, at most SHORT bytes each; what comes beyond is dropped."""
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+        self._err = bytearray()
+
+    def stdout(self, chunk: bytes) -> None:
+        """A sink."""
+        self._out += chunk[: SHORT - len(self._out)]
+
+    def stderr(self, chunk: bytes) -> None:
+        """A sink."""
+        self._err += chunk[: SHORT - len(self._err)]
+
+    def result(self, code: int) -> Result:
+        """With the exit code."""
+        return Result(code, bytes(self._out), bytes(self._err))
 
 
 def captured(

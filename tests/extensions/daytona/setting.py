@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
-from sandboxer.extensions.base import Context, Exec, Spec
+from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.options import DaytonaOptions
-from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings
-from sandboxer.names import (
-    LABEL_EXPIRES,
-    LABEL_EXTENSION,
-    LABEL_ID,
-    LABEL_INSTALL,
-    LABEL_PROFILE,
-    new_id,
-    resource_name,
-)
 from sandboxer.secrets import Secret
 from sandboxer.testing.clouds.daytona import FakeDaytona
 from sandboxer.timing import Deadline
+from tests.extensions.asking import ran, resolved
 
 INSTALL = "daytonatestinstall"
 SECONDS = 30.0
@@ -62,22 +49,14 @@ def spec(
     sandbox_id: str | None = None, *, ttl: float | None = 3600.0, options: Mapping[str, Any] | None = None
 ) -> Spec:
     """A resolved spec."""
-    name = sandbox_id or new_id()
-    expires = None if ttl is None else time.time() + ttl
-    return Spec(
-        sandbox_id=name,
-        resource=resource_name(name),
-        profile="profile.daytona-dev",
-        labels={
-            LABEL_ID: name,
-            LABEL_INSTALL: INSTALL,
-            LABEL_EXPIRES: "never" if expires is None else str(int(expires)),
-            LABEL_PROFILE: "profile.daytona-dev",
-            LABEL_EXTENSION: "ext.daytona",
-        },
-        inputs={},
-        options=msgspec.convert(dict(options or {}), DaytonaOptions),
-        expires_at=expires,
+    return resolved(
+        "ext.daytona",
+        "profile.daytona-dev",
+        DaytonaOptions,
+        options or {},
+        install=INSTALL,
+        sandbox_id=sandbox_id,
+        ttl=ttl,
     )
 
 
@@ -98,8 +77,4 @@ def run(
     **more: Any,
 ) -> tuple[int, bytes, bytes]:
     """Run a command inside: exit code, stdout, stderr."""
-    out, err = bytearray(), bytearray()
-    source = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
-    streams = Streams(stdin=source, stdout=out.extend, stderr=err.extend)
-    code = DaytonaExtension().exec(handle, Exec(argv=argv, **more), streams, context(fake, seconds=seconds))
-    return code, bytes(out), bytes(err)
+    return ran(DaytonaExtension(), handle, context(fake, seconds=seconds), argv, stdin=stdin, **more)

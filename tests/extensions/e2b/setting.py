@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import msgspec
 
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.options import E2BOptions
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings
-from sandboxer.names import (
-    LABEL_EXPIRES,
-    LABEL_EXTENSION,
-    LABEL_ID,
-    LABEL_INSTALL,
-    LABEL_PROFILE,
-    new_id,
-    resource_name,
-)
 from sandboxer.secrets import Secret
 from sandboxer.testing.clouds.e2b import FakeE2B
 from sandboxer.timing import Deadline
+from tests.extensions.asking import resolved
 
 INSTALL = "e2bteststhatinstall"
 SECONDS = 30.0
@@ -60,22 +49,8 @@ def spec(
     sandbox_id: str | None = None, *, ttl: float | None = 3600.0, options: Mapping[str, Any] | None = None
 ) -> Spec:
     """A resolved spec."""
-    name = sandbox_id or new_id()
-    expires = None if ttl is None else time.time() + ttl
-    return Spec(
-        sandbox_id=name,
-        resource=resource_name(name),
-        profile="profile.e2b-burst",
-        labels={
-            LABEL_ID: name,
-            LABEL_INSTALL: INSTALL,
-            LABEL_EXPIRES: "never" if expires is None else str(int(expires)),
-            LABEL_PROFILE: "profile.e2b-burst",
-            LABEL_EXTENSION: "ext.e2b",
-        },
-        inputs={},
-        options=msgspec.convert(dict(options or {}), E2BOptions),
-        expires_at=expires,
+    return resolved(
+        "ext.e2b", "profile.e2b-burst", E2BOptions, options or {}, install=INSTALL, sandbox_id=sandbox_id, ttl=ttl
     )
 
 

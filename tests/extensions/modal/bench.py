@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from sandboxer.extensions.base import Context, Exec, Spec
+from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.modal import ModalExtension
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.hosts.base import Host, Streams
+from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings, Requirements
-from sandboxer.names import (
-    LABEL_EXPIRES,
-    LABEL_EXTENSION,
-    LABEL_ID,
-    LABEL_INSTALL,
-    LABEL_PROFILE,
-    new_id,
-    resource_name,
-)
 from sandboxer.secrets import Secret
 from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.testing.conformance import INSTALL, Bench
 from sandboxer.timing import Deadline
+from tests.extensions.asking import ran, resolved
 
 KEYS = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 
@@ -80,22 +70,8 @@ def context(
 
 def spec(sandbox_id: str | None = None, *, ttl: float = 3600.0, install: str = INSTALL, **options: Any) -> Spec:
     """A resolved spec."""
-    name = sandbox_id or new_id()
-    expires = time.time() + ttl
-    return Spec(
-        sandbox_id=name,
-        resource=resource_name(name),
-        profile="profile.modal-gpu",
-        labels={
-            LABEL_ID: name,
-            LABEL_INSTALL: install,
-            LABEL_EXPIRES: str(int(expires)),
-            LABEL_PROFILE: "profile.modal-gpu",
-            LABEL_EXTENSION: "ext.modal",
-        },
-        inputs={},
-        options=msgspec.convert(options, ModalOptions),
-        expires_at=expires,
+    return resolved(
+        "ext.modal", "profile.modal-gpu", ModalOptions, options, install=install, sandbox_id=sandbox_id, ttl=ttl
     )
 
 
@@ -111,7 +87,4 @@ def run(
     cloud: FakeModal, handle: Handle, *argv: str, stdin: bytes = b"", seconds: float = 30.0, **more: Any
 ) -> tuple[int, bytes, bytes]:
     """Run a command inside: exit code, stdout, stderr."""
-    out, err = bytearray(), bytearray()
-    streams = Streams(stdin=io.BytesIO(stdin), stdout=out.extend, stderr=err.extend)
-    code = ModalExtension().exec(handle, Exec(argv=argv, **more), streams, context(cloud, seconds=seconds))
-    return code, bytes(out), bytes(err)
+    return ran(ModalExtension(), handle, context(cloud, seconds=seconds), argv, stdin=stdin, **more)

@@ -7,7 +7,7 @@ import binascii
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal
 
 from sandboxer.errors import BackendError, NotFound, SandboxerError, Timeout, Unavailable
@@ -15,6 +15,7 @@ from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.cloud import Toolbox
 from sandboxer.extensions.daytona.feeding import PIECE, Intake
 from sandboxer.hosts.base import Result, Sink, Streams
+from sandboxer.hosts.capture import Kept
 from sandboxer.models import Value
 from sandboxer.timing import Deadline
 
@@ -28,7 +29,6 @@ FIRST_BYTES: Final = 256 * 1024
 PART_BYTES: Final = 2 * 1024 * 1024
 """How much of each output one answer carries, in bytes."""
 END_SECONDS: Final = 10.0
-_KEPT: Final = 64 * 1024
 _READONLY: Final = frozenset({"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"})
 """Variables that some shells do not let themselves be set: the command gets them by `env`."""
 
@@ -273,10 +273,6 @@ def capture(
     sink: Sink | None = None,
 ) -> Result:
     """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
-    out, err = bytearray(), bytearray()
-
-    def keep(buffer: bytearray) -> Callable[[bytes], None]:
-        return lambda chunk: buffer.extend(chunk[: _KEPT - len(buffer)])
-
-    code = run(toolbox, argv, Streams(stdin=stdin, stdout=sink or keep(out), stderr=keep(err)), deadline)
-    return Result(code, bytes(out), bytes(err))
+    kept = Kept()
+    code = run(toolbox, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), deadline)
+    return kept.result(code)

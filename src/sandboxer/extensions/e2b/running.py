@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, Final
 
 from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.hosts.base import Result, Sink, Streams
+from sandboxer.hosts.capture import Kept
 from sandboxer.hosts.feeding import Feeder, whole
 from sandboxer.timing import Deadline
 
 END_SECONDS: Final = 4.0
 """How long ending a command may take after its time is over."""
-_KEPT: Final = 64 * 1024
 _INLINE: Final = 64 * 1024
 
 
@@ -164,19 +164,14 @@ def end(root: Envd, envd: Envd, pid: int) -> None:
 def capture(envd: Envd, words: Sequence[str], deadline: Deadline) -> Result:
     """Run one of our own scripts, without an input, and keep up to 64 KiB of each stream. What it leaves running is not
     looked after."""
-    out, err = bytearray(), bytearray()
-
-    def keep(buffer: bytearray) -> Callable[[bytes], None]:
-        return lambda chunk: buffer.extend(chunk[: _KEPT - len(buffer)])
-
-    stdout, stderr = keep(out), keep(err)
+    kept = Kept()
     with envd.start(words, deadline) as events:
         for event in events:
             if event.data is not None:
-                _pass_on(event.data.stdout, stdout)
-                _pass_on(event.data.stderr, stderr)
+                _pass_on(event.data.stdout, kept.stdout)
+                _pass_on(event.data.stderr, kept.stderr)
             elif event.end is not None:
-                return Result(event.end.code, bytes(out), bytes(err))
+                return kept.result(event.end.code)
     raise BackendError("E2B's envd ended the stream too early", hint="try again", outcome="unknown")
 
 

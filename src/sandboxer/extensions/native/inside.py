@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from sandboxer.errors import BackendError, Conflict
@@ -12,10 +12,10 @@ from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import Remembered, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
+from sandboxer.hosts.capture import SHORT, Kept
 from sandboxer.hosts.launch import BOOT_FD3, command, header
 
 _FAILED = 125
-_KEPT = 64 * 1024
 
 
 class _Gate:
@@ -31,7 +31,7 @@ class _Gate:
         if self._open:
             self._sink(chunk)
             return
-        if len(self._held) < _KEPT:
+        if len(self._held) < SHORT:
             self._held += chunk
         if not self._token.startswith(bytes(self._held[: len(self._token)])):
             self._open = True
@@ -109,10 +109,6 @@ def capture(
     sink: Sink | None = None,
 ) -> Result:
     """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
-    out, err = bytearray(), bytearray()
-
-    def keep(buffer: bytearray) -> Callable[[bytes], None]:
-        return lambda chunk: buffer.extend(chunk[: _KEPT - len(buffer)])
-
-    code = run(remembered, argv, Streams(stdin=stdin, stdout=sink or keep(out), stderr=keep(err)), ctx)
-    return Result(code, bytes(out), bytes(err))
+    kept = Kept()
+    code = run(remembered, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), ctx)
+    return kept.result(code)
