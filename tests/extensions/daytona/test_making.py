@@ -260,3 +260,13 @@ def test_a_slow_answer_is_waited_for_and_a_silent_one_is_not(daytona_cloud: Fake
     started = time.monotonic()
     assert DaytonaExtension().status(handle, context(daytona_cloud, seconds=1)).presence == "unknown"
     assert time.monotonic() - started < 3
+
+
+def test_a_toolbox_without_an_answer_to_where_commands_run_can_be_used(daytona_cloud: FakeDaytona) -> None:
+    daytona_cloud.script.add(
+        Fault(match="GET .*/work-dir", kind="status", status=404, body={"message": "x"}, times=None)
+    )
+    extension, sandbox = DaytonaExtension(), spec()
+    handle = extension.provision(sandbox, context(daytona_cloud))
+    assert extension.wait_ready(handle, context(daytona_cloud)).reachability.remote_dir is None
+    extension.teardown(handle, context(daytona_cloud))

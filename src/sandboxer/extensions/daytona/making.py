@@ -27,6 +27,9 @@ CREATE_SECONDS: Final = 60.0
 BROKEN_LOOKS: Final = 8
 """How often in a row a sandbox that is being destroyed may show an error before that is held to be the end of it."""
 
+UNKNOWN_SECONDS: Final = 3.0
+"""How long a proxy may say that it does not know a sandbox which has started."""
+
 
 def create(cloud: Cloud, body: Mapping[str, Any], deadline: Deadline) -> View:
     """The one sandbox of this body's name. Raises what Daytona said; with outcome "unknown" when it could not be found
@@ -193,15 +196,17 @@ def _status(error: SandboxerError) -> int | None:
 
 def until_answering(cloud: Cloud, up: View, deadline: Deadline) -> str | None:
     """Wait until the toolbox of a started sandbox answers; the directory in which commands run, where it says so. The
-    proxy before it may take a moment to know a new sandbox. Raises BackendError when it does not run any more."""
+    proxy before it may take a moment to know a new sandbox; one that goes on not to know the question is taken for a
+    toolbox that has no answer to it. Raises BackendError when it does not run any more."""
     toolbox = cloud.toolbox(up.id, up.toolbox)
+    unknown_until = deadline.shorter(UNKNOWN_SECONDS)
     for pause in pauses():
         answer = toolbox.api.call("GET", toolbox.path("/work-dir"), deadline, retry="safe", expect=None)
         if answer.status == 200:
             found = answer.json()
             told = found.get("dir") if isinstance(found, dict) else None
             return told if isinstance(told, str) and told.startswith("/") else None
-        if answer.status == 404 and message(answer).startswith("404 page not found"):
+        if answer.status == 404 and (unknown_until.passed or message(answer).startswith("404 page not found")):
             return None  # a toolbox that is older than the question
         error = refuse(answer)
         left = deadline.left()
