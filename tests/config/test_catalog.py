@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandboxer.config.catalog import resolve_inputs, shelves
+from sandboxer.config.catalog import Shelf, resolve_inputs, shelves
 from sandboxer.config.document import parse
 from sandboxer.config.paths import Paths, find_paths
 from sandboxer.config.settings import load_settings
@@ -44,6 +45,54 @@ def test_a_users_profile_replaces_the_built_in_one_whatever_its_file_is_called(t
     profiles, _ = shelves(shelf(tmp_path, anything=text))
     assert profiles.get("profile.native").version == "9.9.9"
     assert [p.version for p, _ in profiles.all() if p.id == "profile.native"] == ["9.9.9"]
+
+
+def test_what_was_found_is_looked_for_again_as_soon_as_anything_has_changed(tmp_path: Path) -> None:
+    """One create asks again and again; whatever a person does to the files in between counts from then on."""
+    mine, builtin = tmp_path / "mine", tmp_path / "builtin"
+    age = 0
+
+    def write(path: Path, version: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"id: profile.one\nversion: {version}\ntitle: One\nextension: ext.native\n")
+        settle()
+
+    def settle() -> None:
+        """All that is there was written a while ago: only then is anything kept."""
+        nonlocal age
+        age += 10
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            if path.stat().st_mtime > 1_700_000_000:
+                os.utime(path, (1_600_000_000 + age, 1_600_000_000 + age))
+
+    def version() -> str:
+        assert shelf.get("profile.one") is shelf.get("profile.one")
+        return shelf.get("profile.one").version
+
+    mine.mkdir()
+    shelf = Shelf("profile", Profile, (mine, builtin))
+    write(builtin / "profile.one.yaml", "1.0.0")
+    assert version() == "1.0.0"
+    write(builtin / "profile.one.yaml", "1.0.1")
+    assert version() == "1.0.1"
+    write(mine / "other.yaml", "2.0.0")
+    assert version() == "2.0.0"
+    write(mine / "profile.one.yaml", "3.0.0")
+    assert version() == "3.0.0"
+    write(mine / "profile.one.yaml", "3.0.1")
+    assert version() == "3.0.1"
+    (mine / "profile.one.yaml").unlink()
+    settle()
+    assert version() == "2.0.0"
+    (mine / "other.yaml").write_text((mine / "other.yaml").read_text().replace("profile.one", "profile.two"))
+    settle()
+    assert version() == "1.0.1"
+    (mine / "other.yaml").unlink()
+    mine.rmdir()
+    assert version() == "1.0.1"
+    (builtin / "profile.one.yaml").unlink()
+    with pytest.raises(NotFound):
+        shelf.get("profile.one")
 
 
 def test_a_broken_file_of_another_profile_does_not_stop_this_one(tmp_path: Path) -> None:

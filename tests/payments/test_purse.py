@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from sandboxer.models import Budget
 from sandboxer.payments import ledger
 from sandboxer.payments.purse import Purse
 from sandboxer.store.document import AtomicDocument, Stamp
+from tests.store.company import together
 from tests.store.faulty import WithoutLock
 from tests.store.volumes import Memory, Volume
 from tests.testbed.components import need
+from tests.testbed.waiting import eventually
 
 ONE = Decimal(1)
 OPS = "adm:ops"
@@ -115,6 +118,59 @@ def test_of_64_processes_that_reserve_at_once_against_a_balance_for_10_exactly_1
 
 def test_the_crowd_sees_a_book_without_its_lock(tmp_path: Path) -> None:
     assert any(_crowd(tmp_path / str(turn), WithoutLock).count("reserved") != 10 for turn in range(3))
+
+
+def _threads(mine: Purse, acts: Sequence[Callable[[], object]]) -> list[object]:
+    """What acts come to that come at once, from threads that share a purse."""
+
+    def hold(middle: Callable[[], None]) -> None:
+        def nothing(book: ledger.Book, _at: float) -> ledger.Book:
+            middle()
+            return book
+
+        mine._change(nothing)
+
+    def gathered(waiting: int) -> None:
+        eventually(lambda: mine._commits.waiting == waiting, within=30, what="they wait", every=0.001)
+
+    return together(acts, hold=hold, gathered=gathered)
+
+
+def test_of_50_threads_that_reserve_at_once_against_a_balance_for_10_the_first_10_succeed_by_one_write(
+    tmp_path: Path,
+) -> None:
+    """Promise 19, within one process: each sees what those before it took."""
+    purse(tmp_path).add(Decimal(10))
+    mine = purse(tmp_path)
+    before = document(tmp_path)["revision"]
+    acts = [partial(mine.reserve, f"sandbox{n:05d}", ONE, consumer=OPS) for n in range(50)]
+    found = _threads(mine, acts)
+    assert found[:10] == [None] * 10
+    assert [type(one) for one in found[10:]] == [InsufficientCredits] * 40
+    assert next(one.sandbox_id for one in found if isinstance(one, InsufficientCredits)) == "sandbox00010"
+    assert document(tmp_path)["revision"] == before + 1
+    assert [entry["seq"] for entry in document(tmp_path)["entries"]] == list(range(1, 12))
+    shown = purse(tmp_path).show()
+    assert (shown.available_usd, shown.reserved_usd, len(shown.reservations)) == ("0", "10", 10)
+
+
+def test_money_that_comes_back_along_with_a_wish_for_it_is_there_for_it(tmp_path: Path) -> None:
+    mine = purse(tmp_path)
+    mine.add(ONE)
+    mine.reserve("k3v9x2m7q4ta", ONE, consumer=OPS)
+    found = _threads(
+        mine,
+        [
+            partial(mine.settle, "k3v9x2m7q4ta", Decimal("0.25"), usage_id="use-k3v9x2m7q4ta"),
+            partial(mine.settle, "k3v9x2m7q4ta", Decimal("0.25"), usage_id="use-k3v9x2m7q4ta"),
+            partial(mine.reserve, "k3v9x2m7q4tb", Decimal("0.75"), consumer=OPS),
+            partial(mine.release, "k3v9x2m7q4tb"),
+            partial(mine.reserve, "k3v9x2m7q4tc", Decimal("0.5"), consumer=OPS),
+        ],
+    )
+    assert found == [None] * 5
+    shown = purse(tmp_path).show()
+    assert (shown.spent_usd, shown.reserved_usd, shown.available_usd) == ("0.25", "0.5", "0.25")
 
 
 VICTIM = """
@@ -210,8 +266,16 @@ def test_a_full_disk_takes_no_reservation_and_still_records_a_charge(volume: Vol
     with pytest.raises(Unavailable):
         mine.add(ONE)
     assert (data / "credits.json").read_bytes() == before
-    mine.settle("k3v9x2m7q4ta", Decimal("0.5"), usage_id="use-k3v9x2m7q4ta")
-    assert mine.show().spent_usd == "0.5"
+    found = _threads(
+        mine,
+        [
+            partial(mine.reserve, "k3v9x2m7q4tc", ONE, consumer=OPS),
+            partial(mine.settle, "k3v9x2m7q4ta", Decimal("0.5"), usage_id="use-k3v9x2m7q4ta"),
+            partial(mine.add, ONE),
+        ],
+    )
+    assert [type(one) for one in found] == [Unavailable, type(None), Unavailable], "each as it would alone"
+    assert (mine.show().spent_usd, mine.show().added_usd, mine.show().reserved_usd) == ("0.5", "10", "0")
 
 
 def test_old_entries_move_to_the_archive_and_none_is_lost(tmp_path: Path) -> None:

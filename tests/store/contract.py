@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from sandboxer.errors import Conflict, Internal, Invalid
 from sandboxer.models import Handle, Request, Sandbox
 from sandboxer.state import State
-from sandboxer.store.base import Change, Others, Store
+from sandboxer.store.base import Change, Others, Store, UpdateFn, holds_name
+from tests.store.company import together
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, sandboxes, tell
 
 OpenStore = Callable[[], Store]
@@ -163,6 +165,24 @@ class StoreContract:
 
         store.update(OTHER, see)
         assert [record.id for record in store.find("web")] == [OTHER]
+
+    @pytest.mark.parametrize("state", [State.FAILED, State.EXPIRED, State.DESTROYING])
+    def test_a_name_is_free_when_its_sandbox_failed_and_left_nothing_also_while_that_is_removed(
+        self, open_store: OpenStore, state: State
+    ) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(name="web", state=state, clean=True)))
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            named = others.by_name("web")
+            assert named is not None
+            assert not holds_name(named)
+            return Change(record=sandbox(OTHER, name="web"))
+
+        store.update(OTHER, see)
+        assert [record.id for record in store.find("web")] == [OTHER]
+        for left in (sandbox(name="web", state=state), sandbox(name="web", state=State.PROVISIONING, clean=True)):
+            assert holds_name(left)
 
     def test_other_fields_with_the_same_text_are_not_names_or_keys(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -322,6 +342,98 @@ class StoreContract:
         assert kept[10] == "s1-100"
 
     # -- many at once -----------------------------------------------------------------------------------------
+
+    def await_company(self, store: Store, count: int) -> None:
+        """Wait until `count` updates wait for the one that runs. A store that decides one at a time has no queue."""
+
+    def together(self, store: Store, *updates: tuple[str, UpdateFn]) -> list[Sandbox | BaseException | None]:
+        """What updates come to that come, in this order and each on a thread, while another one is being decided."""
+
+        def hold(middle: Callable[[], None]) -> None:
+            def nothing(current: Sandbox | None, others: Others) -> Change:
+                middle()
+                return Change()
+
+            store.update(number(999), nothing)
+
+        acts = [partial(store.update, sandbox_id, fn) for sandbox_id, fn in updates]
+        return together(acts, hold=hold, gathered=partial(self.await_company, store))
+
+    def test_each_of_many_sees_what_those_before_it_changed(self, open_store: OpenStore) -> None:
+        """Promise 12: names, keys and caps hold among updates that come at once."""
+        store = open_store()
+
+        def named(sandbox_id: str, name: str) -> UpdateFn:
+            def take(current: Sandbox | None, others: Others) -> Change:
+                if others.by_name(name) is not None:
+                    raise Conflict("taken")
+                return Change(record=sandbox(sandbox_id, name=name), events=[event(sandbox_id)])
+
+            return take
+
+        def keyed(sandbox_id: str) -> UpdateFn:
+            def once(current: Sandbox | None, others: Others) -> Change:
+                if others.by_idempotency_key("key") is not None:
+                    return Change()
+                return Change(record=sandbox(sandbox_id, idempotency_key="key"), events=[event(sandbox_id)])
+
+            return once
+
+        def capped(sandbox_id: str) -> UpdateFn:
+            def fit(current: Sandbox | None, others: Others) -> Change:
+                if len(list(others)) >= 5:
+                    raise Conflict("full")
+                return Change(record=sandbox(sandbox_id), events=[event(sandbox_id)])
+
+            return fit
+
+        ids = [number(n) for n in range(24)]
+        asked = (
+            [named(one, "web") for one in ids[:8]]
+            + [keyed(one) for one in ids[8:16]]
+            + [capped(one) for one in ids[16:]]
+        )
+        found = self.together(store, *zip(ids, asked, strict=True))
+        made = [answer.id for answer in found if isinstance(answer, Sandbox)]
+        assert sum(one in made for one in ids[:8]) == 1
+        assert sum(one in made for one in ids[8:16]) == 1
+        assert sum(one in made for one in ids[16:]) == 3
+        assert sum(isinstance(answer, Conflict) for answer in found) == 7 + 5
+        assert sorted(record.id for record in open_store().list()) == sorted(made)
+        assert sorted(told.event_id for told in open_store().events()) == sorted(made)
+
+    def test_an_update_that_refuses_concerns_nobody_else(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox(seq=0)))
+        refusals = [Conflict("no"), KeyboardInterrupt(), OSError(28, "no space in here"), SystemExit(3)]
+
+        def refuse(refusal: BaseException) -> UpdateFn:
+            def fn(current: Sandbox | None, others: Others) -> Change:
+                raise refusal
+
+            return fn
+
+        updates: list[tuple[str, UpdateFn]] = []
+        for refusal in refusals:
+            updates += [(ID, count), (ID, refuse(refusal)), (OTHER, tell(event(f"{refusal!r}")))]
+        updates += [
+            (ID, put(sandbox(OTHER))),
+            (ID, put(sandbox(created_at=float("nan")))),
+            (ID, put(sandbox(inputs={"key": "\udcff"}))),
+            (ID, put(sandbox(seq=99), event("1", detail={"key": "\udcff"}))),
+            (ID, count),
+        ]
+        found = self.together(store, *updates)
+        assert found[1:12:3] == refusals, "each gets its own, as it is"
+        assert [type(one) for one in found[-5:]] == [Internal, msgspec.ValidationError, Invalid, Invalid, Sandbox]
+        assert store.get(ID) == open_store().get(ID) == sandbox(seq=5)
+        assert store.get(OTHER) is None
+        assert sorted(told.event_id for told in store.events()) == sorted(f"{refusal!r}" for refusal in refusals)
+
+    def test_many_that_want_no_change_write_nothing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.update(ID, put(sandbox()))
+        assert self.together(store, *[(ID, tell()), (OTHER, tell())] * 4) == [sandbox(), None] * 4
 
     def test_threads_lose_no_update(self, open_store: OpenStore) -> None:
         """Promise 12, within one process: threads that share a store, and threads with one each."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+from sandboxer.errors import SandboxerError
 from sandboxer.store import disk
+from sandboxer.store.batch import Commits, Wish, _decided
 from sandboxer.store.document import AtomicDocument, Stamp
+
+S = TypeVar("S")
 
 
 class WithoutFlush(AtomicDocument):
@@ -73,3 +78,27 @@ class Hopeful(AtomicDocument):
 def document(kind: type[AtomicDocument], data: Path) -> AtomicDocument:
     """The document of the store in `data`, of this kind."""
     return kind(data / "sandboxes.json")
+
+
+class Hasty(Commits[S]):
+    """Tells those who wait what was decided, and writes then."""
+
+    def _carry_out(self, wishes: Sequence[Wish[S]]) -> None:
+        before = self._read()
+        after, changing = _decided(wishes, before, None)
+        self._tell([wish for wish in wishes if wish.taken])
+        if changing:
+            self._write(before, after, False)
+
+
+class Stubborn(Commits[S]):
+    """Lets a decision stand that was made by what was never written."""
+
+    def _carry_out(self, wishes: Sequence[Wish[S]]) -> None:
+        before = self._read()
+        after, changing = _decided(wishes, before, None)
+        try:
+            self._write(before, after, False)
+        except SandboxerError as error:
+            for wish in changing:
+                wish.error = error

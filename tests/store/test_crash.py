@@ -7,17 +7,20 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from sandboxer.models import Sandbox
 from sandboxer.store.base import Change, Others
+from sandboxer.store.batch import Commits
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.children import Child, Traced
-from tests.store.faulty import InPlace, WithoutDirectoryFlush, WithoutFlush, document
+from tests.store.faulty import Hasty, InPlace, WithoutDirectoryFlush, WithoutFlush, document
 from tests.store.records import ID, OTHER, ended, event, number, put, sandbox
 from tests.store.volumes import Volume
 from tests.testbed.components import need
@@ -149,6 +152,64 @@ def test_the_kill_sweep_sees_a_writer_that_writes_in_place(tmp_path: Path) -> No
     need("strace", "root")
     with pytest.raises(Exception, match=r"not a store of ours|is empty|killed at"):
         sweep("another", tmp_path, kind=InPlace)
+
+
+# -- many threads ---------------------------------------------------------------------------------------------------
+
+
+def killed_among_threads(data: Path, kind: type[Commits[Any]], *, after: int) -> tuple[int, int]:
+    """SIGKILL a process in which 12 threads count, once it has told of so many changes; how many it has told in all,
+    and how many of those are not there."""
+    JsonStore(data).update(ID, put(sandbox()))
+    heard, say = os.pipe()
+
+    def work() -> None:
+        store = JsonStore(data)
+        store._commits = kind(store._document, read=store._draft, write=store._commit)
+
+        def count_on(me: int) -> None:
+            def more(current: Sandbox | None, others: Others) -> Change:
+                seq = current.seq + 1 if current else 1
+                return Change(record=sandbox(number(me), seq=seq), events=[event(f"{me}-{seq}")])
+
+            while True:
+                record = store.update(number(me), more)
+                assert record is not None
+                os.write(say, f"{me} {record.seq}\n".encode())
+
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(count_on, range(12)))
+
+    child = Child(work)
+    os.close(say)
+    with open(heard, "rb") as lines:
+        told = [lines.readline() for _ in range(after)]
+        os.kill(child.pid, signal.SIGKILL)
+        told += lines.readlines()
+    assert child.wait() == -signal.SIGKILL
+    child.heard()
+    store = JsonStore(data)
+    kept = {record.id: record.seq for record in store.list()}
+    events = {one.event_id for one in store.events()}
+    for sandbox_id, seq in kept.items():
+        assert sandbox_id == ID or f"{int(sandbox_id[1:])}-{seq}" in events, (
+            "a record without the event that tells of it"
+        )
+    missing = [line for line in told if kept.get(number(int(line.split()[0])), 0) < int(line.split()[1])]
+    return len(told), len(missing)
+
+
+def test_a_process_killed_while_its_threads_share_a_write_has_lost_nothing_it_told_of(tmp_path: Path) -> None:
+    """Promise 10, for many threads: 0 acknowledged writes lost, and records and events agree."""
+    for turn in range(10):
+        told, missing = killed_among_threads(tmp_path / str(turn), Commits, after=1 + 7 * turn)
+        assert told > 7 * turn
+        assert missing == 0
+
+
+def test_the_kills_see_a_store_that_tells_before_it_writes(tmp_path: Path) -> None:
+    found = [killed_among_threads(tmp_path / str(turn), Hasty, after=1 + 7 * turn)[1] for turn in range(10)]
+    assert sum(found) > 0
 
 
 # -- power ------------------------------------------------------------------------------------------------------------

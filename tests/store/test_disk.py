@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,12 @@ from sandboxer.store.base import Change, Others
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.children import Traced
+from tests.store.company import together
 from tests.store.faulty import Hopeful, WithoutReserve, document
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox
 from tests.store.volumes import Memory, Volume
 from tests.testbed.components import need
+from tests.testbed.waiting import eventually
 
 
 @pytest.fixture(params=["ext4", "tmpfs"])
@@ -83,6 +86,41 @@ def test_what_was_destroyed_is_recorded_at_0_bytes_free(volume: Volume) -> None:
     filler.unlink()
     store.update(ID, count)
     assert (data / ".reserve").stat().st_size >= 1 << 20, "set aside again as soon as there is room"
+
+
+def test_what_was_destroyed_is_recorded_although_others_wanted_to_write_along_with_it(volume: Volume) -> None:
+    """Promise 14: threads that come at once share a write; on a full disk, each gets what it would get alone."""
+    data = volume.path / "data"
+    many(data)
+    filler = volume.fill()
+    store = JsonStore(data)
+
+    def hold(middle: Callable[[], None]) -> None:
+        def nothing(current: Sandbox | None, others: Others) -> Change:
+            middle()
+            return Change()
+
+        store.update(ID, nothing)
+
+    def gathered(waiting: int) -> None:
+        eventually(lambda: store._commits.waiting == waiting, within=30, what="they wait", every=0.001)
+
+    acts: list[Callable[[], Sandbox | None]] = []
+    for n in range(6):
+        acts += [
+            partial(store.update, ID, count),
+            partial(store.update, number(n), destroyed, must_succeed=True),
+            partial(store.update, number(50 + n), put(sandbox(number(50 + n)))),  # as it is
+        ]
+    found = together(acts, hold=hold, gathered=gathered)
+    assert [type(one) for one in found[0::3]] == [Unavailable] * 6
+    assert [one.state for one in found[1::3] if isinstance(one, Sandbox)] == [State.DESTROYED] * 6
+    filler.unlink()
+    again = JsonStore(data)
+    assert [one.event_id for one in again.events()] == [f"{number(n)}-gone" for n in range(6)]
+    assert len(again.list()) == 95
+    assert again.get(ID) == sandbox()
+    again.update(ID, count)
 
 
 def test_the_full_disk_sees_a_store_without_a_reserve(volume: Volume) -> None:

@@ -6,24 +6,32 @@ import json
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from sandboxer.errors import StoreCorrupt
+from sandboxer.store.base import Store
 from sandboxer.store.document import AtomicDocument, Reading, Stamp
 from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.contract import OpenStore, StoreContract
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, tell
 from tests.testbed.components import need
+from tests.testbed.waiting import eventually
 
 
 class TestJsonStore(StoreContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> OpenStore:
         return lambda: JsonStore(tmp_path / "data")
+
+    def await_company(self, store: Store, count: int) -> None:
+        assert isinstance(store, JsonStore)
+        eventually(lambda: store._commits.waiting == count, within=30, what="the updates wait", every=0.001)
 
 
 @pytest.fixture
@@ -165,6 +173,28 @@ def test_an_unchanged_document_is_not_read_again(data: Path) -> None:
     assert readings[-1] is True
 
 
+def test_what_is_being_written_is_read_as_it_will_be(data: Path) -> None:
+    """Between the rename and the end of the flush a document is there that its writer has not told of yet."""
+    visible, go_on = threading.Event(), threading.Event()
+
+    class Slow(AtomicDocument):
+        def _publish(self) -> None:
+            super()._publish()
+            visible.set()
+            assert go_on.wait(30)
+
+    JsonStore(data).update(ID, put(sandbox()))
+    store = JsonStore(data, document=Slow(data / "sandboxes.json"))
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(store.update, ID, count)
+        try:
+            assert visible.wait(30)
+            assert store.get(ID) == JsonStore(data).get(ID) == sandbox(seq=1)
+        finally:
+            go_on.set()
+        assert writing.result(30) == store.get(ID) == sandbox(seq=1)
+
+
 def test_a_persons_edit_is_seen_and_kept(data: Path) -> None:
     store = JsonStore(data)
     store.update(ID, put(sandbox(name="web", idempotency_key="k\u2603"), event("1", status="sent")))
@@ -203,6 +233,23 @@ def test_ended_records_move_to_the_month_they_ended_in(data: Path) -> None:
 def fill_archive(store: JsonStore, *, first: int = 0) -> None:
     for n in range(first, first + ENDED_KEPT + 1):
         store.update(number(n), put(ended(number(n))))
+
+
+def test_what_others_move_to_the_archive_is_found_by_one_that_knows_it(data: Path) -> None:
+    """Whoever asks again and again reads the archive once, until it changes."""
+    store, other = JsonStore(data), JsonStore(data)
+    fill_archive(other)
+    for _ in range(4):
+        assert store.get(number(3)) == ended(number(3))
+        assert store.get(number(100)) is None
+        assert store.get("no id") is None
+    fill_archive(other, first=100)
+    for _ in range(4):
+        assert store.get(number(100)) == ended(number(100))
+        assert store.get(number(3)) == ended(number(3))
+        assert store.get(ID) is None
+    (data / "archive" / "2027-01.jsonl").unlink()
+    assert store.get(number(100)) is None
 
 
 def test_an_archive_that_a_crash_cut_short_is_read_and_mended(data: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,6 +26,13 @@ INPUT = re.compile(r"[a-z][a-z0-9_]{0,62}")
 T = TypeVar("T", Profile, Manifest)
 
 
+Stamp = tuple[int, int, int] | None
+"""What tells one version of a file or directory from another without reading it; None when it is not there."""
+
+_SETTLED_NS = 2_000_000_000
+"""What changed less than so long ago (clocks of file systems tick in milliseconds) may change again unseen."""
+
+
 class Shelf(Generic[T]):
     """The documents of one kind. Reading one by id opens one file when the file is called after the id."""
 
@@ -31,20 +40,38 @@ class Shelf(Generic[T]):
         self._kind = kind
         self._model: type[T] = model
         self._directories = directories
-        self._read: dict[Path, tuple[tuple[int, int, int], T]] = {}
+        self._read: dict[Path, tuple[Stamp, T]] = {}
+        self._found: dict[str, tuple[dict[str, Stamp], T]] = {}  # by id, with all that the search has looked at
 
     def get(self, document_id: str) -> T:
-        """The document with this id; raises NotFound, or Invalid when its file is wrong."""
+        """The document with this id; raises NotFound, or Invalid when its file is wrong. It is not searched for again
+        while nothing has changed: one create asks for the manifest of each candidate several times."""
+        known = self._found.get(document_id)
+        if known is not None and all(_stamp(path) == stamp for path, stamp in known[0].items()):
+            return known[1]
+        self._found.pop(document_id, None)
+        looked_at: dict[str, Stamp] = {}
+        document = self._search(document_id, looked_at)
+        latest = time.time_ns() - _SETTLED_NS
+        if all(stamp is None or stamp[2] < latest for stamp in looked_at.values()):
+            self._found[document_id] = (looked_at, document)
+        return document
+
+    def _search(self, document_id: str, looked_at: dict[str, Stamp]) -> T:
+        """Look for a document, noting each path that had a say in what is found, as it was before it was read."""
         pattern = PROFILE_ID if self._kind == "profile" else EXTENSION_ID
         if not pattern.fullmatch(document_id):
             raise NotFound(f"no {self._kind} {document_id[:80]!r}", hint=f"run `sandboxer {self._kind}s list`")
         for directory in self._directories:
             file = directory / f"{document_id}.yaml"
-            if file.is_file():
-                found = self.read(file)
+            looked_at[str(file)] = stamp = _stamp(str(file))
+            if stamp is not None and file.is_file():
+                found = self._as_of(stamp, file)
                 if found.id == document_id:
                     return found
+            looked_at[str(directory)] = _stamp(str(directory))
             for other in _yaml_files(directory):
+                looked_at[str(other)] = _stamp(str(other))
                 if other != file and self._mentions(other, document_id) and self.read(other).id == document_id:
                     return self.read(other)
         raise NotFound(f"no {self._kind} {document_id!r}", hint=f"run `sandboxer {self._kind}s list`")
@@ -65,13 +92,11 @@ class Shelf(Generic[T]):
         return [found[key] for key in sorted(found)]
 
     def read(self, file: Path) -> T:
-        """One file, checked; raises Invalid. A file that has not changed is not parsed again: one create asks for the
-        manifest of each candidate several times."""
-        try:
-            status = file.stat()
-        except OSError:
-            return self._parsed(file)  # it says what is wrong
-        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        """One file, checked; raises Invalid. A file that has not changed is not parsed again."""
+        stamp = _stamp(str(file))
+        return self._parsed(file) if stamp is None else self._as_of(stamp, file)  # parsing says what is wrong
+
+    def _as_of(self, stamp: Stamp, file: Path) -> T:
         known = self._read.get(file)
         if known is not None and known[0] == stamp:
             return known[1]
@@ -101,6 +126,14 @@ def shelves(paths: Paths) -> tuple[Shelf[Profile], Shelf[Manifest]]:
         Shelf("profile", Profile, (paths.config / "profiles", data_files("profiles"))),
         Shelf("extension", Manifest, (paths.config / "extensions", data_files("extensions"))),
     )
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - many a create, and a Path takes as long to make
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _yaml_files(directory: Path) -> Iterator[Path]:

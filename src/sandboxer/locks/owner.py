@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,14 @@ def this_owner() -> Owner:
     """This process: its pid, its start time in clock ticks since boot (/proc/self/stat), and where the pid counts:
     the kernel's boot id (/proc/sys/kernel/random/boot_id) with the pid namespace, because a container that shares our
     data directory has the same boot id and other pids. Without /proc the latter is empty: never to be proved dead."""
+    return _owner(os.getpid())
+
+
+@lru_cache(maxsize=1)  # of a process it never changes; a forked child asks with another pid
+def _owner(pid: int) -> Owner:
     boot = _boot()
     found = _stat("self") if boot else None
-    return Owner(pid=os.getpid(), start=found[1] if found else 0, boot_id=boot if found else "")
+    return Owner(pid=pid, start=found[1] if found else 0, boot_id=boot if found else "")
 
 
 def owner_state(owner: Owner) -> OwnerState:

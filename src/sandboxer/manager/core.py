@@ -16,6 +16,7 @@ from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, Locks
 from sandboxer.manager.health import Health
+from sandboxer.manager.watch import Watch
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX
@@ -63,6 +64,10 @@ class Core:
     purse: Purse
     health: Health
     clock: Callable[[], float] = field(default=now)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "watch", Watch(self.store))  # frozen, and made of another part
 
     def resolve(self, text: str) -> Sandbox:
         """The one record that an id, a unique prefix or a name means; raises NotFound or Conflict."""
@@ -128,7 +133,7 @@ class Core:
             host=self.open_host(LOCAL if host is None else host),
             install=self.store.install_id,
             deadline=deadline,
-            progress=lambda phase, text: progress(phase, masked(text)),
+            progress=quiet if progress is quiet else lambda phase, text: progress(phase, masked(text)),
             save=save or (lambda _handle: None),
             secrets=found,
             endpoints=self.endpoints(manifest),

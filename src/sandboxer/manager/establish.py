@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -26,8 +25,6 @@ from sandboxer.timing import Deadline
 
 CREATE_SECONDS = 900.0
 """How long an establishment may take unless `--timeout` says otherwise."""
-WATCH_SECONDS = 0.5
-"""How often a running establishment looks whether it is still wanted."""
 
 
 class Begun:
@@ -139,7 +136,7 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
     sandbox_id = begun.record.id
     with begun.lock:
         try:
-            with _while_wanted(core, sandbox_id, deadline):
+            with core.watch.while_wanted(sandbox_id, deadline):
                 return try_in_turn(core, plan, sandbox_id, deadline, progress)
         except BaseException as error:
             _give_up(core, sandbox_id, error, keep=plan.request.keep_failed, progress=progress)
@@ -149,30 +146,6 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
                 if record is not None and len(plan.candidates) > 1:
                     with_decisions(error, record.route)
             raise
-
-
-@contextmanager
-def _while_wanted(core: Core, sandbox_id: str, deadline: Deadline) -> Iterator[None]:
-    """Cancel the deadline as soon as somebody else wants the sandbox gone, so that a long start ends early."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(WATCH_SECONDS):
-            try:
-                record = core.store.get(sandbox_id)
-            except SandboxerError:
-                continue  # the owner's own next write tells it better
-            if record is None or record.state != State.PROVISIONING:
-                if not done.is_set():
-                    deadline.cancel()
-                return
-
-    watcher = threading.Thread(target=watch, name=f"watch-{sandbox_id}", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
 
 
 def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, progress: Progress) -> None:

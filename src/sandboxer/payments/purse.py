@@ -1,4 +1,5 @@
-"""The only writer of `credits.json`. Every change is one atomic write under the document's lock; readers take none.
+"""The only writer of `credits.json`. Every change is in an atomic write under the document's lock, which the changes of
+threads that come at once share; readers take no lock.
 
 It writes nothing of its own accord: an installation without metered sandboxes has no `credits.json`."""
 
@@ -10,6 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from sandboxer.errors import Internal, Invalid, StoreCorrupt
 from sandboxer.locks import this_owner
 from sandboxer.models import Budget, Value
@@ -18,6 +21,7 @@ from sandboxer.payments.layout import Page
 from sandboxer.payments.ledger import Book, Reservation
 from sandboxer.payments.prices import from_micro, micro_text, to_micro
 from sandboxer.store.archive import Archive
+from sandboxer.store.batch import Commits
 from sandboxer.store.document import AtomicDocument, Stamp
 from sandboxer.timing import now, rfc3339
 
@@ -76,11 +80,13 @@ class Purse:
         document: AtomicDocument | None = None,
     ) -> None:
         self._document = document or AtomicDocument(directory / FILE)
+        self._commits = Commits(self._document, read=self._page, write=self._commit)
         self._archive = Archive(directory / "archive")
         self._budgets = budgets
         self._install = install
         self._clock = clock
         self._known: tuple[Stamp, Page] | None = None  # replaced as a whole: threads share it without a lock
+        self._coming: tuple[bytes, Page] | None = None  # what is being written now
 
     @property
     def path(self) -> Path:
@@ -204,7 +210,13 @@ class Purse:
             return Page(install="")
         if reading.data is None and known is not None:
             return known[1]
-        page = layout.parse(reading.data or b"", self.path)
+        coming, latest = self._coming, self._known
+        if coming is not None and coming[0] == reading.data:  # visible already, and its writer waits for the disk
+            page = coming[1]
+        elif latest is not None and latest[0] == reading.stamp:  # its writer is through meanwhile
+            return latest[1]
+        else:
+            page = layout.parse(reading.data or b"", self.path)
         if page.install != self._install():
             raise StoreCorrupt(
                 f"{self.path} belongs to another installation ({page.install!r}; this one is {self._install()!r})",
@@ -215,16 +227,26 @@ class Purse:
 
     def _change(self, change: Callable[[Book, float], Book], *, must_succeed: bool = False) -> None:
         install = self._install()  # may take the store's own lock: never inside ours
-        with self._document.locked():
-            page = self._page()
+
+        def decide(page: Page) -> tuple[Page, None]:
             book = change(page.book, self._clock())
             if book == page.book:
-                return
+                return page, None
             _check(page.book, book)
-            trimmed = Page(install=install, book=self._trimmed(book), revision=page.revision + 1)
-            after = layout.with_lines(trimmed, page)
-            stamp = self._document.replace(layout.render(after), must_succeed=must_succeed)
-            self._known = (stamp, after) if stamp else None
+            return msgspec.structs.replace(page, install=install, book=book), None
+
+        self._commits.change(decide, must_succeed=must_succeed)
+
+    def _commit(self, before: Page, after: Page, must_succeed: bool) -> None:
+        trimmed = Page(install=after.install, book=self._trimmed(after.book), revision=before.revision + 1)
+        page = layout.with_lines(trimmed, before)
+        data = layout.render(page)
+        self._coming = (data, page)
+        try:
+            stamp = self._document.replace(data, must_succeed=must_succeed)
+            self._known = (stamp, page) if stamp else None
+        finally:
+            self._coming = None
 
     def _trimmed(self, book: Book) -> Book:
         """The book without its oldest entries, which are durable in the archive before. After a crash between the two

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sandboxer.errors import StoreCorrupt
+from sandboxer.names import ID
 from sandboxer.store import disk, layout
 from sandboxer.timing import rfc3339
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _EVENTS = "events.jsonl"
 _MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
+_Version = tuple[int, int, int, int]
 _LAST_INSTANT = 253402300799.0  # the end of the year 9999: later ones have no month
 
 
@@ -33,6 +35,7 @@ class Archive:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._ids: dict[Path, tuple[_Version, frozenset[bytes] | None]] = {}
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Make these ended records durable here. Raises OSError, with nothing half-written where it can be helped."""
@@ -54,7 +57,7 @@ class Archive:
 
     def get(self, sandbox_id: str) -> Sandbox | None:
         """The record with this id."""
-        found = self._search(b'{"id":' + layout.quoted(sandbox_id))
+        found = self._search(b'{"id":' + layout.quoted(sandbox_id), of=sandbox_id)
         return next((record for record in found if record.id == sandbox_id), None)
 
     def starting_with(self, prefix: str) -> dict[str, Sandbox]:
@@ -76,18 +79,39 @@ class Archive:
             found.setdefault(record.id, record)
         return found
 
-    def _search(self, needle: bytes) -> Iterator[Sandbox]:
-        """Records whose line has these bytes (`{` first: starts with them), the newest month and line first.
+    def _search(self, needle: bytes, *, of: str | None = None) -> Iterator[Sandbox]:
+        """Records whose line has these bytes (`{` first: starts with them), the newest month and line first; `of` when
+        only those with this id are of interest.
 
         A search for bytes, because decoding every record that ever was takes a hundred times as long."""
         at_start = needle.startswith(b"{")
         for path in self._months():
+            if of is not None and not self._may_have(path, of):
+                continue
             for line in reversed(list(_lines_with(self._read(path), needle))):
                 if at_start and not line.startswith(needle):
                     continue
                 record = _decode(line, path)
                 if record is not None:
                     yield record
+
+    def _may_have(self, path: Path, sandbox_id: str) -> bool:
+        """Whether a file is worth a search. Whoever asks of the same file again is likely to go on: a server asks with
+        each create. Then its ids are kept, as long as it is as it was."""
+        try:
+            status = path.stat()
+        except OSError:
+            return True  # reading it says what is wrong
+        version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known, ids = self._ids.get(path, (None, None))
+        if known != version:
+            self._ids[path] = version, None
+            return True
+        if ids is None:
+            starts = (line[7:] for line in self._read(path).split(b"\n") if line.startswith(b'{"id":"'))
+            ids = frozenset(start[: start.find(b'"')] for start in starts)
+            self._ids[path] = version, ids
+        return not ID.fullmatch(sandbox_id) or sandbox_id.encode() in ids
 
     def _months(self) -> list[Path]:
         """The files, newest first. Not by `glob`, which takes a directory that it may not read for an empty one."""

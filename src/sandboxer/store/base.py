@@ -14,6 +14,8 @@ from typing import Protocol
 from sandboxer.models import Event, Sandbox, Value
 from sandboxer.state import State
 
+_FAILED = frozenset({State.FAILED, State.EXPIRED, State.DESTROYING})
+
 
 class Change(Value, frozen=True, kw_only=True):
     """What an update wants: the record as it shall be, and the facts that tell of it. `record` None changes nothing."""
@@ -23,9 +25,9 @@ class Change(Value, frozen=True, kw_only=True):
 
 
 def holds_name(record: Sandbox) -> bool:
-    """Whether a live record keeps others from having its name: a failed one of which nothing is left does not, so that
-    a create can be tried again under the same name."""
-    return not (record.state == State.FAILED and record.clean)
+    """Whether a live record keeps others from having its name: one that failed and of which nothing is left does not,
+    so that a create can be tried again under the same name; nor does it on its way out from there."""
+    return not (record.clean and record.state in _FAILED)
 
 
 class Others(Protocol):

@@ -57,7 +57,7 @@ class AtomicDocument:
         self._lock = path.with_name(f".{path.name}.lock")
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._reserve = path.with_name(".reserve")
-        self._lock_seconds = lock_seconds
+        self.lock_seconds = lock_seconds
 
     def read(self, *, unless: Stamp | None = None) -> Reading | None:
         """The document as it is now, or None when there is none; without its data when it still is `unless`.
@@ -78,7 +78,7 @@ class AtomicDocument:
         """Hold the document for writing; makes the directory. Raises Unavailable after `lock_seconds`."""
         with disk.refusals("use", self._directory):
             disk.ensure_directory(self._directory)
-        with locked(self._lock, seconds=self._lock_seconds):
+        with locked(self._lock, seconds=self.lock_seconds):
             yield
 
     def replace(self, data: bytes, *, must_succeed: bool = False) -> Stamp | None:

@@ -1,7 +1,8 @@
 """The default store: JSON documents in one directory, for one operator with any number of processes.
 
 A change is decided under the lock and written as one new `sandboxes.json`, which holds the records and the events
-that tell of them. Readers take the file as it is, and keep what they parsed until it changes.
+that tell of them; the changes of threads that come at once share one write (`batch`). Readers take the file as it is,
+and keep what they parsed until it changes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import builtins
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ from sandboxer.state import State
 from sandboxer.store import disk, layout, outbox
 from sandboxer.store.archive import Archive
 from sandboxer.store.base import Store, UpdateFn, holds_name
+from sandboxer.store.batch import Commits
 from sandboxer.store.disk import DOCTOR
 from sandboxer.store.document import AtomicDocument, Stamp
 from sandboxer.store.layout import Content
@@ -43,10 +45,12 @@ class JsonStore(Store):
     def __init__(self, directory: Path, *, document: AtomicDocument | None = None) -> None:
         self._path = directory / "sandboxes.json"
         self._document = document or AtomicDocument(self._path)
+        self._commits = Commits(self._document, read=self._draft, write=self._commit)
         self._identity = AtomicDocument(directory / "install")
         self._archive = Archive(directory / "archive")
         self._install: str | None = None
         self._known: tuple[Stamp, Content] | None = None  # replaced as a whole: threads share it without a lock
+        self._coming: tuple[bytes, Content] | None = None  # what is being written now
 
     @property
     def install_id(self) -> str:
@@ -85,25 +89,25 @@ class JsonStore(Store):
         return _oldest_first((self._archive.all() | records).values())
 
     def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
-        with self._document.locked():
-            content = self._settle_install(self._content())
+        def decide(draft: _Draft) -> tuple[_Draft, Sandbox | None]:
+            content = draft.content
             line = content.records.get(sandbox_id)
             current = self._archive.get(sandbox_id) if line is None else self._decode(sandbox_id, line)
             change = fn(current, _Others(self, content, without=sandbox_id))
             if change.record is None and not change.events:
-                return current
-            records = dict(content.records)
-            stored = current
+                return draft, current
+            records, stored = content.records, current
             if change.record is not None:
                 if change.record.id != sandbox_id:
                     raise Internal(f"an update of {sandbox_id!r} gave a record with the id {change.record.id!r}")
-                records[sandbox_id] = layout.encode_sandbox(change.record)
-                stored = self._decode(sandbox_id, records[sandbox_id])
+                line = layout.encode_sandbox(change.record)
+                records = {**records, sandbox_id: line}
+                stored = self._decode(sandbox_id, line)
             lines = [*content.outbox, *map(layout.encode_event, change.events)]
-            written = self._write(content, records=records, lines=lines, must_succeed=must_succeed)
-            if stored is not None and stored.state == State.DESTROYED:
-                self._archive_ended(written)
-            return stored
+            ended = stored is not None and stored.state == State.DESTROYED
+            return draft.with_content(records=records, outbox=lines, ended=ended), stored
+
+        return self._commits.change(decide, must_succeed=must_succeed)
 
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
         lines = self._content().outbox
@@ -114,11 +118,14 @@ class JsonStore(Store):
         news = list(settled)
         if not news:
             return
-        with self._document.locked():
-            content = self._settle_install(self._content())
-            lines = outbox.settled(content.outbox, news, self._path)
-            if lines != content.outbox:
-                self._write(content, records=content.records, lines=lines)
+
+        def decide(draft: _Draft) -> tuple[_Draft, None]:
+            lines = outbox.settled(draft.content.outbox, news, self._path)
+            if lines == draft.content.outbox:
+                return draft, None
+            return draft.with_content(records=draft.content.records, outbox=lines), None
+
+        self._commits.change(decide)
 
     def set_aside(self) -> Path:
         """Move a document that cannot be read out of the way, as it is; returns where to. The store is empty then.
@@ -150,7 +157,13 @@ class JsonStore(Store):
             return Content(install="", revision=0, records={}, outbox=[])
         if reading.data is None and known is not None:
             return known[1]
-        content = layout.parse(reading.data or b"", self._path)
+        coming, latest = self._coming, self._known
+        if coming is not None and coming[0] == reading.data:  # visible already, and its writer waits for the disk
+            content = coming[1]
+        elif latest is not None and latest[0] == reading.stamp:  # its writer is through meanwhile
+            return latest[1]
+        else:
+            content = layout.parse(reading.data or b"", self._path)
         self._check_install(content)
         self._known = (reading.stamp, content)
         return content
@@ -195,22 +208,25 @@ class JsonStore(Store):
 
     # -- writing, under the lock ------------------------------------------------------------------------------
 
-    def _write(
-        self,
-        content: Content,
-        *,
-        records: Mapping[str, bytes],
-        lines: Sequence[bytes],
-        must_succeed: bool = False,
-    ) -> Content:
-        new = Content(
-            install=content.install,
-            revision=content.revision + 1,
-            records=records,
-            outbox=outbox.trimmed(self._without_overflow(lines)),
-        )
-        stamp = self._document.replace(layout.render(new), must_succeed=must_succeed)
-        self._known = (stamp, new) if stamp else None
+    def _draft(self) -> _Draft:
+        return _Draft(self._settle_install(self._content()))
+
+    def _commit(self, _before: _Draft, after: _Draft, must_succeed: bool) -> None:
+        written = self._write(after.content, must_succeed=must_succeed)
+        if after.ended:
+            self._archive_ended(written)
+
+    def _write(self, content: Content, *, must_succeed: bool = False) -> Content:
+        """Write `content` as the next revision of what it was made of."""
+        lines = outbox.trimmed(self._without_overflow(content.outbox))
+        new = msgspec.structs.replace(content, revision=content.revision + 1, outbox=lines)
+        data = layout.render(new)
+        self._coming = (data, new)
+        try:
+            stamp = self._document.replace(data, must_succeed=must_succeed)
+            self._known = (stamp, new) if stamp else None
+        finally:
+            self._coming = None
         return new
 
     def _without_overflow(self, lines: Sequence[bytes]) -> Sequence[bytes]:
@@ -229,13 +245,24 @@ class JsonStore(Store):
         maybe = {key: line for key, line in content.records.items() if _ENDED in line}
         if len(maybe) <= ENDED_KEPT:
             return
-        ended = {key: line for key, line in maybe.items() if self._decode(key, line).state == State.DESTROYED}
-        if len(ended) <= ENDED_KEPT:
-            return
         with suppress(OSError, Unavailable, Denied, StoreCorrupt):
+            ended = {key: line for key, line in maybe.items() if self._decode(key, line).state == State.DESTROYED}
+            if len(ended) <= ENDED_KEPT:
+                return
             self._archive.append(ended.values())
             records = {key: line for key, line in content.records.items() if key not in ended}
-            self._write(content, records=records, lines=content.outbox)
+            self._write(msgspec.structs.replace(content, records=records))
+
+
+class _Draft(NamedTuple):
+    """The document as it will be; `ended` when one of the changes that led to it left an ended record."""
+
+    content: Content
+    ended: bool = False
+
+    def with_content(self, *, records: Mapping[str, bytes], outbox: Sequence[bytes], ended: bool = False) -> _Draft:
+        content = msgspec.structs.replace(self.content, records=records, outbox=outbox)
+        return _Draft(content, self.ended or ended)
 
 
 class _Others:

@@ -21,19 +21,20 @@ def locked(path: Path, *, seconds: float) -> Iterator[None]:
 
     The file is never deleted: a waiter would then hold a lock on a file that nobody else sees. The lock belongs to
     the descriptor opened here, so threads exclude one another too, and it ends with the process whatever ends it."""
-    with disk.refusals("lock", path):
-        descriptor = disk.open_private(path, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _wait(descriptor, path, seconds)
-        except OSError:
-            disk.close(descriptor)
-            raise
-    try:
+    descriptor = -1
+    try:  # before it is taken: an interrupt may come between that and the next line
+        with disk.refusals("lock", path):
+            descriptor = disk.open_private(path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting, descriptor = descriptor, -1  # `_wait` closes it, or leaves it to its thread
+                _wait(waiting, path, seconds)
+                descriptor = waiting
         yield
     finally:
-        disk.close(descriptor)
+        if descriptor >= 0:
+            disk.close(descriptor)
 
 
 def _wait(descriptor: int, path: Path, seconds: float) -> None:
@@ -64,8 +65,8 @@ def _wait(descriptor: int, path: Path, seconds: float) -> None:
             if turn.is_set():
                 disk.close(descriptor)
 
-    threading.Thread(target=queue, name="sandboxer-store-lock", daemon=True).start()
     try:
+        threading.Thread(target=queue, name="sandboxer-store-lock", daemon=True).start()
         in_time = turn.wait(seconds)
     except BaseException:  # Ctrl-C while waiting: the lock must not be taken for a caller who has gone
         leave()

@@ -22,6 +22,7 @@ _PARKED_AT_ONCE = 1_000
 PARKED_NOTE = "not sent: more than 10,000 events were waiting; see archive/events.jsonl"
 
 _STATUS = b'"status":"'
+_PENDING = _STATUS + b"pending"
 
 
 def waits(line: bytes) -> bool:
@@ -34,13 +35,16 @@ def trimmed(lines: Sequence[bytes]) -> Sequence[bytes]:
     """`lines` without the oldest of those that no longer wait, once there are more than KEPT."""
     if len(lines) <= KEPT:
         return lines
-    done = len(lines) - sum(map(waits, lines))
-    kept = []
-    for line in lines:
-        if done > KEPT and not waits(line):
-            done -= 1
-        else:
+    # Every write comes here, so the bytes are looked for first: nearly all that do not wait do not have them.
+    excess = len(lines) - KEPT - sum(1 for line in lines if _PENDING in line and waits(line))
+    kept: list[bytes] = []
+    for position, line in enumerate(lines):
+        if excess <= 0:
+            return [*kept, *lines[position:]]
+        if waits(line):
             kept.append(line)
+        else:
+            excess -= 1
     return kept
 
 
