@@ -8,18 +8,20 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sandboxer.cli.signals import Signalled
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout
 from sandboxer.hosts.base import Command, Host, Streams
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
 from tests.testbed import processes
+from tests.testbed.interrupts import installed
 from tests.testbed.sshd import Sshd
 from tests.testbed.waiting import eventually
 
@@ -190,31 +192,15 @@ def test_an_interrupt_ends_the_command_within_a_second(host: Host) -> None:
 def test_an_interrupt_at_any_moment_leaves_no_program(host: Host) -> None:
     host.run(["true"], soon())  # what is imported and connected once is not what is looked at
     mark = "71015" if host.name == "local" else "71016"
+
+    def run_for(milliseconds: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+        host.run(["sh", "-c", f"sleep {mark} & sleep {mark}"], soon())
+
     for moment in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 20, 25, 40):
-        signal.setitimer(signal.ITIMER_REAL, moment / 1000)
-        try:
-            host.run(["sh", "-c", f"sleep {mark} & sleep {mark}"], soon())
-        except Alarmed:
-            continue
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        with installed(), pytest.raises(Signalled):
+            run_for(moment)
     gone(mark)
-
-
-class Alarmed(BaseException):
-    """What SIGALRM raises."""
-
-
-@pytest.fixture(autouse=True)
-def _alarm() -> Iterator[None]:
-    """SIGALRM interrupts the main thread as an exception, as SIGINT does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise Alarmed
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    yield
-    signal.signal(signal.SIGALRM, before)
 
 
 def test_a_daemon_that_the_program_leaves_does_not_hold_us_up(host: Host) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import random
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -412,7 +413,9 @@ def test_who_writes_for_itself_and_is_interrupted_harms_nobody_that_waits(tmp_pa
 
 
 @pytest.mark.parametrize("others", [0, 4])
-def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(tmp_path: Path, others: int) -> None:
+def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(
+    tmp_path: Path, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise 12: one thread that counts is interrupted again and again; what was told is there, and all go on.
 
     By signals: what Python can raise in other threads may hit a thread that is just being born instead."""
@@ -438,6 +441,11 @@ def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(tmp_path
             exposed.clear()
             raise Interrupted
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        """An interrupt in a finaliser interrupts nothing, and one follows it."""
+        assert what.exc_type is Interrupted
+
+    monkeypatch.setattr(sys, "unraisablehook", dropped)
     before = signal.signal(signal.SIGUSR1, on_signal)
     threads = [threading.Thread(target=work, args=(me,), daemon=True) for me in range(others)]
     threads.append(threading.Thread(target=torment, daemon=True))

@@ -1,5 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first one interrupts what is going on, so that it can be taken back; a second one
-ends the process at once, and what was begun is left to `reconcile`."""
+ends the process at once, and what was begun is left to `reconcile`.
+
+An interrupt is an exception of the main thread, and Python drops an exception that is raised in a finaliser or in the
+callback of a weak reference, where a signal may come as anywhere. One that was dropped comes again."""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import sys
 from types import FrameType
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_SECONDS = 0.002
+"""After this time an interrupt that was dropped comes again: time for the finaliser to end."""
 
 
 class Signalled(BaseException):
@@ -24,8 +29,11 @@ _seen: list[int] = []
 
 
 def install() -> None:
-    """Handle the signals from now on. A signal that was ignored when we were started (nohup) stays ignored."""
+    """Handle the signals from now on. A signal that was ignored when we were started (nohup) stays ignored. SIGALRM,
+    which carries what comes again, interrupts like the others."""
     _seen.clear()
+    sys.unraisablehook = _on_unraisable
+    signal.signal(signal.SIGALRM, _on_alarm)
     for number in HANDLED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
@@ -39,3 +47,14 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if sys.stderr.isatty():
         os.write(2, b"\nsandboxer: interrupted; taking back what was begun (again to leave it)\n")
     raise Signalled(number)
+
+
+def _on_alarm(number: int, _frame: FrameType | None) -> None:
+    raise Signalled(_seen[0] if _seen else number)
+
+
+def _on_unraisable(dropped: sys.UnraisableHookArgs) -> None:
+    if isinstance(dropped.exc_value, Signalled):
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(dropped)

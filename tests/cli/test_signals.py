@@ -1,0 +1,75 @@
+"""What interrupts a command reaches it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from sandboxer.cli.signals import Signalled
+from tests.testbed.interrupts import installed
+
+
+class Thing:
+    """What weak references can be made to."""
+
+
+class Ending:
+    """A signal comes while this one ends."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+def in_a_finaliser(number: int) -> None:
+    ending = Ending(number)
+    del ending
+
+
+def in_a_callback(number: int) -> None:
+    thing = Thing()
+    _reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    del thing
+
+
+def waiting_after(*steps: tuple[Callable[[int], None], int]) -> None:
+    """Takes the steps and waits until a signal ends the wait."""
+    for step, number in steps:
+        step(number)
+    assert not threading.Event().wait(20), "nobody sets it"
+    pytest.fail("the signal was lost")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", [in_a_finaliser, in_a_callback])
+def test_a_signal_where_python_drops_exceptions_interrupts_all_the_same(
+    where: Callable[[int], None], number: int
+) -> None:
+    with installed(), pytest.raises(Signalled) as raised:
+        waiting_after((where, number))
+    assert raised.value.number == number
+
+
+def test_it_comes_again_as_often_as_it_is_dropped() -> None:
+    with installed(), pytest.raises(Signalled) as raised:
+        waiting_after((in_a_finaliser, signal.SIGTERM), *3 * [(in_a_callback, signal.SIGALRM)])
+    assert raised.value.number == signal.SIGTERM
+
+
+def test_other_errors_that_python_drops_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken in the end")
+
+    with installed():
+        broken = Broken()
+        del broken
+        assert sys.unraisablehook is not sys.__unraisablehook__
+    assert "broken in the end" in capsys.readouterr().err
