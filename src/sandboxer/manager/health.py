@@ -18,7 +18,8 @@ from sandboxer.models import Value
 from sandboxer.routing import breaker
 from sandboxer.routing.breaker import NEVER, Circuit
 from sandboxer.routing.breaker import Health as State
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store.document import AtomicDocument
+from sandboxer.store.parsed import Parsed
 from sandboxer.timing import now
 
 FILE: Final = "health.json"
@@ -75,7 +76,7 @@ class Health:
     def __init__(self, directory: Path, *, clock: Callable[[], float] = now) -> None:
         self._document = AtomicDocument(directory / FILE, lock_seconds=LOCK_SECONDS)
         self._clock = clock
-        self._known: tuple[Stamp, Places] | None = None  # replaced as a whole: threads share it without a lock
+        self._parsed = Parsed(self._document, _parse)
         self._writing = threading.Lock()
 
     @property
@@ -144,18 +145,10 @@ class Health:
 
     def _places(self) -> Places:
         """What the file says; nothing when it cannot be read."""
-        known = self._known
         try:
-            reading = self._document.read(unless=known[0] if known else None)
-            if reading is None:
-                return 0, {}
-            if reading.data is None and known is not None:
-                return known[1]
-            places = _parse(reading.data or b"")
+            return self._parsed.read() or (0, {})
         except (SandboxerError, msgspec.MsgspecError, ValueError):
             return 0, {}
-        self._known = (reading.stamp, places)
-        return places
 
     def _change(self, extension: str, host: str | None, change: Callable[[State], State]) -> None:
         with suppress(SandboxerError, OSError), self._writing, self._document.locked():

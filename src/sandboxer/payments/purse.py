@@ -22,7 +22,8 @@ from sandboxer.payments.ledger import Book, Reservation
 from sandboxer.payments.prices import from_micro, micro_text, to_micro
 from sandboxer.store.archive import Archive
 from sandboxer.store.batch import Commits
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store.document import AtomicDocument
+from sandboxer.store.parsed import Parsed
 from sandboxer.timing import now, rfc3339
 
 FILE: Final = "credits.json"
@@ -85,8 +86,7 @@ class Purse:
         self._budgets = budgets
         self._install = install
         self._clock = clock
-        self._known: tuple[Stamp, Page] | None = None  # replaced as a whole: threads share it without a lock
-        self._coming: tuple[bytes, Page] | None = None  # what is being written now
+        self._parsed = Parsed(self._document, self._parse)
 
     @property
     def path(self) -> Path:
@@ -203,26 +203,15 @@ class Purse:
         )
 
     def _page(self) -> Page:
-        known = self._known
-        reading = self._document.read(unless=known[0] if known else None)
-        if reading is None:
-            self._known = None
-            return Page(install="")
-        if reading.data is None and known is not None:
-            return known[1]
-        coming, latest = self._coming, self._known
-        if coming is not None and coming[0] == reading.data:  # visible already, and its writer waits for the disk
-            page = coming[1]
-        elif latest is not None and latest[0] == reading.stamp:  # its writer is through meanwhile
-            return latest[1]
-        else:
-            page = layout.parse(reading.data or b"", self.path)
+        return self._parsed.read() or Page(install="")
+
+    def _parse(self, data: bytes) -> Page:
+        page = layout.parse(data, self.path)
         if page.install != self._install():
             raise StoreCorrupt(
                 f"{self.path} belongs to another installation ({page.install!r}; this one is {self._install()!r})",
                 hint=layout.HINT,
             )
-        self._known = (reading.stamp, page)
         return page
 
     def _change(self, change: Callable[[Book, float], Book], *, must_succeed: bool = False) -> None:
@@ -240,13 +229,7 @@ class Purse:
     def _commit(self, before: Page, after: Page, must_succeed: bool) -> None:
         trimmed = Page(install=after.install, book=self._trimmed(after.book), revision=before.revision + 1)
         page = layout.with_lines(trimmed, before)
-        data = layout.render(page)
-        self._coming = (data, page)
-        try:
-            stamp = self._document.replace(data, must_succeed=must_succeed)
-            self._known = (stamp, page) if stamp else None
-        finally:
-            self._coming = None
+        self._parsed.replace(page, layout.render(page), must_succeed=must_succeed)
 
     def _trimmed(self, book: Book) -> Book:
         """The book without its oldest entries, which are durable in the archive before. After a crash between the two

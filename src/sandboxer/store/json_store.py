@@ -23,8 +23,9 @@ from sandboxer.store.archive import Archive
 from sandboxer.store.base import Store, UpdateFn, holds_name
 from sandboxer.store.batch import Commits
 from sandboxer.store.disk import DOCTOR
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store.document import AtomicDocument
 from sandboxer.store.layout import Content
+from sandboxer.store.parsed import Parsed
 from sandboxer.timing import now, rfc3339
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class JsonStore(Store):
         self._identity = AtomicDocument(directory / "install")
         self._archive = Archive(directory / "archive")
         self._install: str | None = None
-        self._known: tuple[Stamp, Content] | None = None  # replaced as a whole: threads share it without a lock
-        self._coming: tuple[bytes, Content] | None = None  # what is being written now
+        self._parsed = Parsed(self._document, self._parse)
 
     @property
     def install_id(self) -> str:
@@ -150,22 +150,11 @@ class JsonStore(Store):
 
     def _content(self) -> Content:
         """The document as it is now; parsed again only when it has changed."""
-        known = self._known
-        reading = self._document.read(unless=known[0] if known else None)
-        if reading is None:
-            self._known = None
-            return Content(install="", revision=0, records={}, outbox=[])
-        if reading.data is None and known is not None:
-            return known[1]
-        coming, latest = self._coming, self._known
-        if coming is not None and coming[0] == reading.data:  # visible already, and its writer waits for the disk
-            content = coming[1]
-        elif latest is not None and latest[0] == reading.stamp:  # its writer is through meanwhile
-            return latest[1]
-        else:
-            content = layout.parse(reading.data or b"", self._path)
+        return self._parsed.read() or Content(install="", revision=0, records={}, outbox=[])
+
+    def _parse(self, data: bytes) -> Content:
+        content = layout.parse(data, self._path)
         self._check_install(content)
-        self._known = (reading.stamp, content)
         return content
 
     def _decode(self, sandbox_id: str, line: bytes) -> Sandbox:
@@ -220,13 +209,7 @@ class JsonStore(Store):
         """Write `content` as the next revision of what it was made of."""
         lines = outbox.trimmed(self._without_overflow(content.outbox))
         new = msgspec.structs.replace(content, revision=content.revision + 1, outbox=lines)
-        data = layout.render(new)
-        self._coming = (data, new)
-        try:
-            stamp = self._document.replace(data, must_succeed=must_succeed)
-            self._known = (stamp, new) if stamp else None
-        finally:
-            self._coming = None
+        self._parsed.replace(new, layout.render(new), must_succeed=must_succeed)
         return new
 
     def _without_overflow(self, lines: Sequence[bytes]) -> Sequence[bytes]:
