@@ -51,13 +51,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     def given_before(record: Sandbox | None, others: Others) -> Change:
         if record is not None:
             raise Internal(f"the new id {sandbox_id} is taken already")
-        if plan.idempotency_key is not None and (known := others.by_idempotency_key(plan.idempotency_key)) is not None:
-            if known.fingerprint != plan.fingerprint:
-                raise Conflict(
-                    f"the idempotency key was used for another request (sandbox {known.id})",
-                    hint="use a new key for a new request",
-                    sandbox_id=known.id,
-                )
+        if (known := _of_the_key(plan, others)) is not None:
             earlier.append(known)
         return Change()
 
@@ -66,13 +60,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
             given_before(record, others)
             if earlier:
                 return Change()
-            holder = None if plan.request.name is None else others.by_name(plan.request.name)
-            if holder is not None and holds_name(holder):
-                raise Conflict(
-                    f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
-                    hint=f"choose another name, or `sandboxer destroy {holder.id}`",
-                    sandbox_id=holder.id,
-                )
+            _check_name_is_free(plan, others)
             turn.check_room(others, without=None)
             fresh = turn.placed(core, plan, _first_record(core, plan, sandbox_id, turn))
             return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
@@ -103,6 +91,29 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
         return earlier[0]
     core.announce()
     return Begun(begun, lock)
+
+
+def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
+    """The sandbox that the idempotency key gave before. Raises Conflict when that was for another request."""
+    known = None if plan.idempotency_key is None else others.by_idempotency_key(plan.idempotency_key)
+    if known is not None and known.fingerprint != plan.fingerprint:
+        raise Conflict(
+            f"the idempotency key was used for another request (sandbox {known.id})",
+            hint="use a new key for a new request",
+            sandbox_id=known.id,
+        )
+    return known
+
+
+def _check_name_is_free(plan: Plan, others: Others) -> None:
+    """Raises Conflict when another sandbox holds the name that was asked for."""
+    holder = None if plan.request.name is None else others.by_name(plan.request.name)
+    if holder is not None and holds_name(holder):
+        raise Conflict(
+            f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
+            hint=f"choose another name, or `sandboxer destroy {holder.id}`",
+            sandbox_id=holder.id,
+        )
 
 
 def _first_record(core: Core, plan: Plan, sandbox_id: str, turn: Turn) -> Sandbox:
