@@ -13,7 +13,7 @@ import yaml
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable, Unsupported
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.body import create_body, minutes
-from sandboxer.extensions.daytona.handle import Remembered, fingerprint, from_handle, to_handle
+from sandboxer.extensions.daytona.handle import Remembered, from_handle, to_handle
 from sandboxer.extensions.daytona.inside import job
 from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, fit
 from sandboxer.extensions.daytona.refusals import refuse
@@ -189,7 +189,7 @@ def test_every_state_that_daytona_knows_has_a_meaning() -> None:
 
 
 def test_a_handle_is_json_without_a_key_and_of_a_version() -> None:
-    remembered = Remembered(name="sbx-abc", base="https://a/api", key=fingerprint(Secret("dtn_secret_key")), ports=[1])
+    remembered = Remembered(name="sbx-abc", base="https://a/api", key=Secret("dtn_secret_key").fingerprint, ports=[1])
     handle = to_handle(remembered)
     assert from_handle(msgspec.json.decode(msgspec.json.encode(handle), type=Handle)) == remembered
     assert "secret" not in str(handle)

@@ -15,7 +15,6 @@ import msgspec
 
 from sandboxer.errors import BackendError, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.daytona.handle import fingerprint
 from sandboxer.extensions.daytona.refusals import refuse
 from sandboxer.extensions.daytona.view import View, view
 from sandboxer.http import Answer, Api, Base, parse_base, segment
@@ -43,7 +42,7 @@ class Cloud:
             raise NotConfigured("there is no address of Daytona's API", hint="set DAYTONA_API_URL")
         self._key: Secret = key
         self._chosen = ctx.endpoints.get("toolbox")
-        self.key = fingerprint(key)
+        self.key = key.fingerprint
         self.api = Api(address, name="Daytona", headers=self._headers, refuse=refuse)
         self.base = self.api.base.url
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.errors import Conflict, NotConfigured
+from sandboxer.errors import BackendError, Conflict, NotConfigured
 from sandboxer.extensions.daytona.view import View
 from sandboxer.models import Handle, Value
 from sandboxer.names import sandbox_id_of
-from sandboxer.secrets import Secret
 
 VERSION: Final = 1
 LATE_SECONDS: Final = 15 * 60
@@ -62,11 +60,6 @@ def from_handle(handle: Handle) -> Remembered:
     return msgspec.convert(handle.data, Remembered)
 
 
-def fingerprint(key: Secret) -> str:
-    """The beginning of a digest of a key: enough to tell two keys apart, and too little to guess one by."""
-    return hashlib.sha256(key.reveal().encode()).hexdigest()[:8]
-
-
 def check_base(remembered: Remembered, base: str) -> None:
     """Raises NotConfigured when the sandbox was made at another API than the one that is configured now."""
     if remembered.base != base:
@@ -83,3 +76,13 @@ def proves_absence(remembered: Remembered, key: str, *, now: float) -> bool:
     if remembered.key == key:
         return True
     return remembered.until is not None and now > remembered.until + LATE_SECONDS
+
+
+def check_absence_proved(remembered: Remembered, key: str, *, now: float) -> None:
+    """Raises BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
+    if not proves_absence(remembered, key, now=now):
+        raise BackendError(
+            f"{remembered.name} was made with another key, which alone can show whether it is gone",
+            hint="set DAYTONA_API_KEY to a key of the organization in which it was made",
+            outcome="unknown",
+        )

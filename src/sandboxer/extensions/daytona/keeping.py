@@ -6,7 +6,7 @@ from typing import Any
 
 from sandboxer.errors import BackendError, SandboxerError
 from sandboxer.extensions.daytona.cloud import Cloud, pauses, rest
-from sandboxer.extensions.daytona.handle import Remembered, check_base, proves_absence
+from sandboxer.extensions.daytona.handle import Remembered, check_absence_proved, check_base
 from sandboxer.http import segment
 from sandboxer.timing import Deadline, now
 
@@ -52,12 +52,7 @@ def forget(cloud: Cloud, remembered: Remembered, deadline: Deadline) -> None:
         if found.get("state") != "removing":
             cloud.ask("DELETE", f"/snapshots/{segment(str(found['id']))}", deadline, absent_ok=True)
         rest(pause, deadline)
-    if not proves_absence(remembered, cloud.key, now=now()):
-        raise BackendError(
-            f"{remembered.name} was made with another key, which alone can show whether it is gone",
-            hint="set DAYTONA_API_KEY to a key of the organization in which it was made",
-            outcome="unknown",
-        )
+    check_absence_proved(remembered, cloud.key, now=now())
 
 
 def _snapshot(cloud: Cloud, name: str, deadline: Deadline) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError, Unavailable
 from sandboxer.extensions.daytona.cloud import Cloud, Toolbox, check_absence, pauses, rest, told_to_wait
-from sandboxer.extensions.daytona.handle import Remembered, check_base, proves_absence
+from sandboxer.extensions.daytona.handle import Remembered, check_absence_proved, check_base
 from sandboxer.extensions.daytona.refusals import busy, message, refuse
 from sandboxer.extensions.daytona.view import View
 from sandboxer.http import segment
@@ -164,12 +164,7 @@ def remove(cloud: Cloud, remembered: Remembered, deadline: Deadline) -> None:
                 outcome="unknown",
             )
         rest(pause, deadline)
-    if not proves_absence(remembered, cloud.key, now=now()):
-        raise BackendError(
-            f"{remembered.name} was made with another key, which alone can show whether it is gone",
-            hint="set DAYTONA_API_KEY to a key of the organization in which it was made",
-            outcome="unknown",
-        )
+    check_absence_proved(remembered, cloud.key, now=now())
 
 
 def _while_busy(cloud: Cloud, method: str, path: str, deadline: Deadline, *, expect: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from sandboxer.errors import BackendError, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import wire
-from sandboxer.extensions.e2b.place import api_of, fingerprint, key_of, told
+from sandboxer.extensions.e2b.place import api_of, key_of, told
 from sandboxer.extensions.e2b.refusals import refuse
 from sandboxer.http import Answer, Api, segment
 from sandboxer.models import Resources
@@ -55,7 +55,7 @@ class Control:
     def __init__(self, ctx: Context) -> None:
         self._key = key_of(ctx)
         self.base = api_of(ctx)
-        self.key = fingerprint(self._key)
+        self.key = self._key.fingerprint
         self.deadline = ctx.deadline
         self._api = Api(self.base, name="E2B", headers=self._headers, refuse=refuse)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any, Final, TypeVar
 
@@ -83,11 +82,6 @@ def _read(handle: Handle, kind: type[_Kept]) -> _Kept:
         ) from error
 
 
-def fingerprint(key: Secret) -> str:
-    """Eight characters that tell two keys apart and say nothing of either."""
-    return hashlib.sha256(key.reveal().encode()).hexdigest()[:8]
-
-
 def api_of(ctx: Context) -> str:
     """The base address of the control plane, in one spelling. Raises Invalid."""
     return parse_base(ctx.endpoints.get("api") or DEFAULT_API, what="E2B_API_URL").url
@@ -113,7 +107,7 @@ def check_address(made_at: str, ctx: Context) -> None:
 def is_gone(place: Place, ctx: Context) -> bool:
     """What it means that E2B does not know a sandbox: gone, if the key is the one that it was made with, or if it has
     no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
-    if fingerprint(key_of(ctx)) == place.key:
+    if key_of(ctx).fingerprint == place.key:
         return True
     return not place.paused and time.time() > place.born + LONGEST
 
