@@ -15,6 +15,9 @@ from . import mounts, processes
 from .engines import Engine
 
 MARKS = ("sbx-",)
+SHARED = ("aardvark-dns",)
+"""Programs of an engine that serve all its networks and end with the last of them: whoever came first started them, and
+they carry its environment. A network of ours that is left shows as a network."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Census:
 def _processes(marks: Sequence[str]) -> Iterable[str]:
     ours = processes.ancestors()
     for process in processes.everyone():
-        if process.pid not in ours and (mark := process.mentions(marks)):
+        if process.pid in ours or Path(process.command.split(" ")[0]).name in SHARED:
+            continue
+        if mark := process.mentions(marks):
             yield f"process {process.pid} {process.command[:150]} ({mark})"
 
 
