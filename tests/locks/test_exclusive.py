@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.errors import Conflict, Invalid, Unavailable, Unsupported
+from sandboxer.errors import Conflict, Denied, Invalid, Unavailable, Unsupported
 from sandboxer.locks import Lock, Locks
 from sandboxer.locks.ranges import GUARD, WORK, LockFile
 from sandboxer.timing import Deadline
 from tests.locks.children import eventually, line, running, start
+from tests.store.children import Child
+from tests.testbed.components import need
 
 ID = "k3v9x2m7q4ta"
 OTHER = "k3v9x2m7q4tb"
@@ -167,6 +169,28 @@ def test_a_data_directory_that_refuses_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         Locks(tmp_path / "data").try_acquire(ID)
     assert caught.value.hint
+
+
+def test_a_data_directory_that_may_not_be_used_is_denied_as_the_store_says_it(tmp_path: Path) -> None:
+    """Trying again would be no use; and it is told alike, whichever part comes first."""
+    need("root")
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "data"
+    closed.mkdir(mode=0o500)
+
+    def refused() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        with pytest.raises(Denied) as caught:
+            Locks(Path("data")).try_acquire(ID)
+        assert "SANDBOXER_DATA_DIR" in caught.value.hint
+
+    def entered() -> None:
+        os.chdir(tmp_path)
+        refused()
+
+    assert Child(entered).wait() == 0
 
 
 def test_a_system_without_such_locks_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

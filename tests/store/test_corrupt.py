@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,48 @@ CORPUS: dict[str, Edit] = {
     "no installation": edited(lambda d: d.update(install="")),
     "a foreign document": lambda good: b'{"schema_version": 1, "install": "x", "credits": {}}',
 }
+
+
+def retyped(field: str, value: str) -> Edit:
+    """A person's edit, in an editor, of one field of one record: the lines stay as they are."""
+
+    def edit(good: bytes) -> bytes:
+        changed, count = re.subn(f'"{field}":[^,]*'.encode(), f'"{field}":{value}'.encode(), good, count=1)
+        assert count == 1
+        return changed
+
+    return edit
+
+
+RECORDS: dict[str, Edit] = {
+    "a state that is none": retyped("state", '"happy"'),
+    "a state that is never stored": retyped("state", '"active"'),
+    "a state twice": retyped("state", '"ready","state":"destroyed"'),
+    "a time beyond the calendar": retyped("expires_at", "1e300"),
+    "a time before the calendar": retyped("created_at", "-1e15"),
+    "an id that is none": lambda good: good.replace(ID.encode(), b"not an id"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_that_no_verb_could_use_is_refused_by_all_and_kept(tmp_path: Path, kind: str) -> None:
+    """Promise 13. It is looked at where somebody looks for it: the other one can be had meanwhile."""
+    data = tmp_path / "data"
+    bad = RECORDS[kind](store_in(data))
+    (data / "sandboxes.json").write_bytes(bad)
+    which = "not an id" if kind == "an id that is none" else ID
+    attempts: list[Callable[[JsonStore], object]] = [
+        lambda store: store.get(which),
+        lambda store: store.list(),
+        lambda store: store.list(ended=True),
+        lambda store: store.update(which, count),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreCorrupt, match=which) as caught:
+            attempt(JsonStore(data))
+        assert "doctor" in caught.value.hint
+    assert (data / "sandboxes.json").read_bytes() == bad
+    assert JsonStore(data).get(OTHER) == sandbox(OTHER)
 
 
 @pytest.mark.parametrize("kind", CORPUS)

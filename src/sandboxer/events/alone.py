@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import Unavailable
+from sandboxer.store import disk
 from sandboxer.timing import Deadline
 
 LOCK: Final = ".relay.lock"
 WAITER: Final = ".relay.wait"
 _OF_FIN_HUB: Final = ".relay-fin-hub"
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def lock_of(sink: str) -> str:
@@ -56,7 +56,7 @@ def _flock(fd: int) -> bool:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, _FLAGS, 0o600)
+        return disk.open_private(path, os.O_RDWR)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, _FLAGS, 0o600)
+        disk.make_directories(path.parent)
+        return disk.open_private(path, os.O_RDWR)

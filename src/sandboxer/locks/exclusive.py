@@ -54,7 +54,7 @@ class Lock:
 class Locks:
     """The exclusive locks of one data directory. They also exclude one another between threads of one process.
 
-    Every method raises Unavailable when the data directory refuses, and Invalid for what is no sandbox id."""
+    Every method raises Unavailable or Denied when the data directory refuses, and Invalid for what is no sandbox id."""
 
     def __init__(self, directory: Path) -> None:
         self._file = LockFile(directory)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sandboxer.models import Value
+from sandboxer.store import disk
 
 NEW = ".new-"
 """How a temporary name starts."""
@@ -51,13 +52,13 @@ def names(path: Path) -> list[str]:
 
 def write_new(path: Path, lease: Lease) -> int:
     """The lease's file under a temporary name, locked before anybody can look at it; its descriptor."""
-    temporary, flags = path / (NEW + lease.lease_id), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    temporary = path / (NEW + lease.lease_id)
     try:
-        fd = os.open(temporary, flags, 0o600)
+        fd = disk.create_private(temporary, os.O_RDWR)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(temporary, flags, 0o600)
+        disk.make_directories(path.parent)
+        disk.make_directory(path)  # not durably: after a power loss there is no holder
+        fd = disk.create_private(temporary, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         left = memoryview(msgspec.json.encode(lease))

@@ -21,6 +21,7 @@ from sandboxer.errors import Conflict, Invalid, NotFound, Unavailable
 from sandboxer.locks.lease_files import NEW, Lease, is_held, is_lease_id, names, new_lease_id, read, write_new
 from sandboxer.locks.ranges import GUARD, LockFile
 from sandboxer.names import ID
+from sandboxer.store import disk
 from sandboxer.timing import Deadline
 
 DIRECTORY = "leases"
@@ -180,7 +181,7 @@ class Leases:
         try:
             os.utime(path, (instant, instant), follow_symlinks=False)
         except FileNotFoundError:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            os.close(disk.open_private(path, os.O_WRONLY))
             os.utime(path, (instant, instant), follow_symlinks=False)
 
     def _granted(self, sandbox_id: str, lease_id: str) -> Lease:

@@ -16,6 +16,7 @@ from typing import Final
 
 from sandboxer.errors import Invalid, Unavailable, Unsupported
 from sandboxer.names import ID
+from sandboxer.store import disk
 
 FILE: Final = ".locks"
 WORK: Final = 0
@@ -23,6 +24,8 @@ WORK: Final = 0
 GUARD: Final = 26 * 36**11
 """The first byte for the guards of leases. Ids start with a letter, so they spell 10 * 36**11 up to 36**12: both ranges
 are apart, and below 2**63."""
+_WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What file systems say that have no locks."""
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES})
 
 
@@ -36,7 +39,8 @@ class LockFile:
     def try_take(self, sandbox_id: str, *, first: int, shared: bool = False) -> int | None:
         """A descriptor that holds a sandbox's byte; closing its last copy lets go. None when another has it.
 
-        Raises Unavailable (the data directory refuses), Unsupported (a system without such locks) or Invalid."""
+        Raises Unavailable or Denied (the data directory refuses), Unsupported (a system without such locks) or
+        Invalid."""
         offset = first + _number(sandbox_id)
         try:
             while True:
@@ -53,18 +57,20 @@ class LockFile:
                 if not taken:
                     return None
         except OSError as error:
-            raise Unavailable(
-                f"the locks in {self._path} cannot be used: {error.strerror}",
-                hint="check that the data directory is writable, its disk is not full, and it is a local file system",
-            ) from error
+            if error.errno in _WITHOUT_LOCKS:
+                raise Unavailable(
+                    f"the locks in {self._path} cannot be used: {error.strerror}",
+                    hint="keep the data directory on a local file system: set SANDBOXER_DATA_DIR to a directory there",
+                    retryable=False,
+                ) from error
+            raise disk.refusal(error, doing="lock", path=self._path) from error
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            return os.open(self._path, flags, 0o600)
+            return disk.open_private(self._path, os.O_RDWR)
         except FileNotFoundError:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self._path, flags, 0o600)
+            disk.make_directories(self._directory)
+            return disk.open_private(self._path, os.O_RDWR)
 
     def _is_current(self, fd: int) -> bool:
         """Whether the file is still the one that others open: somebody may have removed it between open and lock."""

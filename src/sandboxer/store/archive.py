@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _EVENTS = "events.jsonl"
 _MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
 _Version = tuple[int, int, int, int]
-_LAST_INSTANT = 253402300799.0  # the end of the year 9999: later ones have no month
 
 
 class Archive:
@@ -152,7 +151,7 @@ class Archive:
 
 def _month(record: Sandbox) -> str:
     ended = record.created_at if record.destroyed_at is None else record.destroyed_at
-    return str(rfc3339(min(max(ended, 0.0), _LAST_INSTANT)))[:7]
+    return str(rfc3339(min(max(ended, 0.0), layout.LAST_INSTANT)))[:7]
 
 
 def _lines_with(data: bytes, needle: bytes) -> Iterator[bytes]:

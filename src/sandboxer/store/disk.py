@@ -60,18 +60,7 @@ def ensure_directory(path: Path) -> None:
 
     Raises Denied when it belongs to another user: files of ours in it would be the owner's to swap. root may, and
     hands what it makes to the owner, who would be locked out otherwise."""
-    missing = []
-    for directory in (path, *path.parents):
-        if directory.is_dir():
-            break
-        missing.append(directory)
-    for directory in reversed(missing):
-        with suppress(FileExistsError):  # another process was faster
-            directory.mkdir(mode=0o700)
-            directory.chmod(0o700)
-            if (owner := _other_owner(directory.parent)) is not None:
-                os.chown(directory, *owner)
-            flush_directory(directory.parent)
+    make_directories(path)
     status = path.stat()
     user = os.geteuid()
     if status.st_uid != user and user != 0:
@@ -81,6 +70,28 @@ def ensure_directory(path: Path) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         path.chmod(0o700)
+
+
+def make_directories(path: Path) -> None:
+    """Make `path`, and the parents that are missing, durably; each as `make_directory` does. Raises OSError."""
+    missing = []
+    for directory in (path, *path.parents):
+        if directory.is_dir():
+            break
+        missing.append(directory)
+    for directory in reversed(missing):
+        make_directory(directory)
+        flush_directory(directory.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make one directory, if it is missing, with mode 0700 whatever the umask. What root makes is the owner's in whose
+    directory it lies. Raises OSError."""
+    with suppress(FileExistsError):  # another process was faster
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+        if (owner := _other_owner(path.parent)) is not None:
+            os.chown(path, *owner)
 
 
 def _other_owner(directory: Path) -> tuple[int, int] | None:

@@ -24,6 +24,8 @@ import msgspec
 
 from sandboxer.errors import Invalid, StoreCorrupt
 from sandboxer.models import Event, Sandbox
+from sandboxer.names import ID
+from sandboxer.state import State
 from sandboxer.store.disk import DOCTOR
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ SCHEMA_VERSION = 1
 DEEPEST = 64
 """How many lists and objects in one another a record may have. Without an end, what is written from a shallow stack
 could be too deep to be read from a deeper one: the whole store would be lost to that process."""
+
+LAST_INSTANT = 253402300799.0
+"""The end of the year 9999, in unix seconds: later ones cannot be told."""
+_FIRST_INSTANT = -62135596800.0
+_STORED = frozenset(State) - {State.ACTIVE}
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not what they should be: bad text and bad nesting have no class of its own."""
@@ -113,9 +120,31 @@ def decode_sandbox(line: bytes, path: Path, *, sandbox_id: str | None = None) ->
     except UNREADABLE as error:
         which = "a record" if sandbox_id is None else f"the record {sandbox_id!r}"
         raise StoreCorrupt(f"{path}: {which} cannot be read: {error}", hint=DOCTOR) from error
-    if sandbox_id is not None and record.id != sandbox_id:
-        raise StoreCorrupt(f"{path}: the record {sandbox_id!r} says that its id is {record.id!r}", hint=DOCTOR)
+    if sandbox_id is not None:
+        flaw = _flaw(record, line, sandbox_id)
+        if flaw is not None:
+            raise StoreCorrupt(f"{path}: the record {sandbox_id!r} {flaw}", hint=DOCTOR)
     return record
+
+
+def _flaw(record: Sandbox, line: bytes, sandbox_id: str) -> str | None:
+    """What no type says: a person's edit may leave it, and every verb would stumble over it in its own way."""
+    if record.id != sandbox_id:
+        return f"says that its id is {record.id!r}"
+    if not ID.fullmatch(sandbox_id):
+        return "has an id that is none"
+    if record.state not in _STORED:
+        return f"says that its state is {record.state!r}"
+    times = (record.created_at, record.ready_at, record.expires_at, record.max_expires_at)
+    others = (record.last_active_at, record.destroyed_at, record.wished_at)
+    if any(at is not None and not _FIRST_INSTANT <= at <= LAST_INSTANT for at in times + others):
+        return "has a time that is in no calendar"
+    if _encode(record) != line:  # written by a person, or by another version
+        try:
+            check_keys(line)
+        except ValueError as error:
+            return f"cannot be read: {error}"
+    return None
 
 
 def decode_event(line: bytes, path: Path) -> Event:
@@ -212,10 +241,8 @@ def _is_text(data: bytes) -> bool:
 
 def _checked(data: bytes, content: Content, path: Path) -> Content:
     """The same content in our layout, every record and event decoded once; unknown keys in them are kept."""
-    import json  # only here: it sees a key that is there twice, which msgspec does not
-
     try:
-        json.loads(data, object_pairs_hook=_unique)
+        check_keys(data)
     except (ValueError, RecursionError) as error:
         raise StoreCorrupt(f"{path} is not a store of ours: {error}", hint=DOCTOR) from error
     for sandbox_id, line in content.records.items():
@@ -231,6 +258,13 @@ def _checked(data: bytes, content: Content, path: Path) -> Content:
 
 def _compact(line: bytes) -> bytes:
     return _encode(msgspec.json.decode(line))
+
+
+def check_keys(data: bytes) -> None:
+    """Raises ValueError, naming it, for a key that is there twice in one object: msgspec takes the last."""
+    import json  # only here, and msgspec is faster
+
+    json.loads(data, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
