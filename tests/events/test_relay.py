@@ -165,6 +165,21 @@ def test_a_pause_that_the_hub_asks_for_is_made_when_there_is_time(tmp_path: Path
         assert (report.sent, report.pending) == (2, 0)
 
 
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_an_event_that_is_always_put_off_does_not_use_up_the_time_of_the_others(tmp_path: Path, asked: str) -> None:
+    """Promise 21: whatever the hub does. It would use up the next flush in the same way, and each after that."""
+    store = store_with(tmp_path, [A, B, A, C])
+    with FakeHub() as hub:
+        hub.rule = lambda event: answer(429, retry_after=asked) if event["detail"]["sandbox_id"] == A else None
+        start = time.monotonic()
+        report = relay_to(hub, store, tmp_path).flush(Deadline(60))
+        assert time.monotonic() - start < 40
+        assert statuses(store) == ["pending", "sent", "pending", "sent"]
+        assert (report.sent, report.pending) == (2, 2)
+        assert report.error is not None
+        assert "HTTP 429" in report.error
+
+
 def test_a_pause_beyond_the_deadline_is_left_to_the_next_flush(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A])
     with FakeHub() as hub:

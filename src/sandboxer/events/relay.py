@@ -24,6 +24,8 @@ BATCH: Final = 20
 """How many answers one store write settles: a crash re-sends at most as many."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+_PAUSES: Final = 3
+"""How often in one flush an event waits because the neighbour asks for it."""
 _SLOW_IN_A_ROW: Final = 3
 """After so many events without an answer in time the neighbour counts as down."""
 _BUSY = "another relay is sending just now"
@@ -200,18 +202,20 @@ class _Work:
         )
 
     def _answer(self, event: Event, deliver: Callable[[Event, Deadline], Verdict]) -> Verdict:
-        """The last word on an event; a pause that the neighbour asks for is made if there is time for it."""
-        while True:
+        """The last word on an event. A pause that the neighbour asks for is made if there is time for it, and as much
+        again for the other events: one that is put off for ever must not use up the time of each flush."""
+        for _ in range(_PAUSES):
             answer = deliver(event, self._deadline)
             if not isinstance(answer, Later) or answer.after is None:
                 return answer
             pause = max(answer.after, 0.05)  # "at once" is no reason to spin
-            if self._deadline.seconds(pause) < pause:
+            if self._deadline.seconds(2 * pause) < 2 * pause:
                 return answer
             self._settle()  # not while something is unsettled: it could be a long one
             over = self._deadline.shorter(pause)
             while not over.passed:
                 time.sleep(over.seconds(0.2))  # in pieces: the deadline may be cancelled
+        return deliver(event, self._deadline)
 
     def _take(self, event: Event, answer: Verdict) -> None:
         if not isinstance(answer, Later):
