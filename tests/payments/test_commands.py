@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.testing.hub import FakeHub
-from tests.cli.running import Command
+from tests.cli.running import Answer, Command
 from tests.docs.test_schemas import fits
 from tests.installations import FAKE_MANIFEST, left_over
 from tests.testbed.waiting import eventually
@@ -72,6 +72,25 @@ def test_what_is_no_amount_is_exit_2_and_nothing_is_added(sandboxer: Command, am
     refused = sandboxer("credits", "add", amount, "--json")
     assert (refused.status, refused.error["code"]) == (2, "invalid")
     assert not (tmp_path / "data" / "credits.json").exists()
+
+
+def test_credits_are_added_once_under_a_key_and_who_asks_again_is_told(sandboxer: Command) -> None:
+    def add(amount: str, key: str) -> Answer:
+        return sandboxer("credits", "add", amount, "--idempotency-key", key, "--json")
+
+    first, again = add("25", "cron-2026-11"), add("25.00", "cron-2026-11")
+    assert (first.status, again.status) == (0, 0)
+    assert first.document == again.document
+    assert "nothing was added" not in first.stderr
+    assert "nothing was added" in again.stderr
+    other = add("26", "cron-2026-11")
+    assert (other.status, other.error["code"]) == (4, "conflict")
+    assert "25 USD" in other.error["message"]
+    assert "new key" in other.error["hint"]
+    assert add("25", "cron-2026-12").document["added_usd"] == "50"
+    for wrong in ("", "x" * 256, "two\nlines"):
+        assert (add("1", wrong).status, add("1", wrong).error["code"]) == (2, "invalid")
+    assert sandboxer("credits", "show", "--json").document["added_usd"] == "50"
 
 
 def test_an_export_is_bytes_for_a_spreadsheet_and_one_document_for_a_program(sandboxer: Command) -> None:

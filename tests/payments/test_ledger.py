@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sandboxer.errors import Conflict, InsufficientCredits, StoreCorrupt
 from sandboxer.models import Budget
 from sandboxer.payments import layout, ledger
+from sandboxer.payments.audit import flaw as flaw_of
 from sandboxer.payments.ledger import Accounts, Book, Entry, Posting
 from sandboxer.payments.prices import from_micro, to_micro
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.purse import Balance, Purse
 from sandboxer.store.document import AtomicDocument, Stamp
 from tests.sizes import scaled
 
@@ -54,6 +55,7 @@ class Model:
 
     def __init__(self) -> None:
         self.added = 0
+        self.keys: dict[str, int] = {}  # what was added under each
         self.held: dict[str, tuple[str, int]] = {}
         self.charged: dict[str, tuple[str, int, str]] = {}  # by sandbox: consumer, micro-dollars, month
 
@@ -116,6 +118,19 @@ class Machine(RuleBasedStateMachine):
     @rule(micro=st.integers(min_value=1, max_value=60), fault=FAULTS)
     def add(self, micro: int, fault: str | None) -> None:
         if self._do(fault, lambda: self.purse.add(from_micro(micro))):
+            self.model.added += micro
+
+    @rule(micro=st.integers(min_value=1, max_value=2), key=st.sampled_from(["oct", "nov"]), fault=FAULTS)
+    def add_under_a_key(self, micro: int, key: str, fault: str | None) -> None:
+        known = self.model.keys.get(key)
+        try:
+            happened = self._do(fault, lambda: self.purse.add(from_micro(micro), key=key))
+        except Conflict:
+            assert known not in (None, micro)
+            return
+        assert known in (None, micro)
+        if happened and known is None:
+            self.model.keys[key] = micro
             self.model.added += micro
 
     @rule(sandbox=st.sampled_from(IDS), micro=MICRO, consumer=st.sampled_from([ALICE, BOB, EVE]), fault=FAULTS)
@@ -187,7 +202,7 @@ class Machine(RuleBasedStateMachine):
     def it_is_always_readable_and_adds_up(self) -> None:
         if self.document.path.exists():
             page = layout.parse(self.document.path.read_bytes(), self.document.path)
-            assert ledger.flaw(page.book) is None
+            assert flaw_of(page.book) is None
 
 
 SIZE = settings(
@@ -246,6 +261,15 @@ class _LendsMoney(Purse):
         )
 
 
+class _ForgetsKeys(Purse):
+    """Adds again what was added under a key."""
+
+    def add(
+        self, usd: Decimal, *, note: str | None = None, actor: str | None = None, key: str | None = None
+    ) -> Balance:
+        return super().add(usd, note=note, actor=actor, key=None)
+
+
 def _forgetful(book: Book) -> Book:
     """A book that does not remember who was settled."""
     return msgspec.structs.replace(
@@ -253,7 +277,7 @@ def _forgetful(book: Book) -> Book:
     )
 
 
-@pytest.mark.parametrize("planted", [_ChargesAgain, _LooksAtNoId, _KeepsTheRest, _LendsMoney])
+@pytest.mark.parametrize("planted", [_ChargesAgain, _LooksAtNoId, _KeepsTheRest, _LendsMoney, _ForgetsKeys])
 def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Purse]) -> None:
     """Promise 19: a check that was not seen to fail proves nothing."""
 
@@ -276,6 +300,7 @@ def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Purse]) -> None:
         (lambda book: _with(book, reservations={}), "reservations"),
         (lambda book: _with(book, spent_by={}), "consumers"),
         (lambda book: _with(book, spent_by={ALICE: {"2027-01": 4}}), "consumers"),
+        (lambda book: _with(book, keys={"oct": ledger.Added(micro_usd=101, at=START)}), "under keys"),
     ],
 )  # fmt: skip
 def test_every_sum_that_is_wrong_is_seen(change: Callable[[Book], Book], flaw: str) -> None:
@@ -283,8 +308,8 @@ def test_every_sum_that_is_wrong_is_seen(change: Callable[[Book], Book], flaw: s
     book = ledger.reserve(book, IDS[0], 10, consumer=ALICE, at=START, budget=None)
     book = ledger.settle(book, IDS[0], 5, usage_id="use-a", overrun=0, at=START)
     book = ledger.reserve(book, IDS[1], 10, consumer=ALICE, at=START, budget=None)
-    assert ledger.flaw(book) is None
-    assert flaw in str(ledger.flaw(change(book)))
+    assert flaw_of(book) is None
+    assert flaw in str(flaw_of(change(book)))
 
 
 def _with(book: Book, **changes: object) -> Book:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from sandboxer.errors import InsufficientCredits, Invalid, SandboxerError, StoreCorrupt, Unavailable
+from sandboxer.errors import Conflict, InsufficientCredits, Invalid, SandboxerError, StoreCorrupt, Unavailable
 from sandboxer.models import Budget
 from sandboxer.payments import ledger
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.purse import Balance, Purse
 from sandboxer.store.document import AtomicDocument, Stamp
 from tests.store.company import together
 from tests.store.faulty import WithoutLock
@@ -177,7 +177,7 @@ VICTIM = """
 import sys
 from decimal import Decimal
 from pathlib import Path
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.purse import Balance, Purse
 mine = Purse(Path(sys.argv[1]), {}, install=lambda: "here")
 number = 0
 while True:
@@ -215,8 +215,11 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_book_and_loses_not
         (lambda data: data.replace(b'"schema_version":1', b'"schema_version":9'), "newer sandboxer"),
         (lambda data: data.replace(b'"install":"here"', b'"install":"elsewhere"'), "another installation"),
         (lambda data: data.replace(b'"available":9000000', b'"available":9900000'), "does not add up"),
+        (lambda data: data.replace(b'"keys":{}', b'"keys":{"k":{"micro_usd":10000001,"at":0}}'), "does not add up"),
+        (lambda data: data.replace(b'"keys":{}', b'"keys":{"k":{"micro_usd":0,"at":0}}'), "does not add up"),
         (lambda data: data.replace(b'"seq":2,"entries"', b'"more":1,"seq":2,"entries"'), "is not a book of ours"),
         (lambda data: data.replace(b'"micro_usd":1000000,"s', b'"micro_usd":"1","s'), "is not a book of ours"),
+        (lambda data: data.replace(b'"seq":2,"entries"', b'"seq":9,"seq":2,"entries"'), "is there twice"),
     ],
 )  # fmt: skip
 def test_a_book_that_is_not_ours_is_refused_with_its_bytes_kept(
@@ -317,6 +320,51 @@ def test_a_note_that_could_steer_a_terminal_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Invalid):
             purse(tmp_path).add(ONE, note=note)
     assert not (tmp_path / "credits.json").exists()
+
+
+def test_credits_that_are_added_again_under_their_key_are_added_once_however_much_later(tmp_path: Path) -> None:
+    """Promise 19, for a cron job that repeats itself: also when the entry has gone to the archive meanwhile."""
+    first = purse(tmp_path).add(Decimal("2.5"), key="2026-11")
+    written = (tmp_path / "credits.json").read_bytes()
+    assert purse(tmp_path).add(Decimal("2.50"), key="2026-11", note="again", actor=OPS) == first
+    assert (tmp_path / "credits.json").read_bytes() == written
+    mine = purse(tmp_path)
+    for _ in range(ledger.KEPT + ledger.SPARE):
+        mine.add(Decimal("0.01"))
+    assert document(tmp_path)["entries"][0]["seq"] > 1, "the entry of the key is in the archive"
+    assert purse(tmp_path).add(Decimal("2.5"), key="2026-11").added_usd == "15"
+    assert purse(tmp_path).add(Decimal("2.5"), key="2026-12").added_usd == "17.5"
+    assert mine.added_at("2026-11") is not None
+    assert mine.added_at("2027-01") is None
+
+
+def test_a_key_that_was_used_for_another_amount_adds_nothing_and_is_a_conflict(tmp_path: Path) -> None:
+    mine = purse(tmp_path)
+    mine.add(ONE, key="2026-11")
+    with pytest.raises(Conflict, match="for another amount: 1 USD"):
+        mine.add(Decimal("1.000001"), key="2026-11")
+    assert mine.show().added_usd == "1"
+
+
+def test_of_threads_and_processes_that_add_at_once_under_one_key_one_adds(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    gate, answers = fork.Barrier(8), fork.Queue()
+    crowd = [fork.Process(target=_adds, args=(tmp_path, gate, answers)) for _ in range(8)]
+    for one in crowd:
+        one.start()
+    assert [answers.get(timeout=60) for _ in crowd] == ["10"] * 8
+    for one in crowd:
+        one.join(60)
+    mine = purse(tmp_path)
+    shown = _threads(mine, [partial(mine.add, ONE, key="more") for _ in range(8)])
+    assert [one.added_usd for one in shown if isinstance(one, Balance)] == ["11"] * 8
+    assert mine.show().added_usd == "11"
+    assert [entry["kind"] for entry in document(tmp_path)["entries"]] == ["add", "add"]
+
+
+def _adds(root: Path, gate: Any, answers: Any) -> None:
+    gate.wait()
+    answers.put(purse(root).add(Decimal(10), key="2026-11").added_usd)
 
 
 def test_a_budget_that_was_lowered_since_leaves_nothing_and_takes_nothing_back(tmp_path: Path) -> None:

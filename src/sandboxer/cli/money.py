@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from sandboxer.cli.options import Json, installation
-from sandboxer.cli.output import emit, facts, say, table, wants_json
+from sandboxer.cli.output import emit, facts, flush, note, put, say, table, wants_json
 from sandboxer.errors import Invalid
 from sandboxer.payments.purse import Balance
 from sandboxer.timing import format_duration
@@ -32,11 +32,25 @@ def credits_add(
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="US dollars, such as 25 or 0.50.")],
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is, for the book.")] = None,
     actor: Annotated[str | None, typer.Option(metavar="T:NAME", help="Who adds it, such as adm:ops.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="K", help="Asking again with the same key adds nothing more.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add credits."""
     with installation() as here:
-        _balance(here.manager.add_credits(amount, actor=actor, note=note), as_json=wants_json(json))
+        balance = here.manager.add_credits(
+            amount,
+            actor=actor,
+            note=note,
+            idempotency_key=idempotency_key,
+            progress=_told,
+        )
+        _balance(balance, as_json=wants_json(json))
+
+
+def _told(_phase: str, text: str) -> None:
+    note(text)
 
 
 def _balance(balance: Balance, *, as_json: bool) -> None:
@@ -124,6 +138,5 @@ def _raw(text: str) -> None:
     """As it is: its line ends are part of the format."""
     import sys
 
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    flush()
+    put(sys.stdout.buffer, text.encode())

@@ -29,7 +29,7 @@ FOCUS_COLUMNS: Final = (
     "InvoiceId", "InvoiceIssuerName", "ListCost", "PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName",
     "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
     "ServiceName", "ServiceSubcategory", "SkuId", "SkuPriceId", "SubAccountId", "SubAccountName", "SubAccountType",
-    "Tags", "x_EstimatedCost", "x_Host", "x_OverrunCost", "x_Profile", "x_UsageId",
+    "Tags", "x_EstimatedCost", "x_Host", "x_OverrunCost", "x_PricesAsOf", "x_Profile", "x_UsageId",
 )  # fmt: skip
 """The columns of the FOCUS export, in the order of the specification; ours start with `x_`."""
 
@@ -47,13 +47,20 @@ def to_csv(records: Iterable[Sandbox], *, now: float) -> str:
 
 def to_focus(records: Iterable[Sandbox], *, install: str) -> str:
     """The settled usage of these records as FOCUS rows: one charge each, in the billing period (calendar month, UTC) in
-    which it ended. `install` is the billing account. A sandbox that lives has no row yet."""
-    return _table(FOCUS_COLUMNS, [_focus(record, install) for record in records if record.usage is not None])
+    which it ended. `install` is the billing account. A sandbox that lives has no row yet; one that never was ready was
+    not used, and has none (a consumed quantity has to be above zero)."""
+    settled = [record for record in records if record.usage is not None]
+    return _table(FOCUS_COLUMNS, [_focus(record, install) for record in settled if _hours(record) != "0"])
+
+
+def _hours(record: Sandbox) -> str:
+    used = usage_at(record, record.created_at)
+    return _decimal(round((used.ended_at - used.started_at) / 3600, 9))
 
 
 def _focus(record: Sandbox, install: str) -> Mapping[str, str]:
     used = usage_at(record, record.created_at)
-    hours = _decimal(round((used.ended_at - used.started_at) / 3600, 9))
+    hours = _hours(record)
     consumer = consumer_of(record)
     began, over = _month(used.ended_at)
     cost = used.actual_usd
@@ -92,7 +99,8 @@ def _focus(record: Sandbox, install: str) -> Mapping[str, str]:
         "ServiceName": record.extension,
         "ServiceSubcategory": _SUBCATEGORY.get(kind, "Other (Compute)"),
         "SkuId": record.extension,
-        "SkuPriceId": f"{record.extension}@{record.metering.prices.as_of}" if record.metering is not None else "",
+        # the same at every time and for every account, so neither its date nor whose list it is of
+        "SkuPriceId": record.extension,
         "SubAccountId": consumer,
         "SubAccountName": consumer,
         "SubAccountType": "Consumer",
@@ -100,6 +108,7 @@ def _focus(record: Sandbox, install: str) -> Mapping[str, str]:
         "x_EstimatedCost": record.cost.estimated_usd,
         "x_Host": record.host or "",
         "x_OverrunCost": used.overrun_usd,
+        "x_PricesAsOf": record.metering.prices.as_of if record.metering is not None else "",
         "x_Profile": f"{record.profile}@{record.profile_version}",
         "x_UsageId": used.usage_id,
     }

@@ -1,7 +1,7 @@
 """`credits.json`: from bytes to the book and back. Pure. A reservation or an entry a line, whole micro-dollars:
 
 {"schema_version":1,"install":"...","revision":7,
-"accounts":{...},"carried":{...},"spent_by":{...},
+"accounts":{...},"carried":{...},"spent_by":{...},"keys":{...},
 "reservations":[
 {...},
 ...
@@ -23,7 +23,9 @@ from typing import Final, NoReturn
 import msgspec
 
 from sandboxer.errors import StoreCorrupt
-from sandboxer.payments.ledger import Accounts, Book, Entry, Reservation, flaw
+from sandboxer.payments.audit import flaw
+from sandboxer.payments.ledger import Accounts, Added, Book, Entry, Reservation
+from sandboxer.store.layout import check_keys
 
 SCHEMA_VERSION: Final = 1
 HINT: Final = "run `sandboxer doctor`; the file is kept as it is"
@@ -51,6 +53,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reservations: list[Reservation]
     seq: int
     entries: list[Entry]
+    keys: dict[str, Added] = {}  # books from before there were any have none
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -82,8 +85,8 @@ def render(page: Page) -> bytes:
         (
             b'{"schema_version":%d,"install":%s,"revision":%d,\n'
             % (SCHEMA_VERSION, _encode(page.install), page.revision),
-            b'"accounts":%s,"carried":%s,"spent_by":%s,\n'
-            % (_encode(book.accounts), _encode(book.carried), _encode(book.spent_by)),
+            b'"accounts":%s,"carried":%s,"spent_by":%s,"keys":%s,\n'
+            % (_encode(book.accounts), _encode(book.carried), _encode(book.spent_by), _encode(book.keys)),
             b'"reservations":[',
             _lines([_encode(one) for one in book.reservations.values()]),
             b'],\n"seq":%d,"entries":[' % book.seq,
@@ -117,11 +120,18 @@ def parse(data: bytes, path: Path) -> Page:
         reservations={one.sandbox_id: one for one in found.reservations},
         spent_by=found.spent_by,
         entries=tuple(found.entries),
+        keys=found.keys,
     )
     wrong = "a sandbox has two reservations" if len(book.reservations) != len(found.reservations) else flaw(book)
     if wrong is not None:
         raise StoreCorrupt(f"{path} does not add up: {wrong}", hint=HINT)
-    return Page(install=found.install, book=book, revision=found.revision)
+    page = Page(install=found.install, book=book, revision=found.revision)
+    if render(page) != data:  # laid out by a person
+        try:
+            check_keys(data)
+        except ValueError as error:
+            _refuse(data, path, error)
+    return page
 
 
 def _refuse(data: bytes, path: Path, error: Exception | None) -> NoReturn:

@@ -76,9 +76,16 @@ class Accounts(Value, frozen=True, kw_only=True):
         return Accounts(**found)
 
 
+class Added(Value, frozen=True, kw_only=True):
+    """What was added under an idempotency key, and when (unix seconds)."""
+
+    micro_usd: int
+    at: float
+
+
 class Book(Value, frozen=True, kw_only=True):
     """All of it. `carried` is how the accounts stood before the first entry that is still here; `spent_by` what each
-    consumer was charged in each month (UTC, `2027-01`)."""
+    consumer was charged in each month (UTC, `2027-01`); `keys` outlive the entries that were made under them."""
 
     seq: int = 0
     accounts: Accounts = Accounts()
@@ -86,16 +93,32 @@ class Book(Value, frozen=True, kw_only=True):
     reservations: Mapping[str, Reservation] = {}
     spent_by: Mapping[str, Mapping[str, int]] = {}
     entries: tuple[Entry, ...] = ()
+    keys: Mapping[str, Added] = {}
 
 
 EMPTY: Final = Book()
 
 
-def add(book: Book, micro: int, *, at: float, actor: str | None, note: str | None) -> Book:
-    """Credits that were bought or granted."""
+def add(
+    book: Book, micro: int, *, at: float, actor: str | None = None, note: str | None = None, key: str | None = None
+) -> Book:
+    """Credits that were bought or granted; once under one `key`. Raises Conflict when that was used for another
+    amount."""
     if micro <= 0:
         raise Internal("only more than nothing can be added")
-    return _entered(book, "add", at=at, move=("granted", "available", micro), actor=actor, note=note)
+    earlier = None if key is None else book.keys.get(key)
+    if earlier is not None and earlier.micro_usd != micro:
+        raise Conflict(
+            f"the idempotency key was used for another amount: {micro_text(earlier.micro_usd)} USD, "
+            f"added at {rfc3339(earlier.at)}",
+            hint="use a new key to add something else",
+        )
+    if earlier is not None:
+        return book
+    after = _entered(book, "add", at=at, move=("granted", "available", micro), actor=actor, note=note)
+    if key is None:
+        return after
+    return msgspec.structs.replace(after, keys={**book.keys, key: Added(micro_usd=micro, at=at)})
 
 
 def reserve(
@@ -248,47 +271,6 @@ def trimmed(book: Book) -> Book:
     for entry in gone:
         carried = carried.after(entry.postings)
     return msgspec.structs.replace(book, carried=carried, entries=book.entries[len(gone) :])
-
-
-def flaw(book: Book) -> str | None:
-    """What is wrong with a book, in words; None when every sum is right."""
-    first = book.entries[0].seq if book.entries else book.seq + 1
-    wrong = step_flaw(book.carried, book, book.entries, first=first)
-    if wrong is not None:
-        return wrong
-    return _totals_flaw(book)
-
-
-def step_flaw(before: Accounts, book: Book, entries: Sequence[Entry], *, first: int) -> str | None:
-    """What is wrong with the newest `entries` of a book, numbered from `first`, given how the accounts stood
-    before; None when nothing is. It costs no more than they do."""
-    expected = first
-    for entry in entries:
-        if sum(posting.micro_usd for posting in entry.postings) != 0:
-            return f"the postings of entry {entry.seq} do not sum to zero"
-        if entry.seq != expected:
-            return f"entry {entry.seq} is where {expected} should be"
-        expected += 1
-    if expected != book.seq + 1:
-        return f"the last entry is {expected - 1}, not {book.seq}"
-    if before.after([posting for entry in entries for posting in entry.postings]) != book.accounts:
-        return "the accounts are not what the entries make of them"
-    accounts = book.accounts
-    if accounts.granted + accounts.available + accounts.reserved + accounts.spent != 0:
-        return "the accounts do not sum to zero"
-    if min(accounts.available, accounts.reserved, accounts.spent, -accounts.granted) < 0:
-        return "an account is below zero"
-    return None
-
-
-def _totals_flaw(book: Book) -> str | None:
-    if any(key != one.sandbox_id or one.micro_usd <= 0 for key, one in book.reservations.items()):
-        return "a reservation is not what its key says, or is of nothing"
-    if sum(one.micro_usd for one in book.reservations.values()) != book.accounts.reserved:
-        return "the reservations are not what is reserved"
-    if sum(sum(months.values()) for months in book.spent_by.values()) != book.accounts.spent:
-        return "what the consumers spent is not what is spent"
-    return None
 
 
 def _entered(

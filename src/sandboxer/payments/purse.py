@@ -17,6 +17,7 @@ from sandboxer.errors import Internal, Invalid, StoreCorrupt
 from sandboxer.locks import this_owner
 from sandboxer.models import Budget, Value
 from sandboxer.payments import layout, ledger
+from sandboxer.payments.audit import step_flaw
 from sandboxer.payments.layout import Page
 from sandboxer.payments.ledger import Book, Reservation
 from sandboxer.payments.prices import from_micro, micro_text, to_micro
@@ -144,13 +145,21 @@ class Purse:
         available = book.accounts.available
         return from_micro(max(0, available if left is None else min(available, left)))
 
+    def added_at(self, key: str) -> float | None:
+        """When credits were added under an idempotency key, in unix seconds; None when none were."""
+        found = self._page().book.keys.get(key)
+        return None if found is None else found.at
+
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def add(self, usd: Decimal, *, note: str | None = None, actor: str | None = None) -> Balance:
-        """Add credits; how it stands then. Raises Invalid for a note that is too long."""
+    def add(
+        self, usd: Decimal, *, note: str | None = None, actor: str | None = None, key: str | None = None
+    ) -> Balance:
+        """Add credits, once under one idempotency key; how it stands then. Raises Invalid for a note that is too long,
+        and Conflict for a key that was used for another amount."""
         if note is not None and (len(note) > NOTE_LENGTH or not note.isprintable()):
             raise Invalid("the note is not allowed", hint=f"use up to {NOTE_LENGTH} printable characters")
-        self._change(lambda book, at: ledger.add(book, to_micro(usd), at=at, actor=actor, note=note))
+        self._change(lambda book, at: ledger.add(book, to_micro(usd), at=at, actor=actor, note=note, key=key))
         return self.show()
 
     def reserve(self, sandbox_id: str, usd: Decimal, *, consumer: str, only_open: bool = False) -> None:
@@ -247,7 +256,7 @@ class Purse:
 def _check(before: Book, after: Book) -> None:
     """What does not add up is never written."""
     new = after.entries[len(before.entries) :]
-    wrong = ledger.step_flaw(before.accounts, after, new, first=before.seq + 1)
+    wrong = step_flaw(before.accounts, after, new, first=before.seq + 1)
     held = sum(one.micro_usd for one in after.reservations.values())
     if wrong is None and held != after.accounts.reserved:
         wrong = "the reservations are not what is reserved"
