@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import InsufficientCredits, Invalid, NotConfigured, SandboxerError, Unavailable, Unsupported
 from sandboxer.models import Decision, IsolationClass, Requirements
+from sandboxer.routing import place
 from sandboxer.routing.decide import Decided, Facts, Strategy, decide
 from sandboxer.routing.needs import STRENGTH, check_requirements
 from tests.sizes import scaled
@@ -79,6 +80,9 @@ def test_lowest_latency_takes_what_was_measured_and_leaves_the_unmeasured_for_la
     )
     assert tried(found) == ["fast", "slow", "new", "new2"]
     assert found.usable[0].reason == "fastest: 0.8 s measured"
+    for seconds, said in {0.0327: "0.033 s", 0.0: "0.001 s", 12.34: "12.3 s"}.items():
+        quick = decided(facts("a", create_seconds=seconds), facts("b"), strategy="lowest-latency")
+        assert quick.usable[0].reason == f"fastest: {said} measured"
     nothing_known = decided(facts("a"), facts("b"), strategy="lowest-latency")
     assert tried(nothing_known) == ["a", "b"]
     assert "none is measured" in nothing_known.usable[0].reason
@@ -171,10 +175,16 @@ def test_remote_isolation_meets_no_floor() -> None:
 
 
 def test_what_nothing_could_ever_have_is_a_wrong_profile() -> None:
-    for require in (Requirements(capabilities=["fly"]), Requirements(isolation="remote")):
-        with pytest.raises(Invalid):
+    for require in (
+        Requirements(capabilities=["fly"]), Requirements(isolation="remote"),
+        Requirements(vcpu=-1), Requirements(memory_gib=float("nan")), Requirements(disk_gib=float("inf")),
+        Requirements(gpu=""), Requirements(gpu="T4:0"), Requirements(gpu="T4:two"), Requirements(gpu=":2"),
+    ):  # fmt: skip
+        with pytest.raises(Invalid, match=r"profile\.test: require"):
             check_requirements(require, ["exec"], "profile.test")
     check_requirements(Requirements(capabilities=["exec"], isolation="vm"), ["exec"], "profile.test")
+    for gpu in ("T4", "H100:2", "A100-80GB", "RTX-PRO-6000:1"):
+        check_requirements(Requirements(vcpu=0.5, memory_gib=2, gpu=gpu), ["exec"], "profile.test")
 
 
 AMOUNTS = st.one_of(st.none(), st.integers(0, 4).map(lambda n: Decimal(n) / 4))
@@ -319,3 +329,11 @@ def test_a_decision_says_the_host() -> None:
     assert found.usable == (
         Decision(extension="ext.x", outcome="chosen", reason="preferred by the profile", estimate_usd="0", host="h1"),
     )
+
+
+def test_a_listed_host_that_is_not_configured_is_passed_over_and_has_no_price() -> None:
+    found = place(
+        extension="ext.a", flag=None, environment=None, listed=["away", "here"], configured=["here"], default=None
+    )
+    assert found.hosts == ("here",)
+    assert [(one.host, one.outcome, one.estimate_usd) for one in found.decisions] == [("away", "skipped", None)]

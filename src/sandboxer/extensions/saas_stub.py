@@ -3,6 +3,7 @@ this machine: for trying out routes, budgets and bills without an account, and t
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from sandboxer.errors import BackendError, NotFound, Unavailable, Unsupported
-from sandboxer.extensions.base import CanMeter, CanSnapshot, CanStop, Context, Spec
+from sandboxer.extensions.base import CanMeter, CanSnapshot, CanStop, Context, Spec, from_handle
 from sandboxer.extensions.directories import (
     STOPPED,
     WORKSPACE,
@@ -23,11 +24,15 @@ from sandboxer.extensions.directories import (
     marker,
     write_marker,
 )
-from sandboxer.models import Handle, Ready, Requirements, Resources, Written
+from sandboxer.models import Handle, Ready, Requirements, Resources, Value, Written
 from sandboxer.names import LABEL_EXPIRES
 
 _LARGEST: Final = {"vcpu": 8.0, "memory_gib": 32.0, "disk_gib": 100.0}
 _SNAPSHOTS: Final = "snapshots"
+
+
+class _Snapshot(Value, frozen=True, kw_only=True):
+    snapshot: str
 
 
 class SaasStubOptions(Written, frozen=True, kw_only=True):
@@ -39,6 +44,11 @@ class SaasStubOptions(Written, frozen=True, kw_only=True):
     memory_gib: float = 1
     disk_gib: float = 5
     fails: Literal["never", "provision", "ready"] = "never"
+
+    def __post_init__(self) -> None:
+        for name in _LARGEST:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more: it is what is billed")
 
 
 class SaasStubExtension(DirectoryExtension, CanMeter, CanStop, CanSnapshot):
@@ -123,14 +133,19 @@ class SaasStubExtension(DirectoryExtension, CanMeter, CanStop, CanSnapshot):
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """Make a sandbox with a copy of what was kept."""
-        files = Path(snapshot.data["snapshot"]) / WORKSPACE
+        files = _kept(snapshot) / WORKSPACE
         if not files.is_dir():
             raise NotFound("the snapshot is gone", hint="run `sandboxer snapshots list`", fault="backend")
         return self.make(spec, ctx, files=files)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Remove the copy."""
-        kept = Path(snapshot.data["snapshot"])
+        kept = _kept(snapshot)
         shutil.rmtree(kept, ignore_errors=True)
         if kept.exists():
             raise BackendError(f"{kept} could not be removed", hint="look at its owner", outcome="unknown")
+
+
+def _kept(snapshot: Handle) -> Path:
+    """Where a snapshot's files are. Raises Conflict for a handle of another version."""
+    return Path(from_handle(snapshot, _Snapshot, version=1).snapshot)

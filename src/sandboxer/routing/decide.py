@@ -205,7 +205,10 @@ def _usd(facts: Facts) -> str:
 
 
 def _measured(facts: Facts) -> str:
-    return "never measured" if facts.create_seconds is None else f"{facts.create_seconds:.1f} s measured"
+    seconds = facts.create_seconds
+    if seconds is None:
+        return "never measured"
+    return f"{seconds:.1f} s measured" if seconds >= 1 else f"{max(seconds, 0.001):.2g} s measured"
 
 
 def _preferred(facts: Facts) -> str:

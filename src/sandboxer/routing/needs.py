@@ -3,6 +3,8 @@ the extension's own to fit, since only it knows which options give them.)"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection
 from decimal import Decimal
 from typing import Final
@@ -13,6 +15,8 @@ from sandboxer.errors import Invalid
 from sandboxer.models import IsolationClass, Requirements
 
 _NOTHING: Final = Requirements()
+_SIZES: Final = ("vcpu", "memory_gib", "disk_gib")
+_GPU: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._!+-]{0,63}(:[1-9][0-9]{0,2})?", re.ASCII)
 STRENGTH: Final[dict[IsolationClass, int]] = {
     "remote": 0, "none": 0, "process": 1, "namespace": 2, "container": 3, "vm": 4, "microvm": 5,
 }  # fmt: skip
@@ -31,6 +35,15 @@ def check_requirements(require: Requirements, known: Collection[str], source: st
         raise Invalid(
             f"{source}: require.isolation cannot be 'remote', which says nothing of a strength",
             hint="use none, process, namespace, container, vm or microvm",
+        )
+    for name in _SIZES:
+        size = getattr(require, name)
+        if size is not None and not (math.isfinite(size) and size >= 0):
+            raise Invalid(f"{source}: require.{name} is {size}, which is no amount", hint="give a number, such as 2")
+    if require.gpu is not None and not _GPU.fullmatch(require.gpu):
+        raise Invalid(
+            f"{source}: require.gpu is {require.gpu[:80]!r}, which is no model with an optional count",
+            hint="write it like T4 or H100:2",
         )
 
 

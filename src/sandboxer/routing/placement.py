@@ -38,7 +38,13 @@ def place(
         return Placement(hosts=(environment,), reason="SANDBOXER_HOST")
     known = tuple(host for host in listed if host in configured or host == LOCAL)
     passed_over = tuple(
-        Decision(extension=extension, outcome="skipped", reason=f"host {host} is not configured", host=host)
+        Decision(
+            extension=extension,
+            outcome="skipped",
+            reason=f"host {host} is not configured",
+            estimate_usd=None,
+            host=host,
+        )
         for host in listed
         if host not in known
     )

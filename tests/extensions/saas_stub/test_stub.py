@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 import tarfile
@@ -186,3 +187,10 @@ def test_the_look_outside_is_seen(tmp_path: Path) -> None:
     script += "import socket; socket.socket().connect(('127.0.0.1', 1))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
     assert (done.returncode, b"OUTSIDE" in done.stderr) == (99, True)
+
+
+@pytest.mark.parametrize("size", [-1, math.nan, math.inf])
+def test_a_size_that_cannot_be_billed_is_refused_and_not_free(size: float) -> None:
+    for name in ("vcpu", "memory_gib", "disk_gib"):
+        with pytest.raises(msgspec.ValidationError, match=name):
+            msgspec.convert({name: size}, SaasStubOptions)
