@@ -19,6 +19,7 @@ from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
 from sandboxer.locks import Leases, Lock, Locks
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
+from sandboxer.manager.establish import hand_over
 from sandboxer.manager.health import Health
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.purse import Purse
@@ -108,17 +109,24 @@ class Installation:
 
     def detach(self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: bytes = b"") -> int:
         """Start this program again, to outlive us, in the same environment; its process id."""
-        return detach(self.worker(*words), env=dict(self.environment), pass_fds=pass_fds, stdin=stdin)
+        return detach(self.worker(*words), env=self._elsewhere(), pass_fds=pass_fds, stdin=stdin)
+
+    def _elsewhere(self) -> dict[str, str]:
+        """Our environment for a program that starts in another directory: it finds the same files."""
+        files = {"SANDBOXER_DATA_DIR": str(self.paths.data), "SANDBOXER_CONFIG_DIR": str(self.paths.config)}
+        return {**self.environment, **files}
 
     def create_detached(self, plan: Plan) -> Sandbox:
         """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""
         begun = self.manager.begin(plan)
         if isinstance(begun, Sandbox):
             return begun
-        with begun.lock as lock:
-            words = ["_work", begun.record.id, "--lock-fd", str(lock.fileno())]
-            self.detach(words, pass_fds=[lock.fileno()], stdin=msgspec.json.encode(plan))
-        return begun.record
+
+        def start(lock_fd: int) -> None:
+            words = ["_work", begun.record.id, "--lock-fd", str(lock_fd)]
+            self.detach(words, pass_fds=[lock_fd], stdin=msgspec.json.encode(plan))
+
+        return hand_over(self.manager.core, begun, start)
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
@@ -151,7 +159,7 @@ class Installation:
                 self.paths.data,
                 self.worker("_relay"),
                 fin_hub=self.settings.fin_hub,
-                env=self.environment,
+                env=self._elsewhere(),
             )
 
 

@@ -17,6 +17,8 @@ class SandboxerError(Exception):
     `hint` says what to type or check next. `retryable` is None when nobody knows. `outcome` is "unknown" when the
     asked-for thing may exist although we could not see it happen; such a record stays until `reconcile` settles it;
     `outcome_stated` whether whoever raised it said so, rather than leaving it at "failed".
+    `made_nothing` is set by an extension whose create certainly made nothing although it saved a handle before it
+    asked: where the backend cannot be looked at either, there is nothing to wait for.
     `fault` tells whose it is: what the caller asked for fails the same way on every backend, so a route does not try
     the next one. Its texts are made without the values of secrets (`masking`), whoever wrote them.
     """
@@ -46,6 +48,7 @@ class SandboxerError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.outcome: Outcome = outcome or "failed"
         self.outcome_stated = outcome is not None
+        self.made_nothing = False
         self.fault: Fault = fault or self.default_fault
         self.sandbox_id = sandbox_id
         self.details = masked_values(dict(details)) if details else None

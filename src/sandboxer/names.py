@@ -18,6 +18,8 @@ SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:%\[\]-]{0,254}")
 ACTOR = re.compile(r"(adm|agt|atm):([A-Za-z0-9][A-Za-z0-9._@/+-]{0,127})")
 PREFIX = "sbx-"
+MAX_KEY = 255
+"""The longest idempotency key, in characters."""
 MIN_PREFIX = 4
 """The shortest part of an id that is accepted for the whole."""
 
@@ -69,6 +71,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_key(key: str) -> str:
+    """An idempotency key; raises Invalid."""
+    if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+        raise Invalid("the idempotency key is not allowed", hint=f"use 1 to {MAX_KEY} printable characters")
+    return key
+
+
 def check_env_name(name: str) -> str:
     """The name of an environment variable; raises Invalid."""
     if not ENV_NAME.fullmatch(name):
@@ -108,15 +117,21 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
-def parse_actor(text: str) -> tuple[str, str]:
-    """`adm:ops` as ("adm", "ops"); raises Invalid."""
+def parse_actor(text: str, *, what: str = "actor") -> tuple[str, str]:
+    """`adm:ops` as ("adm", "ops"); raises Invalid, which calls it `what`."""
     match = ACTOR.fullmatch(text)
     if match is None:
         raise Invalid(
-            f"actor {text[:80]!r} is not TYPE:NAME",
+            f"{what} {text[:80]!r} is not TYPE:NAME",
             hint="use adm:NAME (a person), agt:NAME (an agent) or atm:NAME (automation)",
         )
     return match[1], match[2]
+
+
+def plain_actor_name(user: str) -> str:
+    """The name of a user of the operating system as an actor's: what is not allowed there becomes `-`."""
+    name = re.sub(r"[^A-Za-z0-9._@/+-]", "-", user)[:128]
+    return name if name[:1].isalnum() else f"x{name}"[:128]
 
 
 def parse_pairs(pairs: Iterable[str], *, what: str) -> dict[str, str]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from sandboxer.errors import BackendError, Conflict, Invalid, NotFound, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import (
+    BackendError,
+    Conflict,
+    Invalid,
+    NotConfigured,
+    NotFound,
+    SandboxerError,
+    Timeout,
+    Unavailable,
+)
 from sandboxer.manager.establish import Begun
 from sandboxer.models import Request
 from sandboxer.state import State
@@ -108,13 +118,26 @@ def test_a_teardown_that_fails_keeps_the_record_and_the_next_one_finishes(tmp_pa
     """Promise 5: never dropped while its resource may live."""
     here = installed(tmp_path, Faults({point: Unavailable("no answer")}))
     record = create(here)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as caught:
         here.manager.destroy(record.id)
+    assert caught.value.outcome == "unknown"
     kept = here.manager.get(record.id)
     assert kept.state == State.DESTROYING
-    assert kept.error is not None
-    assert here.manager.destroy(record.id).state == State.DESTROYED
+    assert kept.error == caught.value.document()
+    gone = here.manager.destroy(record.id)
+    assert (gone.state, gone.error) == (State.DESTROYED, None)
     assert left_over(tmp_path) == []
+
+
+def test_a_failed_create_still_says_why_when_it_is_gone_and_no_longer_that_something_may_exist(tmp_path: Path) -> None:
+    faults = Faults({"wait_ready": BackendError("no luck"), "teardown.half": Unavailable("the host went away")})
+    here = installed(tmp_path, faults)
+    with pytest.raises(BackendError):
+        create(here)
+    (record,) = here.manager.list()
+    gone = here.manager.destroy(record.id)
+    assert gone.error is not None
+    assert (gone.error["message"], gone.error["outcome"]) == ("no luck", "failed")
 
 
 def test_destroy_ends_an_establishment_that_is_under_way(tmp_path: Path) -> None:
@@ -265,3 +288,31 @@ def test_destroy_needs_no_backend_for_what_is_known_to_be_clean(tmp_path: Path) 
     (record,) = here.manager.list()
     here.manager.core.extensions.get("ext.fake").faults.plan["teardown"] = Unavailable("down")  # type: ignore[attr-defined]
     assert here.manager.destroy(record.id).state == State.DESTROYED
+
+
+def test_a_process_that_cannot_be_started_leaves_a_failed_record_and_nothing_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = installed(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no such program"))
+    with pytest.raises(NotConfigured, match="no such program") as caught:
+        here.create_detached(here.manager.plan(Request(profile="profile.fake", name="web")))
+    record = here.manager.get("web")
+    assert (record.state, record.clean, record.id) == (State.FAILED, True, caught.value.sandbox_id)
+    assert here.manager.reconcile(apply=True).actions == []
+
+
+def test_leases_that_somebody_decides_on_do_not_keep_an_ended_sandbox_from_being_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 4: a process that was stopped in the middle of its decision holds up no destroy."""
+    monkeypatch.setattr("sandboxer.locks.leases._GUARD_WAIT", 0.05)
+    here = installed(tmp_path)
+    record = create(here)
+    with here.manager.lease(record.id, holder="test"):
+        pass
+    with here.manager.core.leases.guard(record.id):
+        assert here.manager.destroy(record.id).state == State.DESTROYED
+    assert left_over(tmp_path) == []
+    here.manager.destroy(record.id)
+    assert here.manager.core.leases.known() == frozenset()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sandboxer.bootstrap import install
 from sandboxer.errors import Unavailable
-from sandboxer.hosts.base import Host
+from sandboxer.extensions.base import Context
+from sandboxer.hosts.base import Host, Result
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager
+from sandboxer.manager.removal import LATE_SECONDS
 from sandboxer.manager.report import each
-from sandboxer.models import HostSettings, Request
+from sandboxer.models import Handle, HostSettings, Ready, Request
 from sandboxer.testing.fake import FakeExtension
 from sandboxer.timing import Deadline
 from tests.installations import environment, lay_out
@@ -29,6 +32,26 @@ class HangingHost(LocalHost):
     def connect(self, deadline: Deadline) -> None:
         threading.Event().wait(deadline.seconds(HANGS_SECONDS))
         raise Unavailable(f"host {self.name} did not answer")
+
+
+class SilentHost(LocalHost):
+    """A host that took the connection, and then no word came any more."""
+
+    def run(self, argv: Sequence[str], deadline: Deadline, **_: object) -> Result:
+        threading.Event().wait(deadline.seconds(60))
+        raise Unavailable(f"host {self.name} did not answer")
+
+
+class WorksThere(FakeExtension):
+    """A backend that needs its host for everything."""
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        ctx.host.run(["true"], ctx.deadline)
+        return super().wait_ready(handle, ctx)
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        ctx.host.run(["true"], ctx.deadline)
+        super().teardown(handle, ctx)
 
 
 class Fleet:
@@ -61,6 +84,31 @@ def _over(instant: float | None) -> bool:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path)
+
+
+def test_a_create_whose_host_falls_silent_is_back_in_its_time_and_the_rest_is_settled_later(tmp_path: Path) -> None:
+    """Promise 22: within the deadline + 5 s, with what was begun still recorded (promise 5)."""
+    lay_out(tmp_path, config=f"hosts:\n  alpha: {{address: local, work_dir: {tmp_path}/work}}\n")
+
+    def manager(kind: type[LocalHost]) -> SandboxManager:
+        def opener(name: str, settings: HostSettings | None) -> Host:
+            return kind(name, settings or HostSettings())
+
+        here = install(environment(tmp_path), relay_in_background=False, opener=opener)
+        here.manager.core.extensions.add("ext.fake", WorksThere)
+        return here.manager
+
+    cut_off = manager(SilentHost)
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        cut_off.create(cut_off.plan(Request(profile="profile.fake", host="alpha", timeout=1)))
+    assert LATE_SECONDS < 5
+    assert time.monotonic() - started < 20  # and not the minute of the host's silence
+    assert caught.value.outcome == "unknown"
+    assert [record.clean for record in cut_off.list()] == [False]
+    healed = manager(LocalHost)
+    assert [action.outcome for action in healed.reconcile(apply=True).actions] == ["done"]
+    assert [record.clean for record in healed.list()] == [True]
 
 
 def test_ten_hanging_hosts_of_fifty_do_not_slow_the_others(fleet: Fleet) -> None:

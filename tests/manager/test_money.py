@@ -11,7 +11,7 @@ import pytest
 
 from sandboxer.errors import BackendError, InsufficientCredits, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
-from sandboxer.models import Handle, Resources
+from sandboxer.models import Handle, Ready, Resources
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension, Faults
 from sandboxer.timing import Deadline
@@ -70,6 +70,22 @@ def test_without_enough_credits_nothing_is_begun(tmp_path: Path) -> None:
     assert (faults.seen, left_over(tmp_path), bank.reserved) == ([], [], FREE)
     bank.manager.add_credits("0.000001")
     assert bank.create().state == State.READY
+
+
+def test_recreate_may_use_what_its_predecessor_gives_back_and_no_more(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, money="1.5")
+    first = bank.create()
+    bank.now += 250
+    second = bank.manager.recreate(first.id)
+    assert (bank.spent, bank.reserved) == (Decimal("0.25"), Decimal(1))
+    with pytest.raises(InsufficientCredits):
+        bank.create()
+    bank.now += 250
+    with pytest.raises(InsufficientCredits):
+        bank.manager.recreate(second.id, actor="agt:other")
+    with pytest.raises(InsufficientCredits):
+        bank.manager.recreate(second.id)
+    assert bank.manager.get(second.id).state == State.READY, "what cannot be made anew is not destroyed"
 
 
 def test_a_consumer_cannot_exceed_its_budget_and_the_others_go_on(tmp_path: Path) -> None:
@@ -133,6 +149,40 @@ def test_a_create_that_fails_costs_nothing_and_gives_everything_back(tmp_path: P
     (record,) = bank.manager.list()
     bank.manager.destroy(record.id)
     assert (bank.reserved, bank.spent, bank.kinds()) == (FREE, FREE, ["add", "reserve", "release"])
+
+
+def test_what_a_failed_create_ran_ends_when_it_was_taken_back_and_not_when_its_record_goes(tmp_path: Path) -> None:
+    """Promise 20: what the backend ran on is what is told, and nothing of it ran on."""
+    bank = Bank(tmp_path)
+
+    def runs_for_a_while_and_breaks() -> MeteredFake:
+        return Slow(Faults({"wait_ready": BackendError("no")}), bank)
+
+    bank.manager.core.extensions.add("ext.fake", runs_for_a_while_and_breaks)
+    with pytest.raises(BackendError):
+        bank.create()
+    (failed,) = bank.manager.list()
+    assert bank.manager.document(failed)["cost"]["actual_usd"] == "0"
+    for later in (0, 1000):
+        bank.now += later
+        (item,) = bank.manager.usage()
+        assert (item.actual_usd, item.overrun_usd, item.duration_s) == ("0", "0.02", 0)
+    gone = bank.manager.destroy(failed.id)
+    assert gone.usage is not None
+    assert gone.usage.overrun_usd == "0.02"
+    assert (bank.reserved, bank.spent, bank.kinds()) == (FREE, FREE, ["add", "reserve", "release"])
+
+
+class Slow(MeteredFake):
+    """It takes 20 s to come up."""
+
+    def __init__(self, faults: Faults, bank: Bank) -> None:
+        super().__init__(faults)
+        self._bank = bank
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        self._bank.now += 20
+        return super().wait_ready(handle, ctx)
 
 
 def test_a_sandbox_that_the_backend_lost_is_charged_until_that_is_known(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from sandboxer.models import HostSettings, Request
 from sandboxer.state import State
 from sandboxer.testing.fake import POINTS
 from sandboxer.timing import Deadline
-from tests.manager.routed import CLOUD, OWN, Bed, reasons, told
+from tests.manager.routed import CLOUD, OWN, Bed, metered, reasons, told
 
 CREATE_POINTS = [point for point in POINTS if point.startswith("provision")] + ["wait_ready"]
 
@@ -94,6 +94,38 @@ def test_credentials_that_are_refused_move_on_although_nothing_can_be_looked_at(
     """What would not let us create does not let us look either, and has made nothing."""
     bed.faults["a"].plan.update({"provision": error, "find": type(error)("still")})
     assert bed.create().extension == "ext.b"
+
+
+@pytest.mark.parametrize("error", [Denied("bad key"), Unavailable("refused", outcome="failed")])
+def test_a_provider_that_lets_nobody_in_leaves_nothing_to_wait_for(tmp_path: Path, error: SandboxerError) -> None:
+    """Also when it is the only candidate: no record that nobody can end, and no money that stays set aside."""
+    bed = Bed(tmp_path, {"a": metered("1")}, extension="ext.a")
+    bed.here.manager.add_credits("5")
+    bed.faults["a"].once = False
+    bed.faults["a"].plan.update({"provision": error, "find": type(error)("still", outcome="failed")})
+    with pytest.raises(type(error)) as caught:
+        bed.create()
+    assert caught.value.outcome == "failed"
+    assert (bed.only.state, bed.only.clean) == (State.FAILED, True)
+    assert bed.here.manager.credits().reserved_usd == "0"
+    assert bed.process().manager.destroy(bed.only.id).state == State.DESTROYED
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_handle_that_was_saved_before_asking_is_looked_for_unless_its_extension_knows_that_nothing_was_made(
+    bed: Bed, knows: bool
+) -> None:
+    """A name is remembered before a provider is asked, so that alone says nothing of what was made."""
+    error = Denied("bad key")
+    error.made_nothing = knows
+    bed.faults["a"].plan.update({"provision.saved": error, "teardown": Denied("still")})
+    if knows:
+        assert bed.create().extension == "ext.b"
+        return
+    with pytest.raises(Denied) as caught:
+        bed.create()
+    assert caught.value.outcome == "unknown"
+    assert told(bed.only.route.decisions)[0] == ("a", "unknown")
 
 
 @pytest.mark.parametrize("unsure", [Unavailable("cut off", outcome="unknown"), Timeout("late"), Unavailable("silent")])

@@ -8,10 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sandboxer.errors import (
     BackendError,
+    Conflict,
     Denied,
     InsufficientCredits,
     Invalid,
@@ -317,6 +319,25 @@ def test_half_open_admits_one_create_and_not_a_second_beside_it(tmp_path: Path) 
         assert manager.carry_out(plan, begun).state == State.READY  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("cloud", [CLOUD, metered("1")])
+def test_who_asks_again_with_the_same_key_leaves_the_one_try_to_who_has_it(
+    tmp_path: Path, cloud: dict[str, Any]
+) -> None:
+    bed = Bed(tmp_path, {"a": cloud, "b": cloud})
+    bed.here.manager.add_credits("100")
+    for _ in range(3):
+        _fail(bed, "a")
+        bed.create()
+    bed.ahead += OPEN_SECONDS + 1
+    asked = Request(profile="profile.routed")
+    one, again, other = (bed.process().manager for _ in range(3))
+    plan, same = (manager.plan(asked, idempotency_key="k") for manager in (one, again))
+    first = one.begin(plan)
+    assert again.begin(same) == first.record  # type: ignore[union-attr]  # begun
+    assert other.plan(asked).extension == "ext.b"
+    assert one.carry_out(plan, first).state == State.READY  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("error", [Invalid("no such size"), Denied("bad key"), NotConfigured("no key"), Timeout("1 s")])
 def test_what_is_not_the_backends_fault_does_not_open_its_circuit(tmp_path: Path, error: SandboxerError) -> None:
     bed = Bed(tmp_path, {"a": CLOUD}, extension="ext.a")
@@ -399,6 +420,26 @@ def test_explain_and_a_dry_run_say_the_same_as_a_create_and_touch_nothing(tmp_pa
     assert bed.create().route.decisions == explained.decisions
 
 
+def test_a_dry_run_refuses_a_name_and_a_key_that_a_create_would_refuse(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, {"a": CLOUD})
+    manager = bed.here.manager
+    asked = Request(profile="profile.routed", name="web")
+    made = manager.create(manager.plan(asked, idempotency_key="k"))
+    before = (tmp_path / "data" / "sandboxes.json").read_bytes()
+    for request, key in ((asked, None), (asked, "other"), (msgspec.structs.replace(asked, name="new"), "k")):
+        plan = manager.plan(request, idempotency_key=key)
+        for verb in (manager.dry_run, manager.create):
+            with pytest.raises(Conflict) as caught:
+                verb(plan)
+            assert caught.value.sandbox_id == made.id
+    assert manager.dry_run(manager.plan(asked, idempotency_key="k"))["dry_run"] is True
+    assert (tmp_path / "data" / "sandboxes.json").read_bytes() == before
+    manager.destroy(made.id)
+    assert manager.dry_run(manager.plan(asked))["dry_run"] is True
+    with pytest.raises(Conflict):
+        manager.dry_run(manager.plan(msgspec.structs.replace(asked, name="new"), idempotency_key="k"))
+
+
 def test_explain_answers_also_when_nothing_can_serve(tmp_path: Path) -> None:
     bed = Bed(tmp_path, {"a": KEYED, "b": KEYED})
     explained = bed.process().manager.explain(Request(profile="profile.routed"))
@@ -426,3 +467,16 @@ def test_a_route_over_fifty_backends_is_decided_in_at_most_twenty_times_the_time
 
     alone, many = seconds(1), seconds(50)
     assert many / alone <= 20, f"{many * 1e3:.1f} ms / {alone * 1e3:.2f} ms"
+
+
+def test_a_create_that_fails_on_the_only_usable_candidate_says_why_not_on_the_others(tmp_path: Path) -> None:
+    needy = {**CLOUD, "secrets": {"KEY": {"ref": "env:NOT_THERE"}}}
+    bed = Bed(tmp_path, {"needy": needy, "weak": CLOUD})
+    bed.faults["weak"].plan["provision"] = BackendError("no room")
+    with pytest.raises(BackendError) as caught:
+        bed.create()
+    assert caught.value.details is not None
+    told_of = {one["extension"]: (one["outcome"], one["reason"]) for one in caught.value.details["decisions"]}
+    assert told_of["ext.weak"] == ("failed", "no room")
+    assert told_of["ext.needy"][0] == "skipped"
+    assert "NOT_THERE" in told_of["ext.needy"][1]

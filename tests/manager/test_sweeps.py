@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -206,3 +207,81 @@ def test_a_lost_store_is_written_again_from_what_the_backends_show(tmp_path: Pat
     assert b"".join(out) == b"hello\n"
     again.manager.destroy(record.id)
     assert left_over(tmp_path) == []
+
+
+class Meanwhile(Faults):
+    """Somebody else does something, once, when the backend comes to `point`."""
+
+    def __init__(self, point: str, do: Callable[[], object]) -> None:
+        super().__init__()
+        self.point, self.do = point, do
+
+    def at(self, point: str) -> None:
+        if point == self.point:
+            self.point = ""
+            self.do()
+
+
+def test_a_destroy_that_is_wished_during_a_reconcile_does_not_end_it(tmp_path: Path) -> None:
+    """The wish needs no lock, so it may come while another command takes the sandbox back."""
+    faults = Meanwhile("find", lambda: here.manager.wish_gone(wished.record.id))
+    here = installed(tmp_path, faults)
+    wished, other = abandon(here), abandon(here)
+    report = here.manager.reconcile(apply=True)
+    outcomes = {action.sandbox_id: action.outcome for action in report.actions}
+    assert outcomes == {wished.record.id: "skipped", other.record.id: "done"}
+    assert here.manager.get(wished.record.id).state == State.DESTROYING
+    assert here.manager.destroy(wished.record.id).state == State.DESTROYED
+    assert left_over(tmp_path) == []
+
+
+def test_a_sandbox_whose_leases_are_being_decided_on_does_not_keep_expire_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxer.locks.leases._GUARD_WAIT", 0.05)
+    here = installed(tmp_path)
+    first, second, third = (create(here, ttl=600) for _ in range(3))
+    for record in (first, second, third):
+        age(here, record, 601)
+    with here.manager.core.leases.guard(second.id):
+        report = here.manager.expire(apply=True)
+    outcomes = {action.sandbox_id: action.outcome for action in report.actions}
+    assert outcomes == {first.id: "done", second.id: "skipped", third.id: "done"}
+    assert here.manager.expire(apply=True).actions[0].outcome == "done"
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("point", ["status", "inventory"])
+def test_a_bug_in_an_adapter_is_told_and_keeps_reconcile_from_nothing_else(tmp_path: Path, point: str) -> None:
+    here = installed(tmp_path, Faults({point: KeyError("a bug of theirs")}))
+    create(here)
+    other = abandon(here)
+    report = here.manager.reconcile(apply=True)
+    assert [(action.sandbox_id, action.outcome) for action in report.actions] == [(other.record.id, "done")]
+    assert ["a bug of theirs" in item.why for item in report.remaining] == [True]
+
+
+def test_a_bug_in_an_adapters_teardown_keeps_expire_from_nothing_else(tmp_path: Path) -> None:
+    here = installed(tmp_path, Faults({"teardown": KeyError("a bug of theirs")}))
+    for record in (create(here, ttl=600), create(here, ttl=600)):
+        age(here, record, 601)
+    report = here.manager.expire(apply=True)
+    assert sorted(action.outcome for action in report.actions) == ["done", "failed"]
+    assert ["a bug of theirs" in item.why for item in report.remaining] == [True]
+    assert here.manager.expire(apply=True).remaining == []
+    assert left_over(tmp_path) == []
+
+
+def test_leases_that_cannot_be_looked_at_keep_one_sandbox_and_not_the_others(tmp_path: Path) -> None:
+    """What cannot be read may be a lease that is held: the sandbox stays, and the sweep says why."""
+    here = installed(tmp_path)
+    first, second = create(here, ttl=600), create(here, ttl=600)
+    for record in (first, second):
+        age(here, record, 601)
+    leases = tmp_path / "data" / "leases"
+    leases.mkdir()
+    (leases / first.id).write_text("not a directory")
+    report = here.manager.expire(apply=True)
+    assert {action.sandbox_id: action.outcome for action in report.actions} == {first.id: "failed", second.id: "done"}
+    assert [item.sandbox_id for item in report.remaining] == [first.id]
+    assert here.manager.get(first.id).state == State.READY

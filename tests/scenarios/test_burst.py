@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sandboxer.testing.clouds import Fault
+from sandboxer.testing.clouds.daytona import FakeDaytona
 from sandboxer.testing.clouds.e2b import FakeE2B
 from sandboxer.testing.clouds.modal import FakeModal
 from tests.cli.running import Command
@@ -119,6 +120,36 @@ def test_a_lost_answer_ends_with_one_sandbox_and_one_charge(tmp_path: Path, e2b:
     assert Decimal(usage["actual_usd"]) > 0
     assert balance["spent_usd"] == usage["actual_usd"]
     assert balance["reserved_usd"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("profile", "cloud", "key"),
+    [
+        ("e2b-burst", FakeE2B, "E2B_API_KEY"),
+        ("modal", FakeModal, "MODAL_TOKEN_SECRET"),
+        ("daytona-dev", FakeDaytona, "DAYTONA_API_KEY"),
+    ],
+)
+def test_a_wrong_key_makes_nothing_holds_nothing_and_burst_goes_on(
+    tmp_path: Path, profile: str, cloud: type[FakeE2B | FakeModal | FakeDaytona], key: str
+) -> None:
+    """Promises 5 and 19: what a provider refuses at the door exists nowhere, and its money is free again."""
+    with cloud() as there:
+        sandboxer = Command(tmp_path, more={**there.environment(), key: "wrong"})
+        (tmp_path / "config" / "profiles" / "profile.modal.yaml").write_text(
+            "{id: profile.modal, version: 1.0.0, extension: ext.modal, ttl: {default: 1h}}"
+        )
+        sandboxer("credits", "add", "10")
+        refused = sandboxer("create", "--profile", f"profile.{profile}", "--json")
+        assert (refused.status, refused.error["code"], refused.error["outcome"]) == (11, "denied", "failed")
+        assert sandboxer("credits", "show", "--json").document["reserved_usd"] == "0"
+        assert sandboxer("destroy", refused.error["sandbox_id"]).status == 0
+        made = sandboxer(*BURST)
+        assert made.status == 0, made
+        assert made.document["extension"] == "ext.saas-stub"
+        assert "failed" in [outcome for outcome, _ in decisions(made.document).values()]
+        assert sandboxer("destroy", made.document["id"]).status == 0
+        assert list(there.census()) == []
 
 
 def test_a_balance_that_is_too_low_is_exit_9_before_any_call(tmp_path: Path, e2b: FakeE2B) -> None:

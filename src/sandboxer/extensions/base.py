@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal, TypeVar
 
 import msgspec
 
-from sandboxer.errors import Unsupported
+from sandboxer.errors import Conflict, Unsupported
 from sandboxer.hosts.base import Host, Streams
 from sandboxer.masking import masked
 from sandboxer.models import Handle, Ready, Requirements, Resources, Written
@@ -25,6 +25,7 @@ from sandboxer.timing import Deadline
 
 PathKind = Literal["file", "directory", "absent"]
 Presence = Literal["running", "stopped", "absent", "unknown"]
+_Kept = TypeVar("_Kept")
 
 
 class NoOptions(Written, frozen=True, kw_only=True):
@@ -94,6 +95,22 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "detail", masked(self.detail))
+
+
+def from_handle(handle: Handle, kind: type[_Kept], *, version: int) -> _Kept:
+    """What an adapter keeps in a handle, as its own type. Raises Conflict for what another version of it has written:
+    nothing is guessed of a sandbox that costs money or holds files."""
+    if handle.version == version:
+        try:
+            return msgspec.convert(handle.data, kind)
+        except msgspec.ValidationError:
+            why = "it is not what this version writes"  # the decoder's words may quote it
+    else:
+        why = f"its version is {handle.version}, and this one knows {version}"
+    raise Conflict(
+        f"what is remembered of it was written by another version of sandboxer: {why}",
+        hint="upgrade sandboxer, or use the one that made it",
+    )
 
 
 class SandboxExtension(ABC):

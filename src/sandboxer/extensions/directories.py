@@ -27,9 +27,10 @@ from sandboxer.extensions.base import (
     SandboxExtension,
     Spec,
     Status,
+    from_handle,
 )
 from sandboxer.hosts.base import Command, Streams
-from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.models import Handle, Isolation, Reachability, Ready, Value
 from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, MARKER_FILE, sandbox_id_of
 
 WORKSPACE = "workspace"
@@ -37,6 +38,10 @@ STOPPED = "stopped"
 """The key of the marker file that says so."""
 _NEW = ".new-"
 _SESSIONS = "sessions"
+
+
+class _Remembered(Value, frozen=True, kw_only=True):
+    directory: str
 
 
 class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
@@ -102,9 +107,9 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         """Whether the directory is there."""
         try:
             self.at("status")
+            directory = directory_of(handle)
         except Exception as error:  # noqa: BLE001 - the contract: a look that failed is `unknown`
             return Status("unknown", str(error))
-        directory = directory_of(handle)
         if not directory.is_dir():
             return Status("absent")
         return Status("stopped" if marker(directory).get(STOPPED) else "running")
@@ -212,7 +217,8 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         if not source.exists():
             raise NotFound(f"there is no {path!r}", hint="look with exec")
         with tarfile.open(fileobj=_Outlet(sink), mode="w|") as tar:
-            tar.add(source, arcname=source.name)
+            # a link is followed when it is what was asked for, as `cp` does
+            tar.add(source.resolve() if source.is_symlink() else source, arcname=source.name)
 
     def logs(
         self,
@@ -248,8 +254,8 @@ class _Outlet(io.RawIOBase):
 
 
 def directory_of(handle: Handle) -> Path:
-    """The sandbox's directory, there or not."""
-    return Path(handle.data["directory"])
+    """The sandbox's directory, there or not. Raises Conflict for a handle of another version."""
+    return Path(from_handle(handle, _Remembered, version=1).directory)
 
 
 def existing(handle: Handle) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from sandboxer.config.paths import working_directory
 from sandboxer.documents import sandbox_document
 from sandboxer.errors import Conflict, Invalid, from_document
 from sandboxer.extensions.base import Exec, capabilities
@@ -19,7 +20,7 @@ from sandboxer.manager import accounts, establish, lifetime, removal, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.accounts import Table
-from sandboxer.manager.candidates import check_route, checked_options, options_of, profile_extensions
+from sandboxer.manager.candidates import check_profile_whole
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
 from sandboxer.manager.plan import Caller, Explanation, Plan, explain, make_plan, plan_document
@@ -54,7 +55,7 @@ class SandboxManager:
         roots: Sequence[Path] | None = None,
     ) -> Plan:
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
-        caller = Caller(actor=actor, base=base or Path.cwd(), roots=roots)
+        caller = Caller(actor=actor, base=base or working_directory(), roots=roots)
         return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
 
     def explain(
@@ -66,7 +67,7 @@ class SandboxManager:
         roots: Sequence[Path] | None = None,
     ) -> Explanation:
         """Which backend would serve a request, and why; nothing is touched."""
-        return explain(self.core, request, Caller(actor=actor, base=base or Path.cwd(), roots=roots))
+        return explain(self.core, request, Caller(actor=actor, base=base or working_directory(), roots=roots))
 
     def begin(self, plan: Plan) -> Begun | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
@@ -157,7 +158,7 @@ class SandboxManager:
         host = record.request.host or (None if profile.route is not None else record.host)
         request = msgspec.structs.replace(record.request, host=host)
         asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
-        caller = Caller(actor=asker, base=Path.cwd(), roots=roots)
+        caller = Caller(actor=asker, base=working_directory(), roots=roots)
         return make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
 
     def recreate(
@@ -194,9 +195,10 @@ class SandboxManager:
         """Run a command inside; its exit code."""
         return use.run(self.core, self.core.resolve(text).id, request, streams, timeout=timeout)
 
-    def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> None:
-        """Copy files in (`inward`) or out, like `cp -r`."""
-        use.copy(self.core, self.core.resolve(text).id, source=source, target=target, inward=inward, service=service)
+    def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> int:
+        """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
+        found = self.core.resolve(text).id
+        return use.copy(self.core, found, source=source, target=target, inward=inward, service=service)
 
     def logs(
         self,
@@ -254,10 +256,7 @@ class SandboxManager:
         """Check profiles, their options against the extension's model too; all of them when no files are given."""
         found = [self.core.profiles.read(file) for file in files] if files else list(self.profiles())
         for profile in found:
-            check_route(profile)
-            for name in profile_extensions(profile):
-                extension, manifest = self.core.extensions.get(name), self.core.extensions.manifest(name)
-                checked_options(name, extension.Options, options_of(manifest, profile))
+            check_profile_whole(self.core, profile)
         return found
 
     def manifest(self, extension_id: str) -> Manifest:
@@ -279,6 +278,7 @@ class SandboxManager:
 
     def dry_run(self, plan: Plan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
+        establish.check_free(self.core, plan)
         return plan_document(plan)
 
     # -- money ----------------------------------------------------------------------------------------------------
@@ -287,9 +287,19 @@ class SandboxManager:
         """How the credits and the budgets stand."""
         return self.core.purse.show()
 
-    def add_credits(self, amount: str, *, actor: str | None = None, note: str | None = None) -> Balance:
-        """Add credits, in US dollars; how they stand then. Raises Invalid."""
-        return accounts.add_credits(self.core, amount, actor=actor, note=note)
+    def add_credits(
+        self,
+        amount: str,
+        *,
+        actor: str | None = None,
+        note: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Progress = quiet,
+    ) -> Balance:
+        """Add credits, in US dollars; how they stand then. See `accounts.add_credits`."""
+        return accounts.add_credits(
+            self.core, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
+        )
 
     def unsettled(self) -> Sequence[str]:
         """The sandboxes that ended, and are not in the book yet."""

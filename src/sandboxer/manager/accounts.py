@@ -7,25 +7,38 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sandboxer.errors import Invalid
-from sandboxer.manager.core import Core
+from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.models import Sandbox
-from sandboxer.names import parse_actor
+from sandboxer.names import check_key, parse_actor
 from sandboxer.payments.prices import parse_amount
 from sandboxer.payments.purse import Balance
 from sandboxer.payments.usage import UsageItem, usage_item, within
 from sandboxer.state import State
-from sandboxer.timing import parse_duration
+from sandboxer.timing import parse_duration, rfc3339
 
 Table = Literal["csv", "focus"]
 
 
-def add_credits(core: Core, amount: str, *, actor: str | None, note: str | None) -> Balance:
-    """Add credits; raises Invalid for what is no amount."""
+def add_credits(
+    core: Core,
+    amount: str,
+    *,
+    actor: str | None,
+    note: str | None,
+    idempotency_key: str | None = None,
+    progress: Progress = quiet,
+) -> Balance:
+    """Add credits; raises Invalid for what is no amount, and Conflict for a key that was used for another one. For a
+    key that was used before nothing is added, and `progress` says so."""
     usd = parse_amount(amount)
     who = actor or core.settings.defaults.actor
     if who is not None:
         parse_actor(who)
-    return core.purse.add(usd, note=note, actor=who)
+    earlier = None if idempotency_key is None else core.purse.added_at(check_key(idempotency_key))
+    balance = core.purse.add(usd, note=note, actor=who, key=idempotency_key)
+    if earlier is not None:
+        progress("credits", f"nothing was added: the idempotency key was used at {rfc3339(earlier)}")
+    return balance
 
 
 def unsettled(core: Core) -> Sequence[str]:

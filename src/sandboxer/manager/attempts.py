@@ -231,12 +231,9 @@ class Attempt:
             return self.doubt
         self._progress("rollback", f"taking back what was begun on {place_of(self.record)}")
         seconds = self._whole.seconds(ROLLBACK_SECONDS)
-        rest = take_back(self.core, self.core.current(self.record.id), quick=False, seconds=seconds)
-        refused = isinstance(error, Denied | NotConfigured | Unavailable | Timeout) and not _ambiguous(error)
-        if refused and not self.saved and isinstance(rest, Denied | NotConfigured | Unavailable | Timeout):
-            # It let us in neither then nor now, and says that nothing was begun: there is nothing to look for.
-            return None
-        return rest
+        record = self.core.current(self.record.id)
+        rest = take_back(self.core, record, quick=False, seconds=seconds)
+        return None if rest is None or never_begun(record, error, rest) else rest
 
 
 @contextmanager
@@ -247,6 +244,18 @@ def _ours() -> Iterator[None]:
     except SandboxerError as error:
         error.fault = "caller"
         raise
+
+
+def never_begun(record: Sandbox, error: BaseException, rest: SandboxerError) -> bool:
+    """Whether there is nothing to look for although the look (`rest`) failed: the backend let us in neither for the
+    create nor now, and its refusal says that nothing was begun. With a handle that was saved, the extension must have
+    said so itself (`made_nothing`)."""
+    if not isinstance(error, _SHUT) or not isinstance(rest, _SHUT) or _ambiguous(error):
+        return False
+    return record.handle is None or error.made_nothing
+
+
+_SHUT = (Denied, NotConfigured, Unavailable, Timeout)
 
 
 def _ambiguous(error: SandboxerError) -> bool:

@@ -10,18 +10,23 @@ from typing import Any
 import msgspec
 
 from sandboxer import secrets
+from sandboxer.config.document import complaint, place_of
 from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import CAPABILITIES, capabilities
 from sandboxer.manager import money
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
 from sandboxer.names import check_host
+from sandboxer.payments.usage import consumer_of, usage_at
 from sandboxer.routing import Placement, place
 from sandboxer.routing.decide import Decided, Facts, decide
 from sandboxer.routing.needs import check_requirements
 from sandboxer.state import LIVE
 from sandboxer.store.base import holds_name
 from sandboxer.timing import parse_duration
+
+LEAVING_SECONDS = 10.0
+"""How long a sandbox that is to be replaced may go on being charged until it is wished gone."""
 
 
 class Candidate(Value, frozen=True, kw_only=True):
@@ -100,8 +105,17 @@ class _View:
         """Why so much more cannot be reserved; None when it can."""
         consumer = money.consumer_text(self.asked.consumer)
         if self._spare is None:
-            self._spare = self.core.purse.spare(consumer)
+            self._spare = self.core.purse.spare(consumer) + self._given_back(consumer)
         return None if usd <= self._spare else self.core.purse.covers(usd, consumer=consumer)
+
+    def _given_back(self, consumer: str) -> Decimal:
+        """What the sandbox that goes first will give back of what this consumer has set aside for it."""
+        record = None if self.asked.replaces is None else self.core.store.get(self.asked.replaces)
+        if record is None or consumer_of(record) != consumer:
+            return money.NOTHING
+        held = self.core.purse.reserved(record.id)
+        charged = usage_at(record, self.core.clock() + LEAVING_SECONDS).actual_usd
+        return money.NOTHING if held is None else max(money.NOTHING, held - Decimal(charged))
 
 
 class _Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,14 +134,14 @@ def _look(view: _View, name: str) -> _Looked:
         if not view.routed:
             raise
         return _Looked(candidates=[(Facts(extension=name, absent=error.message, usd_per_hour=None), None)])
-    options = checked_options(name, extension.Options, options_of(manifest, profile))
+    options = profile_options(core, profile, manifest, extension.Options)
     unfit = None
     try:
         options = extension.fit(options, profile.require)
     except Unsupported as error:
         unfit = error.message
     placement = _placement(core, profile, manifest, asked.host)
-    missing = _missing(core, {**manifest.secrets, **refs_of(profile, view.manifests, name)})
+    missing, missing_hint = _missing(core, {**manifest.secrets, **refs_of(profile, view.manifests, name)}, manifest)
     known = Facts(
         extension=name,
         self_hosted=manifest.self_hosted,
@@ -141,7 +155,7 @@ def _look(view: _View, name: str) -> _Looked:
         ),
         unfit=unfit,
         missing=missing,
-        missing_hint=f"set it, or say under extensions.{name}.secrets in config.yaml where it is",
+        missing_hint=missing_hint,
         max_ttl=None if manifest.max_ttl is None else parse_duration(manifest.max_ttl),
         live=0 if manifest.max_live is None else live_count(core.store.list(), name, without=asked.replaces),
         max_live=manifest.max_live,
@@ -153,13 +167,16 @@ def _look(view: _View, name: str) -> _Looked:
     )
 
 
-def _missing(core: Core, refs: Mapping[str, SecretRef]) -> str | None:
-    """The first credential that is certainly not there, in words; None when all may be."""
+def _missing(core: Core, refs: Mapping[str, SecretRef], manifest: Manifest) -> tuple[str | None, str]:
+    """The first credential that is certainly not there, in words, and what to do about it; None when all may be."""
     for name, ref in refs.items():
-        why = secrets.present(ref, core.environment)
-        if why is not None:
-            return f"its credential {name} is missing: {why.partition(': ')[2] or why}"
-    return None
+        gone = secrets.present(ref, core.environment)
+        if gone is None:
+            continue
+        elsewhere = f", or say under extensions.{manifest.id}.secrets in config.yaml where it is"
+        why = gone.message.partition(": ")[2] or gone.message
+        return f"its credential {name} is missing: {why}", gone.hint + (elsewhere if name in manifest.secrets else "")
+    return None, ""
 
 
 def _placement(core: Core, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
@@ -221,10 +238,22 @@ def profile_extensions(profile: Profile) -> Sequence[str]:
     return profile.route.candidates if profile.route is not None else []
 
 
-def options_of(manifest: Manifest, profile: Profile) -> dict[str, Any]:
-    """The manifest's options, the profile's over them, and over those the route's own for this candidate."""
+def profile_options(core: Core, profile: Profile, manifest: Manifest, model: type[Any]) -> Any:
+    """The options with which a profile asks for an extension: the manifest's, the profile's over them, and over those
+    the route's own for this candidate. Raises Invalid naming the option and its line in the profile's file."""
     own = profile.route.options.get(manifest.id, {}) if profile.route is not None else {}
-    return {**manifest.options, **profile.options, **own}
+    options = {**manifest.options, **profile.options, **own}
+    try:
+        return msgspec.convert(options, model)
+    except msgspec.ValidationError as error:
+        said = complaint(error, options, model)
+        first, place = said.steps[0] if said.steps else None, ""
+        above = ("route", "options", manifest.id) if first in own else ("options",) if first in profile.options else ()
+        file = core.profiles.file_of(profile)
+        if above and file is not None:
+            said = said._replace(steps=(*above, *said.steps))
+            place = f"{place_of(file, said.steps)}: "
+        raise _bad_options(manifest.id, f"{place}options of {manifest.id}: {said}") from None
 
 
 def checked_options(extension_id: str, model: type[Any], options: Mapping[str, Any]) -> Any:
@@ -232,9 +261,11 @@ def checked_options(extension_id: str, model: type[Any], options: Mapping[str, A
     try:
         return msgspec.convert(dict(options), model)
     except msgspec.ValidationError as error:
-        raise Invalid(
-            f"options of {extension_id}: {error}", hint=f"run `sandboxer extensions show {extension_id}`"
-        ) from None
+        raise _bad_options(extension_id, f"options of {extension_id}: {error}") from None
+
+
+def _bad_options(extension_id: str, message: str) -> Invalid:
+    return Invalid(message, hint=f"run `sandboxer extensions show {extension_id}`")
 
 
 def check_route(profile: Profile) -> None:
@@ -248,6 +279,19 @@ def check_route(profile: Profile) -> None:
                 f"{profile.id}: route.options has {name[:80]!r}, which is no candidate",
                 hint=f"its candidates: {', '.join(profile.route.candidates)}",
             )
+
+
+def check_profile_whole(core: Core, profile: Profile) -> None:
+    """A profile with all that it names: its route, its extensions, its options. Raises NotFound and Invalid, which tell
+    its file."""
+    file = core.profiles.file_of(profile)
+    check_route(profile)
+    for name in profile_extensions(profile):
+        try:
+            extension, manifest = core.extensions.get(name), core.extensions.manifest(name)
+        except (NotFound, Invalid) as error:
+            raise type(error)(f"{file or profile.id}: {error.message}", hint=error.hint) from None
+        profile_options(core, profile, manifest, extension.Options)
 
 
 def manifests_of(core: Core, profile: Profile) -> dict[str, Manifest]:

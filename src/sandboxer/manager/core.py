@@ -19,7 +19,7 @@ from sandboxer.manager.health import Health
 from sandboxer.manager.watch import Watch
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
-from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX
+from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
 from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
@@ -70,8 +70,9 @@ class Core:
         object.__setattr__(self, "watch", Watch(self.store))  # frozen, and made of another part
 
     def resolve(self, text: str) -> Sandbox:
-        """The one record that an id, a unique prefix or a name means; raises NotFound or Conflict."""
-        found = self.store.find(text)
+        """The one record that an id, a unique prefix or a name means; of names that nobody has now, the last one that
+        had it. Raises NotFound or Conflict."""
+        found = self.store.find(text) or self._last_named(text)
         if not found:
             hint = "run `sandboxer list --all`"
             if len(text) < MIN_PREFIX:
@@ -84,6 +85,12 @@ class Core:
             ids = ", ".join(record.id for record in found[:5])
             raise Conflict(f"{text!r} means more than one sandbox: {ids}", hint="give more characters of the id")
         return found[0]
+
+    def _last_named(self, name: str) -> Sequence[Sandbox]:
+        """The newest of the ended that had this name: whoever destroys by name may do so again."""
+        if not NAME.fullmatch(name):
+            return []
+        return [record for record in self.store.list(ended=True) if record.name == name][-1:]
 
     def current(self, sandbox_id: str) -> Sandbox:
         """The record as it is now; raises NotFound."""

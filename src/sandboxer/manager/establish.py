@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from sandboxer.errors import Conflict, Internal, SandboxerError, from_document
+from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.locks import Lock, this_owner
 from sandboxer.manager import money
-from sandboxer.manager.attempts import try_in_turn
+from sandboxer.manager.attempts import never_begun, try_in_turn
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.plan import Plan
-from sandboxer.manager.removal import take_back
+from sandboxer.manager.removal import LATE_SECONDS, ROLLBACK_SECONDS, take_back
 from sandboxer.manager.turns import Spent, Turn, give_turn, nobody, with_decisions
 from sandboxer.models import Sandbox
 from sandboxer.names import new_id
+from sandboxer.payments.usage import closed
 from sandboxer.routing import trail
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, Others, UpdateFn, holds_name
@@ -47,6 +48,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
         raise Internal(f"the new id {sandbox_id} is locked already")
     metered = any(candidate.metered for candidate in plan.candidates)
     earlier: list[Sandbox] = []
+    turns: list[Turn] = []
 
     def given_before(record: Sandbox | None, others: Others) -> Change:
         if record is not None:
@@ -56,6 +58,8 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
         return Change()
 
     def write(turn: Turn) -> UpdateFn:
+        turns.append(turn)
+
         def change(record: Sandbox | None, others: Others) -> Change:
             given_before(record, others)
             if earlier:
@@ -86,11 +90,37 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
         lock.close()
         if metered:
             _release(core, sandbox_id)
-        for candidate in plan.candidates:
-            core.health.undecided(candidate.extension, candidate.host)  # a turn that was not needed
+        for turn in turns[-1:]:  # it was not needed; a try of another create is not ours to give back
+            core.health.undecided(turn.candidate.extension, turn.candidate.host)
         return earlier[0]
     core.announce()
     return Begun(begun, lock)
+
+
+def check_free(core: Core, plan: Plan) -> None:
+    """Raise what `begin` would raise of a name or an idempotency key that is taken; nothing is touched."""
+    if plan.request.name is None and plan.idempotency_key is None:
+        return
+    others = _Seen(core.store.list(ended=plan.idempotency_key is not None))
+    if _of_the_key(plan, others) is None:
+        _check_name_is_free(plan, others)
+
+
+class _Seen:
+    """The records as they are now, asked like those inside an update."""
+
+    def __init__(self, records: Sequence[Sandbox]) -> None:
+        self._records = records
+
+    def __iter__(self) -> Iterator[Sandbox]:
+        return (record for record in self._records if record.state != State.DESTROYED)
+
+    def by_name(self, name: str) -> Sandbox | None:
+        named = [record for record in self if record.name == name]
+        return next((record for record in named if holds_name(record)), None)
+
+    def by_idempotency_key(self, key: str) -> Sandbox | None:
+        return next((record for record in self._records if record.idempotency_key == key), None)
 
 
 def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
@@ -145,22 +175,40 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
 
     Releases the lock in every case."""
     sandbox_id = begun.record.id
+    left = deadline.left()
+    late = Deadline(None if left is None else left + LATE_SECONDS)
     with begun.lock:
         try:
             with core.watch.while_wanted(sandbox_id, deadline):
                 return try_in_turn(core, plan, sandbox_id, deadline, progress)
         except BaseException as error:
-            _give_up(core, sandbox_id, error, keep=plan.request.keep_failed, progress=progress)
+            _give_up(core, sandbox_id, error, keep=plan.request.keep_failed, progress=progress, late=late)
             if isinstance(error, SandboxerError):
                 error.sandbox_id = error.sandbox_id or sandbox_id
                 record = core.store.get(sandbox_id)
-                if record is not None and len(plan.candidates) > 1:
+                if record is not None and len(record.route.decisions) > 1:
                     with_decisions(error, record.route)
             raise
 
 
-def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, progress: Progress) -> None:
-    """Take back what was made and record why. What cannot be taken back now stays recorded for `reconcile`."""
+def hand_over(core: Core, begun: Begun, start: Callable[[int], None]) -> Sandbox:
+    """Leave the rest to a process that `start` begins, which is given the lock's descriptor; the record so far. When
+    that fails, which an error says for certain, it is recorded as `failed` and raised."""
+    with begun.lock as lock:
+        try:
+            start(lock.fileno())
+        except SandboxerError as error:
+            _give_up(core, begun.record.id, error, keep=False, progress=quiet)
+            error.sandbox_id = error.sandbox_id or begun.record.id
+            raise
+    return begun.record
+
+
+def _give_up(
+    core: Core, sandbox_id: str, error: BaseException, *, keep: bool, progress: Progress, late: Deadline | None = None
+) -> None:
+    """Take back what was made and record why. What cannot be taken back now stays recorded for `reconcile`; so does,
+    after a silence, what is on a host that says nothing until `late`."""
     record = core.store.get(sandbox_id)
     if record is None or record.state != State.PROVISIONING:
         return  # somebody destroys it: they wait for our lock, and do the rest
@@ -168,9 +216,9 @@ def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, p
     clean = record.clean  # whoever tried it last may have seen to it
     if not keep and not clean:
         progress("rollback", "taking back what was begun")
-        rest = take_back(core, record, quick=not isinstance(error, Exception))
-        clean = rest is None
-        if rest is not None:
+        rest = _take_back(core, record, error, late)
+        clean = rest is None or never_begun(record, error, rest)
+        if rest is not None and not clean:
             document["details"] = {**(document.get("details") or {}), "rollback": rest.message}
             document["outcome"] = "unknown"
             if isinstance(error, SandboxerError):
@@ -182,9 +230,11 @@ def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, p
         if turn is not None:
             kept = clean or keep
             route = trail.ended(route, turn, outcome="failed" if kept else "unknown", reason=document["message"])
-        return msgspec.structs.replace(
-            now, error=document, clean=clean, owner=None, expires_at=core.clock() + now.failed_ttl, route=route
+        at = core.clock()
+        after = msgspec.structs.replace(
+            now, error=document, clean=clean, owner=None, expires_at=at + now.failed_ttl, route=route
         )
+        return closed(after, at=at) if clean else after  # nothing of it runs any more, however long its record stays
 
     try:
         core.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
@@ -192,6 +242,18 @@ def _give_up(core: Core, sandbox_id: str, error: BaseException, *, keep: bool, p
         return  # destroyed meanwhile: the record already says more than `failed`
     if clean:
         _release(core, sandbox_id)
+
+
+def _take_back(core: Core, record: Sandbox, error: BaseException, late: Deadline | None) -> SandboxerError | None:
+    """A host that did not answer has to the end of the create's time and a little more; one where only something took
+    too long has to show by then that it is there, and then gets the time that it needs."""
+    if not isinstance(error, Exception):
+        return take_back(core, record, quick=True)
+    if late is None or record.host is None or not isinstance(error, Unavailable | Timeout):
+        return take_back(core, record, quick=False)
+    if isinstance(error, Unavailable):
+        return take_back(core, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
+    return take_back(core, record, quick=False, answer_by=late)
 
 
 def _release(core: Core, sandbox_id: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from sandboxer.errors import Conflict, SandboxerError
 from sandboxer.manager import charges, removal
 from sandboxer.manager.core import Core
-from sandboxer.manager.report import Action, Does, Ended, Report, each, lane_of, report_of
+from sandboxer.manager.report import Action, Does, Ended, Report, attempt, each, lane_of, report_of, undone
 from sandboxer.manager.strays import GRACE_SECONDS
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import Signal, State
@@ -21,14 +21,33 @@ PER_SANDBOX_SECONDS = 120.0
 def expire(core: Core, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
     for those without a TTL, and settle what ended and is not in the book."""
-    due = [action for record in core.store.list() if (action := _due(core, record)) is not None]
+    due = [action for record in core.store.list() if (action := _seen(core, record)) is not None]
     if not apply:
         unsettled, unusable = charges.settle_open(core, grace=GRACE_SECONDS, apply=False)
         return Report(actions=[*due, *unsettled], remaining=unusable)
-    done = each(due, lambda action: _expire_one(core, action), lane=lane_of)
+    done = each(due, lambda action: _ended(core, action), lane=lane_of)
     settled, unusable = charges.settle_open(core, grace=GRACE_SECONDS)
     report = report_of([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
+
+
+def _seen(core: Core, record: Sandbox) -> Action | None:
+    def unseen(error: SandboxerError) -> Action:
+        return Action(
+            sandbox_id=record.id,
+            action="expire",
+            why=error.message,
+            host=record.host,
+            extension=record.extension,
+            outcome="failed",
+            error=error.document(),
+        )
+
+    return attempt(lambda: _due(core, record), unseen)
+
+
+def _ended(core: Core, action: Action) -> Action:
+    return attempt(lambda: _expire_one(core, action), lambda error: undone(action, error))
 
 
 def _due(core: Core, record: Sandbox) -> Action | None:

@@ -12,7 +12,7 @@ from sandboxer.manager.core import Core
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State
 from sandboxer.store.base import Change, Others
-from sandboxer.timing import Deadline
+from sandboxer.timing import Deadline, format_duration
 
 RENEW_SECONDS = 60.0
 
@@ -70,8 +70,9 @@ def extended(record: Sandbox, seconds: int, *, now: float) -> float:
     agreed = max(record.expires_at, now)
     if record.max_expires_at is not None and agreed + seconds > record.max_expires_at:
         spare = max(0, int(record.max_expires_at - agreed))
+        left = format_duration(spare)
         raise Invalid(
-            f"{record.profile} allows sandbox {record.id} at most {spare}s more",
-            hint=f"give --duration {spare}s or less" if spare else f"run `sandboxer recreate {record.id}` instead",
+            f"{record.profile} allows sandbox {record.id} at most {left} more",
+            hint=f"give --duration {left} or less" if spare else f"run `sandboxer recreate {record.id}` instead",
         )
     return agreed + seconds

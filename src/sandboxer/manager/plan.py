@@ -14,11 +14,8 @@ from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, from_doc
 from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Decision, Profile, Request, Route, Value
-from sandboxer.names import check_labels, check_name, parse_actor
-from sandboxer.timing import parse_duration
-
-MAX_KEY = 255
-"""The longest idempotency key, in characters."""
+from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor, plain_actor_name
+from sandboxer.timing import format_duration, parse_duration
 
 
 class Plan(Value, frozen=True, kw_only=True):
@@ -86,9 +83,11 @@ def make_plan(
         _check_roots(profile, inputs, caller.roots)
     if request.name is not None:
         check_name(request.name)
+    if request.host is not None:
+        check_host(request.host)
     check_labels(request.labels)
-    if idempotency_key is not None and not (0 < len(idempotency_key) <= MAX_KEY and idempotency_key.isprintable()):
-        raise Invalid("the idempotency key is not allowed", hint=f"use 1 to {MAX_KEY} printable characters")
+    if idempotency_key is not None:
+        check_key(idempotency_key)
     consumer = _consumer(core, caller.actor)
     ttl = _ttl(core, profile, request)
     found = survey(core, profile, Asked(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces))
@@ -176,10 +175,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _consumer(core: Core, actor: str | None) -> Consumer:
-    text = actor or core.settings.defaults.actor
+    text = core.settings.defaults.actor if actor is None else actor
     if text is None:
         user = core.environment.get("USER") or core.environment.get("LOGNAME") or "unknown"
-        text = f"adm:{user}"
+        text = f"adm:{plain_actor_name(user)}"
     kind, name = parse_actor(text)
     return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
@@ -189,7 +188,7 @@ def _ttl(core: Core, profile: Profile, request: Request) -> int | None:
     if request.ttl is not None:
         if longest is not None and request.ttl > longest:
             raise Invalid(
-                f"ttl {request.ttl}s is over the {longest}s that {profile.id} allows",
+                f"ttl {format_duration(request.ttl)} is over the {format_duration(longest)} that {profile.id} allows",
                 hint=f"give at most --ttl {profile.ttl.max}",
             )
         return request.ttl

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from sandboxer.errors import SandboxerError
@@ -10,7 +12,7 @@ from sandboxer.locks import owner_state
 from sandboxer.manager import charges, removal
 from sandboxer.manager.core import Core
 from sandboxer.manager.expire import tear_down
-from sandboxer.manager.report import Action, Does, Remaining, Report, each, lane_of, report_of
+from sandboxer.manager.report import Action, Does, Remaining, Report, attempt, each, lane_of, report_of, undone
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS, find_strays, remove_stray
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed
@@ -47,11 +49,15 @@ def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GR
     if not apply:
         unsettled, unusable = charges.settle_open(core, grace=grace, apply=False)
         return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
-    done = each(planned, lambda action: _settle(core, action, grace), lane=lane_of)
-    done += each(strays, lambda action: remove_stray(core, action), lane=lane_of)
+    done = each(planned, lambda action: _done(action, lambda: _settle(core, action, grace)), lane=lane_of)
+    done += each(strays, lambda action: _done(action, lambda: remove_stray(core, action)), lane=lane_of)
     settled, unusable = charges.settle_open(core, grace=grace)
     report = report_of([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
+
+
+def _done(action: Action, do: Callable[[], Action]) -> Action:
+    return attempt(do, lambda error: undone(action, error))
 
 
 def too_many(removals: int, known: int) -> bool:
@@ -60,44 +66,47 @@ def too_many(removals: int, known: int) -> bool:
 
 
 def _look(core: Core, record: Sandbox, grace: float) -> Action | Remaining | None:
-    """What should happen to one record, from its state, its owner, and what the backend shows."""
-
-    def action(does: Does, why: str) -> Action:
-        return Action(sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension)
-
-    def remains(why: str, error: SandboxerError | None = None) -> Remaining:
-        return Remaining(
-            sandbox_id=record.id,
-            why=why,
-            host=record.host,
-            extension=record.extension,
-            error=error.document() if error else None,
-        )
-
+    """What should happen to one record; nothing while its owner lives and works on it."""
     lock = core.locks.try_acquire(record.id)
     if lock is None:
-        return None  # its owner lives and works on it
-    with lock:
-        current = core.store.get(record.id)
-        if current is None or current.state == State.DESTROYED:
-            return None
-        if current.state in (State.PROVISIONING, State.EXPIRED, State.DESTROYING):
-            if not _orphaned(current, grace, core.clock()):
-                return remains("it is not certain that its owner is dead; wait for the grace period")
-            if current.state == State.PROVISIONING:
-                return action("take-back", "its creator died before it was ready")
-            return action("destroy", "its teardown has not finished")
-        if current.state == State.FAILED:
-            return None if current.clean or current.request.keep_failed else action("take-back", "failed, not clean")
-        try:
-            status = _status(core, current)
-        except SandboxerError as error:
-            return remains(error.message, error)
-        if status.presence == "absent":
-            return action("fail", "the backend has lost it")
-        if status.presence == "unknown":
-            return remains(status.detail or "the backend could not be asked")
         return None
+    with lock:
+        return attempt(lambda: _judge(core, record.id, grace), lambda error: _remains(record, error.message, error))
+
+
+def _judge(core: Core, sandbox_id: str, grace: float) -> Action | Remaining | None:
+    """The same, from its state, its owner, and what the backend shows; the caller holds the sandbox's lock."""
+    record = core.store.get(sandbox_id)
+    if record is None or record.state == State.DESTROYED:
+        return None
+
+    def action(does: Does, why: str) -> Action:
+        return Action(sandbox_id=sandbox_id, action=does, why=why, host=record.host, extension=record.extension)
+
+    if record.state in (State.PROVISIONING, State.EXPIRED, State.DESTROYING):
+        if not _orphaned(record, grace, core.clock()):
+            return _remains(record, "it is not certain that its owner is dead; wait for the grace period")
+        if record.state == State.PROVISIONING:
+            return action("take-back", "its creator died before it was ready")
+        return action("destroy", "its teardown has not finished")
+    if record.state == State.FAILED:
+        return None if record.clean or record.request.keep_failed else action("take-back", "failed, not clean")
+    status = _status(core, record)
+    if status.presence == "absent":
+        return action("fail", "the backend has lost it")
+    if status.presence == "unknown":
+        return _remains(record, status.detail or "the backend could not be asked")
+    return None
+
+
+def _remains(record: Sandbox, why: str, error: SandboxerError | None = None) -> Remaining:
+    return Remaining(
+        sandbox_id=record.id,
+        why=why,
+        host=record.host,
+        extension=record.extension,
+        error=error.document() if error else None,
+    )
 
 
 def _orphaned(record: Sandbox, grace: float, now: float) -> bool:
@@ -119,18 +128,14 @@ def _status(core: Core, record: Sandbox) -> Status:
 
 
 def _settle(core: Core, action: Action, grace: float) -> Action:
-    assert action.sandbox_id is not None  # noqa: S101 - _look makes actions of records only
-    lock = core.locks.try_acquire(action.sandbox_id)
-    if lock is None:
-        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
-    lock.close()
-    again = _look(core, core.current(action.sandbox_id), grace)
-    if not isinstance(again, Action) or again.action != action.action:
-        return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
+    assert action.sandbox_id is not None  # noqa: S101 - _judge makes actions of records only
     lock = core.locks.try_acquire(action.sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
+        again = _judge(core, action.sandbox_id, grace)
+        if not isinstance(again, Action) or again.action != action.action:
+            return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
         if action.action == "destroy":
             return tear_down(core, action)
         return _fail(core, action)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,9 @@ DESTROY_SECONDS = 300.0
 ROLLBACK_SECONDS = 120.0
 QUICK_ROLLBACK_SECONDS = 8.0
 """A rollback after Ctrl-C: the command ends within 10 s (promise 3)."""
+LATE_SECONDS = 3.0
+"""How long after a create's own time is over its host may still take to answer: one that does not is left to
+`reconcile` (promise 22: the command is back within its deadline + 5 s)."""
 
 
 def destroy(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
@@ -26,7 +31,7 @@ def destroy(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress 
     the record is then kept, in `destroying`."""
     record = wish(core, sandbox_id)
     if record.state == State.DESTROYED:
-        charges.settle(core, record, progress)  # whoever ended it may have died before this
+        _leave_nothing(core, record, progress)  # whoever ended it may have died before this
         return record
     with core.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
         return finish(core, sandbox_id, deadline, progress)
@@ -41,7 +46,7 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
     """Tear down and end the record; the caller holds the sandbox's lock and the wish is recorded."""
     record = core.current(sandbox_id)
     if record.state == State.DESTROYED:
-        charges.settle(core, record, progress)
+        _leave_nothing(core, record, progress)
         return record
     if record.state != State.DESTROYING:
         raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
@@ -52,14 +57,14 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
         try:
             _teardown(core, record, deadline, progress)
         except SandboxerError as error:
+            error.sandbox_id, error.outcome = sandbox_id, "unknown"  # what of it is left may be seen another time
             _remember(core, record, error)
-            error.sandbox_id = sandbox_id
             raise
-    core.leases.forget(sandbox_id)
+    _forget_leases(core, sandbox_id)
     at = core.clock()
 
     def gone(now: Sandbox) -> Sandbox:
-        last = msgspec.structs.replace(now, destroyed_at=at, clean=True, owner=None)
+        last = msgspec.structs.replace(now, destroyed_at=at, clean=True, owner=None, error=_last_error(now))
         return charges.ended(last, at=at, metering=metering)
 
     ended = core.move(sandbox_id, Signal.GONE, edit=gone, more=partial(charges.told, core), must_succeed=True)
@@ -67,10 +72,31 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
     return ended
 
 
-def take_back(core: Core, record: Sandbox, *, quick: bool, seconds: float = ROLLBACK_SECONDS) -> SandboxerError | None:
-    """Remove whatever an establishment has made so far; the error when that could not be done and verified."""
+def _leave_nothing(core: Core, record: Sandbox, progress: Progress) -> None:
+    """What the end of a sandbox leaves to be done, again if need be."""
+    _forget_leases(core, record.id)
+    charges.settle(core, record, progress)
+
+
+def _forget_leases(core: Core, sandbox_id: str) -> None:
+    with suppress(SandboxerError):  # they hold nothing any more, and must not keep what has ended from being recorded
+        core.leases.forget(sandbox_id)
+
+
+def take_back(
+    core: Core,
+    record: Sandbox,
+    *,
+    quick: bool,
+    seconds: float = ROLLBACK_SECONDS,
+    answer_by: Deadline | None = None,
+) -> SandboxerError | None:
+    """Remove whatever an establishment has made so far; the error when that could not be done and verified. With
+    `answer_by` the host is asked for a sign of life first, which has to come by then."""
     deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else seconds)
     try:
+        if answer_by is not None and record.host is not None:
+            core.open_host(record.host).run(["true"], answer_by.shorter(deadline.left()))
         _teardown(core, record, deadline, quiet)
     except SandboxerError as error:
         return error
@@ -91,5 +117,13 @@ def _teardown(core: Core, record: Sandbox, deadline: Deadline, progress: Progres
 
 
 def _remember(core: Core, record: Sandbox, error: SandboxerError) -> None:
-    document = {**error.document(), "outcome": "unknown", "sandbox_id": record.id}
+    document = error.document()
     core.edit(record.id, lambda now: msgspec.structs.replace(now, error=document))
+
+
+def _last_error(record: Sandbox) -> dict[str, Any] | None:
+    """What there is to say of a sandbox that is gone for certain: why it failed, but not why an earlier teardown did,
+    nor that something may exist."""
+    if record.error is None or record.error.get("outcome") != "unknown":
+        return record.error
+    return None if record.ready_at is not None else {**record.error, "outcome": "failed"}

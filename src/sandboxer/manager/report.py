@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
+import msgspec
+
+from sandboxer.errors import Conflict, Internal, SandboxerError
 from sandboxer.models import Value
 
 LANES = 4
@@ -94,6 +97,24 @@ def each(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) 
     with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(lanes))) as pool:
         list(pool.map(drain, lanes))
     return [done[position] for position in range(len(items))]
+
+
+def attempt(do: Callable[[], R], otherwise: Callable[[SandboxerError], R]) -> R:
+    """What `do` answers, or what its failure comes to. What goes wrong with one thing, a bug in an adapter of somebody
+    else's included, must not keep a sweep from all the others, nor from telling what it did."""
+    try:
+        return do()
+    except SandboxerError as error:
+        return otherwise(error)
+    except Exception as error:  # noqa: BLE001 - see above
+        return otherwise(Internal(f"{type(error).__name__}: {error}"))
+
+
+def undone(action: Action, error: SandboxerError) -> Action:
+    """An action that could not be done. A conflict is somebody else at work on the same sandbox, who has precedence."""
+    if isinstance(error, Conflict):
+        return msgspec.structs.replace(action, outcome="skipped", why=error.message)
+    return msgspec.structs.replace(action, outcome="failed", error=error.document())
 
 
 def report_of(done: list[Action]) -> Report:

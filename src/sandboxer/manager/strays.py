@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sandboxer.errors import NotConfigured, SandboxerError
+from sandboxer.errors import Internal, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context, Found, SandboxExtension
 from sandboxer.manager.core import Core
-from sandboxer.manager.report import Action, Remaining, each
+from sandboxer.manager.report import Action, Remaining, attempt, each
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import LABEL_EXTENSION, resource_name
 from sandboxer.routing import LOCAL
@@ -92,18 +92,20 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
 
 def _inventory(core: Core, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
     deadline = Deadline(LOOK_SECONDS)
-    try:
+
+    def look() -> Sequence[Found]:
         context = core.extension_context(extension, host, deadline)
         context.host.connect(deadline)
         return list(core.extensions.get(extension).inventory(context))
-    except NotConfigured as error:
-        if not strict:
+
+    def unseen(error: SandboxerError) -> Sequence[Found] | Remaining:
+        if not strict and isinstance(error, NotConfigured):
             return []  # this backend is not used on this host, and never was by a record we have
-        return Remaining(why=error.message, host=host, extension=extension, error=error.document())
-    except SandboxerError as error:
-        if not strict and host == LOCAL:
+        if not strict and host == LOCAL and not isinstance(error, Internal):
             return []  # an engine of this machine that is switched off, and that no record names
         return Remaining(why=error.message, host=host, extension=extension, error=error.document())
+
+    return attempt(look, unseen)
 
 
 def remove_stray(core: Core, action: Action) -> Action:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -91,8 +90,8 @@ def check_exec(request: Exec) -> None:
         check_service(request.service)
 
 
-def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> None:
-    """Copy into (`inward`) or out of a sandbox, like `cp -r`."""
+def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> int:
+    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out."""
     from sandboxer.manager import transfer  # tarfile and tempfile: only copies need them
 
     if service is not None:
@@ -105,9 +104,8 @@ def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool,
             raise lacks(record, "cp")
         inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
-            transfer.copy_in(Path(source), target, inside)
-        else:
-            transfer.copy_out(source, Path(target), inside)
+            return transfer.copy_in(source, target, inside)
+        return transfer.copy_out(source, target, inside)
 
 
 def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None) -> None:
