@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -12,14 +13,16 @@ from typing import Any
 import pytest
 from httpx import Client
 
-from sandboxer.api import doorway
+from sandboxer.api import doorway, protocol
 from sandboxer.api.doorway import MAX_BODY
 from sandboxer.api.service import Service
 from sandboxer.bootstrap import Installation
 from tests.api.served import HEAD, Answer, Served, serving
 from tests.installations import installed
+from tests.testbed.waiting import eventually
 
 TOKEN = "Authorization: Bearer s3cret-token\r\n"
+FOREIGN = "POST /v1/expire HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://example.org\r\n"
 POST = "POST /v1/sandboxes HTTP/1.1\r\n" + HEAD + "Content-Type: application/json\r\n"
 
 
@@ -144,7 +147,7 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
 
         async def send(_message: doorway.Message) -> None: ...
 
-        scope = {"type": "http", "path": "/v1/sandboxes", "headers": [(b"host", b"localhost")]}
+        scope = {"type": "http", "method": "POST", "path": "/v1/sandboxes", "headers": [(b"host", b"localhost")]}
         asyncio.run(doorway.Doorway(route, Service(lambda: here))(scope, receive, send))
 
     part = {"type": "http.request", "body": b"{}", "more_body": True}
@@ -152,6 +155,26 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
     assert calls == []
     deliver(part, {"type": "http.request", "body": b" ", "more_body": False})
     assert calls == [b"{} "]
+
+
+def test_what_is_cut_off_when_the_server_stops_is_told_so(here: Installation) -> None:
+    """Whatever it was: the answer is a problem, and says that nobody knows how far it came."""
+    sent: list[doorway.Message] = []
+
+    async def route(_scope: doorway.Scope, _receive: doorway.Receive, _send: doorway.Send) -> None:
+        raise asyncio.CancelledError
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: doorway.Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/expire", "headers": [(b"host", b"localhost")]}
+    asyncio.run(doorway.Doorway(route, Service(lambda: here))(scope, receive, send))
+    assert sent[0]["status"] == 503
+    document = json.loads(sent[1]["body"])
+    assert (document["code"], document["outcome"]) == ("unavailable", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -168,8 +191,27 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
 def test_a_malformed_body_is_a_problem_of_the_caller(shared: Served, body: bytes) -> None:
     """Promise 30."""
     answer = shared.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    assert answer.status in (400, 403, 404, 422), answer
+    assert answer.status in (403, 404, 422), answer
     problem(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"profile":', "Expecting value"), (b"{} {}", "Extra data"), (b'{"name": "\xff"}', "UTF-8"),
+        (b'{"ttl": NaN}', "NaN"), (b'{"ttl": ' + b"9" * 5000 + b"}", "digits"), (b"[" * 100_000, "deep"),
+        (b'{"profile": "profile.absent", "profile": "profile.fake"}', "'profile' is there twice"),
+        (b'{"inputs": {"greeting": "a", "greeting": "b"}}', "'greeting' is there twice"),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_body_that_is_not_json_is_422_and_says_why(shared: Served, body: bytes, told: str) -> None:
+    """Contract §3: what is `invalid` is 422. A key that is there twice means one thing to us, another to a proxy."""
+    answer = shared.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    found = problem(answer)
+    assert (answer.status, found["code"]) == (422, "invalid")
+    assert told in found["message"]
+    assert "JSON" in found["hint"]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +231,110 @@ def test_what_there_is_not_is_told_in_the_same_shape(
 ) -> None:
     answer = shared.send(f"{method} {path} HTTP/1.1\r\n{HEAD}\r\n")
     assert (answer.status, problem(answer)["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/sandboxes", "GET, HEAD, POST"), ("/v1/sandboxes/x123", "DELETE, GET, HEAD"), ("/v1/expire", "POST"),
+        ("/v1/sandboxes/x123/leases/y", "DELETE, GET, HEAD, POST, PUT"), ("/healthz", "GET, HEAD"),
+    ],
+)  # fmt: skip
+def test_a_method_that_is_not_taken_is_told_with_all_that_are(shared: Served, path: str, allowed: str) -> None:
+    answer = shared.send(f"PATCH {path} HTTP/1.1\r\n{HEAD}\r\n")
+    assert (answer.status, problem(answer)["code"]) == (405, "invalid")
+    assert f"allow: {allowed.lower()}\r\n" in answer.head.lower()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/healthz", 200), ("/v1/sandboxes", 200), ("/v1/sandboxes/x123", 404), ("/v1/expire", 405)]
+)
+def test_head_is_get_without_the_body(shared: Served, path: str, status: int) -> None:
+    answer = shared.send(f"HEAD {path} HTTP/1.1\r\n{HEAD}\r\n")
+    assert (answer.status, answer.body) == (status, "")
+
+
+def test_head_needs_the_token_too(guarded: Served) -> None:
+    """Promise 29."""
+    assert guarded.send(f"HEAD /v1/sandboxes HTTP/1.1\r\n{HEAD}\r\n").status == 401
+    assert guarded.send(f"HEAD /v1/sandboxes HTTP/1.1\r\n{HEAD}{TOKEN}\r\n").status == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GARBAGE\r\n\r\n", b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /\xe9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/expire HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/expire HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_what_is_no_http_is_a_problem_too(shared: Served, request_: bytes) -> None:
+    """Contract §6: errors are `application/problem+json`."""
+    answer = shared.send(request_)
+    assert (answer.status, problem(answer)["code"]) == (400, "invalid")
+
+
+def test_rubbish_after_the_answer_ends_the_connection_and_nothing_else(
+    shared: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 30."""
+    answer = shared.send(f"{FOREIGN}Transfer-Encoding: chunked\r\n\r\n", then=b"no size\r\n\r\n")
+    assert answer.status == 403
+    assert answer.body.count("HTTP/1.1") == 0
+    assert "Traceback" not in caplog.text
+    assert shared.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b"])
+def test_a_request_that_never_becomes_one_does_not_hold_its_connection(
+    shared: Served, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    """Every wait has a deadline; without this one, whoever opens enough connections keeps all others out."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    answer = shared.send(begun)
+    assert (answer.status, problem(answer)["code"]) == (408, "timeout")
+
+
+def test_a_body_that_nobody_waits_for_does_not_hold_its_connection(
+    shared: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused by its head, and the rest dribbles in."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    assert shared.send(f"{FOREIGN}Content-Length: 100000\r\n\r\n", then=b"x").status == 403
+
+
+def test_an_answer_that_is_not_read_does_not_hold_its_connection(
+    shared: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.setblocking(False)
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
+
+        def cut() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                connection.send(asked)  # until nobody takes more; after that it fails
+            return False
+
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            eventually(cut, within=20, what="the server hangs up")
+
+
+def test_one_connection_serves_many_requests(shared: Served) -> None:
+    """Also when a head comes in pieces, and when two come in one."""
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        received = b""
+        for part in (whole[:20], whole[20:], whole + whole):
+            connection.sendall(part)
+        while received.count(b'"alive"') < 3:
+            chunk = connection.recv(65536)
+            assert chunk, received
+            received += chunk
+    assert received.count(b"HTTP/1.1 200") == 3
 
 
 def test_a_body_that_is_not_said_to_be_json_is_refused_with_what_to_do(shared: Served) -> None:

@@ -137,6 +137,20 @@ def test_a_wrong_request_is_422_and_makes_nothing(shared_api: Client, body: obje
     assert shared_api.get("/v1/sandboxes?all=true").json()["sandboxes"] == []
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"ttl": "2H"}, "body.ttl: Input should be like 90s"), ({"ttl": 1.5}, "body.ttl: Input should be like 90s"),
+        ({"inputs": {"a": None}}, "body.inputs.a: Input should be text, a whole number, true or false"),
+        ({"consumer": {"actor": "root", "name": "x"}}, "body.consumer: Input should be like agt:NAME"),
+    ],
+)  # fmt: skip
+def test_what_may_be_of_several_types_is_told_once_and_in_words(shared_api: Client, body: object, told: str) -> None:
+    problem = shared_api.post("/v1/sandboxes", json=body).json()
+    assert problem["message"].startswith(told)
+    assert len(problem["details"]["errors"]) == 1
+
+
 def test_a_refused_value_is_not_repeated(api: Client) -> None:
     """Promise 28: what is refused may be a secret in the wrong place."""
     answer = api.post("/v1/sandboxes", json={**FAKE, "inputs": {"token": ["hunter2"]}, "labels": {"a": ["hunter2"]}})

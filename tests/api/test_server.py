@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from sandboxer.api import server, service
 from sandboxer.api.server import check_exposure, listen, serve
 from sandboxer.errors import Conflict, Denied, Invalid
+from tests.cli.running import Command
 from tests.installations import environment, installed, lay_out
+from tests.testbed.waiting import eventually
 
 START = "from sandboxer.api.server import serve; from tests.installations import installed; import pathlib, sys; "
 ROOT = Path(__file__).parents[2]
@@ -64,28 +69,96 @@ def test_a_token_from_the_environment_is_asked_for_and_the_server_ends_on_sigter
         assert process.wait(15) == -signal.SIGTERM
 
 
+SLOW = START + (
+    "import threading; import sandboxer.api.app as application, sandboxer.api.server as server\n"
+    "from sandboxer.testing.fake import FakeExtension\n"
+    "class Slow(FakeExtension):\n"
+    "    def provision(self, spec, ctx):\n"
+    "        threading.Event().wait(600)\n"
+    "here = installed(pathlib.Path(sys.argv[1]))\n"
+    "here.manager.core.extensions.add('ext.fake', Slow)\n"
+    "application.STOP_SECONDS = float(sys.argv[2])\n"
+    "server.GRACE_SECONDS = 1\n"
+    "serve(here, '127.0.0.1', 0)\n"
+)
+"""A server whose establishments do not end by themselves."""
+
+
+def slow_server(root: Path, *, stop_seconds: float) -> started:
+    lay_out(root)
+    return started([sys.executable, "-c", SLOW, str(root), str(stop_seconds)], {"PYTHONPATH": str(ROOT)})
+
+
 def test_an_establishment_under_way_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
-    """It is left to `reconcile`, like any crash (promise 1)."""
-    lay_out(tmp_path)
-    program = START + (
-        "import threading; import sandboxer.api.app as application, sandboxer.api.service as service\n"
-        "from sandboxer.testing.fake import FakeExtension\n"
-        "class Slow(FakeExtension):\n"
-        "    def provision(self, spec, ctx):\n"
-        "        threading.Event().wait(600)\n"
-        "here = installed(pathlib.Path(sys.argv[1]))\n"
-        "here.manager.core.extensions.add('ext.fake', Slow)\n"
-        "application.STOP_SECONDS = 0.5\n"
-        "serve(here, '127.0.0.1', 0)\n"
-    )
-    with started([sys.executable, "-c", program, str(tmp_path)], {"PYTHONPATH": str(ROOT)}) as (process, port):
+    """It is left to `reconcile`, like any crash (promise 1), and the operator is told so."""
+    with slow_server(tmp_path, stop_seconds=0.5) as (process, port):
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/sandboxes", json={"profile": "profile.fake"})
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == -signal.SIGTERM
+        assert process.stderr is not None
+        assert "reconcile --apply" in process.stderr.read()
     here = installed(tmp_path)
     report = here.manager.reconcile(apply=True)
     assert [(action.sandbox_id, action.outcome) for action in report.actions] == [(answer.json()["id"], "done")]
     assert here.manager.get(answer.json()["id"]).state == "failed"
+
+
+def test_who_waits_when_the_server_stops_is_told_what_may_exist(tmp_path: Path) -> None:
+    """Contract §3: `outcome: unknown`, with the sandbox; no bare 500."""
+    with slow_server(tmp_path, stop_seconds=0.5) as (process, port), ThreadPoolExecutor(1) as pool:
+        url = f"http://127.0.0.1:{port}/v1/sandboxes"
+        waiting = pool.submit(httpx.post, f"{url}?wait=true", json={"profile": "profile.fake"}, timeout=60)
+        begun = eventually(lambda: httpx.get(url).json()["sandboxes"], within=20, what="the create is begun")
+        process.send_signal(signal.SIGTERM)
+        answer = waiting.result(30)
+        process.wait(15)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    problem = answer.json()
+    assert (problem["code"], problem["outcome"], problem["sandbox_id"]) == ("unavailable", "unknown", begun[0]["id"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_any_signal_ends_the_command_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    """Promise 3: also while it writes an answer, where an exception would be lost."""
+    process = Command(tmp_path).start("serve", "--port", "0")
+    try:
+        assert process.stderr is not None
+        port = int(process.stderr.readline().rpartition(b":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as waiting:
+            waiting.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)  # and never reads
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in stderr
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Promise 3."""
+    with slow_server(tmp_path, stop_seconds=500) as (process, port):
+        httpx.post(f"http://127.0.0.1:{port}/v1/sandboxes", json={"profile": "profile.fake"})
+
+        def closed() -> bool:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/healthz")
+            except httpx.TransportError:
+                return True
+            return False
+
+        process.send_signal(signal.SIGINT)
+        eventually(closed, within=20, what="it takes no more requests")
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+def test_it_ends_within_ten_seconds() -> None:
+    """Promise 3."""
+    assert server.GRACE_SECONDS + service.STOP_SECONDS < 10
 
 
 def test_uvicorn_serves_the_module_and_an_idle_server_is_small(tmp_path: Path) -> None:
@@ -113,6 +186,30 @@ def test_a_wrong_configuration_is_told_in_one_sentence(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "nonsense" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_with_json_the_command_tells_a_program_where_it_listens(tmp_path: Path) -> None:
+    """Contract §3: `--json` on every command, exactly one document."""
+    sandboxer = Command(tmp_path)
+    process = sandboxer.start("serve", "--port", "0", "--json")
+    try:
+        assert process.stderr is not None
+        assert b"listens on" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    document = json.loads(stdout)
+    assert document == {"host": "127.0.0.1", "port": document["port"], "url": f"http://127.0.0.1:{document['port']}"}
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n"])
+def test_a_blank_token_is_none(tmp_path: Path, token: str) -> None:
+    """Promise 29: nothing that a client cannot send opens the way beyond loopback."""
+    refused = Command(tmp_path)("serve", "--host", EVERYWHERE, "--json", SANDBOXER_API_TOKEN=token)
+    assert (refused.status, refused.error["code"]) == (11, "denied")
 
 
 class started:  # noqa: N801 - read as a phrase in `with`

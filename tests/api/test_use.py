@@ -117,6 +117,19 @@ def test_a_lease_can_be_renewed(api: Client, ready: str) -> None:
     assert api.put(f"{ready}/leases/absent", json={"duration": 60}).status_code == 404
 
 
+def test_one_lease_can_be_looked_at(api: Client, ready: str) -> None:
+    """Contract §6: `GET|POST|DELETE .../leases[/{lease}]`."""
+    lease = api.post(f"{ready}/leases", json={"holder": "build 17"}).json()
+    found = api.get(f"{ready}/leases/{lease['id']}")
+    assert (found.status_code, found.json()) == (200, lease)
+    longer = api.post(f"{ready}/leases/{lease['id']}", json={"duration": "1h"})
+    assert longer.status_code == 200
+    assert api.get(f"{ready}/leases/{lease['id']}").json() == longer.json()
+    assert api.delete(f"{ready}/leases/{lease['id']}").status_code == 204
+    gone = api.get(f"{ready}/leases/{lease['id']}")
+    assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+
+
 def test_a_lease_is_for_a_day_at_most(shared_api: Client, lasting: str) -> None:
     assert shared_api.post(f"{lasting}/leases", json={"duration": "25h"}).status_code == 422
     assert shared_api.post(f"{lasting}/leases", json={"holder": ""}).status_code == 422

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from sandboxer.api.description import describe
 from sandboxer.api.doorway import Doorway
@@ -24,13 +27,15 @@ from sandboxer.timing import Deadline
 if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
 
+ROUTES: Final = (health, sandboxes, use, sweeps, catalog, routing, money)
+
 
 def create_app(opening: Callable[[], Installation]) -> FastAPI:
     """The application over an installation, which is opened when the server starts."""
     service = Service(opening)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.service = service
-    for module in (health, sandboxes, use, sweeps, catalog, routing, money):
+    for module in ROUTES:
         app.include_router(module.router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
@@ -61,13 +66,27 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    found, status = of_validation(error.errors())
-    return respond(found, path=request.url.path, status=status)
+    return respond(of_validation(error.errors()), path=request.url.path)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    return respond(of_http(error), path=request.url.path, status=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+    return respond(of_http(error), path=request.url.path, status=error.status_code, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path takes. The framework tells of the first route with that path only."""
+    routes = (route for module in ROUTES for route in module.router.routes)
+    taken = {
+        method
+        for route in routes
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] != Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(taken | ({"HEAD"} if "GET" in taken else set()))
 
 
 def _open() -> Installation:

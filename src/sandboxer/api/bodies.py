@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
@@ -25,8 +26,24 @@ Whole = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 Written = Annotated[
     str, Field(min_length=1, max_length=40, pattern=r"^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s?)?$")
 ]
+
+
+def _worded(words: LiteralString) -> WrapValidator:
+    """One complaint about a value that may be of several types, instead of one for each type."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise PydanticCustomError("worded", words) from None
+
+    return WrapValidator(checked)
+
+
 Duration = Annotated[
-    Whole | Written, Field(description="`90s`, `30m`, `2h`, `7d`, `1h30m`, or a number of seconds", examples=["2h", 90])
+    Whole | Written,
+    Field(description="`90s`, `30m`, `2h`, `7d`, `1h30m`, or a number of seconds", examples=["2h", 90]),
+    _worded("Input should be like 90s, 30m, 2h, 7d or 1h30m, or a whole number of seconds above 0"),
 ]
 Text = Annotated[str, Field(max_length=4096)]
 
@@ -48,10 +65,12 @@ class ExplainBody(Body):
     """What one would like to have. Everything is optional: without a profile it is the configured default."""
 
     profile: Annotated[str | None, Field(max_length=80, examples=["profile.native"])] = None
-    inputs: dict[str, str | int | bool] = {}
+    inputs: dict[str, Annotated[str | int | bool, _worded("Input should be text, a whole number, true or false")]] = {}
     ttl: Duration | None = None
     consumer: Annotated[
-        str | ConsumerBody | None, Field(description="`agt:NAME`, or the same in parts", examples=["agt:builder"])
+        Annotated[str | ConsumerBody, _worded("Input should be like agt:NAME, or an object of `actor` and `name`")]
+        | None,
+        Field(description="`agt:NAME`, or the same in parts", examples=["agt:builder"]),
     ] = None
     host: Annotated[
         str | None, Field(max_length=253, description="`local`, or a host of the server's configuration")

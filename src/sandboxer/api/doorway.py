@@ -10,7 +10,7 @@ from typing import Any, Final
 from sandboxer.api.gate import refusal
 from sandboxer.api.problems import respond
 from sandboxer.api.service import Service, log_bug
-from sandboxer.errors import Internal, Invalid, SandboxerError, Timeout
+from sandboxer.errors import Internal, Invalid, SandboxerError, Timeout, Unavailable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -82,7 +82,16 @@ class Doorway:
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
                 await respond(large, path=path, status=status)(scope, receive, reply)
                 return
-            await self._app(scope, _replay(body, receive), reply)
+            # HEAD is GET to the routes; the server sends the head of the answer only
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            await self._app({**scope, "method": method}, _replay(body, receive), reply)
+        except asyncio.CancelledError:  # the server stops; who still waits is told so
+            if started:
+                return  # the client does not read its answer; the server hangs up
+            stopping = Unavailable(
+                "the server is stopping", hint="look what there is before you ask again", outcome="unknown"
+            )
+            await respond(stopping, path=path)(scope, receive, reply)
         except SandboxerError as error:  # the configuration is wrong, or the like: no route was reached
             await respond(error, path=path)(scope, receive, reply)
         except Exception as error:  # the last resort: a bug is told as one, without its traceback

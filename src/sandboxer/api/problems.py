@@ -76,19 +76,18 @@ def encode(document: object) -> bytes:
         return json.dumps(msgspec.to_builtins(document), ensure_ascii=True).encode()
 
 
-def of_validation(complaints: Sequence[Mapping[str, Any]]) -> tuple[SandboxerError, int]:
-    """What is wrong with a request, and its status. The values themselves are not repeated: they may be secret."""
-    if any(complaint.get("type") == "json_invalid" for complaint in complaints):
-        return Invalid("the body is not valid JSON", hint="send a JSON object"), HTTPStatus.BAD_REQUEST
+def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
+    """What is wrong with a request. The values themselves are not repeated: they may be secret."""
+    for complaint in complaints:
+        if complaint.get("type") == "json_invalid":
+            reason = str(complaint.get("ctx", {}).get("error", ""))[:200]
+            return Invalid(f"the body is not valid JSON: {reason}", hint=_JSON_HINT)
     errors = [{"where": _where(item.get("loc", ())), "what": str(item.get("msg"))[:200]} for item in complaints]
     first = errors[0]
-    return (
-        Invalid(
-            f"{first['where']}: {first['what']}",
-            hint=_JSON_HINT if complaints[0].get("loc") == ("body",) else _HINT,
-            details={"errors": errors[:_MAX_COMPLAINTS]},
-        ),
-        HTTPStatus.UNPROCESSABLE_ENTITY,
+    return Invalid(
+        f"{first['where']}: {first['what']}",
+        hint=_JSON_HINT if complaints[0].get("loc") == ("body",) else _HINT,
+        details={"errors": errors[:_MAX_COMPLAINTS]},
     )
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from sandboxer.api.gate import is_loopback
 from sandboxer.errors import Conflict, Denied, Invalid, Unavailable
@@ -15,31 +20,56 @@ if TYPE_CHECKING:
 
     from sandboxer.bootstrap import Installation
 
-GRACE_SECONDS = 5
-"""How long requests may go on after the server was told to stop; then they are cut off."""
+GRACE_SECONDS = 3
+"""How long requests may go on after the server was told to stop; then they are cut off. With STOP_SECONDS of the
+service it ends within ten seconds, as every command does (promise 3)."""
 _BACKLOG = 512
 
 
-def serve(installation: Installation, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM. Port 0 takes a free one.
+def serve(
+    installation: Installation, host: str, port: int, *, listening: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM. Port 0 takes a free one; `listening` is told `host`, `port` and `url` once it
+    listens.
 
     Raises Denied beyond loopback without a token, Conflict when the port is in use, Invalid for an address that is
     none or not ours, Unavailable when the application does not start."""
     check_exposure(host, token=installation.settings.api.token)
     with listen(host, port) as listener:
-        server = make_server(installation)
-        server.run(sockets=[listener])
+        server = make_server(installation, listening=listening)
+        with _hangup_ends(server):
+            server.run(sockets=[listener])
     if not server.started:
         raise Unavailable("the server did not start", hint="its message is above")
 
 
-def make_server(installation: Installation) -> uvicorn.Server:
+@contextmanager
+def _hangup_ends(server: uvicorn.Server) -> Iterator[None]:
+    """A terminal that closes ends the server like the other signals, which uvicorn handles by itself. An exception from
+    a signal's handler would strike some callback of the loop, and be lost there. Under nohup it stays ignored."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def make_server(
+    installation: Installation, *, listening: Callable[[dict[str, Any]], None] | None = None
+) -> uvicorn.Server:
     """The server, not yet running."""
     import uvicorn
 
     from sandboxer.api.app import create_app
+    from sandboxer.api.protocol import Protocol
 
-    class Announcing(uvicorn.Server):
+    application = create_app(lambda: installation)
+
+    class Server(uvicorn.Server):
         """Says where it listens once it handles signals: who waits for the line may send one at once."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -47,22 +77,31 @@ def make_server(installation: Installation) -> uvicorn.Server:
             for listener in sockets or () if self.started else ():
                 shown, port = listener.getsockname()[:2]
                 address = f"[{shown}]" if ":" in shown else shown
-                sys.stderr.write(f"sandboxer listens on http://{address}:{port}\n")
+                url = f"http://{address}:{port}"
+                sys.stderr.write(f"sandboxer listens on {url}\n")
                 sys.stderr.flush()
+                if listening is not None:
+                    listening({"host": shown, "port": port, "url": url})
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # the second one, of either kind
+                self.force_exit = True
+                application.state.service.hurry()
+            super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
-        create_app(lambda: installation),
+        application,
         log_config=None,
         access_log=False,  # a token that somebody puts in a URL must not be written to a log
         lifespan="on",
         ws="none",
-        http="h11",
+        http=Protocol,
         loop="asyncio",
         proxy_headers=False,  # the gate wants the real addresses
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return Announcing(config)
+    return Server(config)
 
 
 def check_exposure(host: str, *, token: str | None) -> None:

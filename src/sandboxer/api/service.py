@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ACTOR: Final = "agt:api"
 """Who asked, when neither the request nor the configuration says."""
-STOP_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 5.0
 """How long running establishments and teardowns may go on after the server was told to stop."""
 LOCAL: Final = "local"
 
@@ -48,6 +48,7 @@ class Service:
         self._removals_lock = threading.Lock()
         self._relays: list[RelayLoop] = []
         self._removals: dict[str, Future[Sandbox]] = {}
+        self._stopping: Deadline | None = None
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
         self.creating = Crew("creates", threads=12, waiting=500)
@@ -108,13 +109,21 @@ class Service:
 
     def stop(self, deadline: Deadline) -> int:
         """Take no more work, and let what runs end until the deadline; how many jobs did not."""
+        self._stopping = deadline
         crews = (self.short, self.asking, self.creating, self.removing, self.running)
         left = sum(crew.close(deadline) for crew in crews)
+        if left:
+            _alarm(f"{left} pieces of work were cut off; run `sandboxer reconcile --apply`")
         for relay in self._relays:
             relay.stop()
         if self._installation is not None and not left:
             self._installation.close()  # under what still works, connections end with the process, not before
         return left
+
+    def hurry(self) -> None:
+        """Wait no longer for what still runs: the operator has asked a second time."""
+        if self._stopping is not None:
+            self._stopping.cancel()
 
     # -- work that outlives its request ---------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ def inspect_host(
 ) -> None:
     """What a placement host says of itself: processors, memory, disk, engines."""
     with installation() as here:
-        chosen = host or here.environment.get("SANDBOXER_HOST") or here.settings.defaults.host or LOCAL
-        document = here.manager.inspect_host(chosen)
+        usual = here.environment.get("SANDBOXER_HOST") or here.settings.defaults.host or LOCAL
+        document = here.manager.inspect_host(usual if host is None else host)
         if wants_json(json):
             emit(document)
             return
@@ -96,14 +96,20 @@ def events_flush(
 def serve(
     host: Annotated[str | None, typer.Option(metavar="H", help="The address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(metavar="P", min=0, max=65535, help="The port (8377).")] = None,
+    json: Json = False,
 ) -> None:
-    """Serve the HTTP API."""
+    """Serve the HTTP API. With --json, stdout tells where it listens, once it does."""
     from sandboxer.api.server import serve as run
     from sandboxer.bootstrap import install
     from sandboxer.cli.signals import Signalled
 
     here = install(relay_in_background=False)
     try:
-        run(here, host or here.settings.api.host, here.settings.api.port if port is None else port)
+        run(
+            here,
+            host or here.settings.api.host,
+            here.settings.api.port if port is None else port,
+            listening=emit if wants_json(json) else None,
+        )
     except Signalled:
         return  # the usual end of a server

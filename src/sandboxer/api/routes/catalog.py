@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from sandboxer.api.answers import answer, extension_document
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 from sandboxer.api.service import LOCAL, Service
 from sandboxer.errors import Invalid, NotFound
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.get("/v1/profiles", responses=answers_with((200, "ProfileList", "The recipes")), operation_id="profiles")

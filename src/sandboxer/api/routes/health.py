@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from sandboxer.api.answers import Health, answer
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.get("/healthz", responses=answers_with((200, "Health", "It answers")), operation_id="healthz")

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from sandboxer.api.answers import answer
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 _WHEN = "a time, a day (UTC), or a duration before now, such as 7d"
 

@@ -11,11 +11,12 @@ from starlette.responses import Response
 from sandboxer.api.answers import answer
 from sandboxer.api.bodies import ExplainBody
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 from sandboxer.api.service import DEFAULT_ACTOR, Service
 from sandboxer.manager.plan import Explanation
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post(

@@ -15,6 +15,7 @@ from sandboxer.api import cursor
 from sandboxer.api.answers import answer
 from sandboxer.api.bodies import CreateBody, ExtendBody, ListQuery
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running, SandboxText
 from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
 from sandboxer.errors import SandboxerError, Timeout, Unavailable, from_document
@@ -23,7 +24,7 @@ from sandboxer.names import parse_pairs
 from sandboxer.state import State
 from sandboxer.timing import Deadline, parse_duration
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 WAIT_SECONDS = 900.0
 """How long `?wait=true` holds a request; the work goes on after that."""
@@ -174,6 +175,8 @@ async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work)), WAIT_SECONDS)
     except TimeoutError:
         raise _too_long(record) from None
+    except asyncio.CancelledError:
+        raise _stopping(record) from None
 
 
 async def _outcome(service: Service, record: Sandbox) -> Sandbox:
@@ -182,7 +185,10 @@ async def _outcome(service: Service, record: Sandbox) -> Sandbox:
     while record.state == State.PROVISIONING:
         if deadline.passed:
             raise _too_long(record)
-        await asyncio.sleep(pause)
+        try:
+            await asyncio.sleep(pause)
+        except asyncio.CancelledError:
+            raise _stopping(record) from None
         pause = min(pause * 1.5, 1.0)
         record = await service.short.run(partial(service.manager.get, record.id))
     if record.state == State.FAILED and record.error is not None:
@@ -194,6 +200,15 @@ def _too_long(record: Sandbox) -> SandboxerError:
     return Timeout(
         f"sandbox {record.id} is still {record.state} after {WAIT_SECONDS:.0f}s",
         hint=f"the work goes on: ask for /v1/sandboxes/{record.id}",
+        outcome="unknown",
+        sandbox_id=record.id,
+    )
+
+
+def _stopping(record: Sandbox) -> SandboxerError:
+    return Unavailable(
+        f"the server is stopping, and sandbox {record.id} is still {record.state}",
+        hint=f"ask for /v1/sandboxes/{record.id} when it is up again; what was cut off is settled by `reconcile`",
         outcome="unknown",
         sandbox_id=record.id,
     )

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from sandboxer.api.answers import answer
 from sandboxer.api.bodies import ExpireBody, ReconcileBody
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 from sandboxer.errors import Partial
 from sandboxer.manager.report import Report
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 _SWEEPING = answers_with(
     (200, "Report", "What was done, or would be"), (207, "Report", "Some of it was done; the rest is in `remaining`")

@@ -12,11 +12,13 @@ from starlette.responses import Response
 from sandboxer.api.answers import Capture, ExecResult, answer, exec_result, lease_document
 from sandboxer.api.bodies import ExecBody, LeaseBody, RenewBody
 from sandboxer.api.description import answers_with
+from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running, SandboxText
 from sandboxer.api.service import Service
+from sandboxer.errors import NotFound
 from sandboxer.hosts.base import Streams
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 LeaseId = Annotated[str, Path(min_length=1, max_length=63, description="the id of a lease")]
 
@@ -57,17 +59,36 @@ async def leases(service: Running, sandbox: SandboxText) -> Response:
     responses=answers_with((201, "LeaseDocument", "The lease is held"), problems=(404, 409)),
     operation_id="lease",
 )
-async def lease(service: Running, sandbox: SandboxText, body: LeaseBody | None = None) -> Response:
+async def grant(service: Running, sandbox: SandboxText, body: LeaseBody | None = None) -> Response:
     """Hold a sandbox for a time: it is `active`, and does not expire meanwhile."""
     asked = body or LeaseBody()
     work = partial(service.manager.grant_lease, sandbox, holder=asked.holder, seconds=asked.seconds)
     return answer(lease_document(await service.short.run(work)), status=201)
 
 
+@router.get(
+    "/v1/sandboxes/{id}/leases/{lease}",
+    responses=answers_with((200, "LeaseDocument", "The lease lives"), problems=(404, 409)),
+    operation_id="show-lease",
+)
+async def show(service: Running, sandbox: SandboxText, lease_id: Annotated[LeaseId, Path(alias="lease")]) -> Response:
+    """One lease, as long as it lives."""
+    found = await service.short.run(partial(service.manager.leases, sandbox))
+    for one in found:
+        if one.lease_id == lease_id:
+            return answer(lease_document(one))
+    raise NotFound(f"no lease {lease_id[:80]!r} is held", hint=f"GET /v1/sandboxes/{sandbox}/leases lists what is")
+
+
 @router.put(
     "/v1/sandboxes/{id}/leases/{lease}",
     responses=answers_with((200, "LeaseDocument", "The lease lasts longer"), problems=(404, 409)),
     operation_id="renew-lease",
+)
+@router.post(
+    "/v1/sandboxes/{id}/leases/{lease}",
+    responses=answers_with((200, "LeaseDocument", "The lease lasts longer"), problems=(404, 409)),
+    operation_id="extend-lease",
 )
 async def renew(
     service: Running,
