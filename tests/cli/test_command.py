@@ -137,6 +137,21 @@ def test_no_wait_answers_at_once_and_the_work_goes_on(sandboxer: Command) -> Non
     )
 
 
+def test_the_process_that_goes_on_finds_relative_directories_where_they_are(tmp_path: Path) -> None:
+    """It starts at `/`, so that it keeps no file system busy."""
+    relative = {"SANDBOXER_DATA_DIR": "some data", "SANDBOXER_CONFIG_DIR": "settings"}
+    there = Command(tmp_path, more=relative)
+    (tmp_path / "config").rename(tmp_path / "settings")
+    begun = there("create", *FAKE, "--no-wait", "--json")
+    assert begun.status == 0
+    eventually(
+        lambda: there("get", begun.document["id"], "--json").document["state"] == "ready",
+        within=15,
+        what="it gets ready",
+    )
+    assert (tmp_path / "some data" / "sandboxes.json").is_file()
+
+
 def test_the_same_key_gives_the_same_sandbox(sandboxer: Command) -> None:
     words = ("create", *FAKE, "--idempotency-key", "k", "--json")
     assert sandboxer(*words).document["id"] == sandboxer(*words).document["id"]

@@ -190,9 +190,26 @@ def test_the_environment_wins_over_config_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "given", "found"),
+    [
+        ("null", "abc\n", "abc"), ("' def '", None, "def"), ("def", "  ", "def"), ("def", "", "def"), ("''", " ", None),
+        ("def", "abc", "abc"),
+    ],
+)  # fmt: skip
+def test_a_token_is_without_the_blanks_around_it_and_a_blank_one_is_none(
+    tmp_path: Path, written: str, given: str | None, found: str | None
+) -> None:
+    """No header could carry them: the server would be closed to everybody, or open without its token."""
+    (tmp_path / "config.yaml").write_text(f"api: {{token: {written}}}\n")
+    environment = {} if given is None else {"SANDBOXER_API_TOKEN": given}
+    assert load_settings(tmp_path, environment).api.token == found
+
+
+@pytest.mark.parametrize(
     "text",
     ["hosts: {a: {colour: red}}", "hosts: {a: {port: 70000}}", "hosts: {a: {work_dir: relative}}", "hosts: {'-o': {}}",
-     "defaults: {actor: nobody}", "api: {port: '80'}", "- a list", "text",
+     "defaults: {actor: nobody}", "api: {port: '80'}", "api: {allowed_roots: [here]}", 'api: {token: "a\\nb"}',
+     "api: {allowed_roots: ['~nobody/x']}", "- a list", "text",
      "extensions: {e2b: {}}", "extensions: {ext.e2b: {max_ttl: soon}}", "extensions: {ext.e2b: {max_live: 0}}",
      "extensions: {ext.e2b: {endpoints: {api: 'ftp://api.e2b.app'}}}",
      "extensions: {ext.e2b: {endpoints: {api: 'https://u:p@api.e2b.app'}}}",
@@ -219,6 +236,14 @@ def test_directories_follow_the_environment_then_xdg_then_home() -> None:
 
 
 PRICES = "{as_of: '2026-11-21', source: us, vcpu_hour: {usd: '0.05', included: 1, minimum: 0.5}}"
+
+
+def test_a_date_needs_no_quotes(tmp_path: Path) -> None:
+    """YAML 1.1 makes a date of it, where everybody means the text."""
+    (tmp_path / "config.yaml").write_text(f"extensions: {{ext.e2b: {{prices: {PRICES.replace(chr(39), '', 2)}}}}}")
+    prices = load_settings(tmp_path, {}).extensions["ext.e2b"].prices
+    assert prices is not None
+    assert prices.as_of == "2026-11-21"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 
 from sandboxer.cli.options import Json, SandboxId, Service, Timeout, installation
-from sandboxer.cli.output import emit, wants_json
+from sandboxer.cli.output import emit, note, put, wants_json
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Sink, Streams
@@ -73,11 +73,7 @@ class _Kept:
 
 
 def _to(stream: BinaryIO) -> Sink:
-    def write(chunk: bytes) -> None:
-        stream.write(chunk)
-        stream.flush()
-
-    return write
+    return lambda chunk: put(stream, chunk)
 
 
 def cp(
@@ -91,20 +87,25 @@ def cp(
     if (inward is None) == (outward is None):
         raise Invalid("exactly one side is ID:PATH", hint="sandboxer cp ./file ID:dir/   or   sandboxer cp ID:file ./")
     with installation() as here:
+        left_out = 0
         if inward is not None:
             sandbox_id, path = inward
-            here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
+            left_out = here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
         elif outward is not None:
             sandbox_id, path = outward
-            here.manager.copy(sandbox_id, source=path, target=target, inward=False, service=service)
+            left_out = here.manager.copy(sandbox_id, source=path, target=target, inward=False, service=service)
+        if left_out:
+            kinds = "links, devices, sockets or pipes" if outward is not None else "devices, sockets or pipes"
+            note(f"{left_out} left out: {kinds}")
         if wants_json(json):
-            emit({"sandbox_id": here.manager.get(sandbox_id).id, "source": source, "target": target})
+            sandbox_id = here.manager.get(sandbox_id).id
+            emit({"sandbox_id": sandbox_id, "source": source, "target": target, "left_out": left_out})
 
 
 def _remote(text: str) -> tuple[str, str] | None:
     """ID and path of `ID:PATH`; a path of ours that holds a colon is written with a slash before it (./a:b)."""
     match = _REMOTE.fullmatch(text)
-    if match is None or Path(text).exists():
+    if match is None or os.path.lexists(text):
         return None
     return match[1], match[2] or "."
 

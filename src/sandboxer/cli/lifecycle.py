@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,9 @@ from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
 from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
 from sandboxer.cli.progress import Progress
 from sandboxer.cli.routes import decisions
+from sandboxer.config.paths import working_directory
 from sandboxer.errors import Conflict, Partial, SandboxerError
+from sandboxer.manager import SandboxManager
 from sandboxer.models import Request, Sandbox
 from sandboxer.names import parse_pairs
 from sandboxer.state import LIVE
@@ -44,7 +45,7 @@ def create(
     as_json = wants_json(json)
     with installation() as here:
         request = Request(
-            profile=profile or here.settings.defaults.profile,
+            profile=here.settings.defaults.profile if profile is None else profile,
             inputs=dict(parse_pairs(input_ or [], what="input")),
             host=host,
             name=name,
@@ -54,7 +55,7 @@ def create(
             timeout=None if timeout is None else parse_duration(timeout, what="--timeout"),
         )
         manager = here.manager
-        plan = manager.plan(request, actor=actor, idempotency_key=idempotency_key, base=Path.cwd())
+        plan = manager.plan(request, actor=actor, idempotency_key=idempotency_key, base=working_directory())
         if dry_run:
             _show_plan(manager.dry_run(plan), as_json=as_json)
         elif no_wait:
@@ -90,7 +91,7 @@ def list_(
         table(
             ["ID", "NAME", "PROFILE", "HOST", "STATE", "EXPIRES"],
             rows,
-            empty="no sandboxes; `sandboxer create` makes one",
+            empty="no such sandboxes" if state or profile or wanted else "no sandboxes; `sandboxer create` makes one",
         )
 
 
@@ -106,7 +107,7 @@ def destroy(
     with installation() as here:
         manager = here.manager
         if not force and not as_json and sys.stdin.isatty():
-            _ask(sandbox_ids, [text for text in sandbox_ids if manager.in_use(text)])
+            _ask(sandbox_ids, [text for text in sandbox_ids if _in_use(manager, text)])
         done: list[dict[str, Any]] = []
         failed: list[SandboxerError] = []
         for text in sandbox_ids:
@@ -124,6 +125,13 @@ def destroy(
             return
         for document in done:
             say(f"{document['id']} destroyed")
+
+
+def _in_use(manager: SandboxManager, text: str) -> bool:
+    try:
+        return manager.in_use(text)
+    except SandboxerError:
+        return False  # destroying it says what is wrong, and the others go all the same
 
 
 def _ask(all_ids: list[str], used: list[str]) -> None:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from sandboxer import __version__
-from sandboxer.cli import signals
-from sandboxer.cli.output import complain, note, wants_json
+from sandboxer.cli import signals, streams
+from sandboxer.cli.output import complain, emit, flush, note, say, wants_json
+from sandboxer.cli.words import JSON, in_place, ours
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
 from sandboxer.masking import masked
 
@@ -19,31 +20,62 @@ _FAILED_INSIDE = 125
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words == ["--version"]:
-        sys.stdout.write(f"sandboxer {__version__}\n")
-        return 0
-    as_json = wants_json("--json" in _own_words(words))
-    verb = words[0] if words else ""
+    as_json = wants_json(JSON in ours(words))
+    streams.prepare()
     signals.install()
+    verb = ""
     try:
+        if "--version" in words[:2] and {*words} <= {"--version", JSON}:
+            _say_version(as_json=as_json)
+            return 0
+        words = _understood(words, as_json=as_json)
+        verb = words[0] if words else ""
         status = _call(words)
-        sys.stdout.flush()
+        flush()
     except SandboxerError as error:
-        complain(error, as_json=as_json)
+        _tell(error, as_json=as_json)
         return _status(verb, error)
     except signals.Signalled as signalled:
         hint = "run `sandboxer list` to see what is there"
         interrupted = Interrupted("interrupted", signal_number=signalled.number, hint=hint)
-        complain(interrupted, as_json=as_json)
+        _tell(interrupted, as_json=as_json)
         return exit_code_of(interrupted)
     except BrokenPipeError:
-        # Whoever read our output has enough; the interpreter must not complain when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_stdout()  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        complain(_bug(error), as_json=as_json)
+        _tell(_bug(error), as_json=as_json)
         return _FAILED_INSIDE if verb == "exec" else Internal.exit_code
     return status
+
+
+def _tell(error: SandboxerError, *, as_json: bool) -> None:
+    """Say what went wrong, on stderr when stdout is what went wrong."""
+    try:
+        complain(error, as_json=as_json)
+        flush()
+    except BrokenPipeError:
+        streams.drop_stdout()
+    except SandboxerError:
+        streams.drop_stdout()
+        complain(error, as_json=False)
+
+
+def _say_version(*, as_json: bool) -> None:
+    if as_json:
+        emit({"version": __version__})
+    else:
+        say(f"sandboxer {__version__}")
+    flush()
+
+
+def _understood(words: list[str], *, as_json: bool) -> list[str]:
+    """The words as the parser wants them. A person who names no command is shown what there is."""
+    from sandboxer.cli.table import GROUPS
+
+    words = in_place(words, GROUPS)
+    nothing_yet = not words or (len(words) == 1 and words[0] in GROUPS)
+    return [*words, "--help"] if nothing_yet and not as_json else words
 
 
 def _call(words: list[str]) -> int:
@@ -59,15 +91,21 @@ def _call(words: list[str]) -> int:
     except typer.Abort:
         raise Interrupted("aborted", hint="nothing was done") from None
     except usage_error as error:
-        raise _usage(error) from None
+        raise _usage(error, words) from None
     return answer if isinstance(answer, int) else 0
 
 
-def _usage(error: BaseException) -> Invalid:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "sandboxer"
+def _usage(error: BaseException, words: Sequence[str]) -> Invalid:
+    from sandboxer.cli.table import COMMANDS, GROUPS
+
+    verb, rest = (words[0], words[1:2]) if words else ("", [])
+    path = ["sandboxer", *([verb] if verb in COMMANDS or verb in GROUPS else [])]
+    path += [word for word in rest if verb in GROUPS and word in GROUPS[verb][1]]
+    hint = f"run `{' '.join(path)} --help`"
+    if verb == "exec" and "--" not in words:
+        hint = f"write -- ahead of the command: sandboxer exec ID -- CMD ARG...; or {hint}"
     format_message = getattr(error, "format_message", lambda: str(error))
-    return Invalid(str(format_message()), hint=f"run `{path} --help`")
+    return Invalid(str(format_message()), hint=hint)
 
 
 def _status(verb: str, error: SandboxerError) -> int:
@@ -84,8 +122,3 @@ def _bug(error: Exception) -> Internal:
     return Internal(
         f"{type(error).__name__}: {error}", hint="this is a bug: run it again with SANDBOXER_DEBUG=1 and report it"
     )
-
-
-def _own_words(words: list[str]) -> list[str]:
-    """The words before `--`: what comes after belongs to the command inside."""
-    return words[: words.index("--")] if "--" in words else words

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 
-from sandboxer.errors import SandboxerError
+from sandboxer.errors import SandboxerError, Unavailable
 
 
 def wants_json(flag: bool) -> bool:
@@ -17,20 +18,49 @@ def wants_json(flag: bool) -> bool:
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-    sys.stdout.flush()
+    """One JSON document on stdout: UTF-8, whatever the terminal's encoding; a lone surrogate (a byte of a file's name)
+    is written as JSON's own escape. Raises Unavailable, as `say` does."""
+    flush()
+    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    put(sys.stdout.buffer, text.encode("utf-8", "backslashreplace"))
+
+
+def put(stream: BinaryIO, data: bytes) -> None:
+    """Write bytes now. Raises Unavailable when the stream does not take them; BrokenPipeError when nobody reads."""
+    with _taken():
+        stream.write(data)
+        stream.flush()
 
 
 def say(text: str = "") -> None:
-    """A line for people on stdout."""
-    sys.stdout.write(text + "\n")
+    """A line for people on stdout. Raises Unavailable when stdout does not take it."""
+    with _taken():
+        sys.stdout.write(text + "\n")
+
+
+def flush() -> None:
+    """Write what was said until now. Raises as `say` does."""
+    with _taken():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _taken() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unavailable(
+            f"the output cannot be written: {error.strerror}", hint="make room there, or send it somewhere else"
+        ) from None
 
 
 def note(text: str) -> None:
-    """A line for people on stderr: progress, warnings, hints."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line for people on stderr: progress, warnings, hints. There is no one left to tell when that fails."""
+    with suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def colours(stream: Any) -> bool:

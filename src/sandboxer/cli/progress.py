@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -20,6 +21,7 @@ class Progress:
     def __init__(self, *, quiet: bool) -> None:
         self._on = not quiet and sys.stderr.isatty()
         self._colour = colours(sys.stderr)
+        self._still = os.environ.get("TERM") == "dumb"  # it cannot rewrite a line: only what is done is said
         self._lock = threading.Lock()
         self._phase: str | None = None
         self._text = ""
@@ -56,16 +58,19 @@ class Progress:
 
     def _finish(self, *, ok: bool) -> None:
         if self._on and self._phase is not None:
-            self._draw("✓" if ok else "✗", colour="32" if ok else "31")
+            self._draw("✓" if ok else "✗", colour="32" if ok else "31", done=True)
             sys.stderr.write("\n")
             sys.stderr.flush()
             self._phase = None
 
-    def _draw(self, sign: str, *, colour: str = "36") -> None:
+    def _draw(self, sign: str, *, colour: str = "36", done: bool = False) -> None:
+        if self._still and not done:
+            return
         seconds = time.monotonic() - self._since
         taken = f" {seconds:.1f}s" if seconds >= 1 else ""
         width = shutil.get_terminal_size().columns
         rest = f" {self._phase or '':<9} {self._text}"[: max(10, width - len(taken) - 3)]
         painted = f"\x1b[{colour}m{sign}\x1b[0m" if self._colour else sign
-        sys.stderr.write(f"\r\x1b[K{painted}{rest}{taken}")
+        again = "" if self._still else "\r\x1b[K"
+        sys.stderr.write(f"{again}{painted}{rest}{taken}")
         sys.stderr.flush()

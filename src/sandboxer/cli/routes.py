@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +10,7 @@ import typer
 
 from sandboxer.cli.options import Host, Json, installation
 from sandboxer.cli.output import emit, facts, note, say, table, wants_json
+from sandboxer.config.paths import working_directory
 from sandboxer.models import Request
 from sandboxer.names import parse_pairs
 from sandboxer.timing import parse_duration
@@ -31,12 +31,12 @@ def explain(
     """Which backend would serve a request now, and why not the others; nothing is touched."""
     with installation() as here:
         request = Request(
-            profile=profile or here.settings.defaults.profile,
+            profile=here.settings.defaults.profile if profile is None else profile,
             inputs=dict(parse_pairs(input_ or [], what="input")),
             host=host,
             ttl=None if ttl is None else parse_duration(ttl, what="--ttl"),
         )
-        found = here.manager.explain(request, actor=actor, base=Path.cwd())
+        found = here.manager.explain(request, actor=actor, base=working_directory())
         document = msgspec.to_builtins(found)
         if wants_json(json):
             emit(document)

@@ -62,7 +62,6 @@ def build(words: Sequence[str]) -> typer.Typer:
     `--help` and for a mistyped word. Completion looks into all of them."""
     app = typer.Typer(
         help="Establish sandboxes: one command, many backends, nothing left behind.",
-        no_args_is_help=True,
         suggest_commands=False,  # the parser does already
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -75,7 +74,7 @@ def build(words: Sequence[str]) -> typer.Typer:
         function = _load(target) if every or name == verb else _only_named
         app.command(name, hidden=name.startswith("_"), short_help=line)(function)
     for name, (line, commands) in GROUPS.items():
-        group = typer.Typer(help=line, no_args_is_help=True)
+        group = typer.Typer(help=line)
         group.callback()(_group)
         for sub, target in commands.items():
             group.command(sub)(_load(target) if every or name == verb else _only_named)

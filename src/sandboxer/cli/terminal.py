@@ -11,11 +11,12 @@ from typing import TextIO
 
 @contextmanager
 def raw(stream: TextIO) -> Iterator[None]:
-    """Every key goes to the command inside, Ctrl-C too; the terminal is as before afterwards."""
+    """Every key goes to the command inside, Ctrl-C too, and what was typed ahead; the terminal is as before
+    afterwards."""
     descriptor = stream.fileno()
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSADRAIN)
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

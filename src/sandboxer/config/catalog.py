@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sandboxer.config.document import load
+from sandboxer.config.document import load, with_line
 from sandboxer.config.paths import Paths, data_files
 from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.errors import Invalid, NotFound
-from sandboxer.models import Manifest, Profile
+from sandboxer.models import InputSpec, Manifest, Profile
 from sandboxer.models.references import check_references
+from sandboxer.names import HOST
 from sandboxer.timing import parse_duration
 
 PROFILE_ID = re.compile(r"profile\.[a-z0-9][a-z0-9._-]{0,62}")
@@ -106,11 +107,18 @@ class Shelf(Generic[T]):
 
     def _parsed(self, file: Path) -> T:
         document = load(file, self._model)
-        if isinstance(document, Profile):
-            check_profile(document, str(file))
-        else:
-            check_manifest(document, str(file))
+        try:
+            if isinstance(document, Profile):
+                check_profile(document, str(file))
+            else:
+                check_manifest(document, str(file))
+        except Invalid as error:
+            raise with_line(error, file, source=str(file)) from None
         return document
+
+    def file_of(self, document: T) -> Path | None:
+        """The file that this very document was read from."""
+        return next((file for file, (_, found) in self._read.items() if found is document), None)
 
     def _mentions(self, file: Path, document_id: str) -> bool:
         """A cheap look, so that a broken file of another document does not stop this one."""
@@ -161,14 +169,31 @@ def check_profile(profile: Profile, source: str) -> None:
         raise Invalid(f"{source}: ttl.default is longer than ttl.max", hint="make it at most ttl.max")
     for key, spec in profile.inputs.items():
         _match(INPUT, key, source, f"inputs.{key}", "a name of a-z, 0-9 and '_'")
-        if spec.required and spec.default is not None:
-            raise Invalid(f"{source}: inputs.{key} is required and has a default", hint="remove one of the two")
+        _check_input(key, spec, f"{source}: inputs.{key}")
+    for host in profile.placement.hosts:
+        _match(HOST, host, source, "placement.hosts", "a host's name")
     check_references(profile.secrets, source, "secrets")
     for key, amount in {
         "max_usd": profile.require.max_usd, "max_usd_per_hour": profile.require.max_usd_per_hour,
     }.items():  # fmt: skip
         if amount is not None:
             check_amount(amount, source, f"require.{key}")
+
+
+def _check_input(name: str, spec: InputSpec, what: str) -> None:
+    if spec.required and spec.default is not None:
+        raise Invalid(f"{what} is required and has a default", hint="remove one of the two")
+    if spec.choices is not None and spec.type == "bool":
+        raise Invalid(f"{what}.choices is not for what is true or false", hint="remove it")
+    for given, key in [(spec.default, "default"), *((choice, "choices") for choice in spec.choices or [])]:
+        if given is None:
+            continue
+        try:
+            typed = _typed(name, spec.type, given, Path("/"))
+        except Invalid as error:
+            raise Invalid(f"{what}.{key}: {error.message}", hint=error.hint) from None
+        if spec.choices is not None and str(typed) not in spec.choices:
+            raise Invalid(f"{what}.{key} is not one of the choices", hint=f"choose one of {', '.join(spec.choices)}")
 
 
 def check_manifest(manifest: Manifest, source: str) -> None:
@@ -211,7 +236,7 @@ def resolve_inputs(profile: Profile, given: Mapping[str, object], *, base: Path)
                 )
             continue
         values[name] = _typed(name, spec.type, value, base)
-        if spec.choices is not None and values[name] not in spec.choices:
+        if spec.choices is not None and str(values[name]) not in spec.choices:
             raise Invalid(f"input {name!r} is {value!r:.80}", hint=f"choose one of {', '.join(spec.choices)}")
     return values
 

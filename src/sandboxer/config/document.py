@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ MAX_BYTES = 1 << 20
 _AT = re.compile(r" - at `(.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(.*?)`")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+ANY = "..."
+"""msgspec's word for whichever key of a mapping."""
 
 
 def load(path: Path, model: type[T]) -> T:
@@ -37,10 +39,14 @@ def parse(raw: bytes, model: type[T], *, source: str) -> T:
     if len(raw) > MAX_BYTES:
         raise Invalid(f"{source} is larger than 1 MiB", hint="is this the right file?")
     data = _data(raw, source)
+    data = {} if data is None else data
     try:
-        return msgspec.convert({} if data is None else data, model)
+        return msgspec.convert(data, model)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, source) from None
+        said = complaint(error, data, model)
+        raise Invalid(
+            f"{_place(raw, source, said.steps)}: {said}", hint="see docs/meta-framework.md for the keys and their types"
+        ) from None
 
 
 def _data(raw: bytes, source: str) -> Any:
@@ -60,7 +66,8 @@ _LOADER: type | None = None
 
 
 def _loader(yaml_module: Any) -> Any:
-    """A safe loader (C where there is one) that refuses duplicate keys, which YAML forbids and PyYAML accepts."""
+    """A safe loader (C where there is one) that refuses duplicate keys, which YAML forbids and PyYAML accepts, and
+    leaves dates as the texts they are."""
     global _LOADER
     if _LOADER is None:
         base = getattr(yaml_module, "CSafeLoader", yaml_module.SafeLoader)
@@ -80,23 +87,101 @@ def _loader(yaml_module: Any) -> Any:
                         seen.add(key)
                 return super().construct_mapping(node, deep)
 
+        Loader.yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in base.yaml_implicit_resolvers.items()
+        }
         _LOADER = Loader
     return _LOADER
 
 
-def _explained(message: str, raw: bytes, source: str) -> Invalid:
-    """msgspec's message with the line of the key it is about."""
+class Complaint(NamedTuple):
+    """What is wrong with a document, and the keys that lead there."""
+
+    text: str
+    steps: tuple[str | int, ...]
+
+    def __str__(self) -> str:
+        key = ".".join(map(str, self.steps))
+        return f"{self.text} (key {key})" if key else self.text
+
+
+def complaint(error: msgspec.ValidationError, data: Any, model: Any) -> Complaint:
+    """msgspec's message about `data`, which is no `model`, with the whole way to the key that it is about."""
+    message = str(error)
     at = _AT.search(message)
     steps: list[str | int] = [_step(m) for m in _STEP.finditer(at[1])] if at else []
+    for n, step in enumerate(steps):
+        if step == ANY:
+            steps[n] = _guilty(message, data, model, steps[:n])
     text = _AT.sub("", message)
     if unknown := _UNKNOWN.search(message):
         steps.append(unknown[1])
         text = f"unknown key {unknown[1]!r}"
-    key = ".".join("*" if step == "..." else str(step) for step in steps)
+    return Complaint(text, tuple(steps))
+
+
+def _guilty(message: str, data: Any, model: Any, above: list[str | int]) -> str | int:
+    """Which key of the mapping below `above` a message is about, for msgspec says only `...`: the first one that gives
+    the same message without the others."""
+    mapping = data
+    for step in above:
+        mapping = mapping[step]
+    for key in mapping:
+        try:
+            msgspec.convert(_with(data, above, {key: mapping[key]}), model)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return str(key)
+    return ANY
+
+
+def _with(data: Any, steps: list[str | int], value: Any) -> Any:
+    """`data` with `value` at the end of `steps`."""
+    if not steps:
+        return value
+    changed: Any = list(data) if isinstance(data, list) else dict(data)
+    changed[steps[0]] = _with(data[steps[0]], steps[1:], value)
+    return changed
+
+
+def place_of(path: Path, steps: Sequence[str | int]) -> str:
+    """The file and the line of a key, as errors call it."""
+    try:
+        return _place(path.read_bytes(), str(path), steps)
+    except OSError:
+        return str(path)
+
+
+def _place(raw: bytes, source: str, steps: Sequence[str | int]) -> str:
     line = _line_of(raw, steps)
-    where = f"{source}, line {line}" if line else source
-    about = f" (key {key})" if key else ""
-    return Invalid(f"{where}: {text}{about}", hint="see docs/meta-framework.md for the keys and their types")
+    return f"{source}, line {line}" if line else source
+
+
+def with_line(error: Invalid, path: Path, *, source: str) -> Invalid:
+    """An error that says `SOURCE: KEY ...`, with the file at `path` and the line of the key."""
+    told = error.message.removeprefix(f"{source}: ")
+    if told == error.message:
+        return error
+    return Invalid(f"{place_of(path, _steps_to(path, told.split(maxsplit=1)[0]))}: {told}", hint=error.hint)
+
+
+def _steps_to(path: Path, dotted: str) -> list[str | int]:
+    """The keys of `a.b.c`, where a key may have dots itself: the longest that is there."""
+    steps: list[str | int] = []
+    try:
+        found = _data(path.read_bytes(), str(path))
+    except (OSError, Invalid):
+        return steps
+    rest = dotted.rstrip(":,")
+    while isinstance(found, dict):
+        fits = [key for key in found if isinstance(key, str) and (rest == key or rest.startswith(f"{key}."))]
+        if not fits:
+            break
+        key = max(fits, key=len)
+        steps.append(key)
+        found, rest = found[key], rest[len(key) + 1 :]
+    return steps
 
 
 def _step(match: re.Match[str]) -> str | int:
@@ -105,7 +190,7 @@ def _step(match: re.Match[str]) -> str | int:
     return int(match[2]) if match[2].isdigit() else match[2]
 
 
-def _line_of(raw: bytes, steps: list[str | int]) -> int | None:
+def _line_of(raw: bytes, steps: Sequence[str | int]) -> int | None:
     import yaml
 
     # the loader that has read it: the two disagree about some texts
@@ -125,7 +210,7 @@ def _child(node: Any, step: str | int) -> tuple[Any, Any] | None:
 
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if step in ("...", key.value):
+            if step in (ANY, key.value):
                 return key.start_mark, value
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step].start_mark, node.value[step]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -35,3 +36,11 @@ def data_files(kind: str) -> Path:
     """The built-in `profiles` or `extensions`: inside the wheel, or at the top of a checkout."""
     packaged = Path(__file__).parent.parent / "_data" / kind
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / kind
+
+
+def working_directory() -> Path:
+    """Where relative paths start. A directory that has gone is still called by its name: nothing is found in it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.environ.get("PWD") or "/")

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from sandboxer.config.catalog import EXTENSION_ID
-from sandboxer.config.document import load
+from sandboxer.config.document import load, with_line
 from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.errors import Invalid
-from sandboxer.models import ExtensionSettings, HostSettings, OpenBaoSettings, Settings
+from sandboxer.models import ApiSettings, ExtensionSettings, HostSettings, OpenBaoSettings, Settings
 from sandboxer.models.references import check_references, parse_local_reference
 from sandboxer.names import parse_actor
 from sandboxer.timing import parse_duration
@@ -25,7 +25,10 @@ def load_settings(directory: Path, environment: Mapping[str, str]) -> Settings:
     file = directory / "config.yaml"
     settings = load(file, Settings) if file.exists() else Settings()
     settings = _with_environment(settings, environment)
-    _check(settings)
+    try:
+        _check(settings)
+    except Invalid as error:
+        raise with_line(error, file, source="config.yaml") from None
     return settings
 
 
@@ -36,9 +39,11 @@ def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Set
         settings = replace(settings, state_hub=replace(settings.state_hub, url=url))
     if url := get("SANDBOXER_FIN_HUB_URL"):
         settings = replace(settings, fin_hub=replace(settings.fin_hub, url=url))
-    if token := get("SANDBOXER_API_TOKEN"):
-        settings = replace(settings, api=replace(settings.api, token=token))
+    # what a file ends with is no part of its token; and a blank one is none, or there would be one that nobody can send
+    token = get("SANDBOXER_API_TOKEN", "").strip() or (settings.api.token or "").strip() or None
+    settings = replace(settings, api=replace(settings.api, token=token))
     if actor := get("SANDBOXER_ACTOR"):
+        parse_actor(actor, what="SANDBOXER_ACTOR")
         settings = replace(settings, defaults=replace(settings.defaults, actor=actor))
     return replace(settings, openbao=_openbao_with_environment(settings.openbao, environment))
 
@@ -74,16 +79,30 @@ def _check(settings: Settings) -> None:
             raise Invalid(f"config.yaml: hosts.{name}.port {host.port} is not a port", hint="use 1 to 65535")
         check_prices(host.prices, "config.yaml", f"hosts.{name}.prices")
     if settings.defaults.actor is not None:
-        parse_actor(settings.defaults.actor)
+        parse_actor(settings.defaults.actor, what="config.yaml: defaults.actor")
     if settings.defaults.ttl is not None:
-        parse_duration(settings.defaults.ttl, what="defaults.ttl")
+        parse_duration(settings.defaults.ttl, what="config.yaml: defaults.ttl")
     for name, extension in settings.extensions.items():
         _check_extension(name, extension)
     for consumer, budget in settings.budgets.items():
         if consumer != "*":
             _check_consumer(consumer)
         check_amount(budget.usd, "config.yaml", f"budgets.{consumer}.usd")
+    _check_api(settings.api)
     _check_openbao(settings.openbao)
+
+
+def _check_api(api: ApiSettings) -> None:
+    if not 0 <= api.port < 65536:
+        raise Invalid(f"config.yaml: api.port {api.port} is not a port", hint="use 1 to 65535, or 0 for any free one")
+    if api.token is not None and not api.token.isprintable():
+        raise Invalid(
+            "api.token (or SANDBOXER_API_TOKEN) has characters that no header can carry",
+            hint="make one with `openssl rand -hex 32`",
+        )
+    for root in api.allowed_roots:
+        if not root.startswith(("/", "~/")):
+            raise Invalid(f"config.yaml: api.allowed_roots {root!r} is not absolute", hint="start it with / or ~/")
 
 
 def _check_extension(name: str, extension: ExtensionSettings) -> None:

@@ -82,7 +82,11 @@ def _hosts(here: Installation) -> Iterator[Finding]:
 
 def _backends(here: Installation, host: str) -> Iterator[Finding]:
     core = here.manager.core
-    for manifest in core.extensions.manifests():
+    try:
+        manifests = core.extensions.manifests()
+    except (Invalid, NotFound):
+        return  # said below, of the extensions
+    for manifest in manifests:
         if not manifest.self_hosted:
             continue
         subject = f"{manifest.id} on {host}"
@@ -95,6 +99,10 @@ def _backends(here: Installation, host: str) -> Iterator[Finding]:
 
 
 def _catalog(here: Installation) -> Iterator[Finding]:
+    try:
+        here.manager.manifests()
+    except SandboxerError as error:
+        yield of_error("extensions", error, level="error")
     try:
         count = len(here.manager.validate_profiles([]))
     except (Invalid, NotFound) as error:

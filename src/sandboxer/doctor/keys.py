@@ -20,7 +20,7 @@ def credentials(here: Installation) -> Iterator[Finding]:
     try:
         manifests = here.manager.core.extensions.manifests()
     except (Invalid, NotFound):
-        return  # said below, of the profiles
+        return  # said below, of the extensions
     for manifest in manifests:
         if not manifest.secrets:
             continue
