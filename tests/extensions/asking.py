@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from sandboxer.extensions.base import CanExec, Context, Exec, Spec
 from sandboxer.hosts.base import Streams
-from sandboxer.models import Handle
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import Handle, HostSettings
 from sandboxer.names import (
     LABEL_EXPIRES,
     LABEL_EXTENSION,
@@ -21,6 +22,10 @@ from sandboxer.names import (
     new_id,
     resource_name,
 )
+from sandboxer.secrets import Secret
+from sandboxer.timing import Deadline
+
+SECONDS = 30.0
 
 
 def resolved(
@@ -50,6 +55,29 @@ def resolved(
         inputs={},
         options=msgspec.convert(dict(options), model),
         expires_at=expires,
+    )
+
+
+def asking(
+    *,
+    install: str,
+    endpoints: Mapping[str, str],
+    secrets: Mapping[str, Secret],
+    seconds: float | None = SECONDS,
+    deadline: Deadline | None = None,
+    save: Callable[[Handle], None] = lambda _handle: None,
+    progress: Callable[[str, str], None] = lambda _phase, _text: None,
+) -> Context:
+    """A context as the core makes one for a backend that has no hosts. `seconds` until its end, None for
+    none; or the `deadline` itself."""
+    return Context(
+        host=LocalHost("local", HostSettings()),
+        install=install,
+        deadline=deadline or Deadline(seconds),
+        save=save,
+        progress=progress,
+        endpoints=endpoints,
+        secrets=secrets,
     )
 
 

@@ -11,8 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandboxer.errors import BackendError, Denied, Invalid, NotFound, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import (
+    BackendError,
+    Denied,
+    Invalid,
+    NotConfigured,
+    NotFound,
+    SandboxerError,
+    Timeout,
+    Unavailable,
+)
 from sandboxer.http import Answer, Api, segment
+from sandboxer.http.address import parse_base, proxy_for
 from sandboxer.http.pool import KEPT_ALL, Pool
 from sandboxer.testing.clouds import FakeServer, Fault, Reply, Request
 from sandboxer.timing import Deadline
@@ -364,7 +374,7 @@ def test_a_key_is_in_no_error_and_no_repr(server: FakeServer) -> None:
             _api(server, key=canary).call("POST", "/thing", Deadline(0.5))
         texts += [repr(caught.value), json.dumps(caught.value.document()), repr(caught.value.__cause__)]
     broken = _api(server, key=f"{canary}\nX-Other: y")
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(NotConfigured) as refused:
         broken.call("GET", "/thing", Deadline(5))
     texts += [repr(refused.value), refused.value.message, repr(broken)]
     answer = _api(server, key=canary).call("GET", "/thing", Deadline(5))
@@ -460,3 +470,37 @@ def test_idle_connections_are_bounded_and_age(server: FakeServer) -> None:
     assert pool.idle == KEPT_ALL
     pool.close()
     assert pool.idle == 0
+
+
+def test_what_failed_last_is_told_where_no_time_is_left_to_ask_again(server: FakeServer) -> None:
+    server.script.add(Fault(kind="drop", times=None))
+    with pytest.raises(Unavailable, match="broke"):
+        _api(server).call("GET", "/thing", Deadline(2), retry="safe")
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "base", "excepted"),
+    [
+        ("*", "https://x.org", True),
+        ("x.org", "https://x.org", True),
+        ("x.org", "https://a.x.org", True),
+        ("x.org", "https://ax.org", False),
+        (".x.org, y.org", "https://a.x.org", True),
+        ("*.x.org", "https://a.x.org", True),
+        ("X.ORG:8443", "https://x.org:8443", True),
+        ("x.org:8443", "https://x.org", False),
+        ("10.0.0.0/8", "https://10.1.2.3", True),
+        ("10.0.0.0/8", "https://11.1.2.3", False),
+        ("10.0.0.0/8", "https://x.org", False),
+        ("10.1.2.3", "https://10.1.2.3:99", True),
+        ("fd00::1", "https://[fd00::1]", True),
+        ("[fd00::1]:443", "https://[fd00::1]", True),
+        ("[fd00::1]:444", "https://[fd00::1]", False),
+        ("fd00::/8", "https://[fd00::1]", True),
+        ("", "https://x.org", False),
+        (", .,:,/", "https://x.org", False),
+    ],
+)
+def test_no_proxy_names_domains_ports_numbers_and_ranges(no_proxy: str, base: str, excepted: bool) -> None:
+    environment = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": no_proxy}
+    assert (proxy_for(parse_base(base, what="it"), environment) is None) is excepted

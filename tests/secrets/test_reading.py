@@ -133,7 +133,10 @@ def test_what_is_certainly_missing_can_be_told_without_asking_anybody(tmp_path: 
     (tmp_path / "key").write_text(VALUE)
     for ref in ("env:TOKEN", f"file:{tmp_path}/key", "openbao:secret/x#y", "cmd:no-such-program"):
         assert present(SecretRef(ref=ref), {"TOKEN": VALUE}) is None
-    assert "NOPE" in str(present(SecretRef(ref="env:NOPE"), {}))
+    gone = present(SecretRef(ref="env:NOPE"), {})
+    assert gone is not None
+    assert "NOPE" in gone.message
+    assert gone.hint == "set the environment variable NOPE"
     assert "nope" in str(present(SecretRef(ref=f"file:{tmp_path}/nope"), {}))
     assert present(SecretRef(ref="env:NOPE", required=False), {}) is None
 

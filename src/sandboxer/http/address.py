@@ -91,7 +91,7 @@ def proxy_for(base: Base, environment: Mapping[str, str] | None = None) -> Proxy
     if not named:
         return None
     address = named.get(f"{base.scheme}_proxy") or named.get("all_proxy")
-    if not address or _excepted(base.host, named.get("no_proxy", "")):
+    if not address or _excepted(base, named.get("no_proxy", "")):
         return None
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
@@ -107,8 +107,27 @@ def proxy_for(base: Base, environment: Mapping[str, str] | None = None) -> Proxy
     return Proxy(host, port or 80, "Basic " + b2a_base64(words.encode(), newline=False).decode() if words else "")
 
 
-def _excepted(host: str, no_proxy: str) -> bool:
-    for entry in (word.strip().lower().lstrip(".") for word in no_proxy.split(",")):
-        if entry and (entry == "*" or host.lower() == entry or host.lower().endswith("." + entry)):
-            return True
-    return False
+def _excepted(base: Base, no_proxy: str) -> bool:
+    return any(_means(word.strip().lower(), base) for word in no_proxy.split(","))
+
+
+def _means(entry: str, base: Base) -> bool:
+    """Whether an entry of NO_PROXY is about an address: `*`, a domain (also `.x.org`, `*.x.org`), a number, a range of
+    numbers; each but the range also with a port."""
+    if entry in ("", "*"):
+        return entry == "*"
+    host = base.host.lower()
+    if "/" in entry:
+        from ipaddress import ip_address, ip_network  # as long as all the rest, and hardly ever needed
+
+        try:
+            return ip_address(host) in ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    named, colon, port = entry.rpartition(":")
+    if colon and port.isdigit() and (":" not in named or named.endswith("]")):
+        if int(port) != base.port:
+            return False
+        entry = named
+    entry = entry.strip("[]").removeprefix("*").lstrip(".")
+    return host == entry or host.endswith("." + entry)

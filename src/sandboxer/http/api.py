@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from sandboxer import __version__
-from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import BackendError, Invalid, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.http.address import parse_base, proxy_for
 from sandboxer.http.answer import MAX_BODY, Answer, Streamed
 from sandboxer.http.pool import POOL
@@ -89,7 +89,7 @@ class Api:
 
         Raises Unavailable with outcome "failed" when the request cannot have arrived, and "unknown" when it may have;
         Timeout (unknown too once it was sent, unless it only looks); BackendError for an answer that is too long or is
-        not HTTP; Invalid for a header or path that cannot be sent.
+        not HTTP; NotConfigured for a header that cannot be sent, which a key is the reason of; Invalid for such a path.
         """
         words = _Words(method, self._target(path, params), f"{method} {path}", self._sent(json, content, headers))
         body = msgspec.json.encode(json) if json is not None else content
@@ -142,7 +142,7 @@ class Api:
             try:
                 answer = self._once(words, body, deadline.shorter(ATTEMPT_SECONDS), limit, repeatable=True)
             except Unavailable as error:
-                if last or not error.retryable:
+                if last or not error.retryable or _too_late(wait, deadline):
                     raise
             except Timeout:
                 if last or deadline.passed:
@@ -152,9 +152,8 @@ class Api:
                     return answer
                 told = answer.retry_after
                 wait = wait if told is None else told + wait / 4
-                left = deadline.left()
-                if left is not None and wait >= left:
-                    return answer  # it would not be asked again in time
+                if _too_late(wait, deadline):
+                    return answer
             _pause(wait, deadline)
         raise AssertionError("the last attempt answers or raises")
 
@@ -274,7 +273,7 @@ class Api:
         sent.update(headers or {})
         for name, value in sent.items():
             if not _VALUE.fullmatch(value):
-                raise Invalid(
+                raise NotConfigured(
                     f"the header {name} for {self.name} holds characters that cannot be sent",
                     hint="check the key that is configured for it: a line break may have come along",
                 )
@@ -293,6 +292,12 @@ class _Words:
 
 def _lower(response: HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _too_late(wait: float, deadline: Deadline) -> bool:
+    """Whether it would not be asked again in time: then the last failure says more than that the time is over."""
+    left = deadline.left()
+    return left is not None and wait >= left
 
 
 def _pause(seconds: float, deadline: Deadline) -> None:

@@ -48,15 +48,15 @@ def resolve(
         return None
 
 
-def present(ref: SecretRef, environment: Mapping[str, str]) -> str | None:
-    """Why a required value is certainly missing, without asking anybody; None when it may be there. Raises Invalid."""
+def present(ref: SecretRef, environment: Mapping[str, str]) -> SandboxerError | None:
+    """The error that says that a required value is certainly missing, without asking anybody; None when it may be
+    there. Raises Invalid."""
     if not ref.required:
         return None
     reference = parse_reference(ref.ref, what="a secret's reference")
     if not isinstance(reference, EnvReference | FileReference):
         return None
-    gone = missing(reference, environment)
-    return None if gone is None else gone.message
+    return missing(reference, environment)
 
 
 def missing(reference: EnvReference | FileReference, environment: Mapping[str, str]) -> SandboxerError | None:
@@ -168,6 +168,6 @@ def _text(data: bytes, what: str, where: str) -> str:
 
 def _filled(value: str, what: str, hint: str) -> Secret:
     text = value.rstrip("\r\n")
-    if not text:
+    if not text.strip():
         raise NotConfigured(f"{what} is empty", hint=hint)
     return Secret(text)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.options import DaytonaOptions
-from sandboxer.hosts.local import LocalHost
-from sandboxer.models import Handle, HostSettings
+from sandboxer.models import Handle
 from sandboxer.secrets import Secret
 from sandboxer.testing.clouds.daytona import FakeDaytona
-from sandboxer.timing import Deadline
-from tests.extensions.asking import ran, resolved
+from tests.extensions.asking import SECONDS, asking, ran, resolved
 
 INSTALL = "daytonatestinstall"
-SECONDS = 30.0
 
 
 def endpoints(fake: FakeDaytona) -> dict[str, str]:
@@ -32,17 +29,12 @@ def secrets(fake: FakeDaytona, *, key: str | None = None) -> dict[str, Secret]:
 def context(
     fake: FakeDaytona,
     *,
-    seconds: float | None = SECONDS,
     key: str | None = None,
-    install: str = INSTALL,
-    save: Callable[[Handle], None] = lambda _handle: None,
     **more: Any,
 ) -> Context:
-    """A context that leads to the fake."""
-    fields: dict[str, Any] = {"endpoints": endpoints(fake), "secrets": secrets(fake, key=key), **more}
-    return Context(
-        host=LocalHost("local", HostSettings()), install=install, deadline=Deadline(seconds), save=save, **fields
-    )
+    """A context that leads to the fake; `more` as for `asking`."""
+    fields: dict[str, Any] = {"install": INSTALL, "endpoints": endpoints(fake), "secrets": secrets(fake, key=key)}
+    return asking(**{**fields, **more})
 
 
 def spec(

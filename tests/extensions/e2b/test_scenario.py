@@ -139,3 +139,15 @@ def test_a_ghost_without_a_record_is_found(sandboxer: Command, fake: FakeE2B, tm
     assert [one["sandbox_id"] for one in found["actions"]] == [name]
     assert sandboxer("reconcile", "--apply").status == 0
     assert list(fake.census()) == []
+
+
+@pytest.mark.parametrize("key", ["", "   ", f"{KEY[:4]}\n{KEY[4:]}"], ids=["empty", "blank", "broken in two"])
+def test_a_key_that_is_none_is_not_configured_and_the_hint_says_which(tmp_path: Path, fake: FakeE2B, key: str) -> None:
+    command = Command(tmp_path, more={**fake.environment(), "E2B_API_KEY": key})
+    assert command("credits", "add", "5").status == 0
+    refused = command("create", *PROFILE, "--json")
+    assert refused.status == 6
+    error = refused.document["error"]
+    assert error["code"] == "not_configured"
+    assert "E2B_API_KEY" in error["hint"] or "check the key" in error["hint"]
+    assert fake.creates == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.modal import ModalExtension
@@ -16,8 +14,7 @@ from sandboxer.models import Handle, HostSettings, Requirements
 from sandboxer.secrets import Secret
 from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.testing.conformance import INSTALL, Bench
-from sandboxer.timing import Deadline
-from tests.extensions.asking import ran, resolved
+from tests.extensions.asking import asking, ran, resolved
 
 KEYS = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 
@@ -55,17 +52,9 @@ def bench(cloud: FakeModal, **options: Any) -> Bench:
     )
 
 
-def context(
-    cloud: FakeModal,
-    *,
-    seconds: float = 30.0,
-    save: Callable[[Handle], None] = lambda _: None,
-    install: str = INSTALL,
-    **changed: Any,
-) -> Context:
-    """A context that leads to a fake."""
-    made = Context(host=local(), install=install, deadline=Deadline(seconds), save=save, **reach(cloud.environment()))
-    return msgspec.structs.replace(made, **changed)
+def context(cloud: FakeModal, **more: Any) -> Context:
+    """A context that leads to a fake; `more` as for `asking`."""
+    return asking(**{"install": INSTALL, **reach(cloud.environment()), **more})
 
 
 def spec(sandbox_id: str | None = None, *, ttl: float = 3600.0, install: str = INSTALL, **options: Any) -> Spec:

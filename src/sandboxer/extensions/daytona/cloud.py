@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied, NotConfigured, Unavailable
+from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.refusals import refuse
 from sandboxer.extensions.daytona.view import View, view
@@ -89,8 +89,29 @@ class Cloud:
         if answer.status != 404:
             return answer
         if known:
-            check_absence(answer)
+            self.check_absence(answer, deadline)
         return None
+
+    def check_absence(self, answer: Answer, deadline: Deadline) -> None:
+        """Raises BackendError unless a 404 says that there is no such thing. One of a web server in its place, or for a
+        path that it does not know, proves nothing; in other words than Daytona's it is believed where a listing from
+        the same address is whole, and does not show it either."""
+        said = said_absent(answer)
+        if said == "yes" or (said == "perhaps" and not self._may_list(answer.asked.rpartition("/")[2], deadline)):
+            return
+        raise BackendError(
+            f"{answer.asked} was answered with 404, but not as Daytona does",
+            hint="check DAYTONA_API_URL: it ends in /api",
+            details={"status": 404},
+        )
+
+    def _may_list(self, name: str, deadline: Deadline) -> bool:
+        try:
+            answer = self._page({"name": name, "limit": PAGE}, deadline)
+            items, cursor = page(answer.json())
+            return cursor is not None or any(name in (found.id, found.name) for found in _views(items, answer))
+        except SandboxerError:
+            return True
 
     def listed(self, labels: Mapping[str, str], deadline: Deadline) -> Iterator[View]:
         """Every sandbox with these labels. Raises BackendError unless the listing came to its end."""
@@ -103,7 +124,7 @@ class Cloud:
         for _ in range(MAX_PAGES):
             answer = self._page(asked, deadline)
             items, cursor = page(answer.json())
-            yield from (view(item, asked=answer.asked) for item in items)
+            yield from _views(items, answer)
             if cursor is None:
                 return
             if cursor in seen:
@@ -115,10 +136,10 @@ class Cloud:
     def _page(self, asked: Mapping[str, str | int], deadline: Deadline) -> Answer:
         return patiently(lambda: self.api.call("GET", "/sandbox", deadline, params=asked, retry="safe"), deadline)
 
-    def toolbox(self, sandbox_id: str, address: str | None) -> Toolbox:
-        """The toolbox of a sandbox by Daytona's id, at the address that the API told. Raises Denied when the key must
-        not go there, BackendError when no address was told."""
-        told = self._chosen or address
+    def toolbox(self, sandbox_id: str, address: str | None, deadline: Deadline) -> Toolbox:
+        """The toolbox of a sandbox by Daytona's id, at the address that the API told, or tells when it is asked. Raises
+        Denied when the key must not go there, BackendError when no address is told."""
+        told = self._chosen or address or self._address(sandbox_id, deadline)
         if not told:
             raise BackendError(
                 f"Daytona does not say where the toolbox of {sandbox_id} is", hint="set DAYTONA_TOOLBOX_URL"
@@ -131,6 +152,14 @@ class Cloud:
                 hint=f"if it is right, set DAYTONA_TOOLBOX_URL={base.url}",
             )
         return Toolbox(Api(base.url, name="Daytona", headers=self._headers, refuse=refuse), sandbox_id)
+
+    def _address(self, sandbox_id: str, deadline: Deadline) -> str | None:
+        """Where the toolbox is, for a server that does not tell it with the sandbox."""
+        path = f"/sandbox/{segment(sandbox_id)}/toolbox-proxy-url"
+        answer = self.ask("GET", path, deadline, absent_ok=True, known=False)
+        document = None if answer is None else answer.json()
+        found = document.get("url") if isinstance(document, dict) else None
+        return found if isinstance(found, str) else None
 
 
 class Toolbox:
@@ -159,20 +188,20 @@ def page(document: Any) -> tuple[list[Any], str | None]:
     )
 
 
-def check_absence(answer: Answer) -> None:
-    """Raises BackendError unless a 404 is Daytona's own "there is no such thing": one of a web server in its place, or
-    for a path that it does not know, proves nothing about a sandbox."""
+def _views(items: list[Any], answer: Answer) -> Iterator[View]:
+    return (view(item, asked=answer.asked) for item in items)
+
+
+def said_absent(answer: Answer) -> Literal["yes", "no", "perhaps"]:
+    """Whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
     try:
         document = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = None
     said = document.get("message") if isinstance(document, dict) else None
-    if not isinstance(said, str) or said.startswith("Cannot "):
-        raise BackendError(
-            f"{answer.asked} was answered with 404, but not as Daytona does",
-            hint="check DAYTONA_API_URL: it ends in /api",
-            details={"status": 404},
-        )
+    if not isinstance(said, str):
+        return "perhaps"
+    return "no" if said.startswith("Cannot ") else "yes"
 
 
 def trusted(api: Base, toolbox: Base) -> bool:

@@ -77,7 +77,11 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         # Its name is all that is needed to find it again; and whose key can see it must be known before it exists.
         ctx.save(to_handle(remembered))
         ctx.progress("start", f"{spec.resource} at {cloud.api.base.host}")
-        made = making.create(cloud, body, ctx.deadline)
+        try:
+            made = making.create(cloud, body, ctx.deadline)
+        except SandboxerError as error:
+            error.made_nothing = error.outcome != "unknown"
+            raise
         seen = made if made.phase == "up" else None
         handle = to_handle(msgspec.structs.replace(remembered, id=made.id, toolbox=made.toolbox, seen=seen))
         ctx.save(handle)

@@ -17,6 +17,8 @@ from sandboxer.timing import Deadline
 _INLINE: Final = 512 * 1024
 """An archive of at most so many bytes goes as the input of tar; a longer one as a file, which is not armoured."""
 _CHUNK: Final = 256 * 1024
+_WHOLE: Final = 4 << 20
+"""Up to so many bytes of an archive are held in memory, to send it with its length."""
 _KIND: Final = (
     'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
 )
@@ -25,7 +27,9 @@ _UNPACK_FILE: Final = 'mkdir -p "$1" && (cd "$1" && exec tar -x -p -f "$2"); cod
 # a link is followed when it is what was asked for, as `cp` does
 _PACK: Final = (
     'cd "$1" 2>/dev/null || exit 44; [ -e "$2" ] || [ -L "$2" ] || exit 44; '
-    'follow=; [ ! -L "$2" ] || follow=-h; exec tar -c $follow -f - -- "$2"'
+    'follow=; if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" && cd .. || exit 44; '
+    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; exit 45; }; '
+    'elif [ -L "$2" ]; then follow=-h; fi; exec tar -c $follow -f - -- "$2"'
 )
 _ABSENT: Final = 44
 
@@ -94,11 +98,14 @@ def _upload(toolbox: Toolbox, target: str, first: bytes, rest: BinaryIO, deadlin
             yield chunk
         yield f"\r\n--{boundary}--\r\n".encode()
 
+    first += _some(rest, _WHOLE)
+    whole = len(first) < _WHOLE  # then its length can be told before, which every server understands
+
     toolbox.api.call(
         "POST",
         toolbox.path("/files/bulk-upload"),
         deadline,
-        content=form(),
+        content=b"".join(form()) if whole else form(),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
 

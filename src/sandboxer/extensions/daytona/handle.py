@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.errors import BackendError, Conflict, NotConfigured
+from sandboxer.errors import BackendError, NotConfigured
+from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.daytona.view import View
 from sandboxer.models import Handle, Value
 from sandboxer.names import sandbox_id_of
@@ -51,13 +52,8 @@ def to_handle(remembered: Remembered) -> Handle:
 
 
 def from_handle(handle: Handle) -> Remembered:
-    """As it was stored. Raises Conflict for a handle of a newer version."""
-    if handle.version != VERSION:
-        raise Conflict(
-            f"this sandbox was made by a newer ext.daytona (handle version {handle.version})",
-            hint="use the newer sandboxer for it",
-        )
-    return msgspec.convert(handle.data, Remembered)
+    """As it was stored. Raises Conflict for a handle of another version."""
+    return read_handle(handle, Remembered, version=VERSION)
 
 
 def check_base(remembered: Remembered, base: str) -> None:

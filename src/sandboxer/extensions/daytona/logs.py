@@ -53,7 +53,7 @@ def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
             "GET", f"/sandbox/{segment(found.id)}/build-logs", deadline, retry="safe", expect=(200, 404)
         )
         return (answer.body, b"") if answer.status == 200 else (b"", b"")
-    toolbox = cloud.toolbox(found.id, found.toolbox)
+    toolbox = cloud.toolbox(found.id, found.toolbox, deadline)
     answer = toolbox.api.call(
         "GET", toolbox.path("/process/session/entrypoint/logs"), deadline, retry="safe", expect=None
     )

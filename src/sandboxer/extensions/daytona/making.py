@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError, Unavailable
-from sandboxer.extensions.daytona.cloud import Cloud, Toolbox, check_absence, pauses, rest, told_to_wait
+from sandboxer.extensions.daytona.cloud import Cloud, Toolbox, pauses, rest, told_to_wait
 from sandboxer.extensions.daytona.handle import Remembered, check_absence_proved, check_base
 from sandboxer.extensions.daytona.refusals import busy, message, refuse
 from sandboxer.extensions.daytona.view import View
@@ -172,7 +172,7 @@ def _while_busy(cloud: Cloud, method: str, path: str, deadline: Deadline, *, exp
         answer = cloud.api.call(method, path, deadline, retry="safe", expect=None)
         if answer.status in expect:
             if answer.status == 404:
-                check_absence(answer)
+                cloud.check_absence(answer, deadline)
             return
         error = refuse(answer)
         told = told_to_wait(error) if isinstance(error, Unavailable) else None
@@ -193,7 +193,7 @@ def until_answering(cloud: Cloud, up: View, deadline: Deadline) -> str | None:
     """Wait until the toolbox of a started sandbox answers; the directory in which commands run, where it says so. The
     proxy before it may take a moment to know a new sandbox; one that goes on not to know the question is taken for a
     toolbox that has no answer to it. Raises BackendError when it does not run any more."""
-    toolbox = cloud.toolbox(up.id, up.toolbox)
+    toolbox = cloud.toolbox(up.id, up.toolbox, deadline)
     unknown_until = deadline.shorter(UNKNOWN_SECONDS)
     for pause in pauses():
         answer = toolbox.api.call("GET", toolbox.path("/work-dir"), deadline, retry="safe", expect=None)
@@ -222,9 +222,9 @@ class Using:
     def __enter__(self) -> Toolbox:
         remembered = self._remembered
         if remembered.id is not None and remembered.toolbox is not None:
-            return self._cloud.toolbox(remembered.id, remembered.toolbox)
+            return self._cloud.toolbox(remembered.id, remembered.toolbox, self._deadline)
         found = self._look()
-        return self._cloud.toolbox(found.id, found.toolbox)
+        return self._cloud.toolbox(found.id, found.toolbox, self._deadline)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if isinstance(error, SandboxerError) and _status(error) in (400, 404, 409, 502, 503, 504):

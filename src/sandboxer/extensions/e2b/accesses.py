@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final
 
+import msgspec
+
+from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.e2b.control import Access, Control
+from sandboxer.extensions.e2b.control import Access, Control, Shown
 from sandboxer.extensions.e2b.place import Place, is_gone, unseen
 from sandboxer.extensions.e2b.refusals import gone
+from sandboxer.extensions.e2b.wire import seconds_until
 
 _KEPT: Final = 512
 
@@ -50,5 +56,17 @@ class Accesses:
         shown, access = looked
         if shown.state != "running":
             raise gone(f"{place.id} is {shown.state}")
+        return self.learn(control, place, shown, access)
+
+    def learn(self, control: Control, place: Place, shown: Shown, access: Access) -> Access:
+        """How a running sandbox is reached, from a look at it. A look need not tell the token: the answer to the create
+        did, and the one to `connect` does. That is told the end which the sandbox has anyway."""
+        known = self.known(control, place)
+        if access.token is None and known is not None and known.token is not None:
+            access = msgspec.structs.replace(known, domain=access.domain or known.domain)
+        elif access.token is None:
+            with suppress(SandboxerError):  # then envd says whether it wants one
+                ends = shown.end_at or place.ends or 0.0
+                access = control.connect(place.id, seconds_until(ends, time.time())) or access
         self.keep(control, place.id, access)
         return access

@@ -28,7 +28,7 @@ from sandboxer.extensions.base import (
 from sandboxer.extensions.e2b import files, logs, making, running, shape
 from sandboxer.extensions.e2b.accesses import Accesses
 from sandboxer.extensions.e2b.control import Control, Shown
-from sandboxer.extensions.e2b.envd import Envd
+from sandboxer.extensions.e2b.envd import Envd, told
 from sandboxer.extensions.e2b.meanwhile import Meanwhile
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
 from sandboxer.extensions.e2b.place import (
@@ -99,7 +99,8 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         known already how that is reached."""
         place, control = self._place(handle, ctx)
         known = self._accesses.known(control, place)
-        asked = None if known is None else Meanwhile(lambda: shape.reach(Envd(place, known, ctx), ctx))
+        envd = None if known is None or not told(place, known, ctx) else Envd(place, known, ctx)
+        asked = None if envd is None else Meanwhile(lambda: shape.reach(envd, ctx))
         looked = control.look(place.id)
         if looked is None:
             raise BackendError(f"E2B does not have {place.id} any more", hint="create it again")
@@ -107,7 +108,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         if shown.state != "running":
             raise BackendError(f"{place.id} is {shown.state}", hint="create it again")
         shape.check_declared(place, shown.resources)
-        self._accesses.keep(control, place.id, access)
+        access = self._accesses.learn(control, place, shown, access)
         if asked is None:
             shape.reach(Envd(place, access, ctx), ctx)
         else:
@@ -267,7 +268,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
     def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Resumes it; `connect` only extends, so the end is set once more."""
         place, control = self._place(handle, ctx)
-        if not control.connect(place.id, _seconds(expires_at)):
+        if control.connect(place.id, _seconds(expires_at)) is None:
             raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
         control.end_in(place.id, _seconds(expires_at))
         ctx.save(_changed(place, paused=False, born=time.time()))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, SandboxerError
+from sandboxer.errors import BackendError, SandboxerError, Unsupported
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import wire
 from sandboxer.extensions.e2b.place import api_of, key_of, told
@@ -99,13 +99,13 @@ class Control:
         return _shown(detail), _access(detail)
 
     def all(self, labels: Mapping[str, str]) -> list[Shown]:
-        """Every sandbox with these labels, running or paused: complete, or it raises."""
-        found: list[Shown] = []
-        wanted = wire.metadata_filter(labels)
-        params: dict[str, str | int] = {"metadata": wanted, "state": "running,paused", "limit": PAGE}
-        for page in self._pages("/v2/sandboxes", params):
-            found += [_shown(row) for row in page]
-        return found
+        """Every sandbox with these labels, running or paused: complete, or it raises.
+
+        A filter that a server does not know is none, so the labels are looked at here, too."""
+        params: dict[str, str | int] = {"metadata": wire.metadata_filter(labels)}
+        further: dict[str, str | int] = {"state": "running,paused", "limit": PAGE}
+        found = [_shown(row) for page in self._pages("/v2/sandboxes", {**params, **further}) for row in page]
+        return [shown for shown in found if labels.items() <= shown.metadata.items()]
 
     def kill(self, sandbox: str) -> bool:
         """Kill a sandbox; False when E2B does not know it."""
@@ -126,17 +126,17 @@ class Control:
         )
         return answer.status != 404  # 409: it is paused already
 
-    def connect(self, sandbox: str, seconds: int) -> bool:
-        """Let a sandbox run again, or go on; False when E2B does not know it."""
+    def connect(self, sandbox: str, seconds: int) -> Access | None:
+        """Let a sandbox run again, or go on for at least so long; how it is reached. None when E2B does not know it."""
         body = {"timeout": seconds}
         path = f"/sandboxes/{segment(sandbox)}/connect"
         if self.base not in _first_version:
             answer = self._call("POST", f"/v2{path}", json=body, expect=(200, 201, 404, 405))
             if answer.status in (200, 201):
-                return True
+                return _access(_object(answer) if answer.body else {})
         # the first version's answer tells a sandbox that is not there from a path that is not
         answer = self._call("POST", path, json=body, expect=(200, 201, 404))
-        return answer.status != 404
+        return None if answer.status == 404 else _access(_object(answer) if answer.body else {})
 
     def snapshot(self, sandbox: str, name: str) -> str:
         """Keep a sandbox as it is; E2B's id of the snapshot."""
@@ -159,13 +159,19 @@ class Control:
         self._call("DELETE", f"/templates/{segment(template)}", expect=(200, 202, 204, 404))
 
     def logs(self, sandbox: str, params: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        """Entries of a sandbox's log."""
-        answer = self._call("GET", f"/v2/sandboxes/{segment(sandbox)}/logs", params=params)
+        """Entries of a sandbox's log. Raises NotFound when E2B does not know it, Unsupported when it keeps no logs."""
+        answer = self._call("GET", f"/v2/sandboxes/{segment(sandbox)}/logs", params=params, expect=(200, *_UNROUTED))
+        if answer.status != 200:
+            if self.look(sandbox) is None:
+                raise refuse(answer)
+            raise Unsupported(
+                f"{self.base} keeps no logs of sandboxes", hint="write them to a file inside, and `cp` it"
+            )
         return [entry for entry in _object(answer).get("logs") or [] if isinstance(entry, dict)]
 
     def probe(self) -> None:
         """Ask for next to nothing: is the key accepted? Raises what is wrong."""
-        self._call("GET", "/v2/sandboxes", params={"limit": 1})
+        self._page("/v2/sandboxes", {"limit": 1})
 
     def _call(
         self,
@@ -185,7 +191,7 @@ class Control:
     def _pages(self, path: str, params: Mapping[str, str | int]) -> Iterator[list[dict[str, Any]]]:
         token = ""
         for _ in range(MAX_PAGES):
-            answer = self._call("GET", path, params={**params, "nextToken": token} if token else params)
+            answer = self._page(path, {**params, "nextToken": token} if token else params)
             rows = answer.json()
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise BackendError(f"E2B's list of {path} is not a list", hint="check E2B_API_URL")
@@ -197,6 +203,16 @@ class Control:
                 break
             token = following
         raise BackendError(f"E2B's list of {path} has no end", hint="try again; look at E2B's status page")
+
+    def _page(self, path: str, params: Mapping[str, str | int]) -> Answer:
+        """One page of a list. A server that has only the first version of it gives all that runs, and no pages."""
+        if not path.startswith("/v2/"):
+            return self._call("GET", path, params=params)
+        answer = self._call("GET", path, params=params, expect=(200, *_UNROUTED))
+        if answer.status == 200:
+            return answer
+        older = {name: value for name, value in params.items() if name == "metadata"}
+        return self._call("GET", path.removeprefix("/v2"), params=older)
 
 
 def _object(answer: Answer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from sandboxer.errors import SandboxerError
+from sandboxer.errors import NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import wire
 from sandboxer.extensions.e2b.control import Access
@@ -33,6 +33,8 @@ _KEEPALIVE_SECONDS: Final = 50
 _BACKSTOP_SECONDS: Final = 30
 """So much later than ourselves envd ends a command by itself: only when we are no longer there to do it."""
 CHUNK: Final = 256 * 1024
+_WHOLE: Final = 4 << 20
+"""Up to so many bytes of a file are held in memory, to send it with its length."""
 
 
 def domain_of(api: str, access: Access | None) -> str | None:
@@ -44,11 +46,22 @@ def domain_of(api: str, access: Access | None) -> str | None:
 
 
 def address_of(place: Place, access: Access, endpoint: str | None) -> str:
-    """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure."""
+    """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when nothing
+    tells: what another server made is not looked for at E2B, and its token not sent there."""
     if endpoint:
         return endpoint
-    domain = domain_of(place.api, access) or "e2b.app"
+    domain = domain_of(place.api, access)
+    if domain is None:
+        raise NotConfigured(
+            f"{place.api} does not tell how its sandboxes are reached",
+            hint="set E2B_SANDBOX_URL to the address at which they are",
+        )
     return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{place.id}.{domain}"
+
+
+def told(place: Place, access: Access, ctx: Context) -> bool:
+    """Whether it is known where the envd of a sandbox is. Pure."""
+    return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access) is not None
 
 
 class Envd:
@@ -116,7 +129,8 @@ class Envd:
             self._api.call("POST", "/process.Process/SendInput", deadline, json=said)
         except SandboxerError as error:
             # a process that has ended, or closed its input, is "not found" or an internal error of the write
-            if (error.details or {}).get("status") in (404, 500):
+            details = error.details or {}
+            if details.get("status") in (404, 500) and details.get("connect") != "unimplemented":
                 raise BrokenPipeError from error
             raise
 
@@ -131,18 +145,21 @@ class Envd:
         self._api.call("POST", "/process.Process/SendSignal", deadline, json=said, retry="safe", expect=(200, 404))
 
     def upload(self, path: str, content: BinaryIO, deadline: Deadline) -> None:
-        """Write a file; missing directories are made."""
-        params = self._of(path)
-        if self._access.envd >= _RAW_UPLOAD:
-            self._api.call("POST", "/files", deadline, params=params, content=content)
+        """Write a file; missing directories are made. A small one goes as the field of a form, of a length that is told
+        before: every server understands that. A large one is sent as it is read."""
+        params, first = self._of(path), _some(content, _WHOLE + 1)
+        whole = len(first) <= _WHOLE
+        if self._access.envd >= _RAW_UPLOAD and not whole:
+            self._api.call("POST", "/files", deadline, params=params, content=_pieces(first, content))
             return
         boundary = f"sandboxer-{os.urandom(16).hex()}"
+        form = _form(boundary, _pieces(first, content))
         self._api.call(
             "POST",
             "/files",
             deadline,
             params=params,
-            content=_form(boundary, content),
+            content=b"".join(form) if whole else form,
             headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
         )
 
@@ -169,12 +186,25 @@ def _events(chunks: Iterator[bytes]) -> Iterator[wire.ProcessEvent]:
         yield event
 
 
-def _form(boundary: str, content: BinaryIO) -> Iterator[bytes]:
+def _some(content: BinaryIO, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (chunk := content.read(min(CHUNK, size - len(data)))):
+        data += chunk
+    return bytes(data)
+
+
+def _pieces(first: bytes, rest: BinaryIO) -> Iterator[bytes]:
+    if first:
+        yield first
+    while chunk := rest.read(CHUNK):
+        yield chunk
+
+
+def _form(boundary: str, content: Iterator[bytes]) -> Iterator[bytes]:
     """A file as the only field of a form."""
     yield (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
-    while chunk := content.read(CHUNK):
-        yield chunk
+    yield from content
     yield f"\r\n--{boundary}--\r\n".encode()

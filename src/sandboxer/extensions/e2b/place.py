@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from sandboxer.errors import BackendError, NotConfigured
-from sandboxer.extensions.base import Context
+from sandboxer.extensions.base import Context, from_handle
 from sandboxer.extensions.e2b.refusals import KEY
 from sandboxer.http import parse_base
 from sandboxer.models import Handle
@@ -19,7 +19,6 @@ LONGEST: Final = 24 * 3600 + 300
 """Seconds after which nothing that was made then still runs: E2B ends every sandbox after 24 hours of running (the
 account's `MaxLengthHours`), however often its time-out is renewed. Five minutes for clocks that differ."""
 VERSION: Final = 1
-_Kept = TypeVar("_Kept")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,24 +61,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place_of(handle: Handle) -> Place:
-    """The place in a handle. Raises BackendError for a handle of a later version."""
-    return _read(handle, Place)
+    """The place in a handle. Raises Conflict for a handle of another version."""
+    return from_handle(handle, Place, version=VERSION)
 
 
 def snapshot_of(handle: Handle) -> Snapshot:
-    """The snapshot in a handle. Raises BackendError for a handle of a later version."""
-    return _read(handle, Snapshot)
-
-
-def _read(handle: Handle, kind: type[_Kept]) -> _Kept:
-    try:
-        if handle.version != VERSION:
-            raise msgspec.ValidationError(f"version {handle.version}")
-        return msgspec.convert(handle.data, kind)
-    except msgspec.ValidationError as error:
-        raise BackendError(
-            f"what is remembered of this sandbox is not understood: {error}", hint="update sandboxer"
-        ) from error
+    """The snapshot in a handle. Raises Conflict for a handle of another version."""
+    return from_handle(handle, Snapshot, version=VERSION)
 
 
 def api_of(ctx: Context) -> str:

@@ -100,6 +100,13 @@ def refuse_inside(answer: Answer) -> SandboxerError:
         return Denied(text, hint="E2B gave no valid token for this sandbox: run `sandboxer reconcile`")
     if answer.status == 507:
         return BackendError(text, hint="the sandbox's disk is full: remove something inside", retryable=False)
+    if said.code == "unimplemented":
+        return BackendError(
+            text,
+            hint="the server behind E2B_SANDBOX_URL cannot do it",
+            retryable=False,
+            details={"status": answer.status, "connect": said.code},
+        )
     return refusal(answer)
 
 

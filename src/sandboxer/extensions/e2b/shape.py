@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from sandboxer.errors import BackendError, Unavailable
+from sandboxer.errors import BackendError, Timeout, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b.control import Access, Shown
 from sandboxer.extensions.e2b.envd import Envd, domain_of
@@ -13,6 +13,7 @@ from sandboxer.extensions.e2b.place import Place
 from sandboxer.models import Isolation, Reachability, Ready, Resources, Service
 from sandboxer.timing import Deadline
 
+_UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reached at another address than the API"
 _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
 
 
@@ -62,15 +63,21 @@ def check_declared(place: Place, has: Resources) -> None:
 
 
 def reach(envd: Envd, ctx: Context) -> None:
-    """Wait until a sandbox's envd answers. Raises Timeout, and what it says for good."""
-    wait = 0.1
-    while True:
-        try:
-            return envd.healthy(ctx.deadline)
-        except Unavailable as error:
-            ctx.progress("wait", error.message)
-            pause(wait, ctx.deadline)
+    """Wait until a sandbox's envd answers. Raises Timeout, with the last reason, and what it says for good."""
+    wait, reason = 0.1, ""
+    try:
+        while True:
+            try:
+                return envd.healthy(ctx.deadline)
+            except Unavailable as error:
+                reason = error.message
+                ctx.progress("wait", reason)
+                pause(wait, ctx.deadline)
             wait = min(2.0, wait * 2)
+    except Timeout:
+        if not reason:
+            raise
+        raise Timeout(f"its envd did not answer in time: {reason}", hint=_UNREACHED) from None
 
 
 def pause(seconds: float, deadline: Deadline) -> None:

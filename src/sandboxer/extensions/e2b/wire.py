@@ -94,10 +94,12 @@ class DataEvent(msgspec.Struct, frozen=True):
     pty: bytes | None = None
 
 
-class EndEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """It has ended. `status` is Go's text of it."""
+class EndEvent(msgspec.Struct, frozen=True):
+    """It has ended. `status` is Go's text of it. In the JSON of protocol buffers a field may have either of its two
+    names, and is left out where it is 0."""
 
-    exit_code: int = 0
+    exit_code: int = msgspec.field(default=0, name="exitCode")
+    original: int = msgspec.field(default=0, name="exit_code")
     exited: bool = False
     status: str = ""
     error: str | None = None
@@ -105,8 +107,9 @@ class EndEvent(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def code(self) -> int:
         """As a shell says it: the process's own code, or 128 + n when signal n ended it."""
+        exit_code = self.exit_code or self.original
         if self.exited or not self.status.startswith("signal: "):
-            return self.exit_code if self.exit_code >= 0 else 255
+            return exit_code if exit_code >= 0 else 255
         words = self.status.removeprefix("signal: ").removesuffix(" (core dumped)")
         number = words.removeprefix("signal ")
         return 128 + (int(number) if number.isdigit() else _SIGNALS.get(words, 9))

@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandboxer.errors import BackendError, Outcome, SandboxerError, Unavailable
+from sandboxer.errors import BackendError, Denied, Outcome, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Found, Spec
 from sandboxer.extensions.modal import creating, options, remembered, sdk
 from sandboxer.extensions.modal.bridge import bridge
 from sandboxer.extensions.modal.failures import translated
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.modal.remembered import Remembered
-from sandboxer.names import LABEL_EXPIRES, LABEL_ID, resource_name
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, resource_name
 from sandboxer.timing import Deadline
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ def _settled(error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: Re
     """What became of a create that was not answered with success: the sandbox, when it is there and still wanted.
     Otherwise raises the error: `failed` when Modal has said no, or shows nothing of it; else `unknown`."""
     if not creating.may_exist(error):
+        error.made_nothing = isinstance(error, Denied)  # else an earlier try of the SDK's may have arrived
         raise error
     look = Deadline(creating.SETTLE_SECONDS)
     try:
@@ -142,16 +143,16 @@ async def listed(ctx: Context, where: sdk.Place) -> list[Found]:
                 tags = await found.get_tags.aio()
             except modal.exception.NotFoundError:
                 return None  # it ended since it was listed
-        return _found(tags, where, str(found.object_id))
+        return _found(tags, where, str(found.object_id), install=ctx.install)
 
     running = [found async for found in listing]
     return [found for found in await asyncio.gather(*map(look, running)) if found is not None]
 
 
-def _found(tags: dict[str, str], where: sdk.Place, provider_id: str) -> Found | None:
+def _found(tags: dict[str, str], where: sdk.Place, provider_id: str, *, install: str) -> Found | None:
     labels = remembered.labels(tags)
     sandbox_id = labels.get(LABEL_ID)
-    if sandbox_id is None:
+    if sandbox_id is None or labels.get(LABEL_INSTALL) != install:  # a filter that a server does not know is none
         return None
     created, expires = labels.get(remembered.CREATED), labels.get(LABEL_EXPIRES, "never")
     return Found(

@@ -108,7 +108,8 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         try:
             return ask(lambda: creating.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
         except SandboxerError as error:
-            raise asking.settled(error, "failed") from None  # no sandbox has been asked for
+            error.made_nothing = True  # no sandbox has been asked for
+            raise asking.settled(error, "failed") from None
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Until its main program runs; then where its ports are reached."""

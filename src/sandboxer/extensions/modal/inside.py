@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
-from sandboxer.errors import Invalid
+from sandboxer.errors import Denied, Invalid, SandboxerError, Unavailable
 from sandboxer.extensions.base import Exec
-from sandboxer.extensions.modal import scripts
+from sandboxer.extensions.modal import scripts, sdk
 from sandboxer.extensions.modal.bridge import TICK, Bridge
 from sandboxer.extensions.modal.failures import translated
 from sandboxer.hosts.base import Streams
@@ -30,6 +30,9 @@ running may hold it open for ever."""
 KILL_SECONDS: Final = 8.0
 BACKSTOP: Final = 15
 """So many seconds after our deadline Modal kills the command, should we not be there to do it."""
+
+NO_PID: Final = "0"
+"""What `scripts.KILL` refuses to kill."""
 
 Event = tuple[str, Any]
 
@@ -128,7 +131,7 @@ class Running:
             env=dict(self._request.env),
             pty=self._request.tty,
         )
-        self._input = _Input(self._source, process, self._bridge, tty=self._request.tty)
+        self._input = _Input(self._source, process, self._bridge, tty=self._request.tty, failed=self._input_failed)
         pumps = [asyncio.ensure_future(self._stdout(process.stdout))]
         if not self._request.tty:
             pumps.append(asyncio.ensure_future(self._pump("stderr", process.stderr)))
@@ -149,19 +152,26 @@ class Running:
                 await self._put("stdout", chunk)
             elif rest := self._take_pid(chunk):
                 await self._put("stdout", rest)
+        if self._pid is None and self._first:
+            await self._put("stdout", self._first)
 
     def _take_pid(self, chunk: bytes) -> bytes:
-        """Take the process id off the beginning; what is left."""
+        """Take the process id off the beginning; what is left. Where there is none, no shell of ours has run, and all
+        of it is what somebody wants to read."""
         self._first += chunk
         line, newline, rest = self._first.partition(b"\n")
         if not newline:
             return b""
-        self._pid = line.strip().decode("ascii", "replace")
+        told = line.strip()
+        self._pid, rest = (told.decode(), rest) if told.isdigit() else (NO_PID, self._first)
         return rest
 
     async def _pump(self, kind: str, stream: Any) -> None:
         async for chunk in stream:
             await self._put(kind, chunk)
+
+    def _input_failed(self, error: SandboxerError) -> None:
+        self._events.put(("lost", error))
 
     def _room(self) -> None:
         for _ in range(AHEAD // 2):
@@ -193,7 +203,7 @@ class Running:
                     self._take_pid(chunk)
                     if self._pid is not None:
                         break
-            words = ("sh", "-c", scripts.KILL, "sh", self._pid or "0")
+            words = ("sh", "-c", scripts.KILL, "sh", self._pid or NO_PID)
             killer = await self._sandbox.exec.aio(*words, text=False, timeout=int(KILL_SECONDS))
             await killer.wait.aio()
 
@@ -214,10 +224,19 @@ def _some(source: BinaryIO | None) -> BinaryIO | None:
 class _Input:
     """Passes an input on. An input that is known is sent at once; others are read in a thread, since they may wait."""
 
-    def __init__(self, source: BinaryIO | None, process: Any, bridge: Bridge, *, tty: bool) -> None:
+    def __init__(
+        self,
+        source: BinaryIO | None,
+        process: Any,
+        bridge: Bridge,
+        *,
+        tty: bool,
+        failed: Callable[[SandboxerError], None],
+    ) -> None:
         self._source = io.BytesIO() if source is None and tty else source
         self._process = process
         self._bridge = bridge
+        self._failed = failed
         self._stopped = threading.Event()
         self.error: BaseException | None = None
 
@@ -249,9 +268,12 @@ class _Input:
         except ValueError:
             return False  # the SDK's word for an input that is closed
         except Exception as error:
-            if translated(error, "writing") is None:
+            known = translated(error, "writing to its input")
+            if known is None:
                 raise
-            return False
+            if isinstance(known, Denied | Unavailable) or isinstance(error, sdk.load().exception.UnimplementedError):
+                self._failed(known)  # the command lives, and would wait for its input for ever
+            return False  # any other says that the command has ended, or reads no more
         return True
 
     def _feed(self) -> None:

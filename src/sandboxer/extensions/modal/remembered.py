@@ -9,13 +9,14 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.errors import Internal, NotConfigured
-from sandboxer.extensions.base import Spec
+from sandboxer.errors import NotConfigured
+from sandboxer.extensions.base import Spec, from_handle
 from sandboxer.extensions.modal.options import LONGEST, ModalOptions, seconds
 from sandboxer.extensions.modal.sdk import Place
 from sandboxer.models import Handle, Value
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 
+VERSION: Final = 1
 CREATED: Final = "sandboxer.created"
 ENDS: Final = "sandboxer.ends"
 NETWORK: Final = "sandboxer.network"
@@ -45,7 +46,7 @@ class Remembered(Value, frozen=True, kw_only=True):
 
     def handle(self) -> Handle:
         """As the core stores it."""
-        return Handle(version=1, data=msgspec.to_builtins(self))
+        return Handle(version=VERSION, data=msgspec.to_builtins(self))
 
     @property
     def place(self) -> Place:
@@ -62,21 +63,17 @@ class Kept(Value, frozen=True, kw_only=True):
 
     def handle(self) -> Handle:
         """As the core stores it."""
-        return Handle(version=1, data=msgspec.to_builtins(self))
+        return Handle(version=VERSION, data=msgspec.to_builtins(self))
 
 
 def sandbox(handle: Handle) -> Remembered:
-    """What a handle says; raises Internal for one that is not ours."""
-    if handle.version != 1:
-        raise Internal(f"a handle of ext.modal has version {handle.version}", hint="upgrade sandboxer")
-    return msgspec.convert(handle.data, Remembered)
+    """What a handle says. Raises Conflict for a handle of another version."""
+    return from_handle(handle, Remembered, version=VERSION)
 
 
 def snapshot(handle: Handle) -> Kept:
-    """What the handle of a snapshot says."""
-    if handle.version != 1:
-        raise Internal(f"a snapshot of ext.modal has version {handle.version}", hint="upgrade sandboxer")
-    return msgspec.convert(handle.data, Kept)
+    """What the handle of a snapshot says. Raises Conflict for a handle of another version."""
+    return from_handle(handle, Kept, version=VERSION)
 
 
 def check_server(made_at: str, now_at: str) -> None:

@@ -92,7 +92,8 @@ class Control:
 
     def shown(self, machine: Machine, *, listed: bool = False) -> dict[str, Any]:
         """A sandbox as it is shown."""
-        return documents.sandbox(machine, toolbox=self.toolbox(), old=self.old, listed=listed)
+        toolbox = "" if self.toolbox_url == "" else self.toolbox()
+        return documents.sandbox(machine, toolbox=toolbox, old=self.old, listed=listed)
 
     # -- sandboxes ------------------------------------------------------------------------------------------------
 

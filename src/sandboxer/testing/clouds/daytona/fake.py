@@ -122,7 +122,7 @@ class FakeDaytona(FakeServer):
         self.control.trouble = (state, reason)
 
     def say_toolbox(self, url: str | None) -> None:
-        """Tell another address of toolboxes from now on."""
+        """Tell another address of toolboxes from now on; with an empty one, only when it is asked for by itself."""
         self.control.toolbox_url = url
 
     @property
