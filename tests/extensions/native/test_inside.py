@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
 import tarfile
 import time
-from collections.abc import Callable
+import tty
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from sandboxer.errors import BackendError, Invalid, NotFound, Timeout
+from sandboxer.extensions.base import Exec
+from sandboxer.hosts.base import Sink, Streams
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import HostSettings
 from tests.extensions.native.bench import EXTENSION, Bench, Box
 from tests.testbed.waiting import eventually
 
@@ -85,6 +93,59 @@ def test_a_terminal_is_a_terminal_and_the_environment_arrives(box: Box) -> None:
     assert list((box.directory / "run").glob("[0-9a-f]" * 16)) == []
 
 
+def test_somebody_who_types_gets_a_terminal_of_the_inside_with_jobs_and_the_shells_own_code(box: Box) -> None:
+    """dash takes the terminal back for whoever had it before, which fails when that is a session outside."""
+    with typing(b"tty; sh -mc 'sleep 0.1' && echo jobs; echo ${SHELL-none}${sbx_shell-}; exit 7\n") as typed:
+        code, out = on_terminal(box, "sh", typed=typed)
+    assert code == 7, out
+    assert b"/dev/pts/0\r\njobs\r\nnone\r\n" in out
+
+
+def test_words_arrive_unchanged_on_a_terminal(box: Box) -> None:
+    words = ("a b", "c'd", 'e"f', "$HOME", "-n", "", "\\")
+    with typing(b"") as typed:
+        code, out = on_terminal(box, "printf", "<%s>", *words, typed=typed)
+    assert (code, out) == (0, "".join(f"<{word}>" for word in words).encode())
+
+
+def test_an_interrupt_key_reaches_the_program_on_its_terminal(box: Box) -> None:
+    out = bytearray()
+    with typing(b"") as typed:
+
+        def press(chunk: bytes) -> None:
+            out.extend(chunk)
+            if b"here" in chunk:
+                os.write(typed.keyboard, b"\x03")
+
+        script = "trap 'exit 9' INT; echo here; sleep 60"
+        code, _ = on_terminal(box, "sh", "-c", script, typed=typed, sink=press)
+    assert code == 9, bytes(out)
+
+
+@dataclass
+class Typed:
+    """A terminal, and the descriptor at which it is typed."""
+
+    keyboard: int
+    stdin: BinaryIO
+
+
+@contextlib.contextmanager
+def typing(text: bytes) -> Iterator[Typed]:
+    keyboard, terminal = os.openpty()
+    tty.setraw(terminal)
+    with os.fdopen(terminal, "rb", buffering=0) as stdin:
+        os.write(keyboard, text)
+        yield Typed(keyboard, stdin)
+    os.close(keyboard)
+
+
+def on_terminal(box: Box, *argv: str, typed: Typed, sink: Sink | None = None) -> tuple[int, bytes]:
+    out = bytearray()
+    streams = Streams(stdin=typed.stdin, stdout=sink or out.extend, stderr=out.extend)
+    return EXTENSION.exec(box.handle, Exec(argv=argv, tty=True), streams, box.bench.context()), bytes(out)
+
+
 def test_a_large_output_and_input_pass_unchanged(box: Box) -> None:
     data = os.urandom(3_000_000)
     assert box.run("cat", stdin=data)[1] == data
@@ -153,3 +214,32 @@ def test_a_copy_has_a_deadline(box: Box) -> None:
         EXTENSION.put_archive(box.handle, "/workspace/slow", never_ends, box.bench.context(seconds=0.4))
     os.close(writing)
     assert time.monotonic() - started < 5
+
+
+def test_a_sandbox_whose_directory_is_gone_is_an_error_and_not_the_code_of_a_command(bench: Bench) -> None:
+    with bench.box() as box:
+        shutil.rmtree(box.directory)
+        with pytest.raises(BackendError, match=r"directory .* is gone"):
+            box.run("true")
+        with pytest.raises(BackendError, match=r"directory .* is gone"):
+            EXTENSION.path_kind(box.handle, "x", bench.context())
+
+
+def test_a_link_that_is_copied_is_followed_and_those_below_it_are_not(box: Box, bench: Bench) -> None:
+    box.sh("mkdir real; echo x >real/f; ln -s / real/root; ln -s real li")
+    chunks = bytearray()
+    EXTENSION.get_archive(box.handle, "li", chunks.extend, bench.context(seconds=20))
+    with tarfile.open(fileobj=io.BytesIO(bytes(chunks))) as tar:
+        found = {member.name.partition("/")[2]: member.type for member in tar}
+    assert found == {"": tarfile.DIRTYPE, "f": tarfile.REGTYPE, "root": tarfile.SYMTYPE}
+    with pytest.raises(BackendError, match="leads to /"):
+        EXTENSION.get_archive(box.handle, "real/root", chunks.extend, bench.context(seconds=20))
+
+
+def test_programs_that_somebody_has_put_before_the_systems_are_not_looked_for_inside(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/prlimit").symlink_to("/usr/bin/prlimit")
+    environ = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    work = tmp_path / "work"
+    with Bench(work, LocalHost("local", HostSettings(work_dir=str(work)), environ=environ)).box() as box:
+        assert box.sh("echo in") == "in"

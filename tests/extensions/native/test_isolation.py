@@ -184,6 +184,8 @@ def test_a_folder_of_the_host_can_be_shown_read_only(bench: Bench) -> None:
         assert "lib" in box.sh("ls /opt/py").split()
         assert box.run("touch", "/opt/py/x")[0] != 0
         assert box.sh("cat /opt/one") == Path("/etc/hostname").read_text().rstrip("\n")
+        assert box.ready is not None
+        assert "shows /etc/hostname of the host, read-only, as /opt/one" in box.ready.isolation.notes
 
 
 def test_the_claim_is_what_is_measured(box: Box) -> None:
@@ -198,3 +200,45 @@ def test_the_claim_is_what_is_measured(box: Box) -> None:
 def test_the_doctor_finds_nothing_to_complain_of(bench: Bench) -> None:
     EXTENSION.check(bench.context())
     assert Deadline(1).left() is not None
+
+
+_WITH_A_KEY = """
+import ctypes, os, sys
+number = {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
+kernel = ctypes.CDLL(None, use_errno=True)
+if kernel.syscall(number[0], 1, b"test") < 0 or kernel.syscall(number[1], b"user", b"test-key", b"leaked", 6, -3) < 0:
+    sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_READ_THE_KEY = """
+import ctypes, os
+number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+kernel, text = ctypes.CDLL(None), ctypes.create_string_buffer(6)
+found = kernel.syscall(number, 10, -3, b"user", b"test-key", 0)
+print(found > 0 and kernel.syscall(number, 11, found, text, 6) > 0 and text.raw)
+"""
+_A_BOX = """
+import sys
+from pathlib import Path
+from tests.extensions.native.bench import local_bench
+read = ["python3", "-c", sys.argv[2]]
+services = {"s": {"command": read, "restart": "never"}}
+with local_bench(Path(sys.argv[1])).box(python=True, services=services, settle=0) as box:
+    print(box.run(*read), box.run(*read, tty=True)[1], (box.directory / "logs/s.log").read_text())
+"""
+
+
+def test_keys_that_a_login_keeps_in_the_kernel_cannot_be_read_inside(tmp_path: Path) -> None:
+    """Promise 28: they follow who possesses the session's keyring, whatever user and namespaces it has."""
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        pytest.skip("the numbers of the calls are others here")
+    run = [sys.executable, "-c", _WITH_A_KEY, sys.executable, "-c"]
+    seen = subprocess.run([*run, _READ_THE_KEY], capture_output=True, check=False)
+    if seen.returncode == 77:
+        pytest.skip("no key can be made here")
+    assert b"leaked" in seen.stdout
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [*run, _A_BOX, str(tmp_path / "work"), _READ_THE_KEY]
+    done = subprocess.run(words, capture_output=True, check=True, env=environ)
+    assert done.stdout.count(b"False") == 3
+    assert b"leaked" not in done.stdout

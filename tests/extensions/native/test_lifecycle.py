@@ -191,6 +191,24 @@ def test_teardown_removes_what_nobody_may_enter_and_follows_no_link(bench: Bench
     assert (tmp_path / "precious").read_text() == "x"
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can mount something there")
+def test_teardown_does_not_empty_what_somebody_has_mounted_in_the_workspace(bench: Bench, tmp_path: Path) -> None:
+    """Promise 6: what is not ours is not removed; promise 5: and the sandbox is not told to be gone."""
+    (tmp_path / "precious").write_text("x")
+    with bench.box() as box:
+        place = Path(box.place.workspace, "m")
+        place.mkdir()
+        subprocess.run(["mount", "--bind", tmp_path, place], check=True)
+        try:
+            with pytest.raises(BackendError, match="left mount") as caught:
+                box.remove()
+            assert caught.value.hint.startswith(f"umount {place}")
+            assert (tmp_path / "precious").exists()
+            assert box.presence() != "absent"
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
 def test_a_link_in_the_place_of_a_sandbox_is_not_followed(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     (tmp_path / "workspace/precious").write_text("x")
@@ -224,7 +242,7 @@ def test_an_ending_that_leaves_something_says_so_and_can_be_repeated(bench: Benc
         point.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "none", str(point)], check=True)
         try:
-            with pytest.raises(BackendError, match="directory") as caught:
+            with pytest.raises(BackendError, match=f"{box.place.name} is gone: left mount {point}$") as caught:
                 box.remove()
             assert caught.value.outcome == "unknown"
             assert EXTENSION.find(box.sandbox_id, bench.context()) is not None

@@ -107,7 +107,7 @@ def test_the_holder_of_a_plain_sandbox_that_root_runs() -> None:
         "remount-ro /",
         "chdir /workspace",
         "json-status-fd 3",
-        " /usr/bin/prlimit",
+        " prlimit",
         "core=0:0",
         "nproc=4096:4096 sh /run/sandboxer/supervise",
     ]
@@ -270,6 +270,8 @@ def test_facts_are_read_from_what_the_host_says() -> None:
             "AppArmor",
         ),
         ("unshare: unshare failed: Operation not permitted", {}, "privileged"),
+        ("setpriv: setresuid failed: Invalid argument", {}, "as an ordinary user"),
+        ("chown: changing ownership of '/a b/sbx-x/workspace': Invalid argument", {}, "as an ordinary user"),
     ],
 )
 def test_why_no_namespace_can_be_made_is_said_with_what_to_type(said: str, sysctls: dict[str, str], hint: str) -> None:

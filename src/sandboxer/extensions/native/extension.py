@@ -34,10 +34,12 @@ _KIND: Final = (
     'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
 )
 _UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && exec tar -x -p --no-same-owner -f -'
-# a link is followed when it is what was asked for, as `cp` does
+# a link is followed when it is what was asked for, as `cp` does; those below are not: a link to / leads round and round
 _PACK: Final = (
-    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; '
-    'follow=; [ ! -L "$2" ] || follow=-h; exec tar -c $follow -f - -- "$2"'
+    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; follow=; '
+    'if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" && cd .. || exit 44; '
+    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; exit 45; }; '
+    'elif [ -L "$2" ]; then follow=-h; fi; exec tar -c $follow -f - -- "$2"'
 )
 _ABSENT: Final = 44
 

@@ -26,6 +26,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     folders: tuple[str, ...] = ()
     cover: str = "/mnt"
     pythons: tuple[str, ...] = ()
+    vsock: bool = False
     cgroup_namespace: bool = False
     cgroup_version: int = 0
     cgroups: frozenset[str] = frozenset()
@@ -71,6 +72,7 @@ def parse(text: str) -> Facts:
         folders=tuple(lists.get("folder", [])),
         cover=one("cover") or "/tmp",  # noqa: S108 - a folder to hide, not to write in
         pythons=tuple(lists.get("python", [])),
+        vsock="vsock" in lists,
         cgroup_namespace="cgroup_namespace" in lists,
         cgroup_version=versions[0] if versions else 0,
         cgroups=frozenset(lists[f"cgroup{versions[0]}"]) if versions else frozenset(),
@@ -100,6 +102,8 @@ _FORBIDDEN = re.compile(
     r"No permissions to create a? ?new namespace|Creating new namespace failed|Operation not permitted"
     r"|unshare failed: (Permission|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
 )
+_NO_SUCH_USER = re.compile(r"(setres[ug]id failed|changing ownership of .*): Invalid argument")
+"""A user namespace that maps few numbers, as in rootless podman."""
 _SYSCTL_HINTS: Final = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
@@ -123,6 +127,11 @@ def why_not_started(complaint: str, facts: Facts) -> SandboxerError:
     said = complaint.strip()[-1000:]
     if "Unknown option" in said:
         return OldBubblewrap(f"the host's bubblewrap is older than 0.8: {said}", hint=INSTALL_BWRAP)
+    if _NO_SUCH_USER.search(said):
+        return NotConfigured(
+            f"root on the host may not act as the user numbers that sandboxes get: {said}",
+            hint="is it a container without root's rights outside? run sandboxer there as an ordinary user",
+        )
     if not _FORBIDDEN.search(said):
         return BackendError(f"the sandbox did not start: {said}", hint="run `sandboxer doctor`")
     for name, value, remedy in _SYSCTL_HINTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
@@ -16,6 +17,23 @@ from sandboxer.hosts.capture import SHORT, Kept
 from sandboxer.hosts.launch import BOOT_FD3, command, header
 
 _FAILED = 125
+_NOT_EXECUTED = 126
+# The terminal that the host gives us belongs to a session outside, which has no number inside: a shell could not hand
+# it to its jobs and take it back, and it has no name in there. So somebody who types gets one of the inside, where
+# there is `script` to make it. Who is not typing does not: the end of a file reaches the outer one before it is raw.
+# $0 is the command as one word for its shell, $1 whether somebody types, and then the command follows.
+_TERMINAL = """exec 3<&-
+if [ -n "$1" ]; then
+  case $(script --version 2>/dev/null) in
+    "script from util-linux"*)
+      if [ -n "${SHELL+x}" ]; then set -- 'SHELL=$sbx_shell'; sbx_shell=$SHELL; else set -- 'unset SHELL'; fi
+      export sbx_shell
+      SHELL=/bin/sh exec script -qec "$1; unset sbx_shell; exec $0" /dev/null ;;
+  esac
+fi
+shift
+exec "$@"
+"""
 
 
 class _Gate:
@@ -63,7 +81,7 @@ def run(
     """Run a program inside to its end; its exit code. Starts the sandbox again when it does not run.
 
     Raises BackendError when it could not be entered, Timeout at the deadline: everything of the program's session is
-    killed then."""
+    killed then; on a terminal at which somebody types, it is hung up."""
     if not remembered.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
     place = remembered.place
@@ -71,7 +89,8 @@ def run(
     words = {**environment(remembered), **(env or {})}
     if tty:
         # the program's stdin is the terminal, so the header comes by descriptor 3, which it must not inherit
-        argv = ["sh", "-c", 'exec "$@" 3<&-', "sh", *argv]
+        typed = streams.stdin is not None and streams.stdin.isatty()
+        argv = ["sh", "-c", _TERMINAL, shlex.join(argv), "typed" if typed else "", *argv]
     first = header(argv, env=words, cwd=cwd, clean_env=not tty)
     file = ""
     if tty:
@@ -79,19 +98,24 @@ def run(
         ctx.host.write_file(file, first, ctx.deadline)
     launcher = ["sh", "-c", BOOT_FD3] if tty else command()
     out, err = _Gate(token.encode(), streams.stdout), _Gate(token.encode(), streams.stderr)
-    code = ctx.host.stream(
-        Command(
-            argv=scripts.enter(remembered, launcher, token=token, header=file),
-            clean_env=True,
-            track=place.track,
-            prelude=b"" if tty else first,
-            tty=tty,
-        ),
-        Streams(stdin=streams.stdin, stdout=out, stderr=err),
-        ctx.deadline,
+    entered = Command(
+        argv=scripts.enter(remembered, launcher, token=token, header=file),
+        clean_env=True,
+        track=place.track,
+        prelude=b"" if tty else first,
+        tty=tty,
     )
+    code = ctx.host.stream(entered, Streams(stdin=streams.stdin, stdout=out, stderr=err), ctx.deadline)
     reason = [said for said in (out.close(), err.close()) if said is not None]
-    if code == _FAILED and reason:
+    entered_not = code == _FAILED and bool(reason)
+    # 126 is also what a session says that finds no place for its record: then nothing was run
+    if (entered_not or code == _NOT_EXECUTED) and ctx.host.read_file(place.marker, ctx.deadline) is None:
+        raise BackendError(
+            f"the sandbox {place.name} could not be entered: its directory {place.directory} is gone",
+            hint="run `sandboxer reconcile --apply`, or destroy it",
+            sandbox_id=place.sandbox_id,
+        )
+    if entered_not:
         raise BackendError(
             f"the sandbox {place.name} could not be entered: {reason[0]}",
             hint="run `sandboxer doctor`; what is in the workspace is still there",

@@ -17,6 +17,8 @@ from sandboxer.models import Value
 INSIDE_ID: Final = 1000
 """uid and gid as seen from inside."""
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PRLIMIT: Final = "prlimit"
+"""It runs inside, so it is found by the PATH of the inside: the host's first one may lie in somebody's home."""
 PYTHON: Final = "/opt/python"
 _SHARED_MEMORY: Final = 64 * 1024 * 1024
 # What programs need of the host's /etc: the linker's cache, certificates, alternatives (links that /usr/bin points to),
@@ -72,7 +74,7 @@ def plan(place: Place, options: NativeOptions, facts: Facts, *, python_home: str
         install=place.install,
         mode="root" if facts.root else "user",
         owner=place.owner if facts.root else facts.uid,
-        tools={name: facts.tools[name] for name in ("setpriv", "nsenter", "prlimit")},
+        tools={name: facts.tools[name] for name in ("setpriv", "nsenter")},
         cgroups=sorted({directory for directory, _, _ in groups}),
         namespaces=[f"--{name}" for name in _namespaces(options, facts)],
         limits=_rlimits(options.limits, facts),
@@ -135,7 +137,7 @@ def bwrap_words(
         words += ["--symlink", facts.pythons[-1], f"{PYTHON}/bin/python3"]
     words += ["--remount-ro", "/", "--chdir", WORKSPACE, "--json-status-fd", "3", "--"]
     restarts = [word for name, service in options.services.items() for word in (name, service.restart)]
-    return [*words, remembered.tools["prlimit"], *remembered.limits, "sh", "/run/sandboxer/supervise", *restarts]
+    return [*words, PRLIMIT, *remembered.limits, "sh", "/run/sandboxer/supervise", *restarts]
 
 
 def environment(remembered: Remembered) -> dict[str, str]:
@@ -199,6 +201,9 @@ def _notes(options: NativeOptions, facts: Facts) -> list[str]:
         notes.append(f"runs with the rights of the host user {facts.uid}, seen from outside")
     if options.network == "host":
         notes.append("shares the host's network: its loopback services and abstract sockets can be reached")
+    elif facts.vsock:
+        notes.append("sockets between virtual machines (AF_VSOCK) belong to no network namespace and can be opened")
+    notes += [f"shows {outside} of the host, read-only, as {inside}" for inside, outside in options.ro_binds.items()]
     for what, value in (("memory", limits.memory), ("cpu", limits.cpu)):
         if value is not None and what not in facts.cgroups:
             notes.append(

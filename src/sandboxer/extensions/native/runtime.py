@@ -12,6 +12,7 @@ import msgspec
 from sandboxer import timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
+from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.native import bundled, scripts
 from sandboxer.extensions.native.facts import Facts, parse, require_tools, why_not_started
 from sandboxer.extensions.native.place import Place
@@ -37,13 +38,8 @@ def to_handle(remembered: Remembered) -> Handle:
 
 
 def from_handle(handle: Handle) -> Remembered:
-    """What we stored. Raises BackendError for a handle of a later version."""
-    if handle.version != HANDLE_VERSION:
-        raise BackendError(
-            f"this sandbox was made by another version of ext.native (handle {handle.version})",
-            hint="use the sandboxer that made it",
-        )
-    return msgspec.convert(handle.data, Remembered)
+    """What we stored. Raises Conflict for a handle of another version."""
+    return read_handle(handle, Remembered, version=HANDLE_VERSION)
 
 
 def marker_text(spec: Spec, created_at: float) -> str:
@@ -220,9 +216,11 @@ def end(place: Place, ctx: Context) -> None:
             hint=f"look at {place.marker}; remove it with the installation that made it",
         )
     if done.code != 0 or lines:
+        mounted = next((line.removeprefix("left mount ") for line in lines if line.startswith("left mount ")), None)
+        said = "; ".join(lines) + (f"\n{done.complaint}" if done.stderr or not lines else "")
         raise BackendError(
-            f"not everything of {place.name} is gone: {'; '.join(lines) or done.complaint}\n{done.complaint}".strip(),
-            hint=f"look at {place.directory}, then destroy it again",
+            f"not everything of {place.name} is gone: {said.strip()}",
+            hint=f"{f'umount {mounted}' if mounted else f'look at {place.directory}'}, then destroy it again",
             retryable=True,
             outcome="unknown",
         )

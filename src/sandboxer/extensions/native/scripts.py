@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sandboxer.extensions.native.facts import Facts
 from sandboxer.extensions.native.files import script
 from sandboxer.extensions.native.place import FIRST_UID, Place, suffix
-from sandboxer.extensions.native.plan import Remembered
+from sandboxer.extensions.native.plan import PRLIMIT, Remembered
 
 
 def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
@@ -73,7 +73,7 @@ def enter(remembered: Remembered, words: Sequence[str], *, token: str, header: s
         " ".join(remembered.cgroups),
         " ".join(remembered.namespaces),
         header,
-        tools["prlimit"],
+        PRLIMIT,
         *remembered.limits,
         *words,
     )

@@ -29,6 +29,7 @@ for name in bin sbin lib lib32 lib64 libx32; do
 done
 for name in /mnt /media /srv /opt /tmp; do [ -d "$name" ] && echo "cover $name" && break; done
 for name in 11 12 13 14 15 16 17 18 19; do [ -x "/usr/bin/python3.$name" ] && echo "python /usr/bin/python3.$name"; done
+[ -e /dev/vsock ] && echo 'vsock yes'
 [ -e /proc/self/ns/cgroup ] && echo 'cgroup_namespace yes'
 tree=/sys/fs/cgroup
 if [ -f "$tree/cgroup.controllers" ]; then

@@ -26,9 +26,9 @@ cd / || fail 'there is no /'
 export HOME=/ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 unset LANG PWD OLDPWD SHLVL
 if [ "$mode" = root ]; then
-  exec "$setpriv" --reuid "$owner" --regid "$owner" --clear-groups --no-new-privs \
+  keyless "$setpriv" --reuid "$owner" --regid "$owner" --clear-groups --no-new-privs \
     --inh-caps +sys_admin,+sys_chroot,+sys_ptrace --ambient-caps +sys_admin,+sys_chroot,+sys_ptrace \
     "$nsenter" --target "$child" $namespaces --preserve-credentials -- "$@"
 fi
-exec "$setpriv" --no-new-privs "$nsenter" --target "$monitor" --user --preserve-credentials -- \
+keyless "$setpriv" --no-new-privs "$nsenter" --target "$monitor" --user --preserve-credentials -- \
   "$nsenter" --target "$child" $namespaces --preserve-credentials -- "$@"

@@ -34,7 +34,7 @@ hold() { # becomes the holder; the record is there before it leaves our session,
   # and LANG alone; the others are the shell's own)
   unset HOME LANG PWD OLDPWD SHLVL
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C SANDBOXER_HOLDER="$tag"
-  etc exec "$setsid" "$@"
+  etc keyless "$setsid" "$@"
 }
 
 rooted='
