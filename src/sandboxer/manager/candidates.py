@@ -161,8 +161,9 @@ def _look(view: _View, name: str) -> _Looked:
         max_live=manifest.max_live,
     )
     hosts: Sequence[str | None] = placement.hosts if placement is not None else [None]
+    placed = placement.reason if placement is not None else ""
     return _Looked(
-        candidates=[_at(view, known, host, options, reason=placement.reason if placement else "") for host in hosts],
+        candidates=[_at(view, known, manifest=manifest, host=host, options=options, reason=placed) for host in hosts],
         passed_over=placement.decisions if placement is not None else (),
     )
 
@@ -175,7 +176,9 @@ def _missing(core: Core, refs: Mapping[str, SecretRef], manifest: Manifest) -> t
             continue
         elsewhere = f", or say under extensions.{manifest.id}.secrets in config.yaml where it is"
         why = gone.message.partition(": ")[2] or gone.message
-        return f"its credential {name} is missing: {why}", gone.hint + (elsewhere if name in manifest.secrets else "")
+        plain = ref.ref == f"env:{name}"
+        said = f"{name} is not set in the environment" if plain else f"its credential {name} is missing: {why}"
+        return said, gone.hint + (elsewhere if name in manifest.secrets else "")
     return None, ""
 
 
@@ -196,14 +199,14 @@ def _placement(core: Core, profile: Profile, manifest: Manifest, flag: str | Non
     return found
 
 
-def _at(view: _View, known: Facts, host: str | None, options: Any, *, reason: str) -> tuple[Facts, Candidate]:
+def _at(
+    view: _View, known: Facts, *, manifest: Manifest, host: str | None, options: Any, reason: str
+) -> tuple[Facts, Candidate]:
     """One candidate on one host, with its price and how it has done so far."""
     unpriced = uncovered = quote = None
     if known.unfit is None:  # options that cannot be had have no price
         try:
-            quote = money.quote_for(
-                view.core, extension_id=known.extension, host=host, options=options, ttl=view.asked.ttl
-            )
+            quote = money.quote_for(view.core, manifest, host=host, options=options, ttl=view.asked.ttl)
         except NotConfigured as error:
             unpriced = error.message
     if quote is not None and quote.metered:

@@ -22,17 +22,17 @@ from sandboxer.timing import now as present
 NOTHING = Decimal(0)
 
 
-def quote_for(core: Core, *, extension_id: str, host: str | None, options: Any, ttl: float | None) -> Quote:
-    """What a sandbox of these options would cost for `ttl` seconds (None: without an end). Pure lookups.
+def quote_for(core: Core, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
+    """What a sandbox of an extension with these options would cost for `ttl` seconds (None: without an end). Pure
+    lookups.
 
     `options` are the extension's own model, or plain values for it. A self-hosted one is metered at the host's prices,
     else at the extension's, else it is free. Raises Invalid for a price that is none, NotConfigured for a GPU that has
     no price."""
-    manifest = core.extensions.manifest(extension_id)
     table = prices_of(core, manifest, host)
     if table is None:
         return prices.quote(None, Resources(), ttl)
-    extension = core.extensions.get(extension_id)
+    extension = core.extensions.get(manifest.id)
     if not isinstance(extension, CanMeter):
         return prices.quote(table, Resources(), ttl)
     if isinstance(options, Mapping):

@@ -100,9 +100,8 @@ def _reserve(core: Core, plan: Plan, sandbox_id: str, candidate: Candidate) -> Q
     """Set aside what a candidate costs; the quote, None for a free one. Raises InsufficientCredits."""
     if not any(each.metered for each in plan.candidates):
         return None  # a free sandbox never touches the book
-    quote = money.quote_for(
-        core, extension_id=candidate.extension, host=candidate.host, options=candidate.options, ttl=plan.ttl
-    )
+    manifest = core.extensions.manifest(candidate.extension)
+    quote = money.quote_for(core, manifest, host=candidate.host, options=candidate.options, ttl=plan.ttl)
     money.reserve(core, sandbox_id, quote, plan.consumer)
     return quote
 
