@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -181,6 +182,8 @@ def check_started(result: Result, argv: Sequence[str]) -> None:
 
 
 def _translated(error: OSError, what: str) -> BackendError | Denied:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BackendError(f"{what}: {error.strerror}", hint="make room on this machine (df -h), and try again")
     hint = f"look at the path on this machine: ls -ld {error.filename or ''}".rstrip()
     if isinstance(error, PermissionError):
         return Denied(f"{what}: {error.strerror}", hint=hint)
