@@ -177,11 +177,14 @@ def test_a_target_that_refuses_the_bytes_is_an_error(host: Host, tmp_path: Path)
 
 
 def test_the_words_of_rsync() -> None:
-    argv = rsync_argv(Path("/src dir"), "/to", exclude=["/.git"], gitignore=True, rsh="carrier")
+    argv = rsync_argv(Path("/src dir"), "/to", exclude=["/.git"], rsh="carrier")
     assert argv == [
         "rsync", "-rlpt", "-s", "--no-h", "--stats", "--info=progress2", "--outbuf=L", "--exclude=/.git",
-        "--filter=:- .gitignore", "-e", "carrier", "--", "/src dir/", "sbx:/to/",
+        "-e", "carrier", "--", "/src dir/", "sbx:/to/",
     ]  # fmt: skip
+    listed = rsync_argv(Path("/a"), "/b", listed=True)
+    assert listed[1] == "-dlpt"
+    assert {"--files-from=-", "--from0"} < set(listed)
     assert rsync_argv(Path("/a"), "/b")[-3:] == ["--", "/a/", "/b/"]
 
 

@@ -164,8 +164,8 @@ class Host(ABC):
     ) -> SyncReport:
         """Copy the tree below `source` (on this machine) into the directory `target` on the host: contents, modes,
         symbolic links as links, times; not owners, devices or sockets. `exclude` are rsync-style anchored patterns
-        such as `/.git`; `gitignore` honours the tree's .gitignore files. By rsync where both sides have it, else
-        tar."""
+        such as `/.git`; `gitignore` leaves out what the tree's .gitignore files say, as git reads them. By rsync where
+        both sides have it, else tar."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""rsync's exclude patterns and its per-directory .gitignore filter, for the way without rsync.
+"""Which paths of a tree are copied: rsync's exclude patterns for the way without rsync, and .gitignore for both ways.
 
-The meaning is that of rsync(1), "PATTERN MATCHING RULES", as `--exclude` and `--filter=':- .gitignore'` use it: any
-pattern that matches leaves a path out; `/` in front anchors to where the rule stands; `/` behind means directories; `*`
-stops at `/`, `**` does not; a pattern without `/` is compared with the last name alone.
+The meaning of a pattern is that of rsync(1), "PATTERN MATCHING RULES", as `--exclude` uses it: any pattern that matches
+leaves a path out; `/` in front anchors to the top; `/` behind means directories; `*` stops at `/`, `**` does not; a
+pattern without `/` is compared with the last name alone.
 """
 
 from __future__ import annotations
@@ -14,36 +14,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxer.hosts.gitignore import Ignore, as_text, ignored
+from sandboxer.hosts.gitignore import read as read_gitignore
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One exclude pattern that stands in directory `base` (`` or ending in `/`)."""
+    """One exclude pattern."""
 
     matcher: re.Pattern[str]
     directories_only: bool
     anchored: bool
-    base: str
 
     def matches(self, relative: str, *, is_directory: bool) -> bool:
         """Whether it is about this path (relative to the tree's top, without a leading slash)."""
         if self.directories_only and not is_directory:
             return False
-        if not relative.startswith(self.base):
-            return False
         # the leading slash lets a pattern start at any directory, and `**/` match nothing
-        compared = relative[len(self.base) :] if self.anchored else f"/{relative}"
+        compared = relative if self.anchored else f"/{relative}"
         return self.matcher.fullmatch(compared) is not None
 
 
-def rule(pattern: str, *, base: str = "") -> Rule:
+def rule(pattern: str) -> Rule:
     """A pattern as rsync understands it."""
     directories_only = pattern.endswith("/") and len(pattern) > 1
     bare = pattern[:-1] if directories_only else pattern
     anchored = bare.startswith("/")
-    expression = _expression(bare.removeprefix("/"))
+    bare = bare.removeprefix("/")
+    # a backslash escapes only in a pattern that has a wildcard
+    expression = _expression(bare) if re.search(r"[*?\[]", bare) else re.escape(bare)
     if not anchored and not bare.startswith("**"):
         expression = f"(?:.*)/{expression}"
-    return Rule(re.compile(expression, re.DOTALL), directories_only, anchored, base)
+    return Rule(re.compile(expression, re.DOTALL), directories_only, anchored)
 
 
 def _expression(pattern: str) -> str:
@@ -70,13 +72,6 @@ def _expression(pattern: str) -> str:
     return out
 
 
-def gitignore_rules(text: str, *, base: str) -> list[Rule]:
-    """The rules of one .gitignore as rsync's `:-` filter reads them: each line is an exclude, `#` and `;` start a
-    comment, and there is no `!`: what git would take back in stays out."""
-    lines = re.split(r"[\r\n]", text)
-    return [rule(line, base=base) for line in lines if line and line[0] not in "#;"]
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which paths of a tree are copied."""
@@ -85,24 +80,25 @@ class Filter:
     gitignore: bool = False
 
     def walk(self, top: Path) -> Iterator[tuple[Path, str]]:
-        """Every regular file, directory and symbolic link to copy, parents first: path and name in the archive."""
+        """Every regular file, directory and symbolic link to copy, parents first: path and name in the archive. Raises
+        OSError for a directory or a .gitignore file that cannot be read."""
         yield top, "."
-        yield from self._walk(top, "", [rule(pattern) for pattern in self.exclude])
-
-    def _walk(self, directory: Path, prefix: str, rules: Sequence[Rule]) -> Iterator[tuple[Path, str]]:
-        here = list(rules)
-        ignore = directory / ".gitignore"
-        if self.gitignore and ignore.is_file():
-            text = ignore.read_bytes().decode("utf-8", "surrogateescape")
-            here += gitignore_rules(text, base=prefix)
-        for entry in sorted(os.scandir(directory), key=lambda found: found.name):
-            relative = prefix + entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            is_directory = stat.S_ISDIR(mode)
-            if any(r.matches(relative, is_directory=is_directory) for r in here):
-                continue
-            if is_directory:
-                yield Path(entry.path), relative
-                yield from self._walk(Path(entry.path), relative + "/", here)
-            elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-                yield Path(entry.path), relative
+        excluded = [rule(pattern) for pattern in self.exclude]
+        waiting: list[tuple[Path, str, list[Ignore]]] = [(top, "", [])]
+        while waiting:
+            directory, prefix, above = waiting.pop()
+            rules = above + read_gitignore(directory, base=as_text(prefix)) if self.gitignore else above
+            below: list[tuple[Path, str, list[Ignore]]] = []
+            for entry in sorted(os.scandir(directory), key=lambda found: found.name):
+                relative = prefix + entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                is_directory = stat.S_ISDIR(mode)
+                if any(one.matches(relative, is_directory=is_directory) for one in excluded):
+                    continue
+                if rules and ignored(rules, as_text(relative), is_directory=is_directory):
+                    continue
+                if is_directory:
+                    below.append((Path(entry.path), relative + "/", rules))
+                if is_directory or stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                    yield Path(entry.path), relative
+            waiting += reversed(below)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Command, Host, Progress, Streams, SyncReport
 from sandboxer.hosts.bridge import Bridge
-from sandboxer.hosts.trees import RsyncOutput, check_patterns, rsync_argv, rsync_notes, write_tar
+from sandboxer.hosts.trees import (
+    RsyncOutput,
+    check_patterns,
+    listing,
+    rsync_argv,
+    rsync_notes,
+    unreadable,
+    write_tar,
+)
 from sandboxer.timing import Deadline
 
 TAR_NOTE = "copied as a whole with tar: rsync is not installed {where}, so later copies take as long as the first"
@@ -58,9 +67,12 @@ def sync_local(
             host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where="here"
         )
     output, errors = RsyncOutput(progress), Tail()
-    argv = rsync_argv(source, target, exclude=exclude, gitignore=gitignore)
+    argv = rsync_argv(source, target, exclude=exclude, listed=gitignore)
     command = Command(argv=argv, env={"LC_ALL": "C"})
-    code = host.stream(command, Streams(stdout=output.feed, stderr=errors.feed), deadline)
+    names = _names(source, exclude=exclude, gitignore=gitignore)
+    code = host.stream(command, Streams(stdin=names, stdout=output.feed, stderr=errors.feed), deadline)
+    if names is not None:
+        _take_mode(host, source, target, deadline)
     return output.report(rsync_notes(code, errors.text))
 
 
@@ -100,7 +112,7 @@ def sync_tar(
         code = host.stream(command, Streams(stdin=stdin, stdout=errors.feed, stderr=errors.feed), deadline)
     thread.join(5)
     if failed:
-        raise _unreadable(failed[0], source)
+        raise unreadable(failed[0], source) if isinstance(failed[0], OSError) else failed[0]
     if code != 0 or not counted:
         raise BackendError(f"tar ended with {code}: {errors.text}", hint="is tar there, and is there room on the host?")
     files, sent = counted[0]
@@ -132,17 +144,24 @@ def sync_remote(
             host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where=missing
         )
     output, errors = RsyncOutput(progress), Tail()
+    names = _names(source, exclude=exclude, gitignore=gitignore)
     with Bridge(host, deadline, errors.feed) as bridge:
-        argv = rsync_argv(source, target, exclude=exclude, gitignore=gitignore, rsh=bridge.rsh)
+        argv = rsync_argv(source, target, exclude=exclude, listed=gitignore, rsh=bridge.rsh)
         command = Command(argv=argv, env={"LC_ALL": "C"})
-        code = local.stream(command, Streams(stdout=output.feed, stderr=errors.feed), deadline)
+        code = local.stream(command, Streams(stdin=names, stdout=output.feed, stderr=errors.feed), deadline)
         code = bridge.finish(code)
+    if names is not None:
+        _take_mode(host, source, target, deadline)
     return output.report(rsync_notes(code, errors.text))
 
 
-def _unreadable(error: BaseException, source: Path) -> BaseException:
-    if not isinstance(error, OSError):
-        return error
-    return BackendError(
-        f"{source} could not be read: {error.strerror} ({error.filename})", hint="make it readable, or exclude it"
-    )
+def _names(source: Path, *, exclude: Sequence[str], gitignore: bool) -> io.BytesIO | None:
+    return io.BytesIO(listing(source, exclude=exclude)) if gitignore else None
+
+
+def _take_mode(host: Host, source: Path, target: str, deadline: Deadline) -> None:
+    """Give the target directory the mode of the source, which is in no list of names."""
+    mode = f"{source.stat().st_mode & 0o7777:o}"
+    done = host.run(["chmod", mode, "--", target], deadline)
+    if done.code != 0:
+        raise BackendError(f"{target}: {done.complaint}", hint=f"look at the path on {host.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from sandboxer.hosts.base import Progress, SyncReport
 
 # contents, links as links, modes, times. No owners, devices or special files. `-s` keeps names out of the remote
 # shell's hands; plain digits and LC_ALL=C make the figures readable.
-_OPTIONS: Final = ("-rlpt", "-s", "--no-h", "--stats", "--info=progress2", "--outbuf=L")
+_OPTIONS: Final = ("-s", "--no-h", "--stats", "--info=progress2", "--outbuf=L")
+_WHOLE: Final = ("-rlpt", *_OPTIONS)
+# the names on stdin and nothing below them; one that is gone by the time it is sent was not there
+_LISTED: Final = ("-dlpt", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
 VANISHED: Final = 24
 """rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
 _FILES = re.compile(rb"Number of regular files transferred: (\d+)")
@@ -22,20 +26,40 @@ _PROGRESS = re.compile(rb"^\s*(\d[\d,]*)\s+\d+%")
 
 
 def rsync_argv(
-    source: Path, target: str, *, exclude: Sequence[str] = (), gitignore: bool = False, rsh: str | None = None
+    source: Path, target: str, *, exclude: Sequence[str] = (), listed: bool = False, rsh: str | None = None
 ) -> list[str]:
     """The words of rsync from the tree below `source` into `target`; with `rsh`, into that directory at the other end
-    of that program. Raises Invalid where a path cannot be given to rsync."""
+    of that program. `listed`: only what stdin names (see `listing`). Raises Invalid where a path cannot be given to
+    rsync."""
     check_patterns(exclude)
-    words = ["rsync", *_OPTIONS]
+    words = ["rsync", *(_LISTED if listed else _WHOLE)]
     words += [f"--exclude={pattern}" for pattern in exclude]
-    if gitignore:
-        words.append("--filter=:- .gitignore")
     destination = _as_directory(target)
     if rsh is not None:
         words += ["-e", rsh]
         destination = f"sbx:{destination}"
     return [*words, "--", _as_directory(str(source.absolute())), destination]
+
+
+def listing(source: Path, *, exclude: Sequence[str] = ()) -> bytes:
+    """The names below `source` that its .gitignore files do not leave out, each with a NUL behind it: for rsync, whose
+    own reading of such files knows no `!` and anchors differently. Raises BackendError for what cannot be read."""
+    from sandboxer.hosts.patterns import Filter
+
+    check_patterns(exclude)
+    try:
+        names = [name for _, name in Filter(exclude, gitignore=True).walk(source)]
+    except OSError as error:
+        raise unreadable(error, source) from error
+    # without the top, `.`: rsync would take all that lies in it
+    return b"".join(os.fsencode(name) + b"\0" for name in names[1:])
+
+
+def unreadable(error: OSError, source: Path) -> BackendError:
+    """Something of the tree cannot be read here."""
+    return BackendError(
+        f"{source} could not be read: {error.strerror} ({error.filename})", hint="make it readable, or exclude it"
+    )
 
 
 def check_patterns(exclude: Sequence[str]) -> None:
@@ -118,7 +142,7 @@ def write_tar(
 ) -> tuple[int, int]:
     """The tree below `source` as a tar stream (contents, modes, links, times; no owners); files and bytes written.
 
-    `exclude` as in `Host.sync`; .gitignore files are honoured by the same rules as rsync's dir-merge filter would."""
+    `exclude` as in `Host.sync`; .gitignore files are honoured as git reads them."""
     import io
     import tarfile
 
