@@ -107,6 +107,11 @@ def test_the_default_network_is_named_only_where_it_is_used() -> None:
     assert list(rewritten("services: {a: {image: x, networks: [n]}}\nnetworks: {n: }")["networks"]) == ["n"]
 
 
+def test_an_empty_section_goes_because_not_every_front_end_takes_it() -> None:
+    got = rewritten("services: {a: {image: x, network_mode: none}}\nnetworks:\nvolumes: ~\n")
+    assert list(got) == ["services"]
+
+
 @pytest.mark.parametrize(
     ("publish", "podman", "ports", "named"),
     [

@@ -27,6 +27,12 @@ from sandboxer.hosts.base import Result
         ("The Compose file is invalid because:\nUnsupported config option for a: 'bogus'", Invalid, "bogus"),
         ("ValueError: required variable TAG is missing a value: tag is needed", Invalid, "TAG"),
         ("The command '/bin/sh -c false' returned a non-zero code: 1", BackendError, "built"),
+        ("OSError: Dockerfile not found in /w/sbx-x/../outside", BackendError, "built"),
+        ("build path /w/outside either does not exist, is not accessible, or is", BackendError, "built"),
+        ("ValueError: Env file at /w/sbx-x/nope.env does not exist", Invalid, "nope.env"),
+        ("Invalid 'extends' configuration for a: you need to specify a 'file'", Invalid, "extends"),
+        ("network n declared as external, but could not be found", BackendError, "not on the host: network n"),
+        ("Error: External network [n] does not exist. Create it first", BackendError, "not on the host"),
         ("write /x: no space left on device", BackendError, "disk is full"),
         ("something else entirely", BackendError, "something else entirely"),
         ("", BackendError, "exit code 9"),
@@ -41,7 +47,7 @@ def test_a_failure_is_recognised(said: str, kind: type[SandboxerError], words: s
 
 
 def test_noise_and_colours_are_left_out() -> None:
-    noise = 'failed to connect to syslog\ntime="x" level=warning msg="y"\n\x1b[0mthe real thing\n\n'
+    noise = 'raise OSError(f"no")\nlevel=warning\ntime="x" level=warning msg="y"\n\x1b[0mthe real thing\n\n'
     assert tail(noise) == "the real thing"
 
 

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Unavailable
-from sandboxer.extensions.base import Context
+from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout, Unavailable
+from sandboxer.extensions.base import Context, Exec
+from sandboxer.extensions.compose_ssh.inside import KILL_SECONDS
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
+from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings
 from sandboxer.names import new_id
@@ -24,6 +27,7 @@ from sandboxer.timing import Deadline
 from tests.extensions.compose.bed import EXTENSION, INSTALL, Bed, spec
 from tests.testbed import repos
 from tests.testbed.components import REPOSITORY, have
+from tests.testbed.netfault import FaultProxy, Mode
 from tests.testbed.waiting import eventually
 
 BASE = "localhost/sbx-base:1"
@@ -162,6 +166,47 @@ def test_without_its_program_it_is_not_configured_and_the_hint_says_what_to_type
     )
 
 
+@pytest.mark.parametrize("engine_too", [False, True])
+def test_a_create_without_its_programs_makes_nothing_and_can_be_forgotten(
+    here: Bed, tmp_path: Path, engine_too: bool
+) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    programs = [
+        have(name) or f"/bin/{name}" for name in ("sh", "awk", "mkdir", "sleep", "kill", "rm", "rmdir", "grep", "sort")
+    ]
+    for program in programs if engine_too else [*programs, str(have("podman"))]:
+        (bin_dir / Path(program).name).symlink_to(program)
+    context = local(here, compose="podman-compose", env={**here.engine.env, "PATH": str(bin_dir)})
+    saved: list[Handle] = []
+    context = msgspec.structs.replace(context, save=saved.append)
+    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    with here.nothing_left():
+        with pytest.raises(NotConfigured, match=r"'podman(-compose)?' is not on the host") as caught:
+            EXTENSION.provision(wanted, context)
+        assert caught.value.made_nothing
+        EXTENSION.teardown(saved[0], context)
+
+
+def test_a_create_without_docker_s_daemon_makes_nothing(docker: Bed, tmp_path: Path) -> None:
+    env = {**docker.engine.env, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    context = local(docker, compose="docker compose", env=env)
+    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    with docker.nothing_left(), pytest.raises(Unavailable, match="daemon") as caught:
+        EXTENSION.provision(wanted, context)
+    assert caught.value.made_nothing
+
+
+def test_a_docker_without_the_plug_in_is_not_configured(docker: Bed, tmp_path: Path) -> None:
+    context = local(docker, compose="docker nosuchplugin")
+    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    saved: list[Handle] = []
+    with docker.nothing_left():
+        with pytest.raises(NotConfigured, match="nosuchplugin"):
+            EXTENSION.provision(wanted, msgspec.structs.replace(context, save=saved.append))
+        EXTENSION.teardown(saved[0], context)
+
+
 def test_a_daemon_that_does_not_run_is_unavailable_and_a_socket_that_is_shut_denied(
     docker: Bed, tmp_path: Path
 ) -> None:
@@ -209,6 +254,30 @@ def test_a_dead_host_is_unavailable(podman: Bed, tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         EXTENSION.provision(wanted, context)
     host.close()
+
+
+def test_a_command_whose_host_falls_silent_is_not_waited_for(podman: Bed, tmp_path: Path) -> None:
+    """Promise 22: within the deadline + 5 s, although what runs inside should be ended too."""
+    from sandboxer.hosts.factory import open_host
+
+    port = podman.settings.port or 22
+    with podman.sandbox(repos.minimal(tmp_path / "app")) as (handle, _), FaultProxy(port) as proxy:
+        known = Path(str(podman.settings.known_hosts)).read_text()
+        (tmp_path / "known").write_text(known.replace(f":{port}", f":{proxy.port}"))
+        through = {"port": proxy.port, "known_hosts": str(tmp_path / "known")}
+        host = open_host("alpha", msgspec.structs.replace(podman.settings, **through))
+        context = Context(host=host, install=INSTALL, deadline=Deadline(4))
+
+        def silence(_: bytes) -> None:
+            proxy.set(Mode.BLACKHOLE)
+
+        request = Exec(argv=("sh", "-c", "echo; sleep 1000"))
+        started = time.monotonic()
+        with pytest.raises(Timeout, match="sh did not end in time in service 'main'") as caught:
+            EXTENSION.exec(handle, request, Streams(stdout=silence, stderr=silence), context)
+        assert caught.value.outcome == "unknown"
+        assert time.monotonic() - started < 4 + KILL_SECONDS
+        host.close()
 
 
 def test_files_of_container_users_are_removed(either: Bed, tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
@@ -25,12 +24,12 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, composefile, engine, failures, listing
+from sandboxer.extensions.compose_ssh import argv, asked, composefile, engine, failures, listing
 from sandboxer.extensions.compose_ssh.inside import Inside
 from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
 from sandboxer.hosts.base import Result
 from sandboxer.models import Handle, Reachability, Ready
-from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, resource_name
+from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION
 from sandboxer.timing import Deadline, now
 
 LOOK_SECONDS = 60.0
@@ -45,7 +44,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
     def check(self, ctx: Context) -> None:
         """Raises NotConfigured (a program is missing), Unavailable or Denied (the engine does not answer us)."""
         front = argv.parse_front(ctx.host.compose)
-        result = ctx.host.run(argv.check(front), ctx.deadline.shorter(LOOK_SECONDS))
+        with failures.in_time("asking the container engine", engine=front.engine, host=ctx.host.name):
+            result = ctx.host.run(argv.check(front), ctx.deadline.shorter(LOOK_SECONDS))
         lines = result.text.splitlines()
         answer = lines[-1] if lines else ""
         if answer == "fine":
@@ -59,10 +59,11 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         """Parse here, then make directories, send the repository, and `up`."""
         options: ComposeOptions = spec.options
         front = argv.parse_front(ctx.host.compose)
-        repo, file = _request(spec, options)
+        repo, file = asked.read(spec, options)
         labels = {**spec.labels, LABEL_EXTENSION: EXTENSION_ID}
         rewritten = composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman)
-        sandbox = _remember(spec, options, front, file, labels, ctx.host.work_dir(ctx.deadline))
+        work_dir = ctx.host.work_dir(ctx.deadline)
+        sandbox = asked.remember(spec, options, front, file, labels, work_dir)
         handle = to_handle(sandbox)
         ctx.save(handle)
 
@@ -70,22 +71,38 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             json.dumps(line, separators=(",", ":")).encode() + b"\n"
             for line in (handle.data, listing.marker(labels, created_at=now()))
         )
-        _checked(ctx, argv.prepare(sandbox), "making the sandbox's directory", sandbox, stdin=kept + rewritten)
+        self._prepare(sandbox, ctx, kept + rewritten)
         ctx.progress("sync", "")
         ctx.host.sync(
             repo,
             sandbox.directory,
             ctx.deadline,
-            exclude=["/.sandboxer.json", *([] if options.include_git else ["/.git"])],
+            exclude=asked.excluded(repo, options, work_dir=work_dir if ctx.host.address().kind == "local" else None),
             gitignore=options.gitignore,
             progress=lambda text: ctx.progress("sync", text),
         )
         ctx.progress("start", " ".join(front.words))
         up = argv.up(sandbox, build=file.builds, keep=sorted(ctx.host.env))
-        result = ctx.host.run(up, ctx.deadline, track=f"{sandbox.state}/sessions")
+        with failures.in_time(f"`{' '.join(front.words)} up`", engine=front.engine, host=ctx.host.name):
+            result = ctx.host.run(up, ctx.deadline, track=f"{sandbox.state}/sessions")
         if result.code:
             raise self._why_up_failed(result, sandbox, ctx)
         return handle
+
+    def _prepare(self, sandbox: Remembered, ctx: Context, stdin: bytes) -> None:
+        engine_name = argv.engine_of(sandbox)
+        with failures.in_time("asking the container engine", engine=engine_name, host=ctx.host.name):
+            result = ctx.host.run(argv.prepare(sandbox), ctx.deadline, stdin=stdin)
+        if result.code == 0:
+            return
+        try:
+            if result.code == 6:
+                self.check(ctx)  # it knows what to type
+            doing = "asking the container engine" if result.code == 7 else "making the sandbox's directory"
+            raise failures.translate(result, doing=doing, engine=engine_name)
+        except SandboxerError as error:
+            error.made_nothing = result.code in (6, 7)
+            raise
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Ask the engine until every service is up, healthy and settled."""
@@ -121,9 +138,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """Running while any container runs; what cannot be listed is unknown."""
-        sandbox = from_handle(handle)
         try:
-            seen = self._present(sandbox, ctx)
+            seen = self._present(from_handle(handle), ctx)
         except SandboxerError as error:
             return Status("unknown", error.message)
         if not seen.anything:
@@ -134,7 +150,7 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By directory, containers, networks and volumes; the handle that was written, or as much as the name tells."""
-        guess = _minimal(sandbox_id, ctx)
+        guess = asked.minimal(sandbox_id, ctx)
         seen = self._present(guess, ctx)
         if seen.remembered is not None and seen.remembered.compose[:1] != guess.compose[:1]:
             # another engine made it than is configured now: then that one must be asked as well
@@ -147,7 +163,7 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         """Markers, containers, networks and volumes of this installation."""
         work_dir = ctx.host.work_dir(ctx.deadline)
         front = argv.parse_front(ctx.host.compose)
-        return listing.collect(ctx, work_dir, front, lambda sandbox_id: _minimal(sandbox_id, ctx))
+        return listing.collect(ctx, work_dir, front, lambda sandbox_id: asked.minimal(sandbox_id, ctx))
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Write the expiry into the markers."""
@@ -176,12 +192,15 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
                 raise
             except SandboxerError as error:
                 problems.append(f"{what}: {error.message}")
-        result = ctx.host.run(argv.sweep(sandbox), ctx.deadline)
+        with failures.in_time("removing what is left", engine=argv.engine_of(sandbox), host=ctx.host.name):
+            result = ctx.host.run(argv.sweep(sandbox), ctx.deadline)
         if result.code == 0:
             return
         problems.append(failures.tail(result.stderr.decode("utf-8", "replace")))
         left_over = ", ".join(result.text.splitlines()[:20])
         unknown = result.code != 3
+        if unknown:
+            failures.shut(result, argv.engine_of(sandbox))
         raise BackendError(
             ("it is not known what is left" if unknown else f"left behind: {left_over}")
             + "".join(f"; {problem}" for problem in problems if problem),
@@ -194,7 +213,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         ctx.host.end_tracked(f"{sandbox.state}/sessions", deadline)
 
     def _down(self, sandbox: Remembered, ctx: Context, deadline: Deadline) -> None:
-        result = ctx.host.run(argv.down(sandbox), deadline)
+        with failures.in_time("it", engine=argv.engine_of(sandbox), host=ctx.host.name):
+            result = ctx.host.run(argv.down(sandbox), deadline)
         if result.code:
             raise failures.translate(result, doing="it", engine=argv.engine_of(sandbox))
 
@@ -207,6 +227,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return containers, verdict
 
     def _why_up_failed(self, result: Result, sandbox: Remembered, ctx: Context) -> SandboxerError:
+        if len(sandbox.compose) > 1 and failures.no_plugin(result):
+            self.check(ctx)
         if b"network create" in result.stderr and b"non-zero exit status" in result.stderr:
             # podman-compose swallows why a network could not be made: ask podman itself
             again = ctx.host.run(argv.network_again(sandbox), ctx.deadline)
@@ -250,7 +272,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return (result.stdout + result.stderr).decode("utf-8", "replace").strip()[-1500:]
 
     def _present(self, sandbox: Remembered, ctx: Context) -> listing.Present:
-        result = ctx.host.run(argv.present(sandbox), ctx.deadline.shorter(LOOK_SECONDS))
+        with failures.in_time("asking the container engine", engine=argv.engine_of(sandbox), host=ctx.host.name):
+            result = ctx.host.run(argv.present(sandbox), ctx.deadline.shorter(LOOK_SECONDS))
         if result.code == 6 and not result.stdout:
             return listing.Present()  # neither a directory nor an engine: nothing was ever made here
         if result.code == 6:
@@ -258,59 +281,6 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         if result.code:
             raise failures.translate(result, doing="listing what exists", engine=argv.engine_of(sandbox))
         return listing.parse_present(result.text)
-
-
-def _request(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
-    repo = spec.inputs.get("repo")
-    if not isinstance(repo, str) or not repo:
-        raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
-    wanted = spec.inputs.get("compose_file")
-    if wanted is not None and not isinstance(wanted, str):
-        raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
-    file = composefile.read(Path(repo), wanted)
-    if options.main_service is not None and options.main_service not in file.services:
-        raise Invalid(
-            f"{file.path} has no service {options.main_service!r}, which the profile's main_service names",
-            hint=f"it has: {', '.join(file.services)}",
-        )
-    return Path(repo), file
-
-
-def _remember(
-    spec: Spec,
-    options: ComposeOptions,
-    front: argv.Front,
-    file: composefile.ComposeFile,
-    labels: dict[str, str],
-    work_dir: str,
-) -> Remembered:
-    directory = f"{work_dir}/{spec.resource}"
-    parent = "/".join(file.path.split("/")[:-1])
-    return Remembered(
-        sandbox_id=spec.sandbox_id,
-        name=spec.resource,
-        directory=directory,
-        state=f"{work_dir}/.sandboxer/{spec.resource}",
-        project=f"{directory}/{parent}" if parent else directory,
-        compose=list(front.words),
-        services=file.required,
-        main=options.main_service or next(iter(file.services)),
-        settle=options.settle,
-        labels=labels,
-    )
-
-
-def _minimal(sandbox_id: str, ctx: Context) -> Remembered:
-    """What the id alone tells."""
-    work_dir, name = ctx.host.work_dir(ctx.deadline), resource_name(sandbox_id)
-    return Remembered(
-        sandbox_id=sandbox_id,
-        name=name,
-        directory=f"{work_dir}/{name}",
-        state=f"{work_dir}/.sandboxer/{name}",
-        project=f"{work_dir}/{name}",
-        compose=list(argv.parse_front(ctx.host.compose).words),
-    )
 
 
 def _checked(ctx: Context, words: list[str], doing: str, sandbox: Remembered, *, stdin: bytes = b"") -> None:

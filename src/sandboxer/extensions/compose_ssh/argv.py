@@ -73,8 +73,8 @@ def check(front: Front) -> list[str]:
 
 
 def prepare(sandbox: Remembered) -> list[str]:
-    """Make the directories and write what is remembered."""
-    return script(scripts.PREPARE, sandbox.directory, sandbox.state)
+    """Unless its programs are missing: make the directories and write what is remembered."""
+    return script(scripts.PREPARE, sandbox.compose[0], engine_of(sandbox), sandbox.directory, sandbox.state)
 
 
 def compose(sandbox: Remembered, *words: str) -> list[str]:

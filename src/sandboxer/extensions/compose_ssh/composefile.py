@@ -126,7 +126,9 @@ def rewrite(file: ComposeFile, *, publish: Publish, labels: Mapping[str, str], p
     if publish != "declared":
         _refuse_other_files(file)
     labels = {key: value.replace("$", "$$") for key, value in labels.items()}  # else it would be interpolated
-    document = {key: value for key, value in file.document.items() if key != "name"}
+    # an empty section is none: not every front end takes it for that
+    empty = {key for key in ("networks", "volumes") if is_null(file.document.get(key))}
+    document = {key: value for key, value in file.document.items() if key != "name" and key not in empty}
     if document.get("version") in ("2", "2.0"):
         document["version"] = "2.1"  # the first of format 2 that has labels on networks and volumes
     rename = publish != "declared" or podman

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied, Fault, Invalid, NotConfigured, SandboxerError, Unavailable
+from sandboxer.errors import BackendError, Denied, Fault, Invalid, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.hosts.base import Result
 
 CONFIGURE: Final = "set `compose: {0}` for the host in config.yaml, or SANDBOXER_COMPOSE_CMD={0}"
@@ -16,7 +18,7 @@ CONFIGURE: Final = "set `compose: {0}` for the host in config.yaml, or SANDBOXER
 _NOISE: Final = re.compile(
     r"DEPRECATED: The legacy builder|BuildKit is currently disabled|environment-variable\.$|Install the buildx comp"
     r"|failed to connect to syslog|level=warning|systemd connection|^Encountered errors while bringing up"
-    r"|the attribute `version` is obsolete|^\s*$"
+    r"|the attribute `version` is obsolete|^\s*raise \w+\(|^\s*$"
 )
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -95,6 +97,7 @@ _KNOWN: Final = (
         (
             r"failed to build|returned a non-zero code|building at STEP|Build command failed|failed to solve",
             r"Cannot locate specified Dockerfile|Dockerfile.* no such file|unable to prepare context",
+            r"Dockerfile not found in|build path .* does not exist",
         ),
         BackendError,
         "an image could not be built",
@@ -107,11 +110,22 @@ _KNOWN: Final = (
             r"Unsupported config option|required variable|Missing mandatory value|invalid interpolation|ScannerError",
             r"undefined (?:network|volume|service)|missing networks|not defined in top level|depends on undefined",
             r"ValueError: |KeyError: |RuntimeError: |invalid (?:spec|project|compose project)|contains an invalid type",
-            r"env file .* not found|Couldn't find env file",
+            r"env file .* (?:not found|does not exist)|Couldn't find env file|Invalid 'extends' configuration",
+            r"In file '.*', \w+ must be",
         ),
         Invalid,
         "the compose file is refused",
         "check it with `docker compose config` or `podman-compose config` in the repository",
+    ),
+    _Known(
+        (
+            r"(?:network|volume) .* declared as external, but could not be found",
+            r"External (?:network|volume) .* does not exist",
+            r"external (?:network|volume) .* not found",
+        ),
+        BackendError,
+        "the compose file wants a network or volume that is not on the host",
+        "make it there with `{engine} network create` or `{engine} volume create`, or drop `external` from the file",
     ),
     _Known(
         (r"No space left on device",),
@@ -120,6 +134,7 @@ _KNOWN: Final = (
         "free space on the host: `{engine} system df` shows what the engine holds",
     ),
 )
+_NO_PLUGIN: Final = re.compile(r"is not a docker command|unknown (?:docker )?command|unknown shorthand flag", re.I)
 _ABSENT: Final = re.compile(
     r"Could not find the file|could not be found on container|no such file or directory|not a directory", re.I
 )
@@ -145,6 +160,34 @@ def translate(result: Result, *, doing: str, engine: str) -> SandboxerError:
             return known.kind(message, hint=known.hint.format(engine=engine), fault=known.fault)
     shown = kept or f"exit code {result.code}, without a word"
     return BackendError(f"{doing} failed: {shown}", hint="run the same command on the host to see more")
+
+
+def shut(result: Result, engine: str) -> None:
+    """Raise Unavailable, Denied or NotConfigured where the engine did not let a teardown look at anything."""
+    if result.code == 6:
+        raise missing(engine, [])
+    error = translate(result, doing="listing what is left", engine=engine)
+    if isinstance(error, Unavailable | Denied):
+        error.outcome = "unknown"
+        raise error
+
+
+def no_plugin(result: Result) -> bool:
+    """Whether the engine's program does not know the command `compose`."""
+    return bool(_NO_PLUGIN.search(result.stderr.decode("utf-8", "replace")))
+
+
+@contextmanager
+def in_time(doing: str, *, engine: str, host: str) -> Iterator[None]:
+    """Let a time-out inside say what took so long, rather than which shell."""
+    try:
+        yield
+    except Timeout as error:
+        raise Timeout(
+            f"{doing} did not end in time on {host}",
+            hint=f"does `{engine} ps` answer on the host? If so, give it longer with --timeout",
+            outcome=error.outcome if error.outcome_stated else None,
+        ) from error
 
 
 def absent(result: Result) -> bool:

@@ -19,6 +19,8 @@ MARK = "SANDBOXER_EXEC"
 """A variable of each command inside: its value finds the command and its children again. Part of `scripts.KILL`."""
 KILL_SECONDS = 15.0
 """Time for ending what a command left inside a container, on top of a deadline that has passed."""
+ANSWER_SECONDS = 2.0
+"""Time for the host to show that it is there at all, before that (promise 22: back within the deadline + 5 s)."""
 
 
 class Inside:
@@ -29,7 +31,8 @@ class Inside:
     ) -> list[engine.Container]:
         """The project's containers as the engine shows them. Raises BackendError, Unavailable, Denied."""
         for attempt in range(3):
-            result = ctx.host.run(argv.look(sandbox, checks), ctx.deadline.shorter(60))
+            with failures.in_time("asking the container engine", engine=argv.engine_of(sandbox), host=ctx.host.name):
+                result = ctx.host.run(argv.look(sandbox, checks), ctx.deadline.shorter(60))
             if result.code == 0:
                 return engine.parse(result.stdout.decode("utf-8", "replace"))
             # a container that went between listing and looking makes the look fail: look again
@@ -66,14 +69,24 @@ class Inside:
         command = Command(argv=words, env={**passed.by_name, **env}, tty=request.tty)
         try:
             code = ctx.host.stream(command, answer.streams, ctx.deadline)
+        except Timeout as error:
+            late = Timeout(
+                f"{request.argv[0]} did not end in time in service {container.service!r}",
+                hint=error.hint,
+                outcome=error.outcome if error.outcome_stated else None,
+            )
+            self._end_inside(sandbox, container.id, mark, ctx, late)
+            late.message += ", and was ended"
+            raise late from error
         except BaseException as error:  # also an interrupt: what runs inside does not end with the engine's client
             self._end_inside(sandbox, container.id, mark, ctx, error)
             raise
         return answer.finish(code)
 
     def _end_inside(self, sandbox: Remembered, container: str, mark: str, ctx: Context, error: BaseException) -> None:
-        deadline = Deadline(KILL_SECONDS)
         try:
+            ctx.host.run(["true"], Deadline(ANSWER_SECONDS))
+            deadline = Deadline(KILL_SECONDS)
             # from the host, where a container needs no shell; from inside, where this user may not kill its processes
             result = ctx.host.run(argv.script(scripts.KILL, mark), deadline)
             if result.text.strip() in ("", "0"):
@@ -82,7 +95,9 @@ class Inside:
         except SandboxerError as second:
             if isinstance(error, Timeout):
                 raise Timeout(
-                    f"{error.message}; and ending it inside the container failed: {second.message}", hint=error.hint
+                    f"{error.message}; and ending it inside the container failed: {second.message}",
+                    hint=error.hint,
+                    outcome="unknown",
                 ) from error
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:

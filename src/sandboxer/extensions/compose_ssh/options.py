@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.models import Handle, Value, Written
 
 Publish = Literal["declared", "remapped", "none"]
@@ -55,7 +56,5 @@ def to_handle(remembered: Remembered) -> Handle:
 
 
 def from_handle(handle: Handle) -> Remembered:
-    """What was remembered; raises `msgspec.ValidationError` when a newer version wrote it."""
-    if handle.version != HANDLE_VERSION:
-        raise msgspec.ValidationError(f"a handle of version {handle.version} is not known to {EXTENSION_ID}")
-    return msgspec.convert(handle.data, Remembered)
+    """What was remembered. Raises Conflict for a handle of another version."""
+    return read_handle(handle, Remembered, version=HANDLE_VERSION)

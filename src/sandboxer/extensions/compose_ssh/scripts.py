@@ -23,7 +23,9 @@ echo fine
 missing, has, refused or fine."""
 
 PREPARE: Final = r"""
-umask 077; dir=$1 state=$2
+umask 077; front=$1 engine=$2 dir=$3 state=$4
+for p in "$front" "$engine"; do command -v -- "$p" >/dev/null || exit 6; done
+case ${engine##*/} in docker) "$engine" version --format . </dev/null >/dev/null || exit 7 ;; esac
 i=0; until mkdir -p "$state/sessions" 2>/dev/null; do
   i=$((i+1)); [ $i -lt 5 ] || { mkdir -p "$state/sessions"; exit; }
 done
@@ -32,8 +34,9 @@ for f in handle.json marker.json; do
 done
 cat >"$state/compose.yaml" && mkdir -p "$dir"
 """
-"""$1 directory, $2 state; stdin: the handle (a line), the marker (a line), the rewritten compose file. Tried again
-because a teardown beside it may take the common parent away while that is empty."""
+"""$1 front end, $2 engine, $3 directory, $4 state; stdin: the handle (a line), the marker (a line), the rewritten
+compose file. Exit 6: a program is missing; 7: docker's daemon does not let us in; nothing was made then. Making is
+tried again because a teardown beside it may take the common parent away while that is empty."""
 
 UP: Final = r"""
 dir=$1 project=$2 state=$3 keep=$4; shift 4
@@ -87,6 +90,7 @@ images() { "$e" images --format '{{.Repository}}:{{.Tag}}' | grep -E "^(localhos
 SWEEP: Final = (
     _LISTS
     + r"""
+command -v -- "$e" >/dev/null || { [ ! -e "$dir" ] && [ ! -e "$state" ] && exit; exit 6; }
 each() { kind=$1; shift; again=
   for try in 1 2 3 4 5 6; do  # podman keeps a container that another one depends on, until that one is gone
     found=$($kind) || { echo "$kind of $name could not be listed" >&2; bad=1; return; }
@@ -137,7 +141,8 @@ fi
 """
 )
 """$1 engine, $2 project, $3 directory, $4 state. Exit 0: all is gone, and was looked for; 3: stdout lists what is left;
-4: something could not be listed. The state goes last: while anything may be left, it can be found again."""
+4: something could not be listed; 6: no engine, but a directory. The state goes last: while anything may be left, it
+can be found again."""
 
 PRESENT: Final = (
     _LISTS

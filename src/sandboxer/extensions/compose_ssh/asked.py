@@ -1,0 +1,84 @@
+"""From a request to what is remembered of the sandbox that it asks for. Reads the repository, touches no host."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sandboxer.errors import Invalid
+from sandboxer.extensions.base import Context, Spec
+from sandboxer.extensions.compose_ssh import argv, composefile
+from sandboxer.extensions.compose_ssh.options import ComposeOptions, Remembered
+from sandboxer.names import resource_name
+
+
+def read(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
+    """The repository and its compose file; raises Invalid."""
+    repo = spec.inputs.get("repo")
+    if not isinstance(repo, str) or not repo:
+        raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
+    wanted = spec.inputs.get("compose_file")
+    if wanted is not None and not isinstance(wanted, str):
+        raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
+    file = composefile.read(Path(repo), wanted)
+    if options.main_service is not None and options.main_service not in file.services:
+        raise Invalid(
+            f"{file.path} has no service {options.main_service!r}, which the profile's main_service names",
+            hint=f"it has: {', '.join(file.services)}",
+        )
+    return Path(repo), file
+
+
+def excluded(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> list[str]:
+    """What of the repository is not sent, as rsync's patterns. `work_dir` is that of this machine: a repository that
+    holds it (a home directory, say) would be copied into its own copy, with every other sandbox."""
+    patterns = ["/.sandboxer.json", *([] if options.include_git else ["/.git"])]
+    if work_dir is None:
+        return patterns
+    inside = os.path.relpath(os.path.realpath(work_dir), os.path.realpath(repo))
+    if inside == ".":
+        return [*patterns, "/sbx-*", "/.sandboxer"]
+    if inside.split("/")[0] != ".." and "\n" not in inside:
+        # only where there is a wildcard is a backslash an escape
+        special = re.search(r"[*?\[]", inside)
+        patterns.append("/" + (re.sub(r"([*?\[\\])", r"\\\1", inside) if special else inside))
+    return patterns
+
+
+def remember(
+    spec: Spec,
+    options: ComposeOptions,
+    front: argv.Front,
+    file: composefile.ComposeFile,
+    labels: dict[str, str],
+    work_dir: str,
+) -> Remembered:
+    """What has to be known of the sandbox that is about to be made."""
+    directory = f"{work_dir}/{spec.resource}"
+    parent = "/".join(file.path.split("/")[:-1])
+    return Remembered(
+        sandbox_id=spec.sandbox_id,
+        name=spec.resource,
+        directory=directory,
+        state=f"{work_dir}/.sandboxer/{spec.resource}",
+        project=f"{directory}/{parent}" if parent else directory,
+        compose=list(front.words),
+        services=file.required,
+        main=options.main_service or next(iter(file.services)),
+        settle=options.settle,
+        labels=labels,
+    )
+
+
+def minimal(sandbox_id: str, ctx: Context) -> Remembered:
+    """What the id alone tells."""
+    work_dir, name = ctx.host.work_dir(ctx.deadline), resource_name(sandbox_id)
+    return Remembered(
+        sandbox_id=sandbox_id,
+        name=name,
+        directory=f"{work_dir}/{name}",
+        state=f"{work_dir}/.sandboxer/{name}",
+        project=f"{work_dir}/{name}",
+        compose=list(argv.parse_front(ctx.host.compose).words),
+    )
