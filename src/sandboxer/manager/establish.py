@@ -208,7 +208,7 @@ def _give_up(
     core: Core, sandbox_id: str, error: BaseException, *, keep: bool, progress: Progress, late: Deadline | None = None
 ) -> None:
     """Take back what was made and record why. What cannot be taken back now stays recorded for `reconcile`; so does,
-    after a silence, what is on a host that says nothing until `late`."""
+    after a silence, what is at a place that says nothing until `late`."""
     record = core.store.get(sandbox_id)
     if record is None or record.state != State.PROVISIONING:
         return  # somebody destroys it: they wait for our lock, and do the rest
@@ -245,11 +245,11 @@ def _give_up(
 
 
 def _take_back(core: Core, record: Sandbox, error: BaseException, late: Deadline | None) -> SandboxerError | None:
-    """A host that did not answer has to the end of the create's time and a little more; one where only something took
+    """A place that did not answer has to the end of the create's time and a little more; one where only something took
     too long has to show by then that it is there, and then gets the time that it needs."""
     if not isinstance(error, Exception):
         return take_back(core, record, quick=True)
-    if late is None or record.host is None or not isinstance(error, Unavailable | Timeout):
+    if late is None or not isinstance(error, Unavailable | Timeout):
         return take_back(core, record, quick=False)
     if isinstance(error, Unavailable):
         return take_back(core, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))

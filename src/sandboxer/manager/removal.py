@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer.errors import Conflict, Internal, SandboxerError
+from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.manager import charges
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.report import place_of
@@ -22,7 +22,7 @@ ROLLBACK_SECONDS = 120.0
 QUICK_ROLLBACK_SECONDS = 8.0
 """A rollback after Ctrl-C: the command ends within 10 s (promise 3)."""
 LATE_SECONDS = 3.0
-"""How long after a create's own time is over its host may still take to answer: one that does not is left to
+"""How long after a create's own time is over its place may still take to answer: one that does not is left to
 `reconcile` (promise 22: the command is back within its deadline + 5 s)."""
 
 
@@ -92,17 +92,29 @@ def take_back(
     answer_by: Deadline | None = None,
 ) -> SandboxerError | None:
     """Remove whatever an establishment has made so far; the error when that could not be done and verified. With
-    `answer_by` the host is asked for a sign of life first, which has to come by then."""
+    `answer_by` the host or provider is asked for a sign of life first, which has to come by then."""
     deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else seconds)
     try:
-        if answer_by is not None and record.host is not None:
-            core.open_host(record.host).run(["true"], answer_by.shorter(deadline.left()))
+        if answer_by is not None:
+            _await_life(core, record, answer_by.shorter(deadline.left()))
         _teardown(core, record, deadline, quiet)
     except SandboxerError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a bug in a teardown must not hide the error that led to it
         return Internal(f"{type(error).__name__}: {error}")
     return None
+
+
+def _await_life(core: Core, record: Sandbox, deadline: Deadline) -> None:
+    """Have the place of a record say anything at all; raises Unavailable or Timeout when it does not."""
+    if record.host is not None:
+        core.open_host(record.host).run(["true"], deadline)
+        return
+    extension, context = core.extension(record), core.context(record, deadline)
+    if record.handle is None:
+        extension.find(record.id, context)
+    elif extension.status(record.handle, context).presence == "unknown":
+        raise Unavailable(f"{record.extension} did not answer", hint="run `sandboxer reconcile --apply` when it does")
 
 
 def _teardown(core: Core, record: Sandbox, deadline: Deadline, progress: Progress) -> None:

@@ -65,7 +65,7 @@ def _settled(error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: Re
     if not creating.may_exist(error):
         error.made_nothing = isinstance(error, Denied)  # else an earlier try of the SDK's may have arrived
         raise error
-    look = Deadline(creating.SETTLE_SECONDS)
+    look = ctx.deadline.shorter(creating.SETTLE_SECONDS)  # without time left, who asked takes it back by its name
     try:
         found = ask(lambda: creating.owned(ctx, wanted, spec.sandbox_id), look, "looking for the sandbox")
     except SandboxerError:
@@ -74,7 +74,7 @@ def _settled(error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: Re
         return msgspec.structs.replace(wanted, provider_id=found.provider_id)
     if found is not None:
         try:
-            end(found, ctx, Deadline(creating.SETTLE_SECONDS))
+            end(found, ctx, look)
         except SandboxerError:
             raise settled(error, "unknown") from None
         raise _no_machine(error, chosen, ctx, "failed") from None
