@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from sandboxer.errors import BackendError, Conflict
+from sandboxer.errors import BackendError, Conflict, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.options import WORKSPACE
@@ -84,7 +84,7 @@ def run(
     killed then; on a terminal at which somebody types, it is hung up."""
     if not remembered.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
-    place = remembered.place
+    place, program = remembered.place, argv[0]
     token = f"{os.urandom(8).hex()} "
     words = {**environment(remembered), **(env or {})}
     if tty:
@@ -105,7 +105,12 @@ def run(
         prelude=b"" if tty else first,
         tty=tty,
     )
-    code = ctx.host.stream(entered, Streams(stdin=streams.stdin, stdout=out, stderr=err), ctx.deadline)
+    try:
+        code = ctx.host.stream(entered, Streams(stdin=streams.stdin, stdout=out, stderr=err), ctx.deadline)
+    except Timeout as error:
+        message = error.message.replace(entered.argv[0], program, 1)  # who asked knows nothing of our launcher
+        outcome = error.outcome if error.outcome_stated else None
+        raise Timeout(message, hint=error.hint, outcome=outcome) from error
     reason = [said for said in (out.close(), err.close()) if said is not None]
     entered_not = code == _FAILED and bool(reason)
     # 126 is also what a session says that finds no place for its record: then nothing was run
