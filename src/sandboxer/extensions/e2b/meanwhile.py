@@ -9,6 +9,8 @@ from typing import Final
 from sandboxer.timing import Deadline
 
 _TICK: Final = 0.5
+_LAST_WORD: Final = 0.5
+"""Seconds after the deadline, which is the call's own too, in which it may still say why it has not ended."""
 
 
 class Meanwhile:
@@ -22,9 +24,11 @@ class Meanwhile:
 
     def wait(self, deadline: Deadline) -> None:
         """Wait for its end; raises what it raised, or Timeout."""
-        while self._thread.is_alive():
-            deadline.check("waiting for the sandbox to answer")
+        while self._thread.is_alive() and not deadline.passed:
             self._thread.join(deadline.seconds(_TICK))
+        self._thread.join(_LAST_WORD)
+        if self._thread.is_alive():
+            deadline.check("waiting for the sandbox to answer")
         if self._error is not None:
             raise self._error
 
