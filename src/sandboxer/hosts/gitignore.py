@@ -4,8 +4,8 @@ The last rule that matches decides, and those of deeper directories come later; 
 directory that is left out cannot be taken back in. Names are compared byte by byte, as git does: all texts here are
 bytes read as Latin-1. What git tracks although a rule leaves it out is left out too.
 
-The library `pathspec` (1.1) was tried first: the test that holds this against git itself finds it to differ in bracket
-expressions and in some negated rules.
+The library `pathspec` (1.1) was tried: the test that holds this against git itself finds rules that it reads otherwise,
+among them those with classes such as `[[:alpha:]]`.
 """
 
 from __future__ import annotations
