@@ -114,10 +114,11 @@ def test_an_interrupt_key_reaches_the_program_on_its_terminal(box: Box) -> None:
 
         def press(chunk: bytes) -> None:
             out.extend(chunk)
-            if b"here" in chunk:
+            if out.endswith(b"here\r\n"):
                 os.write(typed.keyboard, b"\x03")
 
-        script = "trap 'exit 9' INT; echo here; sleep 60"
+        # short sleeps: a key between the shell's look for signals and its next child waits for that child's end
+        script = "trap 'exit 9' INT; echo here; while :; do sleep 0.05; done"
         code, _ = on_terminal(box, "sh", "-c", script, typed=typed, sink=press)
     assert code == 9, bytes(out)
 
