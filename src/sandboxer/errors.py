@@ -190,6 +190,10 @@ class Timeout(SandboxerError):
     http_status = 504
     default_retryable = True
 
+    def reworded(self, message: str, *, hint: str = "") -> Timeout:
+        """The same in other words, with the same outcome; the hint stays unless another is given."""
+        return Timeout(message, hint=hint or self.hint, outcome=self.outcome if self.outcome_stated else None)
+
 
 class Interrupted(SandboxerError):
     """Ctrl-C (130), SIGTERM (143) or SIGHUP (129). The exit code is 128 + the signal's number."""

@@ -183,11 +183,8 @@ def in_time(doing: str, *, engine: str, host: str) -> Iterator[None]:
     try:
         yield
     except Timeout as error:
-        raise Timeout(
-            f"{doing} did not end in time on {host}",
-            hint=f"does `{engine} ps` answer on the host? If so, give it longer with --timeout",
-            outcome=error.outcome if error.outcome_stated else None,
-        ) from error
+        hint = f"does `{engine} ps` answer on the host? If so, give it longer with --timeout"
+        raise error.reworded(f"{doing} did not end in time on {host}", hint=hint) from error
 
 
 def absent(result: Result) -> bool:

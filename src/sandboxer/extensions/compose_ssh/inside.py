@@ -70,11 +70,7 @@ class Inside:
         try:
             code = ctx.host.stream(command, answer.streams, ctx.deadline)
         except Timeout as error:
-            late = Timeout(
-                f"{request.argv[0]} did not end in time in service {container.service!r}",
-                hint=error.hint,
-                outcome=error.outcome if error.outcome_stated else None,
-            )
+            late = error.reworded(f"{request.argv[0]} did not end in time in service {container.service!r}")
             self._end_inside(sandbox, container.id, mark, ctx, late)
             late.message += ", and was ended"
             raise late from error

@@ -108,9 +108,8 @@ def run(
     try:
         code = ctx.host.stream(entered, Streams(stdin=streams.stdin, stdout=out, stderr=err), ctx.deadline)
     except Timeout as error:
-        message = error.message.replace(entered.argv[0], program, 1)  # who asked knows nothing of our launcher
-        outcome = error.outcome if error.outcome_stated else None
-        raise Timeout(message, hint=error.hint, outcome=outcome) from error
+        # who asked knows nothing of our launcher
+        raise error.reworded(error.message.replace(entered.argv[0], program, 1)) from error
     reason = [said for said in (out.close(), err.close()) if said is not None]
     entered_not = code == _FAILED and bool(reason)
     # 126 is also what a session says that finds no place for its record: then nothing was run
