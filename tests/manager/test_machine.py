@@ -25,7 +25,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
 from sandboxer.registry import Registry
 from sandboxer.state import State
-from sandboxer.store.base import Store, UpdateFn, holds_name
+from sandboxer.store.base import Others, Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
 from tests.installations import installed, left_over
 from tests.sizes import scaled
@@ -78,6 +78,9 @@ class MortalStore(Store):
 
     def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
         return self._inner.list(ended=ended)
+
+    def others(self) -> Others:
+        return self._inner.others()
 
     def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
         self._life.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -101,26 +101,9 @@ def check_free(core: Core, plan: Plan) -> None:
     """Raise what `begin` would raise of a name or an idempotency key that is taken; nothing is touched."""
     if plan.request.name is None and plan.idempotency_key is None:
         return
-    others = _Seen(core.store.list(ended=plan.idempotency_key is not None))
+    others = core.store.others()
     if _of_the_key(plan, others) is None:
         _check_name_is_free(plan, others)
-
-
-class _Seen:
-    """The records as they are now, asked like those inside an update."""
-
-    def __init__(self, records: Sequence[Sandbox]) -> None:
-        self._records = records
-
-    def __iter__(self) -> Iterator[Sandbox]:
-        return (record for record in self._records if record.state != State.DESTROYED)
-
-    def by_name(self, name: str) -> Sandbox | None:
-        named = [record for record in self if record.name == name]
-        return next((record for record in named if holds_name(record)), None)
-
-    def by_idempotency_key(self, key: str) -> Sandbox | None:
-        return next((record for record in self._records if record.idempotency_key == key), None)
 
 
 def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:

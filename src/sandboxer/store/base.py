@@ -74,6 +74,10 @@ class Store(ABC):
         """Live records, oldest first; with `ended` also those that are destroyed, archive included."""
 
     @abstractmethod
+    def others(self) -> Others:
+        """All records as they are now, to be asked like those inside an update. Never blocks on writers."""
+
+    @abstractmethod
     def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
         """Apply `fn` to the record (None when there is none) and make its answer durable; returns the record as stored.
 

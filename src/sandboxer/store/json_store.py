@@ -20,7 +20,7 @@ from sandboxer.models import Event, Sandbox
 from sandboxer.state import State
 from sandboxer.store import disk, layout, outbox
 from sandboxer.store.archive import Archive
-from sandboxer.store.base import Store, UpdateFn, holds_name
+from sandboxer.store.base import Others, Store, UpdateFn, holds_name
 from sandboxer.store.batch import Commits
 from sandboxer.store.disk import DOCTOR
 from sandboxer.store.document import AtomicDocument
@@ -67,6 +67,9 @@ class JsonStore(Store):
         if line is not None:
             return self._decode(sandbox_id, line)
         return self._archive.get(sandbox_id)
+
+    def others(self) -> Others:
+        return _Others(self, self._content(), without=None)
 
     def find(self, text: str) -> Sequence[Sandbox]:
         content = self._content()
