@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,17 @@ from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
 SECONDS = 30.0
+
+
+def archive_of(size: int) -> io.BytesIO:
+    """A tar stream with one file of so many bytes, called `file`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("file")
+        member.size = size
+        tar.addfile(member, io.BytesIO(b"x" * size))
+    packed.seek(0)
+    return packed
 
 
 def resolved(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,7 @@ from sandboxer.timing import Deadline
 from tests.installations import create, environment, installed
 from tests.store.children import Traced
 from tests.testbed.components import need
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
+from tests.testbed.umasks import umask
 
 
 def modes(folder: Path) -> dict[str, str]:

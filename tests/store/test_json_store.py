@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.contract import OpenStore, StoreContract
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, tell
 from tests.testbed.components import need
+from tests.testbed.umasks import umask
 from tests.testbed.waiting import eventually
 
 
@@ -37,15 +35,6 @@ class TestJsonStore(StoreContract):
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 # -- the files --------------------------------------------------------------------------------------------------------

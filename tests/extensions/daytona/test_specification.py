@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import time
 from dataclasses import replace
 from typing import Any
@@ -18,6 +16,7 @@ from sandboxer.names import new_id
 from sandboxer.testing.clouds import Asked
 from sandboxer.testing.clouds.daytona import KEY, FakeDaytona
 from sandboxer.timing import Deadline
+from tests.extensions.asking import archive_of
 from tests.extensions.daytona.setting import context, run, spec
 from tests.extensions.daytona.specification import Violation, check_answer, check_request
 
@@ -41,16 +40,6 @@ EVERYTHING = {
 }
 
 
-def _archive(size: int) -> io.BytesIO:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        member = tarfile.TarInfo("file")
-        member.size = size
-        tar.addfile(member, io.BytesIO(b"x" * size))
-    packed.seek(0)
-    return packed
-
-
 def _do_everything(fake: FakeDaytona) -> None:
     extension, ctx = DaytonaExtension(), context(fake)
     silent = Streams(stdout=lambda _chunk: None, stderr=lambda _chunk: None)
@@ -62,8 +51,8 @@ def _do_everything(fake: FakeDaytona) -> None:
     assert extension.status(handle, ctx).presence == "running"
     assert len(extension.inventory(ctx)) == 1
     assert run(fake, handle, "sh", "-c", "sleep 0.6; cat; exit 4", stdin=b"x" * 2_000_000)[0] == 4
-    extension.put_archive(handle, "there", _archive(2_000_000), ctx)
-    extension.put_archive(handle, "there", _archive(10), ctx)
+    extension.put_archive(handle, "there", archive_of(2_000_000), ctx)
+    extension.put_archive(handle, "there", archive_of(10), ctx)
     assert extension.path_kind(handle, "there/file", ctx) == "file"
     extension.get_archive(handle, "there", lambda _chunk: None, ctx)
     extension.logs(handle, silent, ctx, service=None, follow=False, tail=3)

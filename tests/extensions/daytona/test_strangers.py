@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-
 import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.testing.clouds import Fault
 from sandboxer.testing.clouds.daytona import FakeDaytona
+from tests.extensions.asking import archive_of
 from tests.extensions.daytona.setting import context, made, run
 
 LOOK = "GET /api/sandbox/sbx-[^/]+"
@@ -56,13 +54,7 @@ def test_a_small_archive_is_sent_with_its_length(daytona_cloud: FakeDaytona) -> 
     """A server of HTTP/1.0, or one that knows no chunks, would take it for nothing."""
     extension, handle = DaytonaExtension(), made(daytona_cloud)
     for size, told in ((1 << 20, True), (9 << 20, False)):
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            member = tarfile.TarInfo("file")
-            member.size = size
-            tar.addfile(member, io.BytesIO(b"x" * size))
-        archive.seek(0)
-        extension.put_archive(handle, "there", archive, context(daytona_cloud))
+        extension.put_archive(handle, "there", archive_of(size), context(daytona_cloud))
         upload = daytona_cloud.asked("POST .*/files/bulk-upload")[-1]
         assert ("content-length" in upload.headers) is told
         assert run(daytona_cloud, handle, "wc", "-c", "there/file")[1].split()[0] == b"%d" % size

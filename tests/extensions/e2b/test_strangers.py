@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +13,7 @@ from sandboxer.extensions.e2b.wire import events, frame
 from sandboxer.hosts.base import Streams
 from sandboxer.testing.clouds import Fault, Reply, Request
 from sandboxer.testing.clouds.e2b import FakeE2B
-from tests.extensions.asking import ran
+from tests.extensions.asking import archive_of, ran
 from tests.extensions.e2b.setting import context, made, spec
 
 LIST = "GET /v2/sandboxes"
@@ -113,13 +111,7 @@ def test_a_small_archive_is_sent_with_its_length(fake: FakeE2B) -> None:
     """A server of HTTP/1.0, or one that knows no chunks, would take it for nothing."""
     extension, handle = E2BExtension(), made(fake)
     for size, told in ((10, True), (9 << 20, False)):
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            member = tarfile.TarInfo("file")
-            member.size = size
-            tar.addfile(member, io.BytesIO(b"x" * size))
-        archive.seek(0)
-        extension.put_archive(handle, "/tmp/there", archive, context(fake))
+        extension.put_archive(handle, "/tmp/there", archive_of(size), context(fake))
         upload = fake.asked("POST /files")[-1]
         assert ("content-length" in upload.headers) is told
         assert ran(extension, handle, context(fake), ("wc", "-c", "/tmp/there/file"))[1].split()[0] == b"%d" % size
