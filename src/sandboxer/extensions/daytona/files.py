@@ -12,6 +12,7 @@ from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.cloud import Toolbox
 from sandboxer.extensions.daytona.inside import capture
+from sandboxer.extensions.packing import ABSENT, follow
 from sandboxer.timing import Deadline
 
 _INLINE: Final = 512 * 1024
@@ -24,14 +25,11 @@ _KIND: Final = (
 )
 _UNPACK: Final = 'mkdir -p "$1" && cd "$1" && exec tar -x -p -f "$2"'
 _UNPACK_FILE: Final = 'mkdir -p "$1" && (cd "$1" && exec tar -x -p -f "$2"); code=$?; rm -f "$2"; exit "$code"'
-# a link is followed when it is what was asked for, as `cp` does
 _PACK: Final = (
     'cd "$1" 2>/dev/null || exit 44; [ -e "$2" ] || [ -L "$2" ] || exit 44; '
-    'follow=; if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" && cd .. || exit 44; '
-    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; exit 45; }; '
-    'elif [ -L "$2" ]; then follow=-h; fi; exec tar -c $follow -f - -- "$2"'
+    + follow()
+    + 'exec tar -c $follow -f - -- "$name"'
 )
-_ABSENT: Final = 44
 
 
 def kind(toolbox: Toolbox, path: str, deadline: Deadline) -> PathKind:
@@ -67,7 +65,7 @@ def take(toolbox: Toolbox, path: str, sink: Callable[[bytes], None], deadline: D
     if not name or name in (".", ".."):
         raise Invalid(f"{path!r} as a whole cannot be copied", hint="copy a path in it, by its name")
     done = capture(toolbox, ["sh", "-c", _PACK, "sh", parent or ".", name], deadline, sink=sink)
-    if done.code == _ABSENT:
+    if done.code == ABSENT:
         raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
     if done.code != 0:
         raise BackendError(f"{path!r} could not be read: {done.complaint}", hint="may the sandbox's user read it?")

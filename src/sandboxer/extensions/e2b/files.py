@@ -10,6 +10,7 @@ from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.e2b.running import END_SECONDS, aside, capture
+from sandboxer.extensions.packing import ABSENT
 from sandboxer.hosts.base import Sink
 from sandboxer.timing import Deadline
 
@@ -45,7 +46,7 @@ def take(envd: Envd, path: str, sink: Sink, deadline: Deadline) -> None:
         raise Invalid(f"{path!r} as a whole cannot be copied", hint="copy a path in it")
     archive = aside()
     done = capture(envd, ["/bin/sh", "-c", scripts.PACK, "sh", parent or "/", name, archive], deadline)
-    if done.code == scripts.ABSENT:
+    if done.code == ABSENT:
         raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
     if done.code != 0:
         raise BackendError(

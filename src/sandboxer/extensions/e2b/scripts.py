@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sandboxer.extensions.packing import REFUSED, follow
+
 _CD: Final = '[ -z "$1" ] || cd "$1" || exit 126; shift; '
 _SESSION: Final = (
     # a session of its own, so that all of it can be found later; not where the process leads a group already, because
@@ -55,12 +57,7 @@ UNPACK: Final = 'mkdir -p -- "$1" && cd "$1" && tar -x -p --no-same-owner -f "$2
 """DIRECTORY ARCHIVE: unpack there, and remove the archive."""
 PACK: Final = (
     '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; '
-    '(umask 077; : >"$3") && cd "$1" || exit 45; follow=; '
-    'if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" "$3" && cd .. || exit 45; '
-    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; rm -f "$3"; exit 45; }; '
-    'elif [ -L "$2" ]; then follow=-h; fi; '
-    'tar -c $follow -f "$3" -- "$2"; s=$?; [ $s = 0 ] || rm -f "$3"; exit $s'
+    'cd "$1" || exit 45; ' + follow(failed=REFUSED) + '(umask 077; : >"$3") || exit 45; '
+    'tar -c $follow -f "$3" -- "$name"; s=$?; [ $s = 0 ] || rm -f "$3"; exit $s'
 )
-"""DIRECTORY NAME ARCHIVE: pack it; a link is followed when it is what was asked for, as `cp` does; those below are not:
-one to / leads round and round. 44: it is absent."""
-ABSENT: Final = 44
+"""DIRECTORY NAME ARCHIVE: pack it (`packing.follow`). 44: it is absent."""

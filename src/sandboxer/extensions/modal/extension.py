@@ -41,6 +41,7 @@ from sandboxer.extensions.modal.asking import ask
 from sandboxer.extensions.modal.bridge import bridge
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.modal.remembered import Remembered
+from sandboxer.extensions.packing import ABSENT
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_EXPIRES, resource_name
@@ -203,7 +204,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         if not name:
             raise Invalid("/ as a whole cannot be copied", hint="copy a path in it")
         code, _, complaint = self._capture(handle, [scripts.PACK, parent, name], ctx, service=service, sink=sink)
-        if code == scripts.ABSENT:
+        if code == ABSENT:
             raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
         if code != 0:
             raise BackendError(f"{path!r} could not be read: {complaint}", hint="the image needs `tar`")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sandboxer.extensions.packing import follow
+
 END_FILE: Final = "/tmp/.sandboxer-end"  # noqa: S108 - inside the sandbox, where /tmp is in every image
 """Where the keeper looks when the sandbox shall end: seconds of its own uptime, a clock that nobody sets."""
 
@@ -77,11 +79,8 @@ KIND: Final = (
 UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && exec tar -x -p --no-same-owner -f -'
 PACK: Final = (
     'case "$2" in .|..) cd -- "$1/$2" || exit 44; here=$(pwd); set -- "${here%/*}/" "${here##*/}" ;; esac; '
-    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; follow=; '
-    'if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" && cd .. || exit 44; '
-    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; exit 45; }; '
-    'elif [ -L "$2" ]; then follow=-h; fi; exec tar -c $follow -f - -- "$2"'
+    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; '
+    + follow()
+    + 'exec tar -c $follow -f - -- "$name"'
 )
-"""A link is followed when it is what was asked for, as `cp` does; those below are not: one to / leads round and round.
-"""
-ABSENT: Final = 44
+"""DIRECTORY NAME: pack it (`packing.follow`)."""

@@ -27,6 +27,7 @@ from sandboxer.extensions.native.facts import OldBubblewrap
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Remembered, plan
+from sandboxer.extensions.packing import ABSENT, follow
 from sandboxer.hosts.base import Command, Streams
 from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources
 
@@ -34,14 +35,11 @@ _KIND: Final = (
     'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
 )
 _UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && exec tar -x -p --no-same-owner -f -'
-# a link is followed when it is what was asked for, as `cp` does; those below are not: a link to / leads round and round
 _PACK: Final = (
-    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; follow=; '
-    'if [ -L "$2" ] && [ -d "$2" ]; then cd -P -- "$2" && set -- "$1" "${PWD##*/}" && cd .. || exit 44; '
-    '[ -n "$2" ] || { echo "it leads to /, which cannot be copied as a whole" >&2; exit 45; }; '
-    'elif [ -L "$2" ]; then follow=-h; fi; exec tar -c $follow -f - -- "$2"'
+    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; '
+    + follow()
+    + 'exec tar -c $follow -f - -- "$name"'
 )
-_ABSENT: Final = 44
 
 
 class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter):
@@ -205,7 +203,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
             raise Invalid("/ as a whole cannot be copied", hint="copy /workspace or a path in it")
         words = ["sh", "-c", _PACK, "sh", parent, name]
         done = inside.capture(runtime.from_handle(handle), words, ctx, sink=sink)
-        if done.code == _ABSENT:
+        if done.code == ABSENT:
             raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
         if done.code != 0:
             raise BackendError(
