@@ -1,0 +1,16 @@
+"""Native sandboxes whose programs are filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.extensions.native.bench import Bench
+from tests.extensions.native.seccomp.desk import Desk
+
+
+@pytest.fixture(scope="module")
+def desk(bench: Bench) -> Iterator[Desk]:
+    with bench.box(python=True) as box:
+        yield Desk(box)
