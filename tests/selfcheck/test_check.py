@@ -176,7 +176,7 @@ def test_a_filter_that_lets_a_closed_call_through_is_found_out(work: Path) -> No
 
 def test_what_the_kernel_tells_of_the_machine_is_measured_and_a_mask_is_seen(work: Path) -> None:
     readable = check(Box(), context(work))["isolation"]["measured"]["kernel_files"]
-    assert "/proc/interrupts" in readable
+    assert readable
     masks = tuple(word for path in readable for word in ("--dev-bind", "/dev/null", path))
     assert check(Box(Faults(more=masks)), context(work))["isolation"]["measured"]["kernel_files"] == []
 
