@@ -151,32 +151,35 @@ def test_the_hosts_network_is_no_fault_where_it_is_claimed(work: Path) -> None:
     assert "127.0.0.1" in report["isolation"]["measured"]["host_addresses"]
 
 
+BEYOND_A_FILTER = ["the first process is out of reach", "the kernel's own files are masked"]
+"""What this box of bubblewrap alone does not have."""
+
+
 def under(program: bytes) -> Box:
     """A box whose programs are started under a filter."""
     return Box(Faults(inside=("/usr/bin/python3", "-c", LOADER, program.hex())))
 
 
 def test_a_filter_that_is_claimed_and_there_holds(work: Path) -> None:
-    report = check(under(seccomp.program(os.uname().machine)), context(work), syscalls="filtered")
-    isolation = report["isolation"]
-    assert "system calls are filtered" in isolation["holds"]
-    assert isolation["measured"]["system_calls_filtered"] is True
-    assert isolation["measured"]["open_calls"] == []
-    assert isolation["measured"]["failed"] == {}
+    ours = under(seccomp.program(os.uname().machine))
+    seen = check(ours, context(work))["isolation"]["measured"]
+    assert (seen["system_calls_filtered"], seen["open_calls"], seen["failed"]) == (True, [], {})
+    assert contradicted(ours, context(work), syscalls="filtered") == BEYOND_A_FILTER
 
 
 def test_a_filter_that_is_claimed_and_not_there_is_found_out(work: Path) -> None:
-    assert contradicted(Box(), context(work), syscalls="filtered") == ["system calls are filtered"]
+    assert contradicted(Box(), context(work), syscalls="filtered") == ["system calls are filtered", *BEYOND_A_FILTER]
 
 
 def test_a_filter_that_lets_a_closed_call_through_is_found_out(work: Path) -> None:
     everything = bpf.encode([bpf.answer(0x7FFF0000)])
-    assert contradicted(under(everything), context(work), syscalls="filtered") == ["system calls are filtered"]
+    found = contradicted(under(everything), context(work), syscalls="filtered")
+    assert found == ["system calls are filtered", *BEYOND_A_FILTER]
 
 
 def test_what_the_kernel_tells_of_the_machine_is_measured_and_a_mask_is_seen(work: Path) -> None:
     readable = check(Box(), context(work))["isolation"]["measured"]["kernel_files"]
-    assert "/proc/interrupts" in readable
+    assert readable
     masks = tuple(word for path in readable for word in ("--dev-bind", "/dev/null", path))
     assert check(Box(Faults(more=masks)), context(work))["isolation"]["measured"]["kernel_files"] == []
 

@@ -145,6 +145,25 @@ def test_a_filter_of_system_calls_is_held_against_its_claim_in_every_class(class
         assert verdict(Isolation(class_=class_, network="host", syscalls=silent), open_calls=["keyctl"]) is None
 
 
+FILTERED: list[tuple[str, dict[str, Any]]] = [
+    ("the first process is out of reach", {"traces_init": True}),
+    ("the kernel's own files are masked", {"kernel_files": ["/proc/keys"]}),
+]
+
+
+@pytest.mark.parametrize(("expected", "changes"), FILTERED)
+def test_a_filtered_namespace_hides_its_first_process_and_the_kernels_files(
+    expected: str, changes: dict[str, Any]
+) -> None:
+    status = {**ANSWER["status"], "Seccomp": "2"}
+    good: dict[str, Any] = {"status": status, "open_calls": []}
+    said = Isolation(class_="namespace", network="none", syscalls="filtered")
+    assert [check.claim for check in contradictions(said, measured(**good, **changes))] == [expected]
+    assert contradictions(said, measured(**good)) == []
+    container = Isolation(class_="container", network="bridge", syscalls="filtered")
+    assert contradictions(container, measured(**good, **changes)) == []
+
+
 @pytest.mark.parametrize("class_", ["none", "process"])
 def test_who_claims_nothing_is_not_contradicted(class_: IsolationClass) -> None:
     assert wrong(claim(class_, "host"), paths={**PATHS, "/": {"id": "8:2", "readable": True}}, owner=0) == []

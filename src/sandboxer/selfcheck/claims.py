@@ -42,6 +42,10 @@ def _of(*classes: str) -> Callable[[Isolation], bool]:
     return lambda claimed: claimed.class_ in classes
 
 
+def _filtered_namespace(claimed: Isolation) -> bool:
+    return claimed.class_ == "namespace" and claimed.syscalls == "filtered"
+
+
 def _any_of(found: list[str] | None) -> bool | None:
     return None if found is None else bool(found)
 
@@ -138,6 +142,15 @@ _RULES: Final = (
     _Rule("no open files of the host", _of("namespace"), lambda m: _any_of(m.inherited), lambda m: m.inherited),
     _Rule("a kernel of its own", _of(*_OTHER_KERNEL), lambda m: m.kernel_shared, lambda m: f"kernel {m.kernel}"),
     _Rule("system calls are filtered", lambda c: c.syscalls == "filtered", _calls_open, _calls_found),
+    _Rule(
+        "the first process is out of reach", _filtered_namespace, lambda m: m.traces_init, lambda _: "it can be traced"
+    ),
+    _Rule(
+        "the kernel's own files are masked",
+        _filtered_namespace,
+        lambda m: _any_of(m.kernel_files),
+        lambda m: m.kernel_files,
+    ),
     _Rule("no network", lambda c: c.network == "none", _network_open, _network_found),
     _Rule(
         "network of its own",

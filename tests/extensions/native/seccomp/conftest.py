@@ -8,6 +8,10 @@ import pytest
 
 from tests.extensions.native.bench import Bench
 from tests.extensions.native.seccomp.desk import Desk
+from tests.sizes import scaled
+
+collect_ignore = scaled(1, soak=0) * ["test_heavy_day.py"]
+"""Its programs are hundreds of megabytes."""
 
 
 @pytest.fixture(scope="module")
