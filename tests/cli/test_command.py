@@ -28,6 +28,7 @@ def test_a_sandbox_lives_through_every_verb(sandboxer: Command, tmp_path: Path) 
     sandbox_id = made.document["id"]
     assert made.document["state"] == "ready"
     assert sandboxer("get", sandbox_id[:5], "--json").document == sandboxer("get", "web", "--json").document
+    assert "none, network host, system calls not filtered" in sandboxer("get", "web").stdout
     listed = sandboxer("list", "--label", "team=blue", "--json").document
     assert [item["id"] for item in listed["sandboxes"]] == [sandbox_id]
     assert sandboxer("list", "--state", "failed", "--json").document == {"sandboxes": []}

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandboxer.models import Isolation, IsolationClass
+from sandboxer.models import Isolation, IsolationClass, SyscallFilter
 from sandboxer.selfcheck.claims import checks, contradictions
 from sandboxer.selfcheck.measured import Measured
 
@@ -124,6 +124,44 @@ def test_the_hosts_network_when_claimed_has_to_be_there() -> None:
     shared = {**ANSWER["namespaces"], "net": 3}
     assert wrong(claim("namespace", "host"), namespaces=shared) == []
     assert wrong(claim("namespace", "host")) == ["the host's network"]
+
+
+@pytest.mark.parametrize("class_", [*LOCAL_CLASSES, "none"])
+def test_a_filter_of_system_calls_is_held_against_its_claim_in_every_class(class_: IsolationClass) -> None:
+    said = Isolation(class_=class_, network="host", syscalls="filtered")
+    filtered = {**ANSWER["status"], "Seccomp": "2"}
+    ours = "system calls are filtered"
+
+    def verdict(claimed: Isolation, **changes: Any) -> str | None:
+        return {check.claim: check.verdict for check in checks(claimed, measured(**changes))}.get(ours)
+
+    assert verdict(said, status=filtered, open_calls=[]) == "holds"
+    assert verdict(said, status=filtered, open_calls=["keyctl"]) == "contradicted"
+    assert verdict(said, status={**filtered, "Seccomp": "0"}, open_calls=[]) == "contradicted"
+    assert verdict(said, status=filtered, open_calls=None) == "unknown"
+    assert verdict(said, status={}, open_calls=[]) == "unknown"
+    silents: tuple[SyscallFilter, ...] = ("unfiltered", "unknown")
+    for silent in silents:
+        assert verdict(Isolation(class_=class_, network="host", syscalls=silent), open_calls=["keyctl"]) is None
+
+
+FILTERED: list[tuple[str, dict[str, Any]]] = [
+    ("the first process is out of reach", {"traces_init": True}),
+    ("the kernel's own files are masked", {"kernel_files": ["/proc/keys"]}),
+]
+
+
+@pytest.mark.parametrize(("expected", "changes"), FILTERED)
+def test_a_filtered_namespace_hides_its_first_process_and_the_kernels_files(
+    expected: str, changes: dict[str, Any]
+) -> None:
+    status = {**ANSWER["status"], "Seccomp": "2"}
+    good: dict[str, Any] = {"status": status, "open_calls": []}
+    said = Isolation(class_="namespace", network="none", syscalls="filtered")
+    assert [check.claim for check in contradictions(said, measured(**good, **changes))] == [expected]
+    assert contradictions(said, measured(**good)) == []
+    container = Isolation(class_="container", network="bridge", syscalls="filtered")
+    assert contradictions(container, measured(**good, **changes)) == []
 
 
 @pytest.mark.parametrize("class_", ["none", "process"])

@@ -209,6 +209,11 @@ def _backend(document: dict[str, Any]) -> str:
     return str(document["extension"]) if host is None else f"{document['extension']} on {host}"
 
 
+def _isolation(isolation: dict[str, Any]) -> str:
+    calls = {"filtered": ", system calls filtered", "unfiltered": ", system calls not filtered"}
+    return f"{isolation['class']}, network {isolation['network']}{calls.get(isolation['syscalls'], '')}"
+
+
 def _show(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit(document)
@@ -223,7 +228,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             ("backend", _backend(document)),
             ("state", document["state"]),
             ("expires", document["expires_at"] or "never"),
-            ("isolation", f"{isolation['class']}, network {isolation['network']}" if isolation else None),
+            ("isolation", _isolation(isolation) if isolation else None),
             ("directory", reach.get("remote_dir")),
             ("ssh" if reach.get("kind") == "ssh" else "enter", reach.get("command")),
             ("cost", _cost(document["cost"])),

@@ -34,9 +34,15 @@ exec "$@"
 
 
 def run_tests(
-    tests: Sequence[str], directory: Path, *, uid: int = USER, masks: Mapping[str, Path] | None = None
+    tests: Sequence[str],
+    directory: Path,
+    *,
+    uid: int = USER,
+    masks: Mapping[str, Path] | None = None,
+    folder: Path = Path(__file__).parent,
+    seconds: float = 150,
 ) -> subprocess.CompletedProcess[str]:
-    """Run tests of this folder with pytest; `directory` is a fresh one for their files, `masks` lay programs of ours
+    """Run tests of a folder with pytest; `directory` is a fresh one for their files, `masks` lay programs of ours
     (values) over those of the machine (keys)."""
     places = {
         sys.base_prefix: "/mnt/python",
@@ -46,7 +52,6 @@ def run_tests(
         **{str(ours): path for path, ours in (masks or {}).items()},
     }
     python = f"/mnt/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    folder = Path(__file__).parent.relative_to(REPOSITORY)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": "/mnt/home",
@@ -69,7 +74,7 @@ def run_tests(
         "-p",
         "pytest_timeout",
         "--basetemp=/mnt/files/t",
-        "--timeout=60",
+        "--timeout=120",
     ]
-    words += [str(folder / test) for test in tests]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=150, check=False)
+    words += [str(folder.relative_to(REPOSITORY) / test) for test in tests]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=seconds, check=False)

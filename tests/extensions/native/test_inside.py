@@ -62,13 +62,14 @@ def test_a_command_that_fails_like_our_own_tools_is_not_taken_for_them(box: Box)
 def test_a_sandbox_that_cannot_be_entered_is_an_error_and_not_a_code(bench: Bench) -> None:
     with bench.box() as box:
         os.kill(box.recorded()["child"], signal.SIGKILL)
-        eventually(lambda: box.presence() == "stopped", within=5, what="the end")
-        start = box.directory / "start"
-        text = start.read_text()
-        start.write_text("echo 'a reason' >&2; exit 3\n")
-        with pytest.raises(BackendError, match="could not be entered: a reason"):
+        eventually(lambda: box.presence() == "stopped", within=30, what="the end")
+        workspace = box.directory / "workspace"
+        workspace.rename(box.directory / "elsewhere")
+        workspace.symlink_to("nowhere")
+        with pytest.raises(BackendError, match=r"could not be entered: .*workspace"):
             box.run("true")
-        start.write_text(text)
+        workspace.unlink()
+        (box.directory / "elsewhere").rename(workspace)
         assert box.run("true")[0] == 0
 
 

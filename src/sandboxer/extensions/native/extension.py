@@ -82,9 +82,11 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
                 ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
             else:
                 return handle
-        bundled.bring(place, ctx)
+        brought = bundled.bring(place, facts.machine, ctx)
         facts = facts.without_bwrap()
-        planned = plan(place, options, facts, python_home=home, synced=source is not None)
+        planned = plan(place, options, facts, python_home=home, synced=source is not None, brought=brought)
+        handle = runtime.to_handle(planned.remembered)
+        ctx.save(handle)
         runtime.start(planned, facts, ctx)
         return handle
 
@@ -110,7 +112,9 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
                 command=address.command,
                 host_key=address.host_key,
             ),
-            isolation=Isolation(class_="namespace", network=remembered.network, notes=remembered.notes),
+            isolation=Isolation(
+                class_="namespace", network=remembered.network, syscalls=remembered.syscalls, notes=remembered.notes
+            ),
         )
 
     def _settle(self, remembered: Remembered, ctx: Context) -> None:

@@ -10,17 +10,23 @@ import msgspec
 
 from sandboxer.errors import BackendError, NotConfigured, SandboxerError
 
-TOOLS: Final = ("setsid", "unshare", "nsenter", "setpriv", "prlimit", "mount", "tar", "flock", "env")
+TOOLS: Final = ("unshare", "setpriv", "mount", "tar", "flock", "env", "sha256sum")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `tools` maps a program to its path; `links` and `folders` are what / has of bin, sbin, lib...;
     `cover` is a folder that may be hidden in a namespace of ours; `cgroups` the controllers that we may use;
-    `hard` the hard limits of our own processes (absent: unlimited)."""
+    `hard` the hard limits of our own processes (absent: unlimited); `bwrap_hash` the SHA-256 of a bubblewrap that the
+    sandboxes' own user could write; `masks` files of /proc that tell of the whole machine; `bounds` whether a user
+    namespace of ours can be given lower bounds."""
 
     uid: int
     kernel: str = ""
+    machine: str = ""
+    bwrap_hash: str = ""
+    masks: tuple[str, ...] = ()
+    bounds: bool = True
     tools: Mapping[str, str] = {}
     links: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
@@ -42,7 +48,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     def without_bwrap(self) -> Facts:
         """The same host, had it no bubblewrap of its own."""
-        return msgspec.structs.replace(self, tools={name: path for name, path in self.tools.items() if name != "bwrap"})
+        tools = {name: path for name, path in self.tools.items() if name != "bwrap"}
+        return msgspec.structs.replace(self, tools=tools, bwrap_hash="")
 
     @property
     def kernel_version(self) -> tuple[int, int]:
@@ -67,6 +74,10 @@ def parse(text: str) -> Facts:
     return Facts(
         uid=int(one("uid")),
         kernel=one("kernel"),
+        machine=one("machine"),
+        bwrap_hash=one("bwrap_hash"),
+        masks=tuple(lists.get("mask", [])),
+        bounds="bounds" not in lists,
         tools=dict(_pair(value) for value in lists.get("tool", [])),
         links=tuple(lists.get("link", [])),
         folders=tuple(lists.get("folder", [])),
@@ -100,7 +111,7 @@ def require_tools(facts: Facts) -> None:
 
 _FORBIDDEN = re.compile(
     r"No permissions to create a? ?new namespace|Creating new namespace failed|Operation not permitted"
-    r"|unshare failed: (Permission|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
+    r"|unshare failed: (Permission|Operation|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
 )
 _NO_SUCH_USER = re.compile(r"(setres[ug]id failed|changing ownership of .*): Invalid argument")
 """A user namespace that maps few numbers, as in rootless podman."""

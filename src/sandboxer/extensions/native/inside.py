@@ -7,23 +7,25 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from sandboxer.errors import BackendError, Conflict, Timeout
+from sandboxer.errors import BackendError, Conflict, Invalid, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import Remembered, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.hosts.capture import SHORT, Kept
-from sandboxer.hosts.launch import BOOT_FD3, command, header
+from sandboxer.hosts.launch import check_argv, check_env
 
 _FAILED = 125
 _NOT_EXECUTED = 126
+_CHANGED = "is not what it was when the sandbox was made"
+"""What enter.sh, start.sh and the guard say of a file that a restart would run."""
+_LONGEST = 16 * 1024 * 1024
 # The terminal that the host gives us belongs to a session outside, which has no number inside: a shell could not hand
 # it to its jobs and take it back, and it has no name in there. So somebody who types gets one of the inside, where
 # there is `script` to make it. Who is not typing does not: the end of a file reaches the outer one before it is raw.
 # $0 is the command as one word for its shell, $1 whether somebody types, and then the command follows.
-_TERMINAL = """exec 3<&-
-if [ -n "$1" ]; then
+_TERMINAL = """if [ -n "$1" ]; then
   case $(script --version 2>/dev/null) in
     "script from util-linux"*)
       if [ -n "${SHELL+x}" ]; then set -- 'SHELL=$sbx_shell'; sbx_shell=$SHELL; else set -- 'unset SHELL'; fi
@@ -34,6 +36,18 @@ fi
 shift
 exec "$@"
 """
+
+
+def header(argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> bytes:
+    """What the guard reads before it runs something: the length, a newline, then the working directory, the number of
+    variables, these, and the words, each ended by a NUL. Raises Invalid."""
+    if "\0" in cwd:
+        raise Invalid("the working directory holds a NUL character", hint="give another path")
+    parts = [cwd, str(len(env)), *(f"{name}={value}" for name, value in env.items()), *argv]
+    body = b"".join(part.encode("utf-8", "surrogateescape") + b"\0" for part in parts)
+    if len(body) > _LONGEST:
+        raise Invalid("the command is longer than any system takes", hint="pass such data by stdin or a file")
+    return f"{len(body)}\n".encode() + body
 
 
 class _Gate:
@@ -84,22 +98,28 @@ def run(
     killed then; on a terminal at which somebody types, it is hung up."""
     if not remembered.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
+    if not remembered.start:
+        raise Conflict(
+            "this sandbox was made by a version of sandboxer that guarded it less, and is not entered any more",
+            hint=f"save what you need of {remembered.place.workspace}, then run "
+            f"`sandboxer recreate {remembered.place.sandbox_id}`",
+        )
     place, program = remembered.place, argv[0]
     token = f"{os.urandom(8).hex()} "
-    words = {**environment(remembered), **(env or {})}
+    check_argv(argv)
+    variables = {**environment(remembered), **(env or {})}
+    check_env(variables)
     if tty:
-        # the program's stdin is the terminal, so the header comes by descriptor 3, which it must not inherit
         typed = streams.stdin is not None and streams.stdin.isatty()
         argv = ["sh", "-c", _TERMINAL, shlex.join(argv), "typed" if typed else "", *argv]
-    first = header(argv, env=words, cwd=cwd, clean_env=not tty)
-    file = ""
+    first = header(argv, env=variables, cwd=cwd)
+    file = "-"
     if tty:
         file = place.path(f"run/{token.strip()}")
         ctx.host.write_file(file, first, ctx.deadline)
-    launcher = ["sh", "-c", BOOT_FD3] if tty else command()
     out, err = _Gate(token.encode(), streams.stdout), _Gate(token.encode(), streams.stderr)
     entered = Command(
-        argv=scripts.enter(remembered, launcher, token=token, header=file),
+        argv=scripts.enter(remembered, token=token, header=file),
         clean_env=True,
         track=place.track,
         prelude=b"" if tty else first,
@@ -117,6 +137,12 @@ def run(
         raise BackendError(
             f"the sandbox {place.name} could not be entered: its directory {place.directory} is gone",
             hint="run `sandboxer reconcile --apply`, or destroy it",
+            sandbox_id=place.sandbox_id,
+        )
+    if entered_not and _CHANGED in reason[0]:
+        raise Conflict(
+            f"the sandbox {place.name} is not started again: {reason[0]}",
+            hint=f"run `sandboxer recreate {place.sandbox_id}`; what is in the workspace is still there",
             sandbox_id=place.sandbox_id,
         )
     if entered_not:

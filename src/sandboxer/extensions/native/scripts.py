@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sandboxer.extensions.native.facts import Facts
 from sandboxer.extensions.native.files import script
 from sandboxer.extensions.native.place import FIRST_UID, Place, suffix
-from sandboxer.extensions.native.plan import PRLIMIT, Remembered
+from sandboxer.extensions.native.plan import PATH, Remembered
+
+SHELL: Final = "/bin/sh"
+"""Not by PATH: the first `sh` there may lie in somebody's home."""
 
 
 def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
     text = script("common") + script(name) if common else script(name)
-    return ["sh", "-c", text, name, *arguments]
+    return [SHELL, "-c", text, name, *arguments]
 
 
 def claim(place: Place, marker: str) -> list[str]:
@@ -38,9 +42,9 @@ def probe(facts: Facts, bwrap: str) -> list[str]:
 
 
 def start(place: Place) -> list[str]:
-    """Keeps the start file, which it reads from stdin, and runs it."""
-    keep = 'umask 077; cat >"$0" && set -- first && . "$0"'
-    return ["sh", "-c", keep, place.start_file]
+    """Keeps the start file and the guard, of which it reads an archive from stdin, and runs the start file."""
+    keep = f'PATH={PATH}:$PATH; umask 077; cd -- "$1" && tar -x -p -o -f - && cd / && set -- first && . "$0"'
+    return [SHELL, "-c", keep, place.start_file, place.directory]
 
 
 def look(place: Place) -> list[str]:
@@ -58,24 +62,19 @@ def end(place: Place) -> list[str]:
     return _words("end", place.work_dir, place.name, place.tag, str(place.owner), place.install)
 
 
-def enter(remembered: Remembered, words: Sequence[str], *, token: str, header: str = "") -> list[str]:
-    """Runs words inside, under the sandbox's limits."""
-    place, tools = remembered.place, remembered.tools
+def enter(remembered: Remembered, *, token: str, header: str = "-") -> list[str]:
+    """Runs inside, under the sandbox's limits, what the header says that comes on stdin or is in a file."""
+    place = remembered.place
     return _words(
         "enter",
         place.directory,
         place.tag,
         str(remembered.owner),
         token,
-        remembered.mode,
-        tools["setpriv"],
-        tools["nsenter"],
+        remembered.start,
         " ".join(remembered.cgroups),
-        " ".join(remembered.namespaces),
         header,
-        PRLIMIT,
         *remembered.limits,
-        *words,
     )
 
 
@@ -83,4 +82,5 @@ def tail(place: Place, services: Sequence[str], *, lines: int | None, follow: bo
     """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
     count = "+1" if lines is None else str(lines)
     files = [place.path(f"logs/{name}.log") for name in services]
-    return ["tail", "-n", count, *(["-F"] if follow else []), "--", *files]
+    words = ["-n", count, *(["-F"] if follow else []), "--", *files]
+    return [SHELL, "-c", f'PATH={PATH}:$PATH; exec tail "$@"', "tail", *words]

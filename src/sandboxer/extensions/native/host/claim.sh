@@ -1,5 +1,8 @@
 # claim.sh WORK NAME MARKER: says what this host has, and makes the directory WORK/NAME with its marker. NAME '' only
 # says. Builtins only, except for the directory.
+# the system's come first: what lies in somebody's home is not ours to run as long as there is another
+places="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
+PATH=$places
 while read -r key first rest; do
   case $key in Uid:) uid=$first && echo "uid $uid" && break ;; esac
 done </proc/self/status
@@ -14,15 +17,22 @@ done </proc/self/limits
 read -r line </proc/sys/kernel/osrelease && echo "kernel $line"
 
 lacking=''
-places="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-for tool in setsid unshare nsenter setpriv prlimit mount tar flock env bwrap; do
+for tool in unshare setpriv mount tar flock env sha256sum bwrap; do
   found=''
   IFS=:
   for place in $places; do
     if [ -f "$place/$tool" ] && [ -x "$place/$tool" ]; then found=$place/$tool && break; fi
   done
   unset IFS
-  if [ -n "$found" ]; then echo "tool $tool $found"; elif [ $tool != bwrap ]; then lacking="$lacking $tool"; fi
+  if [ -n "$found" ]; then echo "tool $tool $found"; eval "tool_$tool=\$found at_$tool=\$place"; elif [ $tool != bwrap ]; then lacking="$lacking $tool"; fi
+done
+echo "machine $(uname -m)"
+# a bubblewrap that we could write ourselves is run as a sealed copy, and only if it is the one of the first time
+if [ "$uid" != 0 ] && [ -n "${tool_bwrap-}" ] && { [ -O "$tool_bwrap" ] || [ -w "$tool_bwrap" ] || [ -w "$at_bwrap" ]; }; then
+  sum=$(sha256sum <"$tool_bwrap") && echo "bwrap_hash ${sum%% *}"
+fi
+for name in keys key-users config.gz iomem ioports interrupts kcore latency_stats timer_list sched_debug; do
+  [ -e "/proc/$name" ] && echo "mask /proc/$name"
 done
 for name in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$name" ] && [ "/$name" -ef "/usr/$name" ]; then echo "link $name"; elif [ -d "/$name" ]; then echo "folder $name"; fi
@@ -39,6 +49,10 @@ if [ -f "$tree/cgroup.controllers" ]; then
 else
   for name in memory cpu; do [ -w "$tree/$name/cgroup.procs" ] && echo "cgroup1 $name"; done
 fi
+# user namespaces of ours are given lower bounds there; a container may show it read-only
+while read -r _ _ _ _ place line _; do
+  case $place,$line, in /proc/sys,ro,*) echo 'bounds no' ;; esac
+done </proc/self/mountinfo
 for name in kernel/unprivileged_userns_clone kernel/apparmor_restrict_unprivileged_userns user/max_user_namespaces; do
   { read -r line <"/proc/sys/$name" && echo "sysctl $name $line"; } 2>/dev/null
 done

@@ -1,6 +1,7 @@
 # Looks at /proc and at the record of a sandbox. Builtins only, where it is on the way of every command.
 # Expects $dir (the sandbox's directory), $tag (what its processes on the host carry in their environment) and $owner
 # (the uid of what runs inside).
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 
 start_of() { # PID: $start is when it began, in clock ticks after boot; fails when it is gone or a zombie
   stat=''
@@ -19,11 +20,12 @@ recorded() { # $monitor, $child: what still lives of the recorded processes; fai
     [ "$when" = "$boot" ] && start_of "$pid" && [ "$start" = "$began" ] || continue
     case $what in
       monitor) monitor=$pid ;;
-      child) child=$pid ;;
+      child) child=$pid child_began=$began ;;
       up) up=$pid ;;
     esac
   done <"$dir/run/holder"
-  [ -n "$monitor" ] && [ -n "$child" ] && [ "$up" = "$child" ]
+  # whom we enter and end is the first process of a namespace, whatever the record says
+  [ -n "$monitor" ] && [ -n "$child" ] && [ "$up" = "$child" ] && outside "$child" first
 }
 
 record() { # WHAT PID: adds a line
@@ -40,41 +42,20 @@ tagged() { # $tagged: processes that carry the tag, also those that no record na
   [ -n "$tagged" ]
 }
 
-outside() { # PID: on our side, or the first process of a namespace. What runs inside may carry any environment it likes.
+outside() { # PID [first]: on our side, or (with `first`, only) the first process of a namespace. What runs inside may
+  # carry any environment it likes.
   while read -r key first second third; do
     case $key in
       Uid:)
         case $first in 0 | "$owner" | "${me:=$(my_uid)}") ;; *) [ -z "$owner" ] || return 1 ;; esac
         ;;
-      NSpid:) [ -z "$third" ] && case $second in '' | 1) return 0 ;; esac; return 1 ;;
+      NSpid:)
+        [ -z "$third" ] && case $second:$2 in : | 1:*) return 0 ;; esac
+        return 1
+        ;;
     esac
   done 2>/dev/null <"/proc/$1/status"
   return 1
-}
-
-# Becomes the words, with a session keyring of its own. Kernel keys follow whoever possesses the session's keyring through
-# every change of user and namespace, so what a login keeps there (Kerberos, disks) could be read inside. No shell and
-# nothing in util-linux makes a new one.
-keyless() { # WORD...: the first is a path
-  keyring=''
-  while read -r _ _ _ _ _ _ _ type name _; do
-    case $type:$name in keyring:_uid* | keyring:.*) ;; keyring:*) keyring=yes ;; esac
-  done 2>/dev/null </proc/keys
-  [ -n "$keyring" ] || exec "$@"
-  case $(uname -m) in
-    x86_64) keyctl=250 ;;
-    aarch64 | riscv64 | loongarch64) keyctl=219 ;;
-    ppc64le) keyctl=271 ;;
-    s390x) keyctl=280 ;;
-    *) exec "$@" ;;
-  esac
-  command -v perl >/dev/null && exec perl -e 'syscall(shift, 1, 0); exec {$ARGV[0]} @ARGV' "$keyctl" "$@"
-  command -v python3 >/dev/null && exec python3 -I -S -c 'if 1:
-    import ctypes, os, signal, sys
-    ctypes.CDLL(None).syscall(int(sys.argv[1]), 1, None)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execv(sys.argv[2], sys.argv[2:])' "$keyctl" "$@"
-  exec "$@"
 }
 
 my_uid() {
@@ -85,8 +66,10 @@ end_holder() { # kills it with all that is inside; fails when something lives on
   tries=0
   while :; do
     recorded
-    if [ -z "$monitor$child" ]; then tagged || return 0; else tagged=''; fi
-    kill -9 $child $monitor $tagged 2>/dev/null
+    # the record alone does not say whom to kill: the holder carries our tag, and the other is the first of a namespace
+    [ -z "$child" ] || outside "$child" first || child=''
+    tagged || [ -n "$child" ] || return 0
+    kill -9 $child $tagged 2>/dev/null
     tries=$((tries + 1))
     [ $tries -lt 2000 ] || return 1
     sleep 0.003

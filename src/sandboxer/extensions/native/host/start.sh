@@ -1,5 +1,6 @@
-# The rest of the generated file start, which sets: $dir $tag $owner $mode (root or user) $cover $setsid
-# $unshare $mount $setpriv $cgroups, the functions files, etc, limits and owners, and bwrap's words as arguments.
+# The rest of the generated file start, which sets: $dir $tag $owner $mode (root or user) $cover $unshare $mount
+# $setpriv $cgroups $sealed (the SHA-256 of a bwrap to be run as a sealed copy, else -) $libraries, the functions files,
+# trusted, etc, limits and owners, and bwrap's words as arguments.
 # It returns once the sandbox is up; what was started lives on in a session of its own.
 folders() { # never with -p: a directory that was removed meanwhile must not come back
   set --
@@ -17,6 +18,8 @@ if [ -n "$first" ]; then
 else
   recorded && exit 0
   end_holder || { echo 'processes of this sandbox do not end' >&2; exit 3; }
+  # nothing of the inside lives any more: what is looked at now is what will run
+  trusted || { echo "a program in $dir/run is not what it was when the sandbox was made" >&2; exit 3; }
 fi
 files || exit 3
 limits || { echo 'its limits could not be set' >&2; exit 3; }
@@ -34,7 +37,8 @@ hold() { # becomes the holder; the record is there before it leaves our session,
   # and LANG alone; the others are the shell's own)
   unset HOME LANG PWD OLDPWD SHLVL
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C SANDBOXER_HOLDER="$tag"
-  etc keyless "$setsid" "$@"
+  [ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries"
+  etc exec "$dir/run/guard" hold "$@"
 }
 
 rooted='
@@ -72,9 +76,9 @@ up() {
 # Status, errors and `up` come through one pipe that ends here: what is inside keeps no file of ours open.
 {
   if [ "$mode" = root ]; then
-    hold "$unshare" --mount --propagation private sh -c "$rooted" sh \
+    hold root - "$unshare" --mount --propagation private /bin/sh -c "$rooted" sh \
       "$cover" "$dir" "$owner" "$mount" "$setpriv" "$cgroups" "$binds" "$@" 2>&1 3>&1 </dev/null &
   else
-    hold "$unshare" --user --map-root-user "$@" 2>&1 3>&1 </dev/null &
+    hold user "$sealed" "$@" 2>&1 3>&1 </dev/null &
   fi
 } | up
