@@ -137,7 +137,7 @@ class _Parser:
         if tag in ("!", _CORE + "str"):
             return text, size
         if tag in _TAGS:
-            return (RESET if tag == "!reset" else Override(resolved(text) if event.style in (None, "") else text)), size
+            return (RESET if tag == "!reset" else Override(text)), size
         if tag == _CORE + "null":
             return None, size
         if tag in (_CORE + "int", _CORE + "float", _CORE + "bool"):
