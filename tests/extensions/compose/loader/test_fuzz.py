@@ -2,9 +2,13 @@
 
 import random
 
+import pytest
+
 from tests.extensions.compose.loader.fuzz import fuzzed
 from tests.extensions.compose.loader.generated import SERVICE, Trees
 from tests.sizes import scaled
+
+pytestmark = pytest.mark.timeout(scaled(180, soak=7200))
 
 _SCALARS = [
     "a", "''", "~", "1", "-1", "1.5", "true", "yes", "${A}", "${A:?x}", "$", "'${'", "!reset x", "!override x", "a:b",
