@@ -1,27 +1,27 @@
 """Texts without the values of secrets: the last line, for words of others that we pass on.
 
-A provider's answer, a program's complaint or an exception may quote the key that it was given. Whoever holds a secret
-watches it here for as long as it lives; every error of ours is made without what is watched, whoever wrote its words.
+A provider's answer, a program's complaint or an exception may quote the key that it was given, or any part of it, as it
+is or as base64, hexadecimal, JSON or a URL write it. Whoever holds a secret watches it here for as long as it lives;
+every error of ours is made without what is watched, whoever wrote its words.
+
+A text is looked through once for each secret: twelve characters that follow one another in a form of the value are a
+part of it, and not chance.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from threading import Lock
-    from weakref import WeakSet
+    from weakref import WeakKeyDictionary
 
 SHOWN: Final = "(secret)"
 SHORTEST: Final = 6
 """Values that are shorter are not looked for: they would be found in ordinary words."""
-_BEGINNING: Final = 12
-"""How much of a value's beginning is a part of it, and not chance: texts are cut, also in the middle of a value."""
-_RUN: Final = re.compile(r"[A-Za-z0-9_-]{12,}")
-"""What is looked for by itself in a value: letters and digits look the same however often a text was escaped, and lines
-are cut."""
+PART: Final = 12
+"""How many characters of a value that follow one another are a part of it: texts are cut, at either end."""
 
 
 class Watched(Protocol):
@@ -38,10 +38,19 @@ class _Register:
 
     def __init__(self) -> None:
         from threading import Lock
-        from weakref import WeakSet
+        from weakref import WeakKeyDictionary
 
         self.lock: Lock = Lock()
-        self.living: WeakSet[Watched] = WeakSet()
+        self.living: WeakKeyDictionary[Watched, _Known | None] = WeakKeyDictionary()
+
+
+class _Known:
+    """What a value is recognized by. Made when a text is first looked through: most secrets never meet an error."""
+
+    def __init__(self, value: str) -> None:
+        forms = {form for form in _forms(value) if len(form) >= SHORTEST}
+        self.short = sorted((form for form in forms if len(form) < PART), key=len, reverse=True)
+        self.parts = frozenset(form[at : at + PART] for form in forms for at in range(len(form) - PART + 1))
 
 
 _REGISTER: Final[dict[str, _Register]] = {}
@@ -51,22 +60,52 @@ def watch(secret: Watched) -> None:
     """From now on, as long as `secret` lives, no error says its value."""
     register = _REGISTER.get("") or _REGISTER.setdefault("", _Register())
     with register.lock:
-        register.living.add(secret)
+        register.living.setdefault(secret, None)
 
 
 def masked(text: str) -> str:
-    """`text` without the values that are watched now, as they are or as JSON or a URL writes them."""
+    """`text` without the values that are watched now and without parts of them, in whatever form."""
     register = _REGISTER.get("")
     if register is None:
         return text
+    # all of them are looked for in the text as it was: two values may have a part in common
+    return _without(text, sorted(span for known in _known(register) for span in _spans(text, known)))
+
+
+def _known(register: _Register) -> list[_Known]:
     with register.lock:
-        living = list(register.living)
-    forms = sorted({form for secret in living for form in _forms(secret.reveal())}, key=len, reverse=True)
-    for form in forms:
-        text = text.replace(form, SHOWN)
-    for form in forms:  # after all the whole ones: two forms begin alike
-        text = _without_beginnings(text, form)
-    return text
+        found = list(register.living.items())
+    made: list[_Known] = []
+    for secret, known in found:
+        if known is None:
+            known = _Known(secret.reveal())
+            with register.lock:
+                register.living[secret] = known
+        made.append(known)
+    return made
+
+
+def _spans(text: str, known: _Known) -> Iterator[tuple[int, int]]:
+    """Where in `text` a value is, or a part of it: beginnings and ends, which may overlap."""
+    if known.parts:
+        parts = known.parts
+        yield from ((at, at + PART) for at in range(len(text) - PART + 1) if text[at : at + PART] in parts)
+    for form in known.short:
+        at = text.find(form)
+        while at >= 0:
+            yield at, at + len(form)
+            at = text.find(form, at + 1)
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """`text` with one `SHOWN` for each run of spans that overlap or touch."""
+    kept = -1
+    pieces: list[str] = []
+    for start, end in spans:
+        if start > kept:
+            pieces += [text[max(kept, 0) : start], SHOWN]
+        kept = max(kept, end)
+    return "".join(pieces) + text[max(kept, 0) :]
 
 
 def masked_values(value: Any) -> Any:
@@ -83,31 +122,44 @@ def masked_values(value: Any) -> Any:
 
 
 def _forms(value: str) -> Iterator[str]:
-    import json
-    from urllib.parse import quote, quote_plus
-
+    """The value as it is, and as others write it."""
     if len(value) < SHORTEST:
         return
     yield value
-    if not _RUN.fullmatch(value):
-        yield from _RUN.findall(value)
-        yield json.dumps(value, ensure_ascii=False)[1:-1]
-        yield json.dumps(value)[1:-1]
-        yield repr(value)[1:-1]
-        yield quote(value, safe="")
-        yield quote_plus(value)
+    raw = value.encode("utf-8", "surrogatepass")
+    yield raw.hex()
+    yield raw.hex().upper()
+    yield from _base64(raw)
+    yield "".join(f"%{byte:02x}" for byte in raw)
+    yield "".join(f"%{byte:02X}" for byte in raw)
+    if not value.isalnum():
+        yield from _escaped(value)
 
 
-def _without_beginnings(text: str, value: str) -> str:
-    """`text` without what begins like `value`, where that is long enough to be no chance."""
-    start = value[:_BEGINNING]
-    if len(start) < _BEGINNING:
-        return text
-    at = text.find(start)
-    while at >= 0:
-        end = at + len(start)
-        while end - at < len(value) and end < len(text) and text[end] == value[end - at]:
-            end += 1
-        text = text[:at] + SHOWN + text[end:]
-        at = text.find(start, at + len(SHOWN))
-    return text
+def _base64(raw: bytes) -> Iterator[str]:
+    """In both alphabets, wherever in a triple of bytes it begins; without what depends on the neighbours."""
+    from binascii import b2a_base64
+
+    for before in range(3):
+        padded = bytes(before) + raw
+        text = b2a_base64(padded, newline=False).decode()
+        # the characters whose six bits are all of the value
+        form = text[(0, 2, 3)[before] : len(padded) * 8 // 6]
+        yield form
+        yield form.replace("+", "-").replace("/", "_")
+    whole = b2a_base64(raw, newline=False).decode().rstrip("=")
+    yield whole
+    yield whole.replace("+", "-").replace("/", "_")
+
+
+def _escaped(value: str) -> Iterator[str]:
+    import json
+    from html import escape
+    from urllib.parse import quote, quote_plus
+
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield json.dumps(value)[1:-1]
+    yield repr(value)[1:-1]
+    yield quote(value, safe="", errors="replace")
+    yield quote_plus(value, errors="replace")
+    yield escape(value)

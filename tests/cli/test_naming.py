@@ -6,9 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sandboxer.store.base import Change
 from tests.cli.running import Command
+from tests.installations import installed
 
 FAKE = ("--profile", "profile.fake")
 
@@ -33,11 +36,35 @@ def test_destroy_by_name_again_is_fine(sandboxer: Command) -> None:
     assert sandboxer("get", "web", "--json").document["id"] == second, "the last one that had it"
 
 
-def test_the_word_of_a_name_that_ended_is_still_a_prefix_of_the_living(sandboxer: Command) -> None:
+def test_a_name_cannot_stand_for_another_by_the_beginning_of_its_id(sandboxer: Command) -> None:
+    """A script that destroys by the first characters of an id must not meet a sandbox that somebody named so."""
     living = sandboxer("create", *FAKE, "--json").document["id"]
-    assert sandboxer("create", *FAKE, "--name", living[:4]).status == 0
-    assert sandboxer("destroy", living[:4], "--json").document["name"] == living[:4]
+    for length in (4, 8, 11):
+        refused = sandboxer("create", *FAKE, "--name", living[:length], "--json")
+        assert (refused.status, refused.error["code"]) == (4, "conflict")
+        assert "choose another name" in refused.error["hint"]
+    assert sandboxer("create", *FAKE, "--name", living[:4], "--dry-run", "--json").status == 4
+    assert sandboxer("create", *FAKE, "--name", living[:3]).status == 0, "three characters are no beginning"
     assert sandboxer("get", living[:4], "--json").document["id"] == living
+    assert sandboxer("destroy", living, "--json").status == 0
+    assert sandboxer("create", *FAKE, "--name", living[:4]).status == 0, "nobody is hidden any more"
+
+
+def test_a_text_that_is_a_name_and_the_beginning_of_an_id_means_neither(sandboxer: Command) -> None:
+    """The name was there first, or the record is of a version that let it be made."""
+    here = installed(sandboxer.root)
+    named = sandboxer("create", *FAKE, "--name", "k3v9", "--json").document["id"]
+    record = here.manager.get(named)
+    other = "k3v9x2m7q4ta"
+    renamed = msgspec.structs.replace(record, id=other, name=None)
+    here.manager.core.store.update(other, lambda _current, _others: Change(record=renamed))
+    for verb, *more in (("get",), ("destroy",), ("exec", "--", "true"), ("extend-ttl", "--duration", "1m")):
+        refused = sandboxer(verb, "k3v9", "--json", *more)
+        assert refused.error["code"] == "conflict", verb
+        assert {f"{named} (its name)", other} <= set(refused.error["message"].partition(": ")[2].split(", "))
+        assert "more characters of the id" in refused.error["hint"]
+    assert sandboxer("get", "k3v9x", "--json").document["id"] == other
+    assert sandboxer("get", named, "--json").document["id"] == named
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sandboxer.errors import Invalid, NotFound, SandboxerError, Timeout
+from sandboxer.printable import json_safe
 
 MEDIA_TYPE: Final = "application/problem+json"
 _MAX_COMPLAINTS: Final = 20
@@ -69,11 +70,15 @@ def respond(
 
 
 def encode(document: object) -> bytes:
-    """JSON. Text that is not valid Unicode (a file name, a hostile request) is escaped instead of being refused."""
+    """JSON. Text that is not valid Unicode (a file name, a hostile request) is escaped instead of being refused, and so
+    is what would steer a terminal that shows it."""
     try:
-        return msgspec.json.encode(document)
+        encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:
         return json.dumps(msgspec.to_builtins(document), ensure_ascii=True).encode()
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
+    return json_safe(encoded.decode()).encode()
 
 
 def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:

@@ -10,19 +10,20 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandboxer import bounded
+
 
 def read_json(body: bytes) -> object:
     """The value that a body holds; raises JSONDecodeError, also for a key that is given twice and for NaN."""
     try:
+        bounded.check_json(body, bounded.SMALL)
         return json.loads(body, object_pairs_hook=_once, parse_constant=_refuse)
     except json.JSONDecodeError:  # a ValueError too, and already what it should be
         raise
-    except RecursionError:
-        raise json.JSONDecodeError("it is nested too deeply", "", 0) from None
+    except bounded.Excess as error:
+        raise json.JSONDecodeError(f"it is {error}", "", 0) from None
     except UnicodeDecodeError:
         raise json.JSONDecodeError("it is not UTF-8", "", 0) from None
-    except ValueError:  # Python's own limit
-        raise json.JSONDecodeError("a number in it has too many digits", "", 0) from None
 
 
 class JsonRoute(APIRoute):

@@ -24,6 +24,8 @@ GRACE_SECONDS = 3
 """How long requests may go on after the server was told to stop; then they are cut off. With STOP_SECONDS of the
 service it ends within ten seconds, as every command does (promise 3)."""
 _BACKLOG = 512
+_AT_ONCE = 16
+"""How many connections are taken in one turn of the loop, before any of them is looked at: each costs a descriptor."""
 
 
 def serve(
@@ -75,6 +77,7 @@ def make_server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for listener in sockets or () if self.started else ():
+                listener.listen(_BACKLOG)  # the loop has set it to what it takes at once
                 shown, port = listener.getsockname()[:2]
                 address = f"[{shown}]" if ":" in shown else shown
                 url = f"http://{address}:{port}"
@@ -100,6 +103,7 @@ def make_server(
         proxy_headers=False,  # the gate wants the real addresses
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=_AT_ONCE,
     )
     return Server(config)
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from sandboxer.errors import SandboxerError, Unavailable
+from sandboxer.printable import json_safe, shown, shown_lines
 
 
 def wants_json(flag: bool) -> bool:
@@ -19,9 +20,9 @@ def wants_json(flag: bool) -> bool:
 
 def emit(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout: UTF-8, whatever the terminal's encoding; a lone surrogate (a byte of a file's name)
-    is written as JSON's own escape. Raises Unavailable, as `say` does."""
+    and what would steer a terminal are written as JSON's own escapes. Raises Unavailable, as `say` does."""
     flush()
-    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    text = json_safe(json.dumps(document, ensure_ascii=False, indent=2)) + "\n"
     put(sys.stdout.buffer, text.encode("utf-8", "backslashreplace"))
 
 
@@ -33,9 +34,10 @@ def put(stream: BinaryIO, data: bytes) -> None:
 
 
 def say(text: str = "") -> None:
-    """A line for people on stdout. Raises Unavailable when stdout does not take it."""
+    """A line for people on stdout, in which nothing but our own colours steers the terminal. Raises Unavailable when
+    stdout does not take it."""
     with _taken():
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(shown_lines(text, painted=colours(sys.stdout)) + "\n")
 
 
 def flush() -> None:
@@ -59,7 +61,7 @@ def _taken() -> Iterator[None]:
 def note(text: str) -> None:
     """A line for people on stderr: progress, warnings, hints. There is no one left to tell when that fails."""
     with suppress(OSError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(shown_lines(text, painted=colours(sys.stderr)) + "\n")
         sys.stderr.flush()
 
 
@@ -79,7 +81,7 @@ STATE_COLOURS = {"ready": "32", "active": "36", "provisioning": "33", "failed": 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
     """Aligned columns; `empty` is said when there are no rows. A `STATE` column is coloured."""
-    printed = [[_printable(cell) for cell in row] for row in rows]
+    printed = [[shown(cell or "") for cell in row] for row in rows]
     if not printed:
         say(empty)
         return
@@ -95,15 +97,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str)
 
 def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
     """Names and values, one a line; those without a value are left out."""
-    shown = [(name, _printable(value)) for name, value in pairs if value not in (None, "")]
-    width = max((len(name) for name, _ in shown), default=0)
-    for name, value in shown:
+    given = [(name, shown(value or "")) for name, value in pairs if value not in (None, "")]
+    width = max((len(name) for name, _ in given), default=0)
+    for name, value in given:
         say(f"{paint(name.ljust(width), '2')}  {value}")
-
-
-def _printable(text: str | None) -> str:
-    """Text that cannot steer the terminal: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text or "")
 
 
 def complain(error: SandboxerError, *, as_json: bool) -> None:
@@ -121,4 +118,4 @@ def complain(error: SandboxerError, *, as_json: bool) -> None:
 
 
 def _lines(text: str) -> str:
-    return "\n".join(_printable(line) for line in text.splitlines())
+    return "\n".join(shown(line) for line in text.splitlines())

@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 
 from sandboxer.cli.output import colours
+from sandboxer.printable import shown
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_SECONDS = 0.1
@@ -69,7 +70,7 @@ class Progress:
         seconds = time.monotonic() - self._since
         taken = f" {seconds:.1f}s" if seconds >= 1 else ""
         width = shutil.get_terminal_size().columns
-        rest = f" {self._phase or '':<9} {self._text}"[: max(10, width - len(taken) - 3)]
+        rest = f" {shown(self._phase or ''):<9} {shown(self._text)}"[: max(10, width - len(taken) - 3)]
         painted = f"\x1b[{colour}m{sign}\x1b[0m" if self._colour else sign
         again = "" if self._still else "\r\x1b[K"
         sys.stderr.write(f"{again}{painted}{rest}{taken}")

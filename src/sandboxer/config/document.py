@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import Invalid
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ MAX_BYTES = 1 << 20
 _AT = re.compile(r" - at `(.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(.*?)`")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_MISFIT = (LookupError, AttributeError, ArithmeticError, TypeError)
+"""What PyYAML raises of a tag that does not fit its text: `!!int ""`, `!!bool x`, `!!timestamp x`."""
 ANY = "..."
 """msgspec's word for whichever key of a mapping."""
 
@@ -28,7 +31,8 @@ ANY = "..."
 def load(path: Path, model: type[T]) -> T:
     """The document at `path` as `model`. Raises Invalid naming file, line and key."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)  # of a file that has no end, no more
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}", hint=f"look at `ls -l {path}`") from error
     return parse(raw, model, source=str(path))
@@ -53,12 +57,16 @@ def _data(raw: bytes, source: str) -> Any:
     import yaml
 
     try:
+        bounded.check_yaml(raw)
         return yaml.load(raw, Loader=_loader(yaml))  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+    except bounded.Excess as error:
+        where = f"{source}, line {error.line}" if error.line else source
+        raise Invalid(f"{where}: {error}", hint="make the document smaller; is this the right file?") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}, line {mark.line + 1}" if mark else source
         raise Invalid(f"{where}: {error.problem or error.context}", hint="correct the YAML there") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, *_MISFIT) as error:
         raise Invalid(f"{source}: not YAML: {str(error)[:200]}", hint="correct the file") from None
 
 
@@ -193,6 +201,10 @@ def _step(match: re.Match[str]) -> str | int:
 def _line_of(raw: bytes, steps: Sequence[str | int]) -> int | None:
     import yaml
 
+    try:
+        bounded.check_yaml(raw)
+    except bounded.Excess:
+        return None  # another one has been put there since
     # the loader that has read it: the two disagree about some texts
     node: yaml.Node | None = yaml.compose(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     line = node.start_mark.line + 1 if node is not None else None

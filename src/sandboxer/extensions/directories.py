@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+import msgspec
+
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Conflict, Invalid, NotFound
 from sandboxer.extensions.base import (
     CanCopy,
@@ -269,10 +272,11 @@ def existing(handle: Handle) -> Path:
 def marker(directory: Path) -> Mapping[str, Any]:
     """The marker file; empty when it cannot be read."""
     try:
-        labels: Mapping[str, Any] = json.loads((directory / MARKER_FILE).read_text())
-    except (OSError, ValueError):
+        with (directory / MARKER_FILE).open("rb") as file:
+            labels = bounded.decode(file.read(bounded.SMALL.size + 1), bounds=bounded.SMALL)
+    except (OSError, msgspec.DecodeError):
         return {}
-    return labels
+    return labels if isinstance(labels, dict) else {}
 
 
 def write_marker(directory: Path, labels: Mapping[str, Any]) -> None:

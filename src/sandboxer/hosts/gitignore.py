@@ -6,34 +6,47 @@ bytes read as Latin-1. What git tracks although a rule leaves it out is left out
 
 The library `pathspec` (1.1) was tried: the test that holds this against git itself finds rules that it reads otherwise,
 among them those with classes such as `[[:alpha:]]`.
+
+The files are a stranger's: they are read up to a size, matched without regular expressions (`globs`), and the time that
+many rules and many names take ends with the deadline.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sandboxer.errors import Invalid
+from sandboxer.hosts.globs import DIRECTORIES, NOTHING, ONE, Characters, Glob, Run, Step, compiled
+from sandboxer.timing import Deadline
+
 FILE_NAME: Final = ".gitignore"
+MAX_BYTES: Final = 1 << 20
+"""The largest file that is read, in bytes. (Linux's own, one of the longest, has 3 KiB.)"""
+MAX_LINE: Final = 4096
+"""The longest rule: no path is longer."""
+MAX_RULES: Final = 20_000
+"""The most rules that hold for one directory, with those of the directories above."""
 _MARK: Final = b"\xef\xbb\xbf"
-_NOTHING: Final = "(?!)"
+_CHECKED: Final = 64
+"""How many rules are tried between looks at the clock."""
 _CLASSES: Final = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "blank": " \\t",
-    "cntrl": "\\x00-\\x1f\\x7f",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": "!-/:-@\\[-`{-~",
-    "space": " \\t\\n\\v\\f\\r",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
+    "alnum": ("09", "AZ", "az"),
+    "alpha": ("AZ", "az"),
+    "blank": ("  ", "\t\t"),
+    "cntrl": ("\x00\x1f", "\x7f\x7f"),
+    "digit": ("09",),
+    "graph": ("!~",),
+    "lower": ("az",),
+    "print": (" ~",),
+    "punct": ("!/", ":@", "[`", "{~"),
+    "space": ("  ", "\t\r"),
+    "upper": ("AZ",),
+    "xdigit": ("09", "AF", "af"),
 }
 
 
@@ -41,7 +54,7 @@ _CLASSES: Final = {
 class Ignore:
     """One line of a .gitignore file that stands in directory `base` (`` or ending in `/`)."""
 
-    matcher: re.Pattern[str]
+    glob: Glob
     base: str
     whole_path: bool
     directories_only: bool
@@ -52,7 +65,7 @@ class Ignore:
         if self.directories_only and not is_directory:
             return False
         compared = relative[len(self.base) :] if self.whole_path else relative.rpartition("/")[2]
-        return self.matcher.fullmatch(compared) is not None
+        return self.glob.matches(compared)
 
 
 def as_text(name: str) -> str:
@@ -61,26 +74,50 @@ def as_text(name: str) -> str:
 
 
 def read(directory: Path, *, base: str) -> list[Ignore]:
-    """The rules of the .gitignore file in `directory`, if there is one; a link is none, as for git. Raises OSError."""
+    """The rules of the .gitignore file in `directory`, if there is one; a link is none, as for git. Raises OSError, and
+    Invalid for a file that is too large."""
     path = directory / FILE_NAME
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return []
+        # it may have become something else since
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
-    return parse(path.read_bytes(), base=base)
+    with os.fdopen(descriptor, "rb") as file:
+        return parse(file.read(MAX_BYTES + 1), base=base, source=str(path))
 
 
-def parse(data: bytes, *, base: str = "") -> list[Ignore]:
-    """The rules in a file's bytes, in their order."""
-    lines = data.removeprefix(_MARK).decode("latin-1").split("\n")
-    parsed = (_parse_line(line.removesuffix("\r"), base) for line in lines if not line.startswith("#"))
-    return [one for one in parsed if one is not None]
+def parse(data: bytes, *, base: str = "", source: str = FILE_NAME) -> list[Ignore]:
+    """The rules in a file's bytes, in their order. Raises Invalid, which calls the file `source`, for too many rules
+    and for one that is too long: to pass over one would copy what it leaves out."""
+    if len(data) > MAX_BYTES:
+        raise Invalid(f"{source} is larger than {MAX_BYTES // 1024} KiB", hint="is this the right file?")
+    parsed: list[Ignore] = []
+    for number, line in enumerate(data.removeprefix(_MARK).decode("latin-1").split("\n"), 1):
+        if line.startswith("#"):
+            continue
+        if len(line) > MAX_LINE:
+            raise Invalid(f"{source}, line {number}: longer than {MAX_LINE} bytes", hint="shorten or remove that line")
+        one = _parse_line(line.removesuffix("\r"), base)
+        if one is not None:
+            parsed.append(one)
+    return below([], parsed, source=source)
 
 
-def ignored(rules: Sequence[Ignore], relative: str, *, is_directory: bool) -> bool:
-    """Whether the rules, those of the top directory first, leave a path out whose parents are all taken."""
-    for one in reversed(rules):
+def below(above: list[Ignore], own: list[Ignore], *, source: str = FILE_NAME) -> list[Ignore]:
+    """The rules of a directory: those from above, and then its own. Raises Invalid when they are too many."""
+    if len(above) + len(own) > MAX_RULES:
+        raise Invalid(f"{source}: more than {MAX_RULES} rules hold there", hint="remove what is not needed")
+    return above + own if own else above
+
+
+def ignored(rules: Sequence[Ignore], relative: str, *, is_directory: bool, deadline: Deadline | None = None) -> bool:
+    """Whether the rules, those of the top directory first, leave a path out whose parents are all taken. Raises Timeout
+    at the deadline."""
+    for number, one in enumerate(reversed(rules), 1):
+        if deadline is not None and number % _CHECKED == 0:
+            deadline.check("reading .gitignore files")
         if one.matches(relative, is_directory=is_directory):
             return not one.back_in
     return False
@@ -95,7 +132,7 @@ def _parse_line(line: str, base: str) -> Ignore | None:
     if not pattern:
         return None
     return Ignore(
-        matcher=re.compile(_expression(pattern.removeprefix("/")), re.DOTALL),
+        glob=compiled(_steps(pattern.removeprefix("/"))),
         base=base,
         whole_path="/" in pattern,
         directories_only=directories_only,
@@ -113,8 +150,9 @@ def _without_trailing_spaces(line: str) -> str:
     return line[:end]
 
 
-def _expression(pattern: str) -> str:
-    out, i = "", 0
+def _steps(pattern: str) -> list[Step]:
+    out: list[Step] = []
+    i = 0
     while i < len(pattern):
         char = pattern[i]
         if char == "*":
@@ -123,49 +161,61 @@ def _expression(pattern: str) -> str:
                 end += 1
             alone = end - i == 2 and (i == 0 or pattern[i - 1] == "/") and pattern[end : end + 1] in ("", "/")
             if alone and pattern[end : end + 1] == "/":
-                out, i = out + "(?:.*/)?", end + 1
+                out += DIRECTORIES
+                i = end + 1
             else:
-                out, i = out + (".*" if alone else "[^/]*"), end
+                out.append(Run(slashes=alone))
+                i = end
         elif char == "?":
-            out, i = out + "[^/]", i + 1
+            out.append(ONE)
+            i += 1
         elif char == "[":
             members, i = _bracket(pattern, i + 1)
-            out += members
+            out.append(members)
         elif char == "\\":
             if i + 1 == len(pattern):
-                return _NOTHING
-            out, i = out + re.escape(pattern[i + 1]), i + 2
+                return [NOTHING]
+            out.append(pattern[i + 1])
+            i += 2
         else:
-            out, i = out + re.escape(char), i + 1
+            out.append(char)
+            i += 1
     return out
 
 
-def _bracket(pattern: str, i: int) -> tuple[str, int]:
-    """The expression for `[...]`, whose inside begins at `i`, and where it ends. One without an end matches nothing."""
+def _bracket(pattern: str, i: int) -> tuple[Characters, int]:
+    """The step for `[...]`, whose inside begins at `i`, and where it ends. One without an end matches nothing."""
     negated = pattern[i : i + 1] in ("!", "^")
     i += negated
-    members, first, before = "", True, ""
+    members: list[tuple[str, str]] = []
+    first, before = True, ""
     while i < len(pattern) and (first or pattern[i] != "]"):
         first = False
-        named = re.compile(r"\[:([^\]:]*):\]").match(pattern, i)
-        if named is not None:
-            if named[1] not in _CLASSES:
-                return _NOTHING, len(pattern)
-            members, before, i = members + _CLASSES[named[1]], "", named.end()
+        if (name := _named(pattern, i)) is not None:
+            if name not in _CLASSES:
+                return NOTHING, len(pattern)
+            members += [(one[0], one[1]) for one in _CLASSES[name]]
+            before, i = "", i + len(name) + 4
             continue
         is_range = pattern[i] == "-" and bool(before) and pattern[i + 1 : i + 2] not in ("", "]")
         i += is_range
         i += pattern[i] == "\\"
         if i >= len(pattern):
-            return _NOTHING, i
+            return NOTHING, i
         char = pattern[i]
-        if not is_range:
-            members, before = members + re.escape(char), char
-        else:
-            if before <= char:
-                members += f"{re.escape(before)}-{re.escape(char)}"
-            before = ""
+        members.append((before if is_range else char, char))
+        before = "" if is_range else char
         i += 1
     if i >= len(pattern):
-        return _NOTHING, i
-    return f"(?!/)[{'^' if negated else ''}{members}]", i + 1
+        return NOTHING, i
+    return Characters(tuple(members), negated), i + 1
+
+
+def _named(pattern: str, i: int) -> str | None:
+    """The name of the class `[:name:]` that begins at `i`, if one does."""
+    if not pattern.startswith("[:", i):
+        return None
+    end = i + 2
+    while end < len(pattern) and pattern[end] not in ":]":
+        end += 1
+    return pattern[i + 2 : end] if pattern.startswith(":]", end) else None

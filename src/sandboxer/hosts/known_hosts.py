@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from sandboxer.hosts.globs import ONE, Run, compiled
 
 PLAIN_ALGORITHMS: dict[str, tuple[str, ...]] = {
     "ssh-ed25519": ("ssh-ed25519",),
@@ -127,8 +128,8 @@ def host_matches(hosts: str, name: str) -> bool:
 
 def wildcard_matches(pattern: str, name: str) -> bool:
     """`*` is any text, `?` any one character; everything else, brackets too, is itself."""
-    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
-    return re.fullmatch("".join(parts), name, re.DOTALL) is not None
+    steps = [Run(slashes=True) if char == "*" else ONE if char == "?" else char for char in pattern]
+    return compiled(steps).matches(name)
 
 
 def _hash_matches(hosts: str, name: str) -> bool:

@@ -69,7 +69,7 @@ def sync_local(
     output, errors = RsyncOutput(progress), Tail()
     argv = rsync_argv(source, target, exclude=exclude, listed=gitignore)
     command = Command(argv=argv, env={"LC_ALL": "C"})
-    names = _names(source, exclude=exclude, gitignore=gitignore)
+    names = _names(source, deadline, exclude=exclude, gitignore=gitignore)
     code = host.stream(command, Streams(stdin=names, stdout=output.feed, stderr=errors.feed), deadline)
     if names is not None:
         _take_mode(host, source, target, deadline)
@@ -97,7 +97,10 @@ def sync_tar(
     def produce() -> None:
         try:
             with os.fdopen(writing, "wb", buffering=0) as pipe:
-                counted.append(write_tar(source, pipe.write, exclude=exclude, gitignore=gitignore, progress=progress))
+                done = write_tar(
+                    source, pipe.write, exclude=exclude, gitignore=gitignore, progress=progress, deadline=deadline
+                )
+                counted.append(done)
         except BrokenPipeError:
             return  # tar ended early: its exit code and complaint say why
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
@@ -144,7 +147,7 @@ def sync_remote(
             host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where=missing
         )
     output, errors = RsyncOutput(progress), Tail()
-    names = _names(source, exclude=exclude, gitignore=gitignore)
+    names = _names(source, deadline, exclude=exclude, gitignore=gitignore)
     with Bridge(host, deadline, errors.feed) as bridge:
         argv = rsync_argv(source, target, exclude=exclude, listed=gitignore, rsh=bridge.rsh)
         command = Command(argv=argv, env={"LC_ALL": "C"})
@@ -155,8 +158,8 @@ def sync_remote(
     return output.report(rsync_notes(code, errors.text))
 
 
-def _names(source: Path, *, exclude: Sequence[str], gitignore: bool) -> io.BytesIO | None:
-    return io.BytesIO(listing(source, exclude=exclude)) if gitignore else None
+def _names(source: Path, deadline: Deadline, *, exclude: Sequence[str], gitignore: bool) -> io.BytesIO | None:
+    return io.BytesIO(listing(source, exclude=exclude, deadline=deadline)) if gitignore else None
 
 
 def _take_mode(host: Host, source: Path, target: str, deadline: Deadline) -> None:

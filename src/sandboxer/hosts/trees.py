@@ -11,6 +11,7 @@ from typing import Final
 
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Progress, SyncReport
+from sandboxer.timing import Deadline
 
 # contents, links as links, modes, times. No owners, devices or special files. `-s` keeps names out of the remote
 # shell's hands; plain digits and LC_ALL=C make the figures readable.
@@ -20,9 +21,10 @@ _WHOLE: Final = ("-rlpt", *_OPTIONS)
 _LISTED: Final = ("-dlpt", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
 VANISHED: Final = 24
 """rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
-_FILES = re.compile(rb"Number of regular files transferred: (\d+)")
-_SENT = re.compile(rb"Total bytes sent: (\d+)")
-_PROGRESS = re.compile(rb"^\s*(\d[\d,]*)\s+\d+%")
+_FILES = re.compile(rb"Number of regular files transferred: (\d{1,18})")
+_SENT = re.compile(rb"Total bytes sent: (\d{1,18})")
+_LONGEST_LINE: Final = 16384
+_PROGRESS = re.compile(rb"^\s{0,80}(\d[\d,]{0,24})\s{1,8}\d{1,3}%")
 
 
 def rsync_argv(
@@ -41,14 +43,15 @@ def rsync_argv(
     return [*words, "--", _as_directory(str(source.absolute())), destination]
 
 
-def listing(source: Path, *, exclude: Sequence[str] = ()) -> bytes:
+def listing(source: Path, *, exclude: Sequence[str] = (), deadline: Deadline | None = None) -> bytes:
     """The names below `source` that its .gitignore files do not leave out, each with a NUL behind it: for rsync, whose
-    own reading of such files knows no `!` and anchors differently. Raises BackendError for what cannot be read."""
+    own reading of such files knows no `!` and anchors differently. Raises BackendError for what cannot be read, Invalid
+    for more than can be read, Timeout at the deadline."""
     from sandboxer.hosts.patterns import Filter
 
     check_patterns(exclude)
     try:
-        names = [name for _, name in Filter(exclude, gitignore=True).walk(source)]
+        names = [name for _, name in Filter(exclude, gitignore=True).walk(source, deadline)]
     except OSError as error:
         raise unreadable(error, source) from error
     # without the top, `.`: rsync would take all that lies in it
@@ -86,12 +89,14 @@ class RsyncOutput:
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
-        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
+        *lines, rest = re.split(rb"[\r\n]", self._rest + data)
+        # rsync at the other end belongs to others: its line may never end
+        self._rest = rest[-_LONGEST_LINE:]
         for line in lines:
             if (match := _PROGRESS.match(line)) is not None:
                 self._tell(int(match[1].replace(b",", b"")))
             elif line:
-                self._text = (self._text + line + b"\n")[-16384:]
+                self._text = (self._text + line + b"\n")[-_LONGEST_LINE:]
 
     def _tell(self, count: int) -> None:
         text = format_bytes(count)
@@ -139,6 +144,7 @@ def write_tar(
     exclude: Sequence[str] = (),
     gitignore: bool = False,
     progress: Progress | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[int, int]:
     """The tree below `source` as a tar stream (contents, modes, links, times; no owners); files and bytes written.
 
@@ -175,7 +181,7 @@ def write_tar(
     files = 0
     out = Out()
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive:
-        for path, relative in Filter(exclude, gitignore=gitignore).walk(source):
+        for path, relative in Filter(exclude, gitignore=gitignore).walk(source, deadline):
             info = anonymous(archive.gettarinfo(str(path), arcname=relative))
             if info.isreg():
                 files += 1

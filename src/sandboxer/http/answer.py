@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError
 
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -30,8 +31,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     def json(self) -> Any:
         """The body as JSON. Raises BackendError when it is not."""
         try:
-            return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return bounded.decode(self.body)
+        except bounded.Excess as error:
+            raise BackendError(
+                f"{self.name} answered {self.asked} with something that is not JSON within bounds: {error}",
+                hint="check the address",
+                outcome="failed" if self.asked.startswith(("GET ", "HEAD ")) else "unknown",
+            ) from None
+        except msgspec.DecodeError:
             raise BackendError(
                 f"{self.name} answered {self.asked} with something that is not JSON",
                 hint="check the address; a proxy or a login page may answer in its place",

@@ -7,10 +7,11 @@ command that makes three of them does not import one for that.
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 import time
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Any, Final
 
 from sandboxer.errors import NotConfigured, Timeout, Unavailable
@@ -24,6 +25,9 @@ TICK: Final = 0.5
 """Seconds between looks at a deadline, which another thread may cancel."""
 CONNECT_SECONDS: Final = 5.0
 """The end of looking a name up, and again of connecting to it; a reachable host needs a fraction of one."""
+_CHUNK_LINE: Final = 1024
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_TRAILERS: Final = 100
 _HINT: Final = "check the address and the network, then try again"
 
 
@@ -134,8 +138,31 @@ class _Reading(io.RawIOBase):
             self._wire.finish()
 
 
+class Response(HTTPResponse):
+    """An answer whose chunks say their size as HTTP has it. The library reads `-1` as well, and then to the end of the
+    connection, however much comes."""
+
+    fp: io.BufferedReader
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_CHUNK_LINE + 1)
+        size = line.partition(b";")[0].strip(b" \t\r\n")
+        if len(line) > _CHUNK_LINE or _CHUNK_SIZE.fullmatch(size) is None:
+            raise ValueError("no size of a chunk")
+        return int(size, 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_TRAILERS):
+            line = self.fp.readline(_CHUNK_LINE + 1)
+            if line in (b"\r\n", b"\n", b""):
+                return
+        raise IncompleteRead(b"")
+
+
 class Line(HTTPConnection):
     """A connection of the standard library's client over a wire."""
+
+    response_class = Response
 
     def __init__(self, base: Base, wire: Wire) -> None:
         super().__init__(base.host, base.port)

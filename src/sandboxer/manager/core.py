@@ -71,7 +71,8 @@ class Core:
 
     def resolve(self, text: str) -> Sandbox:
         """The one record that an id, a unique prefix or a name means; of names that nobody has now, the last one that
-        had it. Raises NotFound or Conflict."""
+        had it. A text that is the name of one and the beginning of another's id means neither. Raises NotFound or
+        Conflict."""
         found = self.store.find(text) or self._last_named(text)
         if not found:
             hint = "run `sandboxer list --all`"
@@ -82,8 +83,12 @@ class Core:
         if len(found) > 1 and len(live) == 1:
             return live[0]
         if len(found) > 1:
-            ids = ", ".join(record.id for record in found[:5])
-            raise Conflict(f"{text!r} means more than one sandbox: {ids}", hint="give more characters of the id")
+            meant = [record.id if record.name != text else f"{record.id} (its name)" for record in live or found]
+            more = ", ..." if len(meant) > 5 else ""
+            raise Conflict(
+                f"{text!r} means more than one sandbox: {', '.join(meant[:5])}{more}",
+                hint="give more characters of the id",
+            )
         return found[0]
 
     def _last_named(self, name: str) -> Sequence[Sandbox]:

@@ -17,7 +17,7 @@ from sandboxer.manager.plan import Plan
 from sandboxer.manager.removal import LATE_SECONDS, ROLLBACK_SECONDS, take_back
 from sandboxer.manager.turns import Spent, Turn, give_turn, nobody, with_decisions
 from sandboxer.models import Sandbox
-from sandboxer.names import new_id
+from sandboxer.names import MIN_PREFIX, new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import trail
 from sandboxer.state import Signal, State
@@ -65,6 +65,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
             if earlier:
                 return Change()
             _check_name_is_free(plan, others)
+            _check_name_hides_nobody(plan, others)
             turn.check_room(others, without=None)
             fresh = turn.placed(core, plan, _first_record(core, plan, sandbox_id, turn))
             return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
@@ -104,6 +105,7 @@ def check_free(core: Core, plan: Plan) -> None:
     others = core.store.others()
     if _of_the_key(plan, others) is None:
         _check_name_is_free(plan, others)
+        _check_name_hides_nobody(plan, others)
 
 
 def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
@@ -126,6 +128,17 @@ def _check_name_is_free(plan: Plan, others: Others) -> None:
             f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
             hint=f"choose another name, or `sandboxer destroy {holder.id}`",
             sandbox_id=holder.id,
+        )
+
+
+def _check_name_hides_nobody(plan: Plan, others: Others) -> None:
+    """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
+    for."""
+    name = plan.request.name
+    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name) is not None:
+        raise Conflict(
+            f"the name {name!r} is the beginning of another sandbox's id, which it could be taken for",
+            hint="choose another name",
         )
 
 

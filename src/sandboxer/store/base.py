@@ -39,6 +39,9 @@ class Others(Protocol):
     def by_name(self, name: str) -> Sandbox | None:
         """The live (not destroyed) record with this name: the one that holds it, else the newest failed one."""
 
+    def by_beginning(self, text: str) -> Sandbox | None:
+        """A live (not destroyed) record whose id begins with `text`, if there is one."""
+
     def by_idempotency_key(self, key: str) -> Sandbox | None:
         """The record, live or ended, that was created with this key."""
 
@@ -67,7 +70,8 @@ class Store(ABC):
     def find(self, text: str) -> Sequence[Sandbox]:
         """Records whose id is `text` or starts with it (at least 4 characters), or live ones whose name is `text`.
 
-        Exact id or name first; the archive is looked at only when no other record matches."""
+        An exact id is the only answer; a name does not hide the ids that begin with it. The archive is looked at only
+        when no other record matches."""
 
     @abstractmethod
     def list(self, *, ended: bool = False) -> Sequence[Sandbox]:

@@ -77,11 +77,10 @@ class JsonStore(Store):
             return [self._decode(text, content.records[text])]
         others = _Others(self, content, without=None)
         named = others.by_name(text)
-        if named is not None:
-            return [named]
+        found = {} if named is None else {named.id: named}
         if len(text) < _MIN_PREFIX:
-            return []
-        found = {key: self._decode(key, line) for key, line in content.records.items() if key.startswith(text)}
+            return list(found.values())
+        found |= {key: self._decode(key, line) for key, line in content.records.items() if key.startswith(text)}
         return _oldest_first((found or self._archive.starting_with(text)).values())
 
     def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
@@ -265,6 +264,14 @@ class _Others:
     def by_name(self, name: str) -> Sandbox | None:
         named = (record for record in self._matching(layout.field("name", name)) if record.name == name)
         return max(named, key=lambda record: (holds_name(record), record.created_at), default=None)
+
+    def by_beginning(self, text: str) -> Sandbox | None:
+        for key, line in self._content.records.items():
+            if key.startswith(text) and key != self._without:
+                record = self._store._decode(key, line)
+                if record.state != State.DESTROYED:
+                    return record
+        return None
 
     def by_idempotency_key(self, key: str) -> Sandbox | None:
         needle = layout.field("idempotency_key", key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError
 from sandboxer.models import Isolation, Service
 
@@ -90,9 +90,9 @@ def parse(output: str) -> list[Container]:
     try:
         seconds, _, fraction = first.partition(".")
         now = float(f"{seconds}.{fraction if fraction.isdigit() else 0}")
-        found = json.loads(rest)
+        found = bounded.decode(rest)
         containers = [_container(item, now) for item in found]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackendError(
             f"the container engine's answer makes no sense: {output[:200]!r}",
             hint="run the engine's `ps -a` on the host",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError
 from sandboxer.extensions.base import Context, Found
 from sandboxer.extensions.compose_ssh import argv, engine, failures
@@ -55,7 +55,7 @@ def parse_present(text: str) -> Present:
 
 def _remembered(text: str) -> Remembered | None:
     try:
-        return msgspec.json.decode(text, type=Remembered)
+        return bounded.decode_as(Remembered, text, bounds=bounded.SMALL)
     except msgspec.MsgspecError:
         return None
 
@@ -68,7 +68,7 @@ def marker(labels: Mapping[str, str], *, created_at: float) -> dict[str, str | i
 def read_marker(data: bytes | None, path: str) -> dict[str, Any]:
     """A marker file; raises BackendError when there is none or it is broken."""
     try:
-        value = msgspec.json.decode(data or b"")
+        value = bounded.decode(data or b"", bounds=bounded.SMALL)
     except msgspec.MsgspecError:
         value = None
     if not isinstance(value, dict):
@@ -184,8 +184,8 @@ def _labels(kind: str, block: list[str], install: str, seen: dict[str, _Seen]) -
     if not kind:
         return
     try:
-        items = json.loads("\n".join(block))
-    except ValueError as error:
+        items = bounded.decode("\n".join(block))
+    except (msgspec.DecodeError, ValueError) as error:
         raise BackendError(
             f"the listing of every {kind} cannot be read", hint="try again", outcome="unknown"
         ) from error

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.refusals import refuse
@@ -195,8 +196,8 @@ def _views(items: list[Any], answer: Answer) -> Iterator[View]:
 def said_absent(answer: Answer) -> Literal["yes", "no", "perhaps"]:
     """Whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
     try:
-        document = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = bounded.decode(answer.body)
+    except msgspec.DecodeError:
         document = None
     said = document.get("message") if isinstance(document, dict) else None
     if not isinstance(said, str):

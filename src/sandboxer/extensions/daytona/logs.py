@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import NotFound
 from sandboxer.extensions.daytona.cloud import Cloud, rest
 from sandboxer.extensions.daytona.refusals import refuse
@@ -17,6 +19,7 @@ from sandboxer.timing import Deadline
 FOLLOW_SECONDS: Final = 1.0
 _OUT: Final = b"\x01\x01\x01"
 _ERR: Final = b"\x02\x02\x02"
+_MARKS: Final = re.compile(rb"(\x01\x01\x01|\x02\x02\x02)")
 """What marks whose bytes follow, where both outputs come as one text."""
 _BUILDING: Final = frozenset({"pending_build", "building_snapshot", "pulling_snapshot", "build_failed", "error"})
 
@@ -67,19 +70,18 @@ def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
 def taken_apart(answer: Answer) -> Written:
     """stdout and stderr of a log: as JSON, or as one text with marks (before 0.161), or without. Pure."""
     try:
-        document = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = bounded.decode(answer.body)
+    except msgspec.DecodeError:
         document = None
     if isinstance(document, dict) and ("stdout" in document or "stderr" in document):
         return str(document.get("stdout") or "").encode(), str(document.get("stderr") or "").encode()
-    out, err, into = bytearray(), bytearray(), "out"
-    body = answer.body
-    while body:
-        cuts = [at for at in (body.find(_OUT), body.find(_ERR)) if at >= 0]
-        cut = min(cuts, default=len(body))
-        (out if into == "out" else err).extend(body[:cut])
-        into = "err" if body[cut : cut + 3] == _ERR else "out"
-        body = body[cut + 3 :]
+    out, err = bytearray(), bytearray()
+    into = out
+    for n, piece in enumerate(_MARKS.split(answer.body)):  # what runs inside may write millions of marks
+        if n % 2:
+            into = err if piece == _ERR else out
+        else:
+            into += piece
     return bytes(out), bytes(err)
 
 

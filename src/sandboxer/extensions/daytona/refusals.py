@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Unavailable
 from sandboxer.http import Answer, refusal, retry_after
 
@@ -99,7 +100,7 @@ def _reworded(error: SandboxerError, text: str, details: dict[str, Any]) -> Sand
 
 def _document(answer: Answer) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = bounded.decode(answer.body)
+    except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.e2b import wire
@@ -63,8 +64,8 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 def use_of(metadata: Mapping[str, str]) -> Use:
     """What `remembered` wrote; that of a plain sandbox for anything else. Pure."""
     try:
-        return msgspec.json.decode(metadata.get(LABEL_USE, "{}"), type=Use)
-    except (msgspec.DecodeError, UnicodeError):
+        return bounded.decode_as(Use, metadata.get(LABEL_USE, "{}"))
+    except msgspec.DecodeError:
         return Use()
 
 

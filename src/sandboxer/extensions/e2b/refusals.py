@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable
 from sandboxer.http import Answer, refusal
 
@@ -29,8 +30,8 @@ class Body(msgspec.Struct, frozen=True):
 def body_of(answer: Answer) -> Body:
     """What a refusal says; empty when it is not in E2B's form."""
     try:
-        return msgspec.json.decode(answer.body, type=Body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bounded.decode_as(Body, answer.body)
+    except msgspec.DecodeError:
         return Body()
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError
 
 MAX_FRAME: Final = 16 << 20
@@ -53,7 +54,7 @@ def seconds_until(expires_at: float, now: float) -> int:
 
 def version(text: str) -> tuple[int, ...]:
     """`0.5.7` as numbers to compare; what is no number is left out."""
-    return tuple(int(part) for part in text.split("-")[0].split(".") if part.isascii() and part.isdigit())
+    return tuple(int(part[:9]) for part in text.split("-")[0].split(".") if part.isascii() and part.isdigit())
 
 
 def frame(message: Any) -> bytes:
@@ -112,7 +113,7 @@ class EndEvent(msgspec.Struct, frozen=True):
             return exit_code if exit_code >= 0 else 255
         words = self.status.removeprefix("signal: ").removesuffix(" (core dumped)")
         number = words.removeprefix("signal ")
-        return 128 + (int(number) if number.isdigit() else _SIGNALS.get(words, 9))
+        return 128 + (int(number[:3]) if number.isascii() and number.isdigit() else _SIGNALS.get(words, 9))
 
 
 class ProcessEvent(msgspec.Struct, frozen=True):
@@ -142,18 +143,14 @@ class StreamEnd(msgspec.Struct, frozen=True):
     error: ConnectError | None = None
 
 
-_message: Final = msgspec.json.Decoder(ProcessMessage)
-_end: Final = msgspec.json.Decoder(StreamEnd)
-
-
 def events(chunks: Iterable[bytes]) -> Iterator[ProcessEvent | ConnectError]:
     """The events of a process stream; an error that ended it comes last. Raises BackendError for what is neither."""
     for flags, body in frames(chunks):
         try:
             if not flags & END:
-                yield _message.decode(body).event
+                yield bounded.decode_as(ProcessMessage, body).event
                 continue
-            error = _end.decode(body).error
+            error = bounded.decode_as(StreamEnd, body).error
         except msgspec.DecodeError:
             raise BackendError(
                 "E2B's envd sent a message that is not understood", hint="check E2B_SANDBOX_URL"

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from sandboxer import timing
+from sandboxer import bounded, timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
 from sandboxer.extensions.base import from_handle as read_handle
@@ -290,8 +290,8 @@ def _minimal(place: Place) -> Remembered:
 def _marker(text: str) -> dict[str, Any]:
     """The marker's fields; {} when it is missing or damaged (a creation that was killed half-way)."""
     try:
-        marker = json.loads(text)
-    except ValueError:
+        marker = bounded.decode(text, bounds=bounded.SMALL)
+    except msgspec.DecodeError:
         return {}
     return marker if isinstance(marker, dict) else {}
 
@@ -301,7 +301,7 @@ def _remembered(text: str, place: Place) -> Remembered | None:
     if not text:
         return None
     try:
-        data = msgspec.json.decode(text, type=dict[str, Any])
+        data = bounded.decode_as(dict[str, Any], text, bounds=bounded.SMALL)
         remembered = from_handle(Handle(version=_UNGUARDED, data=data))
     except (msgspec.DecodeError, Conflict):
         return None  # half-written: a start that was killed
