@@ -19,3 +19,5 @@ ActorType = Literal["adm", "agt", "atm"]
 IsolationClass = Literal["none", "process", "namespace", "container", "vm", "microvm", "remote"]
 PricingModel = Literal["free", "metered"]
 DurationText = str | int
+Role = Literal["read", "use", "admin"]
+"""What a token lets its bearer do: look; also create, use and end; everything, of everybody."""
