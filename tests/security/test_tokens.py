@@ -14,8 +14,11 @@ import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
+from sandboxer.errors import NotConfigured
+from sandboxer.manager.tokens import Keyring
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
+from tests.cli.running import Command
 from tests.installations import installed, lay_out
 
 UNKNOWN = "zzzzzzzzzzzz"
@@ -361,3 +364,91 @@ def test_fifty_revocations_and_calls_at_once_leave_none_that_counts(fresh: tuple
     with ThreadPoolExecutor(10) as pool:
         assert set(pool.map(end, many)) == {401}
     assert status(server, f"Authorization: Bearer {keep}") == 200
+
+
+def test_the_doctor_says_that_nobody_is_let_in_and_what_to_do(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    made_ = command("tokens", "create", "one", "--role", "admin", "--json").document
+    assert made_["token"].startswith("sbx_")
+    file = tmp_path / "data" / "tokens.json"
+    file.write_bytes(b"{")
+    answer = command("doctor", "--json")
+    assert answer.status == 13
+    (found,) = [one for one in answer.document["findings"] if one["subject"] == "tokens"]
+    assert str(file) in found["hint"]
+    assert command("tokens", "list", "--json").error["code"] == "store_corrupt"
+    assert file.read_bytes() == b"{"
+
+
+def test_the_command_makes_lists_and_ends_tokens(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    words = ("--role", "use", "--consumer", "agt:ann", "--profile", "profile.fake", "--budget", "2.50", "--ttl", "1h")
+    made_ = command("tokens", "create", "ann", *words, "--json").document
+    listed = command("tokens", "list", "--json").document["tokens"]
+    shown = {key: value for key, value in made_.items() if key != "token"}
+    assert listed == [shown]
+    assert (shown["role"], shown["consumer"], shown["profiles"], shown["budget"], shown["state"]) == (
+        "use", "agt:ann", ["profile.fake"], "2.5", "live",
+    )  # fmt: skip
+    assert made_["token"] not in command("tokens", "list").stdout
+    assert command("tokens", "revoke", made_["id"], "--json").document["state"] == "revoked"
+    assert command("tokens", "revoke", made_["id"], "--json").status == 0
+    assert command("tokens", "revoke", "tok-nothing", "--json").status == 3
+    assert command("tokens", "revoke", "ann", "--json").status == 3  # a name that no token has any more
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--role", "use"],
+        ["--role", "read"],
+        ["--role", "root"],
+        ["--role", "use", "--consumer", "ann"],
+        ["--role", "use", "--consumer", "xyz:ann"],
+        ["--role", "admin", "--budget", "-1"],
+        ["--role", "admin", "--budget", "much"],
+        ["--role", "admin", "--ttl", "0"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, words: list[str]) -> None:
+    command = Command(tmp_path)
+    assert command("tokens", "create", "one", *words, "--json").status == 2
+    assert command("tokens", "create", "bad name", "--role", "admin", "--json").status == 2
+    assert command("tokens", "list", "--json").document == {"tokens": []}
+
+
+def test_a_dry_run_tells_of_the_quota(tmp_path: Path) -> None:
+    lay_out(tmp_path, config="quotas: {'*': {live: 0}}\n")
+    answer = Command(tmp_path)("create", "--profile", "profile.native", "--dry-run", "--json")
+    assert answer.status == 8
+    assert answer.error["code"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "api: {tokens: [{name: a, ref: 'env:A', role: use}]}",
+        "api: {tokens: [{name: a, ref: 'plain-value', role: admin}]}",
+        "api: {tokens: [{name: a, ref: 'env:A', role: owner}]}",
+        "api: {tokens: [{name: a, ref: 'env:A', role: admin, expires: soon}]}",
+        "api: {tokens: [{name: a, ref: 'env:A', role: admin}, {name: a, ref: 'env:B', role: admin}]}",
+        "api: {tokens: [{name: a, ref: 'env:A', role: admin, budget: lots}]}",
+        "api: {tokens: [{name: a, token: x, role: admin}]}",
+        "quotas: {ann: {live: 1}}",
+        "quotas: {'agt:ann': {live: -1}}",
+        "quotas: {'agt:ann': {lives: 1}}",
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_and_quotes_no_value(tmp_path: Path, config: str) -> None:
+    lay_out(tmp_path, config=config + "\n")
+    answer = Command(tmp_path)("list", "--json")
+    assert answer.status == 2
+    assert "plain-value" not in answer.stdout
+
+
+def test_a_server_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:
+    lay_out(tmp_path, config="api: {tokens: [{name: ci, ref: 'env:NOT_THERE', role: admin}]}\n")
+    with pytest.raises(NotConfigured, match=r"api\.tokens\.ci"):
+        Keyring(installed(tmp_path).manager.core)

@@ -80,7 +80,7 @@ class SandboxManager:
         try:
             return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
         except SandboxerError as error:
-            self.asker.note(self.core, "create", request.name, error.code, actor=actor)
+            self.asker.note(self.core, "create", None, error.code, actor=actor)
             raise
 
     def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
@@ -179,6 +179,13 @@ class SandboxManager:
     def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> Plan:
         """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
         `make_plan`."""
+        try:
+            return self._recreate_plan(text, actor=actor, roots=roots)
+        except SandboxerError as error:
+            self.asker.note(self.core, "recreate", text, error.code)
+            raise
+
+    def _recreate_plan(self, text: str, *, actor: str | None, roots: Sequence[Path] | None) -> Plan:
         record = self._find(text)
         profile = self.core.profiles.get(record.profile)
         hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
@@ -327,6 +334,8 @@ class SandboxManager:
     def dry_run(self, plan: Plan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
         establish.check_free(self.core, plan)
+        if plan.idempotency_key is None:
+            quotas.check(self.core, plan.consumer)
         return plan_document(plan)
 
     # -- money ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ slow hash, which would be paid at every request (decision 0023)."""
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -222,6 +221,8 @@ class Keyring:
 def _same(tokens: Mapping[str, Token], digest: str) -> Token | None:
     """The token with this digest. Nobody chooses a digest, so finding it in a table tells nothing by its time; that it
     is the same is then compared in constant time."""
+    import hmac  # only servers compare
+
     found = tokens.get(digest)
     return found if found is not None and hmac.compare_digest(found.digest, digest) else None
 
