@@ -17,14 +17,17 @@ from sandboxer.config.settings import host_settings, load_settings
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
-from sandboxer.locks import Leases, Lock, Locks
+from sandboxer.locks import Leases, Lock, Locks, Slots
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
 from sandboxer.manager.establish import hand_over
 from sandboxer.manager.health import Health
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
+from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.json_store import JsonStore
+from sandboxer.store.recent import RecentCreates
+from sandboxer.store.tokens import TokenStore
 
 if TYPE_CHECKING:
     from sandboxer.events.relay import Relays
@@ -94,6 +97,10 @@ class Installation:
                 environment=environment,
                 announce=self._announce,
                 health=Health(paths.data),
+                tokens=TokenStore(paths.data, install=lambda: store.install_id),
+                audit=AuditLog(paths.data),
+                recent=RecentCreates(paths.data),
+                slots=Slots(paths.data),
                 purse=Purse(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )

@@ -151,6 +151,17 @@ class Unavailable(SandboxerError):
     default_retryable = True
 
 
+class OverQuota(Unavailable):
+    """A consumer has as much as its quota allows. `retry_after`: when to try again, in seconds."""
+
+    default_hint = "try again later, or end what is not needed"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint, fault="caller")
+        self.retry_after = max(1, round(retry_after))
+
+
 class InsufficientCredits(SandboxerError):
     """The estimate exceeds what is left."""
 

@@ -10,6 +10,7 @@ part of it, and not chance.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,6 +23,10 @@ SHORTEST: Final = 6
 """Values that are shorter are not looked for: they would be found in ordinary words."""
 PART: Final = 12
 """How many characters of a value that follow one another are a part of it: texts are cut, at either end."""
+
+
+_TOKEN: Final = re.compile(r"sbx_[A-Za-z0-9]{16,}")
+"""A token of the HTTP API, or enough of one: only its hash is kept, so its form is all there is to know it by."""
 
 
 class Watched(Protocol):
@@ -65,6 +70,8 @@ def watch(secret: Watched) -> None:
 
 def masked(text: str) -> str:
     """`text` without the values that are watched now and without parts of them, in whatever form."""
+    if "sbx_" in text:
+        text = _TOKEN.sub(SHOWN, text)
     register = _REGISTER.get("")
     if register is None:
         return text
@@ -110,8 +117,6 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 
 def masked_values(value: Any) -> Any:
     """The same for every text in a document, its keys too."""
-    if not _REGISTER:
-        return value
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, Mapping):

@@ -18,6 +18,7 @@ SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:%\[\]-]{0,254}")
 ACTOR = re.compile(r"(adm|agt|atm):([A-Za-z0-9][A-Za-z0-9._@/+-]{0,127})")
 PREFIX = "sbx-"
+TOKEN_PREFIX = "sbx_"  # noqa: S105 - how tokens begin
 MAX_KEY = 255
 """The longest idempotency key, in characters."""
 MIN_PREFIX = 4
@@ -37,6 +38,16 @@ _ALPHABET = string.ascii_lowercase + string.digits
 def new_id() -> str:
     """A fresh sandbox id: 12 characters, 61 bits."""
     return _choose(string.ascii_lowercase, 1) + _choose(_ALPHABET, 11)
+
+
+def new_token() -> str:
+    """A fresh token of the HTTP API: 40 random characters behind `sbx_`, 238 bits."""
+    return TOKEN_PREFIX + _choose(string.ascii_letters + string.digits, 40)
+
+
+def new_token_id() -> str:
+    """A fresh id of a token, which is no secret: `tok-` and 12 characters."""
+    return "tok-" + _choose(_ALPHABET, 12)
 
 
 def _choose(alphabet: str, count: int) -> str:

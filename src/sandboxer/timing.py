@@ -48,6 +48,17 @@ def now() -> float:
     return time.time()
 
 
+def parse_time(text: str, *, what: str = "time") -> float:
+    """Unix seconds of a time (`2027-01-15T08:00:00Z`) or a day (its first second in UTC). Raises Invalid."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise Invalid(
+            f"{what} {text[:80]!r} is not a time", hint="write it like 2027-01-15T08:00:00Z, or 2027-01-15"
+        ) from None
+
+
 def rfc3339(instant: float | None) -> str | None:
     """An instant as RFC 3339, UTC, with milliseconds and `Z`; None stays None."""
     if instant is None:

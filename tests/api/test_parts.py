@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sandboxer.api import cursor
 from sandboxer.api.answers import Capture
 from sandboxer.api.crew import Crew
-from sandboxer.errors import Invalid, Unavailable
+from sandboxer.errors import Invalid, OverQuota, Unavailable
 from sandboxer.models import Consumer, Request, Sandbox
 from sandboxer.timing import Deadline
 from tests.testbed.waiting import eventually
@@ -33,6 +33,35 @@ def test_a_full_crew_refuses_before_anything_is_begun() -> None:
     go_on.set()
     assert [future.result(5) for future in work] == [True, True, True]
     assert crew.submit(lambda: 7).result(5) == 7
+
+
+def test_a_caller_has_its_share_and_no_more_and_the_others_their_turn() -> None:
+    crew, go_on = Crew("jobs", threads=4, waiting=8, each=2, share=3), threading.Event()
+    hers = [crew.submit(lambda: go_on.wait(30), "ann") for _ in range(3)]
+    with pytest.raises(OverQuota):
+        crew.reserve("ann")
+    eventually(lambda: hers[0].running() and hers[1].running(), within=30, what="two of hers run")
+    assert crew.submit(lambda: 7, "bob").result(30) == 7
+    assert not hers[2].running()
+    go_on.set()
+    assert [work.result(30) for work in hers] == [True, True, True]
+    assert crew.submit(lambda: 7, "ann").result(30) == 7
+
+
+def test_callers_that_wait_are_served_in_turn() -> None:
+    crew, go_on, order = Crew("jobs", threads=1, waiting=20), threading.Event(), []
+
+    def one(name: str) -> None:
+        order.append(name)
+
+    first = crew.submit(lambda: go_on.wait(30), "ann")
+    eventually(first.running, within=30, what="the first one runs")
+    waiting = [crew.submit(lambda: one("ann"), "ann") for _ in range(5)]
+    waiting += [crew.submit(lambda: one("bob"), "bob") for _ in range(2)]
+    go_on.set()
+    for work in waiting:
+        work.result(30)
+    assert order == ["ann", "bob", "ann", "bob", "ann", "ann", "ann"]
 
 
 def test_an_error_belongs_to_whoever_waits_and_the_crew_lives_on() -> None:

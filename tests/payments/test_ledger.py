@@ -19,7 +19,7 @@ from sandboxer.errors import Conflict, InsufficientCredits, StoreCorrupt
 from sandboxer.models import Budget
 from sandboxer.payments import layout, ledger
 from sandboxer.payments.audit import flaw as flaw_of
-from sandboxer.payments.ledger import Accounts, Book, Entry, Posting
+from sandboxer.payments.ledger import Accounts, Book, Entry, Posting, TokenBudget
 from sandboxer.payments.prices import from_micro, to_micro
 from sandboxer.payments.purse import Balance, Purse
 from sandboxer.store.document import AtomicDocument, Stamp
@@ -234,7 +234,15 @@ class _ChargesAgain(Purse):
 class _LooksAtNoId(Purse):
     """Reserves again for a sandbox that was settled, and settles that too."""
 
-    def reserve(self, sandbox_id: str, usd: Decimal, *, consumer: str, only_open: bool = False) -> None:
+    def reserve(
+        self,
+        sandbox_id: str,
+        usd: Decimal,
+        *,
+        consumer: str,
+        only_open: bool = False,
+        token: TokenBudget | None = None,
+    ) -> None:
         micro, budget = to_micro(usd), ledger.budget_of(BUDGETS, consumer)
 
         def change(book: Book, at: float) -> Book:
@@ -255,7 +263,15 @@ class _KeepsTheRest(Purse):
 class _LendsMoney(Purse):
     """Reserves without looking at the budget."""
 
-    def reserve(self, sandbox_id: str, usd: Decimal, *, consumer: str, only_open: bool = False) -> None:
+    def reserve(
+        self,
+        sandbox_id: str,
+        usd: Decimal,
+        *,
+        consumer: str,
+        only_open: bool = False,
+        token: TokenBudget | None = None,
+    ) -> None:
         self._change(
             lambda book, at: ledger.reserve(book, sandbox_id, to_micro(usd), consumer=consumer, at=at, budget=None)
         )
@@ -284,7 +300,7 @@ def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Purse]) -> None:
     class Planted(Machine):
         purse_class = planted
 
-    quick = settings(SIZE, max_examples=400, report_multiple_bugs=False, phases=[Phase.generate])
+    quick = settings(SIZE, max_examples=2000, report_multiple_bugs=False, phases=[Phase.generate])
     with pytest.raises((AssertionError, StoreCorrupt)):
         run_state_machine_as_test(Planted, settings=quick)
 

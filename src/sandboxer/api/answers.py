@@ -11,7 +11,8 @@ from starlette.responses import Response
 from sandboxer.api.problems import encode
 from sandboxer.documents import SandboxDocument
 from sandboxer.locks import Lease
-from sandboxer.models import Event, Manifest, Profile, Value
+from sandboxer.manager.tokens import TokenDocument
+from sandboxer.models import AuditEntry, Event, Manifest, Profile, Value
 from sandboxer.payments.usage import UsageItem
 from sandboxer.timing import rfc3339
 
@@ -83,6 +84,18 @@ class UsageList(Value, frozen=True, kw_only=True):
     """The usage of sandboxes, oldest first."""
 
     usage: list[UsageItem]
+
+
+class TokenList(Value, frozen=True, kw_only=True):
+    """All tokens."""
+
+    tokens: list[TokenDocument]
+
+
+class AuditList(Value, frozen=True, kw_only=True):
+    """What was changed, oldest first."""
+
+    audit: list[AuditEntry]
 
 
 class HostDocument(Value, frozen=True, kw_only=True):

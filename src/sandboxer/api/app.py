@@ -19,7 +19,7 @@ from starlette.routing import Match
 from sandboxer.api.description import describe
 from sandboxer.api.doorway import Doorway
 from sandboxer.api.problems import of_http, of_validation, respond
-from sandboxer.api.routes import catalog, health, money, routing, sandboxes, sweeps, use
+from sandboxer.api.routes import catalog, health, money, routing, sandboxes, sweeps, tokens, use
 from sandboxer.api.service import STOP_SECONDS, Service
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
@@ -27,7 +27,7 @@ from sandboxer.timing import Deadline
 if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
 
-ROUTES: Final = (health, sandboxes, use, sweeps, catalog, routing, money)
+ROUTES: Final = (health, sandboxes, use, sweeps, catalog, routing, money, tokens)
 
 
 def create_app(opening: Callable[[], Installation]) -> FastAPI:

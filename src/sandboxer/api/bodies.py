@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
+from sandboxer.manager.tokens import Wanted
 from sandboxer.models import Request
 from sandboxer.state import State
 from sandboxer.timing import MAX_SECONDS, parse_duration
@@ -181,6 +182,29 @@ class RenewBody(Body):
     def seconds(self) -> int:
         """How long it lasts; raises Invalid."""
         return _at_most(self.duration, MAX_LEASE_SECONDS, what="duration")
+
+
+class TokenBody(Body):
+    """A token to be made."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    role: Literal["read", "use", "admin"]
+    consumer: Annotated[str | None, Field(max_length=140, description="`agt:NAME`; needed for read and use")] = None
+    profiles: Annotated[list[str], Field(max_length=100, description="the only ones it is for; none: all")] = []
+    budget: Annotated[str | None, Field(max_length=40, description="US dollars")] = None
+    ttl: Duration | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """The token as the manager makes it."""
+        return Wanted(
+            name=self.name,
+            role=self.role,
+            consumer=self.consumer,
+            profiles=tuple(self.profiles),
+            budget=self.budget,
+            ttl=None if self.ttl is None else parse_duration(self.ttl, what="ttl"),
+        )
 
 
 class ExpireBody(Body):

@@ -16,15 +16,16 @@ from sandboxer.api.problems import MEDIA_TYPE, Problem
 from sandboxer.documents import SandboxDocument
 from sandboxer.manager.plan import Explanation
 from sandboxer.manager.report import Report
+from sandboxer.manager.tokens import NewToken
 from sandboxer.payments.purse import Balance
 
 _REF: Final = "#/components/schemas/"
 _MODELS: Final = (
     Problem, SandboxDocument, Report, Explanation, answers.SandboxList, answers.LeaseDocument, answers.LeaseList,
     answers.ExecResult, answers.ProfileList, answers.ExtensionList, answers.EventList, answers.HostDocument,
-    answers.UsageList, Balance, answers.Health,
+    answers.UsageList, Balance, answers.Health, answers.TokenList, NewToken, answers.AuditList,
 )  # fmt: skip
-_EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 500, 503)
+_EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 """Answers that any route may give: what the doorway refuses, a store that cannot be read, a server that is busy."""
 _TEXT: Final = """
 Establish sandboxes on many backends, and take them away again. Errors are `application/problem+json` with the fields

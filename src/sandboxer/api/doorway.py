@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from sandboxer.api.gate import refusal
+from sandboxer.api.call import CALL, ORIGIN, Call
+from sandboxer.api.gate import Refusal, bearer, needs_token, refusal
 from sandboxer.api.problems import respond
 from sandboxer.api.service import Service, log_bug
-from sandboxer.errors import Internal, Invalid, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, Timeout, Unavailable
+from sandboxer.manager.asking import Asker
+from sandboxer.manager.tokens import looks_like_ours
+from sandboxer.models import Grant
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +26,9 @@ MAX_BODY: Final = 1024 * 1024
 """The largest request body, in bytes."""
 BODY_SECONDS: Final = 30.0
 """How long a request may take to arrive."""
+CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+NOBODY: Final = "(no token)"
+"""Who the audit says it was, of a change without a token that counts."""
 _ALWAYS: Final = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -58,13 +65,7 @@ class Doorway:
 
         path = scope["path"]
         try:
-            refused = refusal(
-                scope["headers"],
-                path=path,
-                token=self._service.settings.api.token,
-                server=_address(scope.get("server")),
-                client=_address(scope.get("client")),
-            )
+            refused, call = self._entered(scope)
             if refused is not None:
                 await respond(refused.error, path=path, status=refused.status)(scope, receive, reply)
                 return
@@ -84,7 +85,7 @@ class Doorway:
                 return
             # HEAD is GET to the routes; the server sends the head of the answer only
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            await self._app({**scope, "method": method}, _replay(body, receive), reply)
+            await self._app({**scope, "method": method, CALL: call}, _replay(body, receive), reply)
         except asyncio.CancelledError:  # the server stops; who still waits is told so
             if started:
                 return  # the client does not read its answer; the server hangs up
@@ -100,6 +101,43 @@ class Doorway:
                 raise
             bug = Internal("a bug in sandboxer", hint="the server's log has the details; please report it")
             await respond(bug, path=path)(scope, receive, reply)
+
+    def _entered(self, scope: Scope) -> tuple[Refusal | None, Call | None]:
+        """Why a request is not let in; or the call that it is (None where no token is asked for). Raises what keeps a
+        token from being recognized: then nobody is let in."""
+        token = bearer(scope["headers"])
+        grant = self._service.keyring.grant(token) if token and needs_token(scope["path"]) else None
+        client = _address(scope.get("client"))
+        refused = refusal(
+            scope["headers"],
+            path=scope["path"],
+            # one of ours that counts no more opens nothing, whatever is open to all
+            closed=grant is not None or looks_like_ours(token or b"") or self._closed(scope["path"]),
+            known=grant is not None,
+            server=_address(scope.get("server")),
+            client=client,
+        )
+        if refused is not None:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                self._note_stranger(scope, client)
+            return refused, None
+        call = Call(self._service, grant or Grant(), address=client) if needs_token(scope["path"]) else None
+        return None, call
+
+    def _closed(self, path: str) -> bool:
+        """Whether a token is needed; also when nobody can tell. Raises what keeps us from telling, where one is."""
+        try:
+            return self._service.keyring.closed
+        except SandboxerError:
+            if needs_token(path):
+                raise
+            return True
+
+    def _note_stranger(self, scope: Scope, client: str | None) -> None:
+        """A change that was asked for without a token that counts."""
+        if scope["method"] in CHANGING:
+            stranger = Asker(origin=ORIGIN, actor=NOBODY, address=client)
+            stranger.note(self._service.manager.core, scope["method"], scope["path"], Denied.code)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop; a wrong configuration ends the start with one sentence instead of a traceback."""

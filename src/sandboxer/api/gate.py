@@ -6,7 +6,6 @@ requests to 127.0.0.1, and by DNS rebinding also read the answers. Hence the Hos
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -33,18 +32,25 @@ class Refusal:
 
 
 def refusal(
-    headers: Headers, *, path: str, token: str | None, server: str | None = None, client: str | None = None
+    headers: Headers,
+    *,
+    path: str,
+    closed: bool,
+    known: bool = False,
+    server: str | None = None,
+    client: str | None = None,
 ) -> Refusal | None:
-    """Why this request is refused, or None. `server` and `client` are the addresses of the two ends, where known."""
+    """Why this request is refused, or None. `closed`: it needs a token; `known`: the one that it carries (`bearer`)
+    counts. `server` and `client` are the addresses of the two ends, where known."""
     found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)
     return (
-        _check_host(found.get(b"host", []), token=token)
-        or _check_addresses(server, client, token=token)
+        _check_host(found.get(b"host", []), closed=closed)
+        or _check_addresses(server, client, closed=closed)
         or _check_origin(found.get(b"origin", []), found.get(b"host", []))
         or _check_site(found.get(b"sec-fetch-site", []))
-        or _check_token(found.get(b"authorization", []), path=path, token=token)
+        or _check_token(path, closed=closed, known=known)
     )
 
 
@@ -64,10 +70,10 @@ def _denied(message: str, hint: str, *, status: int = 403) -> Refusal:
     return Refusal(status, Denied(message, hint=hint))
 
 
-def _check_host(hosts: list[bytes], *, token: str | None) -> Refusal | None:
+def _check_host(hosts: list[bytes], *, closed: bool) -> Refusal | None:
     if len(hosts) != 1:
         return _denied("the request needs exactly one Host header", "use an ordinary HTTP client")
-    if token:
+    if closed:
         if _ANY_HOST.fullmatch(hosts[0]):
             return None
         return _denied("the Host header is malformed", "write it as NAME or NAME:PORT")
@@ -79,9 +85,9 @@ def _check_host(hosts: list[bytes], *, token: str | None) -> Refusal | None:
     )
 
 
-def _check_addresses(server: str | None, client: str | None, *, token: str | None) -> Refusal | None:
+def _check_addresses(server: str | None, client: str | None, *, closed: bool) -> Refusal | None:
     """A server that somebody else started on a public address (`uvicorn --host 0.0.0.0`) is closed all the same."""
-    if token or not any(_is_foreign(address) for address in (server, client)):
+    if closed or not any(_is_foreign(address) for address in (server, client)):
         return None
     return _denied("without a token the API answers on loopback only", "set SANDBOXER_API_TOKEN on the server")
 
@@ -116,13 +122,24 @@ def _check_site(sites: list[bytes]) -> Refusal | None:
     return _denied("a request from another web site is refused", "call the API from a program, not from a web page")
 
 
-def _check_token(given: list[bytes], *, path: str, token: str | None) -> Refusal | None:
-    if not token or path in _WITHOUT_TOKEN:
+def needs_token(path: str) -> bool:
+    """Whether a path asks for a token, where there is one."""
+    return path not in _WITHOUT_TOKEN
+
+
+def bearer(headers: Headers) -> bytes | None:
+    """The token that a request carries: b"" for an Authorization header that carries none, or several of them; None
+    without such a header."""
+    given = [value for name, value in headers if name.lower() == b"authorization"]
+    if not given:
         return None
-    if len(given) == 1:
-        scheme, _, value = given[0].partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), token.encode()):
-            return None
+    scheme, _, value = given[0].partition(b" ")
+    return value.strip() if len(given) == 1 and scheme.lower() == b"bearer" else b""
+
+
+def _check_token(path: str, *, closed: bool, known: bool) -> Refusal | None:
+    if known or not closed or not needs_token(path):
+        return None
     return _denied(
         "no valid token", "send the header `Authorization: Bearer TOKEN`; a token in the URL does not count", status=401
     )

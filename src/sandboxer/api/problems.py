@@ -11,7 +11,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from sandboxer.errors import Invalid, NotFound, SandboxerError, Timeout
+from sandboxer.errors import Invalid, NotFound, OverQuota, SandboxerError, Timeout
 from sandboxer.printable import json_safe
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -64,6 +64,8 @@ def respond(
     extra = dict(headers or {})
     if document.status == HTTPStatus.UNAUTHORIZED:
         extra["WWW-Authenticate"] = 'Bearer realm="sandboxer"'
+    if isinstance(error, OverQuota):
+        extra["Retry-After"] = str(error.retry_after)
     if document.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retryable:
         extra.setdefault("Retry-After", "2")
     return Response(encode(document), document.status, extra, MEDIA_TYPE)

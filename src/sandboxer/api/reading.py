@@ -1,4 +1,5 @@
-"""Request bodies as JSON, read strictly: what two readers could understand differently is refused."""
+"""What every route does first: whether the one who asks may use it; then its body as JSON, read strictly (what two
+readers could understand differently is refused)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandboxer import bounded
+from sandboxer.api.call import CALL, Call
+from sandboxer.api.rights import right_of
 
 
 def read_json(body: bytes) -> object:
@@ -27,14 +30,20 @@ def read_json(body: bytes) -> object:
 
 
 class JsonRoute(APIRoute):
-    """A route whose bodies are read by `read_json`. FastAPI makes a refusal of the JSONDecodeError."""
+    """A route that `rights` opens to whom it says, and whose bodies are read by `read_json`. FastAPI makes a refusal of
+    the JSONDecodeError."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given a request that reads strictly."""
+        """FastAPI's handler, given a request that reads strictly; after the right to it, and noted when it changes."""
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handle(_Strict(request.scope, request.receive))
+            call: Call | None = request.scope[CALL]
+            if call is None:  # a path that asks for no token
+                return await handle(_Strict(request.scope, request.receive))
+            right = right_of(request.method, self.path)
+            with call.under(right, target=next(iter(request.path_params.values()), None)):
+                return await handle(_Strict(request.scope, request.receive))
 
         return strictly
 

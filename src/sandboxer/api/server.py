@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxer.api.gate import is_loopback
 from sandboxer.errors import Conflict, Denied, Invalid, Unavailable
+from sandboxer.manager.tokens import Keyring
 
 if TYPE_CHECKING:
     import uvicorn
@@ -36,7 +37,7 @@ def serve(
 
     Raises Denied beyond loopback without a token, Conflict when the port is in use, Invalid for an address that is
     none or not ours, Unavailable when the application does not start."""
-    check_exposure(host, token=installation.settings.api.token)
+    check_exposure(host, closed=is_loopback(host) or Keyring(installation.manager.core).closed)
     with listen(host, port) as listener:
         server = make_server(installation, listening=listening)
         with _hangup_ends(server):
@@ -108,13 +109,13 @@ def make_server(
     return Server(config)
 
 
-def check_exposure(host: str, *, token: str | None) -> None:
+def check_exposure(host: str, *, closed: bool) -> None:
     """Refuse to be reached from elsewhere by anybody (promise 29); raises Denied."""
-    if token or is_loopback(host):
+    if closed or is_loopback(host):
         return
     raise Denied(
         f"without a token the API listens on loopback only, not on {host!r}",
-        hint="set SANDBOXER_API_TOKEN, or api.token in config.yaml; or use --host 127.0.0.1",
+        hint="run `sandboxer tokens create NAME --role admin`, or set SANDBOXER_API_TOKEN; or use --host 127.0.0.1",
     )
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from sandboxer.api.crew import Crew, Slot
 from sandboxer.errors import Denied, SandboxerError
+from sandboxer.manager.asking import Asker
+from sandboxer.manager.tokens import Keyring
 from sandboxer.masking import masked
 from sandboxer.models import Sandbox, Settings
 from sandboxer.timing import Deadline
@@ -44,6 +46,7 @@ class Service:
     def __init__(self, opening: Callable[[], Installation]) -> None:
         self._opening = opening
         self._installation: Installation | None = None
+        self._keyring: Keyring | None = None
         self._opening_lock = threading.Lock()
         self._removals_lock = threading.Lock()
         self._relays: list[RelayLoop] = []
@@ -51,24 +54,36 @@ class Service:
         self._stopping: Deadline | None = None
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
-        self.creating = Crew("creates", threads=12, waiting=500)
+        self.creating = Crew("creates", threads=12, waiting=500, share=384)
         self.removing = Crew("removals", threads=8, waiting=500)
         self.short = Crew("requests", threads=16, waiting=1000)  # one look at, or write of, the store
-        self.running = Crew("commands", threads=32, waiting=64)  # exec: up to an hour each
+        # exec: up to an hour each, so that a caller must never have all threads
+        self.running = Crew("commands", threads=64, waiting=192, each=16, share=64)
         self.asking = Crew("calls to hosts", threads=8, waiting=200)  # sweeps, renewals, telemetry
 
     @property
     def installation(self) -> Installation:
         """The wired parts; raises Invalid or StoreCorrupt when the configuration is wrong."""
         with self._opening_lock:
-            if self._installation is None:
-                self._installation = self._opening()
-            return self._installation
+            return self._open()
+
+    def _open(self) -> Installation:
+        if self._installation is None:
+            self._installation = self._opening()
+        return self._installation
 
     @property
     def manager(self) -> SandboxManager:
-        """The verbs."""
-        return self.installation.manager
+        """The verbs, for what goes on behind the requests: those who asked were noted when they did."""
+        return self.installation.manager.acting(Asker(silent=True))
+
+    @property
+    def keyring(self) -> Keyring:
+        """The tokens it takes; raises what keeps a configured one from being read."""
+        with self._opening_lock:
+            if self._keyring is None:
+                self._keyring = Keyring(self._open().manager.core)
+            return self._keyring
 
     @property
     def settings(self) -> Settings:
@@ -94,6 +109,7 @@ class Service:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
         happen."""
         installation = self.installation
+        _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return
         from sandboxer.events.loop import RelayLoop
@@ -127,9 +143,10 @@ class Service:
 
     # -- work that outlives its request ---------------------------------------------------------------------------
 
-    def establish(self, plan: Plan, slot: Slot) -> Started:
-        """Record the intent, and let the crew carry it out. Blocks for one write of the store."""
-        begun = self.manager.begin(plan)
+    def establish(self, plan: Plan, slot: Slot, *, by: SandboxManager) -> Started:
+        """Record the intent as `by` whom it was asked for, and let the crew carry it out. Blocks for one write of the
+        store."""
+        begun = by.begin(plan)
         if isinstance(begun, Sandbox):
             return Started(begun, None)
         work = slot.submit(partial(self.manager.carry_out, plan, begun))

@@ -43,7 +43,7 @@ def doctor(
     bad = [finding for finding in findings if finding.level == "error"]
     status = 0
     if bad:
-        unreadable = any(finding.subject in ("store", "credits") for finding in bad)
+        unreadable = any(finding.subject in ("store", "credits", "tokens") for finding in bad)
         status = StoreCorrupt.exit_code if unreadable else NotConfigured.exit_code
     if wants_json(json):
         emit({"findings": [msgspec.to_builtins(finding) for finding in findings], "ok": not bad})

@@ -50,6 +50,11 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "What there is to spend: show, add.",
         {"show": "money:credits_show", "add": "money:credits_add"},
     ),
+    "tokens": (
+        "Who may use the HTTP API: create, list, revoke.",
+        {"create": "tokens:tokens_create", "list": "tokens:tokens_list", "revoke": "tokens:tokens_revoke"},
+    ),
+    "audit": ("What was changed, and by whom: list.", {"list": "tokens:audit_list"}),
     "usage": (
         "What sandboxes were used for and what they cost: list, export.",
         {"list": "money:usage_list", "export": "money:usage_export"},

@@ -11,10 +11,13 @@ from sandboxer.config.catalog import EXTENSION_ID
 from sandboxer.config.document import load, with_line
 from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.errors import Invalid
-from sandboxer.models import ApiSettings, ExtensionSettings, HostSettings, OpenBaoSettings, Settings
-from sandboxer.models.references import check_references, parse_local_reference
-from sandboxer.names import parse_actor
-from sandboxer.timing import parse_duration
+from sandboxer.models import ApiSettings, ExtensionSettings, HostSettings, OpenBaoSettings, Settings, TokenSettings
+from sandboxer.models.references import check_references, parse_local_reference, parse_reference
+from sandboxer.names import LABEL_KEY, parse_actor
+from sandboxer.timing import parse_duration, parse_time
+
+MOST = 65536
+"""The highest quota."""
 
 LOCAL = "local"
 """The name of this machine as a placement host."""
@@ -86,8 +89,15 @@ def _check(settings: Settings) -> None:
         _check_extension(name, extension)
     for consumer, budget in settings.budgets.items():
         if consumer != "*":
-            _check_consumer(consumer)
+            _check_consumer(consumer, "budgets")
         check_amount(budget.usd, "config.yaml", f"budgets.{consumer}.usd")
+    for consumer, quota in settings.quotas.items():
+        if consumer != "*":
+            _check_consumer(consumer, "quotas")
+        limits = {"live": quota.live, "creates_per_minute": quota.creates_per_minute, "execs": quota.execs}
+        for key, limit in limits.items():
+            if limit is not None and not 0 <= limit <= MOST:
+                raise Invalid(f"config.yaml: quotas.{consumer}.{key} is not 0 to {MOST}", hint="leave it out for none")
     _check_api(settings.api)
     _check_openbao(settings.openbao)
 
@@ -103,6 +113,25 @@ def _check_api(api: ApiSettings) -> None:
     for root in api.allowed_roots:
         if not root.startswith(("/", "~/")):
             raise Invalid(f"config.yaml: api.allowed_roots {root!r} is not absolute", hint="start it with / or ~/")
+    names = [token.name for token in api.tokens]
+    for place, token in enumerate(api.tokens):
+        _check_token(token, f"api.tokens[{place}]")
+        if names.count(token.name) > 1:
+            raise Invalid(f"config.yaml: two api.tokens are called {token.name!r}", hint="name each differently")
+
+
+def _check_token(token: TokenSettings, key: str) -> None:
+    if not LABEL_KEY.fullmatch(token.name):
+        raise Invalid(f"config.yaml: {key}.name is not a name", hint="use letters, digits, '.', '_', '/' and '-'")
+    parse_reference(token.ref, what=f"config.yaml: {key}.ref")
+    if token.consumer is not None:
+        parse_actor(token.consumer, what=f"config.yaml: {key}.consumer")
+    elif token.role != "admin":
+        raise Invalid(f"config.yaml: {key} needs a consumer", hint="write consumer: agt:NAME, or role: admin")
+    if token.budget is not None:
+        check_amount(token.budget, "config.yaml", f"{key}.budget")
+    if token.expires is not None:
+        parse_time(token.expires, what=f"config.yaml: {key}.expires")
 
 
 def _check_extension(name: str, extension: ExtensionSettings) -> None:
@@ -120,12 +149,12 @@ def _check_extension(name: str, extension: ExtensionSettings) -> None:
         raise Invalid(f"config.yaml: {key}.max_live is below 1", hint="write enabled: false to let none live")
 
 
-def _check_consumer(consumer: str) -> None:
+def _check_consumer(consumer: str, key: str) -> None:
     try:
         parse_actor(consumer)
     except Invalid:
         raise Invalid(
-            f"config.yaml: budgets.{consumer[:80]!r} is not a consumer",
+            f"config.yaml: {key}.{consumer[:80]!r} is not a consumer",
             hint="write agt:NAME, adm:NAME, atm:NAME or '*'",
         ) from None
 

@@ -32,6 +32,7 @@ def examine() -> list[Finding]:
         return [
             *_store(here),
             *_credits(here),
+            *_tokens(here),
             *_programs(),
             *_hosts(here),
             *keys.credentials(here),
@@ -56,6 +57,18 @@ def _store(here: Installation) -> Iterator[Finding]:
         yield of_error("store", error, level="error")
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
+
+
+def _tokens(here: Installation) -> Iterator[Finding]:
+    core = here.manager.core
+    try:
+        live = sum(one.state == "live" for one in here.manager.list_tokens())
+    except SandboxerError as error:
+        hint = f"nobody is let in: put a copy of {core.tokens.path} back, or move it away and make the tokens anew"
+        yield Finding(subject="tokens", level="error", text=error.message, hint=hint)
+        return
+    if live:
+        yield Finding(subject="tokens", level="ok", text=f"{live} count")
 
 
 def _programs() -> Iterator[Finding]:

@@ -5,5 +5,6 @@ from sandboxer.locks.exclusive import Lock, Locks
 from sandboxer.locks.lease_files import Lease
 from sandboxer.locks.leases import Leases
 from sandboxer.locks.owner import owner_state, this_owner
+from sandboxer.locks.slots import Slots
 
-__all__ = ["Lease", "Leases", "Lock", "Locks", "owner_state", "this_owner"]
+__all__ = ["Lease", "Leases", "Lock", "Locks", "Slots", "owner_state", "this_owner"]

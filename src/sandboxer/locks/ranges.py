@@ -41,7 +41,10 @@ class LockFile:
 
         Raises Unavailable or Denied (the data directory refuses), Unsupported (a system without such locks) or
         Invalid."""
-        offset = first + _number(sandbox_id)
+        return self.take_byte(first + _number(sandbox_id), shared=shared)
+
+    def take_byte(self, offset: int, *, shared: bool = False) -> int | None:
+        """A descriptor that holds this byte; as `try_take`."""
         try:
             while True:
                 fd = self._open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,30 @@ import msgspec
 
 from sandboxer.config.paths import working_directory
 from sandboxer.documents import sandbox_document
-from sandboxer.errors import Conflict, Invalid, from_document
+from sandboxer.errors import Conflict, Invalid, SandboxerError, from_document
 from sandboxer.extensions.base import Exec, capabilities
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import accounts, establish, lifetime, removal, use
+from sandboxer.manager import accounts, establish, lifetime, quotas, removal, tokens, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.accounts import Table
+from sandboxer.manager.asking import Asker, find
 from sandboxer.manager.candidates import check_profile_whole
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
+from sandboxer.manager.money import token_budget
 from sandboxer.manager.plan import Caller, Explanation, Plan, explain, make_plan, plan_document
+from sandboxer.manager.quotas import text_of
 from sandboxer.manager.repair import Restored, restore
 from sandboxer.manager.report import Report
 from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
-from sandboxer.models import Event, Manifest, Profile, Request, Sandbox
+from sandboxer.models import AuditEntry, Event, Manifest, Profile, Request, Sandbox
 from sandboxer.names import check_host
 from sandboxer.payments.purse import Balance
 from sandboxer.payments.usage import UsageItem
 from sandboxer.state import LIVE, State
-from sandboxer.timing import Deadline
+from sandboxer.timing import Deadline, parse_time
 
 __all__ = ["Begun", "Core", "Plan", "SandboxManager"]
 
@@ -40,8 +43,26 @@ __all__ = ["Begun", "Core", "Plan", "SandboxManager"]
 class SandboxManager:
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, asker: Asker | None = None) -> None:
         self.core = core
+        self.asker = asker or Asker()
+
+    def acting(self, asker: Asker) -> SandboxManager:
+        """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
+        return SandboxManager(self.core, asker)
+
+    def _find(self, text: str) -> Sandbox:
+        return find(self.core, self.asker, text)
+
+    def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
+        return self.asker.change(self.core, action, target, actor=actor)
+
+    @contextmanager
+    def _changing(self, action: str, text: str) -> Iterator[str]:
+        """Note a change of one sandbox; its id."""
+        with self._noted(action, text) as known:
+            known.append(self._find(text).id)
+            yield known[-1]
 
     # -- create ---------------------------------------------------------------------------------------------------
 
@@ -55,8 +76,15 @@ class SandboxManager:
         roots: Sequence[Path] | None = None,
     ) -> Plan:
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
-        caller = Caller(actor=actor, base=base or working_directory(), roots=roots)
-        return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
+        caller = self._caller(actor, base=base, roots=roots)
+        try:
+            return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
+        except SandboxerError as error:
+            self.asker.note(self.core, "create", None, error.code, actor=actor)
+            raise
+
+    def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
+        return Caller(actor=actor, base=base or working_directory(), roots=roots, grant=self.asker.grant)
 
     def explain(
         self,
@@ -67,11 +95,14 @@ class SandboxManager:
         roots: Sequence[Path] | None = None,
     ) -> Explanation:
         """Which backend would serve a request, and why; nothing is touched."""
-        return explain(self.core, request, Caller(actor=actor, base=base or working_directory(), roots=roots))
+        return explain(self.core, request, self._caller(actor, base=base, roots=roots))
 
     def begin(self, plan: Plan) -> Begun | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
-        return establish.begin(self.core, plan)
+        with self._noted("create", plan.request.name, actor=text_of(plan.consumer)) as known:
+            begun = establish.begin(self.core, plan)
+            known.append(begun.id if isinstance(begun, Sandbox) else begun.record.id)
+            return begun
 
     def carry_out(
         self, plan: Plan, begun: Begun, *, timeout: float | None = None, progress: Progress = quiet
@@ -92,7 +123,7 @@ class SandboxManager:
 
     def get(self, text: str) -> Sandbox:
         """The record that an id, a unique prefix or a name means."""
-        return self.core.resolve(text)
+        return self._find(text)
 
     def list(
         self,
@@ -107,11 +138,12 @@ class SandboxManager:
             if state not in set(State):
                 raise Invalid(f"there is no state {state[:80]!r}", hint=f"the states: {', '.join(State)}")
         found = self.core.store.list(ended=ended or State.DESTROYED in states)
-        wanted = labels or {}
+        wanted, consumer = labels or {}, self.asker.consumer
         return [
             record
             for record in found
-            if (profile is None or record.profile == profile)
+            if consumer in (None, record.consumer)
+            and (profile is None or record.profile == profile)
             and all(record.labels.get(key) == value for key, value in wanted.items())
             and (not states or self._shown_state(record) in states)
         ]
@@ -132,21 +164,29 @@ class SandboxManager:
 
     def in_use(self, text: str) -> bool:
         """Whether somebody holds a lease on it now."""
-        return bool(self.core.leases.active(self.core.resolve(text).id))
+        return bool(self.core.leases.active(self._find(text).id))
 
     def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
         """Take a sandbox away, in whatever state it is; again is fine."""
-        record = self.core.resolve(text)
-        return removal.destroy(self.core, record.id, Deadline(timeout or removal.DESTROY_SECONDS), progress)
+        with self._changing("destroy", text) as found:
+            return removal.destroy(self.core, found, Deadline(timeout or removal.DESTROY_SECONDS), progress)
 
     def wish_gone(self, text: str) -> Sandbox:
         """Record durably that a sandbox shall go, and return at once; `destroy` (or `expire`) does the rest."""
-        return removal.wish(self.core, self.core.resolve(text).id)
+        with self._changing("destroy", text) as found:
+            return removal.wish(self.core, found)
 
     def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> Plan:
         """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
         `make_plan`."""
-        record = self.core.resolve(text)
+        try:
+            return self._recreate_plan(text, actor=actor, roots=roots)
+        except SandboxerError as error:
+            self.asker.note(self.core, "recreate", text, error.code)
+            raise
+
+    def _recreate_plan(self, text: str, *, actor: str | None, roots: Sequence[Path] | None) -> Plan:
+        record = self._find(text)
         profile = self.core.profiles.get(record.profile)
         hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
         if hidden:
@@ -158,8 +198,10 @@ class SandboxManager:
         host = record.request.host or (None if profile.route is not None else record.host)
         request = msgspec.structs.replace(record.request, host=host)
         asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
-        caller = Caller(actor=asker, base=working_directory(), roots=roots)
-        return make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
+        caller = self._caller(asker, base=None, roots=roots)
+        plan = make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
+        quotas.check(self.core, plan.consumer, without=record.id)
+        return plan
 
     def recreate(
         self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
@@ -175,30 +217,39 @@ class SandboxManager:
     def extend_ttl(self, text: str, seconds: int) -> Sandbox:
         """Let a sandbox live `seconds` longer than agreed so far (from now, if that is over). Raises Invalid over the
         profile's maximum, Conflict when it never expires or has ended."""
-        return lifetime.extend(self.core, self.core.resolve(text).id, seconds)
+        with self._changing("extend-ttl", text) as found:
+            return lifetime.extend(self.core, found, seconds)
 
     def expire(self, *, apply: bool) -> Report:
         """End what is over; see `expire.expire`."""
-        return expiry.expire(self.core, apply=apply)
+        if not apply:
+            return expiry.expire(self.core, apply=False)
+        with self._noted("expire", None):
+            return expiry.expire(self.core, apply=True)
 
     def reconcile(self, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
         """Settle records and resources; see `reconcile.reconcile`."""
-        return settling.reconcile(self.core, apply=apply, force=force, grace=grace)
+        if not apply:
+            return settling.reconcile(self.core, apply=False, force=force, grace=grace)
+        with self._noted("reconcile", None):
+            return settling.reconcile(self.core, apply=True, force=force, grace=grace)
 
     def restore(self) -> Restored:
         """Write lost records again from what the backends show; see `repair.restore`."""
-        return restore(self.core)
+        with self._noted("doctor --repair", None):
+            return restore(self.core)
 
     # -- use ------------------------------------------------------------------------------------------------------
 
     def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
         """Run a command inside; its exit code."""
-        return use.run(self.core, self.core.resolve(text).id, request, streams, timeout=timeout)
+        with self._changing("exec", text) as found:
+            return use.run(self.core, found, request, streams, timeout=timeout)
 
     def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> int:
         """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
-        found = self.core.resolve(text).id
-        return use.copy(self.core, found, source=source, target=target, inward=inward, service=service)
+        with self._changing("cp", text) as found:
+            return use.copy(self.core, found, source=source, target=target, inward=inward, service=service)
 
     def logs(
         self,
@@ -210,35 +261,39 @@ class SandboxManager:
         tail: int | None = None,
     ) -> None:
         """Write the logs of a sandbox's services."""
-        use.logs(self.core, self.core.resolve(text).id, streams, service=service, follow=follow, tail=tail)
+        use.logs(self.core, self._find(text).id, streams, service=service, follow=follow, tail=tail)
 
     @contextmanager
     def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:
         """Hold a lease for as long as the block runs."""
-        with use.in_use(self.core, self.core.resolve(text).id, holder=holder) as (record, _handle):
+        with use.in_use(self.core, self._find(text).id, holder=holder) as (record, _handle):
             yield record
 
     def leases(self, text: str) -> Sequence[Lease]:
         """The leases held now."""
-        return self.core.leases.active(self.core.resolve(text).id)
+        return self.core.leases.active(self._find(text).id)
 
     def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
         """An explicit lease of `seconds`."""
-        return use.grant(self.core, self.core.resolve(text).id, holder=holder, seconds=seconds)
+        with self._changing("lease", text) as found:
+            return use.grant(self.core, found, holder=holder, seconds=seconds)
 
     def renew_lease(self, text: str, lease_id: str, *, seconds: float) -> Lease:
         """Let an explicit lease end `seconds` from now; raises NotFound, or Conflict when the sandbox has ended."""
-        return use.renew(self.core, self.core.resolve(text).id, lease_id, seconds=seconds)
+        with self._changing("extend-lease", text) as found:
+            return use.renew(self.core, found, lease_id, seconds=seconds)
 
     def release_lease(self, text: str, lease_id: str) -> None:
         """End an explicit lease; raises NotFound."""
-        self.core.leases.release(self.core.resolve(text).id, lease_id)
+        with self._changing("release-lease", text) as found:
+            self.core.leases.release(found, lease_id)
 
     # -- catalog and events ---------------------------------------------------------------------------------------
 
     def profiles(self) -> Sequence[Profile]:
         """Every profile."""
-        return [profile for profile, _ in self.core.profiles.all()]
+        only = self.asker.grant.profiles
+        return [profile for profile, _ in self.core.profiles.all() if not only or profile.id in only]
 
     def manifests(self) -> Sequence[Manifest]:
         """Every extension's manifest."""
@@ -279,13 +334,18 @@ class SandboxManager:
     def dry_run(self, plan: Plan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
         establish.check_free(self.core, plan)
+        if plan.idempotency_key is None:
+            quotas.check(self.core, plan.consumer)
         return plan_document(plan)
 
     # -- money ----------------------------------------------------------------------------------------------------
 
     def credits(self) -> Balance:
         """How the credits and the budgets stand."""
-        return self.core.purse.show()
+        consumer = self.asker.consumer
+        if consumer is None:
+            return self.core.purse.show()
+        return self.core.purse.show_for(text_of(consumer), token=token_budget(self.asker.grant))
 
     def add_credits(
         self,
@@ -297,9 +357,10 @@ class SandboxManager:
         progress: Progress = quiet,
     ) -> Balance:
         """Add credits, in US dollars; how they stand then. See `accounts.add_credits`."""
-        return accounts.add_credits(
-            self.core, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
-        )
+        with self._noted("credits add", amount[:40], actor=actor):
+            return accounts.add_credits(
+                self.core, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
+            )
 
     def unsettled(self) -> Sequence[str]:
         """The sandboxes that ended, and are not in the book yet."""
@@ -307,7 +368,8 @@ class SandboxManager:
 
     def usage(self, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
         """What sandboxes were used for; see `accounts.instant` for the bounds."""
-        return accounts.usage(self.core, since=since, until=until)
+        found, consumer = accounts.usage(self.core, since=since, until=until), self.asker.consumer
+        return [item for item in found if consumer is None or item.consumer == text_of(consumer)]
 
     def usage_table(self, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
         """The same as CSV, or with the columns of FOCUS."""
@@ -315,7 +377,36 @@ class SandboxManager:
 
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
         """The events that are still kept, oldest first."""
-        return self.core.store.events(limit=limit)
+        consumer = self.asker.consumer
+        if consumer is None:
+            return self.core.store.events(limit=limit)
+        own = [event for event in self.core.store.events() if event.actor == text_of(consumer)]
+        return own if limit is None else own[max(0, len(own) - limit) :]
+
+    # -- who may --------------------------------------------------------------------------------------------------
+
+    def create_token(self, wanted: tokens.Wanted) -> tokens.NewToken:
+        """Make a token of the HTTP API; see `tokens.create`."""
+        with self._noted("tokens create", wanted.name) as known:
+            made = tokens.create(self.core, wanted)
+            known.append(made.id)
+            return made
+
+    def list_tokens(self) -> Sequence[tokens.TokenDocument]:
+        """All tokens; never the tokens themselves."""
+        return tokens.listed(self.core)
+
+    def revoke_token(self, text: str) -> tokens.TokenDocument:
+        """End a token, at once on every server; see `tokens.revoke`."""
+        with self._noted("tokens revoke", text) as known:
+            ended = tokens.revoke(self.core, text)
+            known.append(ended.id)
+            return ended
+
+    def audit(self, *, since: str | None = None) -> Sequence[AuditEntry]:
+        """What was changed, and by whom, oldest first; see `accounts.instant` for `since`."""
+        start = None if since is None else accounts.instant(since, now=self.core.clock(), what="since")
+        return [entry for entry in self.core.audit.entries() if start is None or parse_time(entry.at) >= start]
 
 
 def error_of(record: Sandbox) -> Exception | None:

@@ -17,6 +17,7 @@ from sandboxer.manager import money
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
 from sandboxer.names import check_host
+from sandboxer.payments.ledger import TokenBudget
 from sandboxer.payments.usage import consumer_of, usage_at
 from sandboxer.routing import Placement, place
 from sandboxer.routing.decide import Decided, Facts, decide
@@ -55,12 +56,13 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What of a request bears on the choice: the host that was asked for, the lifetime (seconds, None never ends), who
-    pays, and the sandbox that goes before the new one comes."""
+    pays (`token`: from whose budget besides), and the sandbox that goes before the new one comes."""
 
     host: str | None
     ttl: int | None
     consumer: Consumer
     replaces: str | None = None
+    token: TokenBudget | None = None
 
 
 def survey(core: Core, profile: Profile, asked: Asked) -> Survey:
@@ -105,8 +107,8 @@ class _View:
         """Why so much more cannot be reserved; None when it can."""
         consumer = money.consumer_text(self.asked.consumer)
         if self._spare is None:
-            self._spare = self.core.purse.spare(consumer) + self._given_back(consumer)
-        return None if usd <= self._spare else self.core.purse.covers(usd, consumer=consumer)
+            self._spare = self.core.purse.spare(consumer, token=self.asked.token) + self._given_back(consumer)
+        return None if usd <= self._spare else self.core.purse.covers(usd, consumer=consumer, token=self.asked.token)
 
     def _given_back(self, consumer: str) -> Decimal:
         """What the sandbox that goes first will give back of what this consumer has set aside for it."""

@@ -161,10 +161,11 @@ def funding(core: Core, record: Sandbox) -> Metering | str | None:
     consumer = consumer_of(record)
     wanted = paid_until(record, metering, core.clock() + AHEAD_SECONDS)
     more = Decimal(wanted.reserved_usd) - Decimal(metering.reserved_usd)
-    why = core.purse.covers(more, consumer=consumer)
+    token = core.purse.token_of(record.id)
+    why = core.purse.covers(more, consumer=consumer, token=token)
     if why is None:
         return wanted
-    total = core.purse.spare(consumer) + Decimal(metering.reserved_usd)
+    total = core.purse.spare(consumer, token=token) + Decimal(metering.reserved_usd)
     until = record.created_at + prices.seconds_for(metering.prices, metering.resources, total)
     if until - metering.funded_until >= WORTH_SECONDS and until > core.clock():
         return paid_until(record, metering, until)

@@ -14,7 +14,7 @@ from sandboxer.config.catalog import Shelf
 from sandboxer.errors import Conflict, Invalid, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
-from sandboxer.locks import Leases, Locks
+from sandboxer.locks import Leases, Locks, Slots
 from sandboxer.manager.health import Health
 from sandboxer.manager.watch import Watch
 from sandboxer.masking import masked
@@ -24,7 +24,10 @@ from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
+from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, Others, Store
+from sandboxer.store.recent import RecentCreates
+from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
 ENDING = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
@@ -63,6 +66,10 @@ class Core:
     announce: Callable[[], None]
     purse: Purse
     health: Health
+    tokens: TokenStore
+    audit: AuditLog
+    recent: RecentCreates
+    slots: Slots
     clock: Callable[[], float] = field(default=now)
     watch: Watch = field(init=False)
 

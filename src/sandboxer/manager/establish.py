@@ -10,13 +10,13 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.locks import Lock, this_owner
-from sandboxer.manager import money
+from sandboxer.manager import money, quotas
 from sandboxer.manager.attempts import never_begun, try_in_turn
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.plan import Plan
 from sandboxer.manager.removal import LATE_SECONDS, ROLLBACK_SECONDS, take_back
 from sandboxer.manager.turns import Spent, Turn, give_turn, nobody, with_decisions
-from sandboxer.models import Sandbox
+from sandboxer.models import Quota, Sandbox
 from sandboxer.names import MIN_PREFIX, new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import trail
@@ -24,6 +24,7 @@ from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, Others, UpdateFn, holds_name
 from sandboxer.timing import Deadline
 
+NO_QUOTA = Quota()
 CREATE_SECONDS = 900.0
 """How long an establishment may take unless `--timeout` says otherwise."""
 
@@ -47,6 +48,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     if lock is None:
         raise Internal(f"the new id {sandbox_id} is locked already")
     metered = any(candidate.metered for candidate in plan.candidates)
+    quota = quotas.quota_of(core.settings.quotas, plan.consumer)
     earlier: list[Sandbox] = []
     turns: list[Turn] = []
 
@@ -66,6 +68,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
                 return Change()
             _check_name_is_free(plan, others)
             _check_name_hides_nobody(plan, others)
+            quotas.check_live(quota, plan.consumer, others)
             turn.check_room(others, without=None)
             fresh = turn.placed(core, plan, _first_record(core, plan, sandbox_id, turn))
             return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
@@ -73,8 +76,10 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
         return change
 
     try:
-        if plan.idempotency_key is not None and (metered or plan.refusal is not None):
+        if plan.idempotency_key is not None and (metered or plan.refusal is not None or quota != NO_QUOTA):
             core.store.update(sandbox_id, given_before)  # what was given before costs nothing now
+        if not earlier:
+            quotas.take_create(core, quota, plan.consumer)
         begun = None if earlier else give_turn(core, plan, sandbox_id, route=plan.route, start=0, write=write)
         if isinstance(begun, Spent):
             raise nobody(plan, begun)
@@ -110,7 +115,11 @@ def check_free(core: Core, plan: Plan) -> None:
 
 def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
     """The sandbox that the idempotency key gave before. Raises Conflict when that was for another request."""
-    known = None if plan.idempotency_key is None else others.by_idempotency_key(plan.idempotency_key)
+    known = (
+        None
+        if plan.idempotency_key is None
+        else others.by_idempotency_key(plan.idempotency_key, consumer=plan.consumer)
+    )
     if known is not None and known.fingerprint != plan.fingerprint:
         raise Conflict(
             f"the idempotency key was used for another request (sandbox {known.id})",
@@ -121,14 +130,18 @@ def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
 
 
 def _check_name_is_free(plan: Plan, others: Others) -> None:
-    """Raises Conflict when another sandbox holds the name that was asked for."""
+    """Raises Conflict when another sandbox holds the name that was asked for; which one, only its own consumer and the
+    operator learn."""
     holder = None if plan.request.name is None else others.by_name(plan.request.name)
-    if holder is not None and holds_name(holder):
-        raise Conflict(
-            f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
-            hint=f"choose another name, or `sandboxer destroy {holder.id}`",
-            sandbox_id=holder.id,
-        )
+    if holder is None or not holds_name(holder):
+        return
+    if not plan.grant.everything and holder.consumer != plan.consumer:
+        raise Conflict(f"the name {plan.request.name!r} is taken", hint="choose another name")
+    raise Conflict(
+        f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
+        hint=f"choose another name, or `sandboxer destroy {holder.id}`",
+        sandbox_id=holder.id,
+    )
 
 
 def _check_name_hides_nobody(plan: Plan, others: Others) -> None:

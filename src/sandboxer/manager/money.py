@@ -14,8 +14,9 @@ import msgspec
 
 from sandboxer.extensions.base import CanMeter
 from sandboxer.manager.core import Core
-from sandboxer.models import Consumer, Cost, Manifest, Metering, PriceTable, Resources
+from sandboxer.models import Consumer, Cost, Grant, Manifest, Metering, PriceTable, Resources
 from sandboxer.payments import prices
+from sandboxer.payments.ledger import TokenBudget
 from sandboxer.payments.prices import Quote, usd_text
 from sandboxer.timing import now as present
 
@@ -54,10 +55,18 @@ def consumer_text(consumer: Consumer) -> str:
     return f"{consumer.actor}:{consumer.name}"
 
 
-def reserve(core: Core, sandbox_id: str, quote: Quote, consumer: Consumer) -> None:
+def token_budget(grant: Grant) -> TokenBudget | None:
+    """The budget of the token that asks; None without one."""
+    if grant.token is None or grant.budget is None:
+        return None
+    return TokenBudget(token=grant.token, usd=grant.budget)
+
+
+def reserve(core: Core, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
     """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
     Raises InsufficientCredits."""
-    core.purse.reserve(sandbox_id, quote.estimated_usd if quote.metered else NOTHING, consumer=consumer_text(consumer))
+    usd = quote.estimated_usd if quote.metered else NOTHING
+    core.purse.reserve(sandbox_id, usd, consumer=consumer_text(consumer), token=token_budget(grant))
 
 
 def release(core: Core, sandbox_id: str) -> None:

@@ -11,10 +11,12 @@ import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
 from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, from_document
+from sandboxer.manager.asking import checked_profile, operator
 from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
-from sandboxer.models import Consumer, Decision, Profile, Request, Route, Value
-from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor, plain_actor_name
+from sandboxer.manager.money import token_budget
+from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Value
+from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
 from sandboxer.timing import format_duration, parse_duration
 
 
@@ -22,7 +24,8 @@ class Plan(Value, frozen=True, kw_only=True):
     """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be.
 
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
-    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before."""
+    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before.
+    `grant`: what the one who asks may do."""
 
     request: Request
     consumer: Consumer
@@ -37,6 +40,7 @@ class Plan(Value, frozen=True, kw_only=True):
     idempotency_key: str | None
     fingerprint: str
     refusal: dict[str, Any] | None = None
+    grant: Grant = Grant()
 
     @property
     def first(self) -> Candidate:
@@ -62,11 +66,13 @@ class Plan(Value, frozen=True, kw_only=True):
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, and from where: `actor` as `adm:NAME`; `base` is where relative path inputs start; `roots`, when given,
-    are the only directories that path inputs may lie below (the server's files are not the caller's)."""
+    are the only directories that path inputs may lie below (the server's files are not the caller's); `grant` is what
+    they may do."""
 
     actor: str | None
     base: Path
     roots: Sequence[Path] | None = None
+    grant: Grant = Grant()
 
 
 def make_plan(
@@ -77,6 +83,7 @@ def make_plan(
     kept in the plan instead: what the key gave before is still given).
 
     `replaces`: the sandbox that goes before the new one comes."""
+    checked_profile(caller.grant, request.profile)
     profile = core.profiles.get(request.profile)
     inputs = resolve_inputs(profile, request.inputs, base=caller.base)
     if caller.roots is not None:
@@ -88,9 +95,10 @@ def make_plan(
     check_labels(request.labels)
     if idempotency_key is not None:
         check_key(idempotency_key)
-    consumer = _consumer(core, caller.actor)
+    consumer = _consumer(core, caller)
     ttl = _ttl(core, profile, request)
-    found = survey(core, profile, Asked(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces))
+    token = token_budget(caller.grant)
+    found = survey(core, profile, Asked(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces, token=token))
     if found.error is not None and idempotency_key is None:
         raise found.error
     shown = {key: "(secret)" if profile.inputs[key].secret else value for key, value in inputs.items()}
@@ -108,6 +116,7 @@ def make_plan(
         idempotency_key=idempotency_key,
         fingerprint=_fingerprint(request, shown, consumer),
         refusal=None if found.error is None else found.error.document(),
+        grant=caller.grant,
     )
 
 
@@ -133,6 +142,7 @@ class Explanation(Value, frozen=True, kw_only=True):
 def explain(core: Core, request: Request, caller: Caller) -> Explanation:
     """Who would serve a request, and why; also when nobody would. Raises what `make_plan` raises for a request that is
     wrong."""
+    checked_profile(caller.grant, request.profile)
     profile = core.profiles.get(request.profile)
     strategy = profile.route.strategy if profile.route is not None else "explicit"
     try:
@@ -174,12 +184,9 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _consumer(core: Core, actor: str | None) -> Consumer:
-    text = core.settings.defaults.actor if actor is None else actor
-    if text is None:
-        user = core.environment.get("USER") or core.environment.get("LOGNAME") or "unknown"
-        text = f"adm:{plain_actor_name(user)}"
-    kind, name = parse_actor(text)
+def _consumer(core: Core, caller: Caller) -> Consumer:
+    """Whose it will be: what the token says, else what the request says, else the operator's."""
+    kind, name = parse_actor(caller.grant.consumer or (operator(core) if caller.actor is None else caller.actor))
     return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer.errors import InsufficientCredits, SandboxerError, Unavailable, from_document
+from sandboxer.errors import InsufficientCredits, OverQuota, SandboxerError, Unavailable, from_document
 from sandboxer.manager import money
 from sandboxer.manager.candidates import Candidate, live_count
 from sandboxer.manager.core import Core
@@ -88,6 +88,9 @@ def give_turn(
             quote = _reserve(core, plan, sandbox_id, candidate)
             turn = Turn(number=number, candidate=candidate, route=route, quote=quote)
             return core.store.update(sandbox_id, write(turn))
+        except OverQuota:
+            core.health.undecided(*place)
+            raise  # it is the consumer's, whoever would serve it
         except (InsufficientCredits, AtCap) as error:
             core.health.undecided(*place)
             passed_over = error
@@ -102,7 +105,7 @@ def _reserve(core: Core, plan: Plan, sandbox_id: str, candidate: Candidate) -> Q
         return None  # a free sandbox never touches the book
     manifest = core.extensions.manifest(candidate.extension)
     quote = money.quote_for(core, manifest, host=candidate.host, options=candidate.options, ttl=plan.ttl)
-    money.reserve(core, sandbox_id, quote, plan.consumer)
+    money.reserve(core, sandbox_id, quote, plan.consumer, grant=plan.grant)
     return quote
 
 

@@ -12,6 +12,7 @@ from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
 from sandboxer.manager.core import Core
+from sandboxer.manager.quotas import exec_slot
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
 from sandboxer.state import USABLE
@@ -70,7 +71,10 @@ def lacks(record: Sandbox, verb: str) -> Unsupported:
 def run(core: Core, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
     """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed)."""
     check_exec(request)
-    with in_use(core, sandbox_id, holder="exec") as (record, handle):
+    with (
+        exec_slot(core, core.current(sandbox_id).consumer),
+        in_use(core, sandbox_id, holder="exec") as (record, handle),
+    ):
         extension = core.extension(record)
         if not isinstance(extension, CanExec):
             raise lacks(record, "exec")

@@ -4,7 +4,16 @@ Everything is a msgspec Struct: decoding checks types and refuses unknown keys w
 and the JSON Schemas in docs/schemas come from these classes (docs/decisions/0001-msgspec-records.md).
 """
 
-from sandboxer.models.base import ActorType, DurationText, IsolationClass, PricingModel, SyscallFilter, Value, Written
+from sandboxer.models.base import (
+    ActorType,
+    DurationText,
+    IsolationClass,
+    PricingModel,
+    Role,
+    SyscallFilter,
+    Value,
+    Written,
+)
 from sandboxer.models.catalog import (
     Endpoint,
     InputSpec,
@@ -47,13 +56,17 @@ from sandboxer.models.settings import (
     HostSettings,
     Neighbour,
     OpenBaoSettings,
+    Quota,
     Settings,
+    TokenSettings,
 )
+from sandboxer.models.tokens import AuditEntry, Grant, Token
 
 __all__ = [
     "ActorType",
     "ApiSettings",
     "AppRole",
+    "AuditEntry",
     "Budget",
     "Consumer",
     "Cost",
@@ -63,6 +76,7 @@ __all__ = [
     "Endpoint",
     "Event",
     "ExtensionSettings",
+    "Grant",
     "Handle",
     "HostSettings",
     "InputSpec",
@@ -80,11 +94,13 @@ __all__ = [
     "PriceTable",
     "PricingModel",
     "Profile",
+    "Quota",
     "Reachability",
     "Ready",
     "Request",
     "Requirements",
     "Resources",
+    "Role",
     "Route",
     "RouteSpec",
     "Sandbox",
@@ -92,6 +108,8 @@ __all__ = [
     "Service",
     "Settings",
     "SyscallFilter",
+    "Token",
+    "TokenSettings",
     "TtlSpec",
     "Usage",
     "Value",

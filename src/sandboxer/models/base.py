@@ -20,3 +20,5 @@ IsolationClass = Literal["none", "process", "namespace", "container", "vm", "mic
 SyscallFilter = Literal["filtered", "unfiltered", "unknown"]
 PricingModel = Literal["free", "metered"]
 DurationText = str | int
+Role = Literal["read", "use", "admin"]
+"""What a token lets its bearer do: look; also create, use and end; everything, of everybody."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sandboxer.models.base import DurationText, Written
+from sandboxer.models.base import DurationText, Role, Written
 from sandboxer.models.catalog import PriceTable, SecretRef
 
 
@@ -45,13 +45,35 @@ class Neighbour(Written, frozen=True, kw_only=True):
         return f"Neighbour(url={self.url!r})"
 
 
+class TokenSettings(Written, frozen=True, kw_only=True):
+    """A token for the HTTP API. `ref` is a secret reference (`env:` or `file:`); `consumer` (`agt:builder`) is whose
+    sandboxes it is for, needed unless `role` is admin; no `profiles`: all; `budget` in US dollars; `expires` a time."""
+
+    name: str
+    ref: str
+    role: Role
+    consumer: str | None = None
+    profiles: list[str] = []
+    budget: str | None = None
+    expires: str | None = None
+
+
+class Quota(Written, frozen=True, kw_only=True):
+    """What one consumer (`agt:builder`, or `*` for each that is not named) may have at once, and begin in a minute."""
+
+    live: int | None = None
+    creates_per_minute: int | None = None
+    execs: int | None = None
+
+
 class ApiSettings(Written, frozen=True, kw_only=True):
-    """The HTTP shell."""
+    """The HTTP shell. `token` is an admin's."""
 
     token: str | None = None
     host: str = "127.0.0.1"
     port: int = 8377
     allowed_roots: list[str] = []
+    tokens: list[TokenSettings] = []
 
     def __repr__(self) -> str:
         return f"ApiSettings(host={self.host!r}, port={self.port})"
@@ -103,6 +125,7 @@ class Settings(Written, frozen=True, kw_only=True):
     defaults: Defaults = Defaults()
     extensions: dict[str, ExtensionSettings] = {}
     budgets: dict[str, Budget] = {}
+    quotas: dict[str, Quota] = {}
     openbao: OpenBaoSettings = OpenBaoSettings()
     state_hub: Neighbour = Neighbour()
     fin_hub: Neighbour = Neighbour()

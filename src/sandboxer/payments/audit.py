@@ -48,4 +48,7 @@ def _totals_flaw(book: Book) -> str | None:
         return "what was added under keys is more than was added, or nothing"
     if sum(sum(months.values()) for months in book.spent_by.values()) != book.accounts.spent:
         return "what the consumers spent is not what is spent"
+    by_token = book.spent_by_token.values()
+    if min(by_token, default=0) < 0 or sum(by_token) > book.accounts.spent:
+        return "what was spent with tokens is more than was spent"
     return None

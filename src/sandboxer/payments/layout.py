@@ -54,6 +54,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seq: int
     entries: list[Entry]
     keys: dict[str, Added] = {}  # books from before there were any have none
+    spent_by_token: dict[str, int] = {}
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -87,6 +88,7 @@ def render(page: Page) -> bytes:
             % (SCHEMA_VERSION, _encode(page.install), page.revision),
             b'"accounts":%s,"carried":%s,"spent_by":%s,"keys":%s,\n'
             % (_encode(book.accounts), _encode(book.carried), _encode(book.spent_by), _encode(book.keys)),
+            b'"spent_by_token":%s,\n' % _encode(book.spent_by_token) if book.spent_by_token else b"",
             b'"reservations":[',
             _lines([_encode(one) for one in book.reservations.values()]),
             b'],\n"seq":%d,"entries":[' % book.seq,
@@ -121,6 +123,7 @@ def parse(data: bytes, path: Path) -> Page:
         spent_by=found.spent_by,
         entries=tuple(found.entries),
         keys=found.keys,
+        spent_by_token=found.spent_by_token,
     )
     wrong = "a sandbox has two reservations" if len(book.reservations) != len(found.reservations) else flaw(book)
     if wrong is not None:

@@ -50,14 +50,23 @@ class Entry(Value, frozen=True, kw_only=True, omit_defaults=True):
     note: str | None = None
 
 
-class Reservation(Value, frozen=True, kw_only=True):
-    """What is set aside for one sandbox. `since` is in unix seconds; `owner` the process that did it."""
+class TokenBudget(Value, frozen=True, kw_only=True):
+    """What may be spent and held reserved by a token of the HTTP API in all, in US dollars."""
+
+    token: str
+    usd: str
+
+
+class Reservation(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What is set aside for one sandbox. `since` is in unix seconds; `owner` the process that did it; `token` the
+    budget that it counts in besides the consumer's."""
 
     sandbox_id: str
     consumer: str
     micro_usd: int
     since: float
     owner: Owner | None = None
+    token: TokenBudget | None = None
 
 
 class Accounts(Value, frozen=True, kw_only=True):
@@ -85,7 +94,8 @@ class Added(Value, frozen=True, kw_only=True):
 
 class Book(Value, frozen=True, kw_only=True):
     """All of it. `carried` is how the accounts stood before the first entry that is still here; `spent_by` what each
-    consumer was charged in each month (UTC, `2027-01`); `keys` outlive the entries that were made under them."""
+    consumer was charged in each month (UTC, `2027-01`), `spent_by_token` what of it was asked for with tokens that have
+    a budget; `keys` outlive the entries that were made under them."""
 
     seq: int = 0
     accounts: Accounts = Accounts()
@@ -94,6 +104,7 @@ class Book(Value, frozen=True, kw_only=True):
     spent_by: Mapping[str, Mapping[str, int]] = {}
     entries: tuple[Entry, ...] = ()
     keys: Mapping[str, Added] = {}
+    spent_by_token: Mapping[str, int] = {}
 
 
 EMPTY: Final = Book()
@@ -131,10 +142,12 @@ def reserve(
     budget: Budget | None,
     only_open: bool = False,
     owner: Owner | None = None,
+    token: TokenBudget | None = None,
 ) -> Book:
     """Set `micro` aside for a sandbox, in place of what is set aside for it now; 0 releases.
 
-    Raises InsufficientCredits when the credits or the consumer's budget do not cover it, Conflict when the sandbox was
+    What was set aside with a token's budget stays in that, whoever raises it. Raises InsufficientCredits when the
+    credits, the consumer's budget or the token's do not cover it, Conflict when the sandbox was
     settled already, or (`only_open`) has no reservation."""
     now = book.reservations.get(sandbox_id)
     if now is None and (only_open or _settled(book, sandbox_id)):
@@ -142,9 +155,10 @@ def reserve(
     if micro <= 0:
         return release(book, sandbox_id, at=at)
     more = micro - (now.micro_usd if now else 0)
+    token = now.token if now else token
     if more == 0:
         return book
-    if more > 0 and (why := shortfall(book, more, consumer=consumer, at=at, budget=budget)) is not None:
+    if more > 0 and (why := shortfall(book, more, consumer=consumer, at=at, budget=budget, token=token)) is not None:
         raise InsufficientCredits(why, hint=ADD_HINT, sandbox_id=sandbox_id)
     kept = Reservation(
         sandbox_id=sandbox_id,
@@ -152,6 +166,7 @@ def reserve(
         micro_usd=micro,
         since=now.since if now else at,
         owner=owner,
+        token=token,
     )
     return msgspec.structs.replace(
         _entered(
@@ -198,6 +213,7 @@ def settle(book: Book, sandbox_id: str, micro: int, *, usage_id: str, overrun: i
         _with(book, entry),
         reservations=_without(book.reservations, sandbox_id),
         spent_by={**book.spent_by, held.consumer: months} if charged else book.spent_by,
+        spent_by_token=_with_token(book, held, charged),
     )
 
 
@@ -219,7 +235,16 @@ def release(book: Book, sandbox_id: str, *, at: float) -> Book:
     )
 
 
-def shortfall(book: Book, micro: int, *, consumer: str, at: float, budget: Budget | None) -> str | None:
+def _with_token(book: Book, held: Reservation, charged: int) -> Mapping[str, int]:
+    if held.token is None or not charged:
+        return book.spent_by_token
+    name = held.token.token
+    return {**book.spent_by_token, name: book.spent_by_token.get(name, 0) + charged}
+
+
+def shortfall(
+    book: Book, micro: int, *, consumer: str, at: float, budget: Budget | None, token: TokenBudget | None = None
+) -> str | None:
     """Why `micro` more cannot be reserved for a consumer; None when it can."""
     if micro > book.accounts.available:
         return f"{micro_text(micro)} USD are needed, {micro_text(book.accounts.available)} of the credits are left"
@@ -227,7 +252,17 @@ def shortfall(book: Book, micro: int, *, consumer: str, at: float, budget: Budge
     if left is not None and micro > left:
         span = " this month" if budget is not None and budget.per == "month" else ""
         return f"{micro_text(micro)} USD are needed, the budget of {consumer} has {micro_text(max(0, left))} left{span}"
+    if token is not None and micro > (of_token := token_room(book, token)):
+        return f"{micro_text(micro)} USD are needed, the budget of the token has {micro_text(max(0, of_token))} left"
     return None
+
+
+def token_room(book: Book, token: TokenBudget) -> int:
+    """What a token's budget leaves, in micro-dollars (below 0 when it was lowered since)."""
+    reserved = sum(
+        one.micro_usd for one in book.reservations.values() if one.token is not None and one.token.token == token.token
+    )
+    return to_micro(parse_price(token.usd)) - book.spent_by_token.get(token.token, 0) - reserved
 
 
 def room(book: Book, *, consumer: str, at: float, budget: Budget | None) -> int | None:

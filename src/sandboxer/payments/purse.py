@@ -19,7 +19,7 @@ from sandboxer.models import Budget, Value
 from sandboxer.payments import layout, ledger
 from sandboxer.payments.audit import step_flaw
 from sandboxer.payments.layout import Page
-from sandboxer.payments.ledger import Book, Reservation
+from sandboxer.payments.ledger import Book, Reservation, TokenBudget
 from sandboxer.payments.prices import from_micro, micro_text, to_micro
 from sandboxer.store.archive import Archive
 from sandboxer.store.batch import Commits
@@ -96,6 +96,26 @@ class Purse:
 
     # -- looking --------------------------------------------------------------------------------------------------
 
+    def show_for(self, consumer: str, *, token: TokenBudget | None = None) -> Balance:
+        """How it stands for one consumer, which learns nothing of the others: what is available is what it could have,
+        and what was added is that with what it has had."""
+        book, at = self._page().book, self._clock()
+        spare = self._spare(book, consumer, token)
+        spent = sum(book.spent_by.get(consumer, {}).values())
+        own = [one for one in book.reservations.values() if one.consumer == consumer]
+        reserved = sum(one.micro_usd for one in own)
+        budgeted = ledger.budget_of(self._budgets, consumer) is not None
+        return Balance(
+            currency=CURRENCY,
+            added_usd=micro_text(spare + reserved + spent),
+            spent_usd=micro_text(spent),
+            reserved_usd=micro_text(reserved),
+            balance_usd=micro_text(spare + reserved),
+            available_usd=micro_text(spare),
+            budgets=[self._share(book, consumer, at)] if budgeted else [],
+            reservations=[_held(one) for one in own],
+        )
+
     def show(self) -> Balance:
         """How it stands."""
         book, at = self._page().book, self._clock()
@@ -111,15 +131,7 @@ class Purse:
             balance_usd=micro_text(-accounts.granted - accounts.spent),
             available_usd=micro_text(accounts.available),
             budgets=[self._share(book, consumer, at) for consumer in consumers],
-            reservations=[
-                Held(
-                    sandbox_id=one.sandbox_id,
-                    consumer=one.consumer,
-                    usd=micro_text(one.micro_usd),
-                    since=str(rfc3339(one.since)),
-                )
-                for one in book.reservations.values()
-            ],
+            reservations=[_held(one) for one in book.reservations.values()],
         )
 
     def open(self) -> Sequence[Reservation]:
@@ -131,19 +143,35 @@ class Purse:
         found = self._page().book.reservations.get(sandbox_id)
         return None if found is None else from_micro(found.micro_usd)
 
-    def covers(self, usd: Decimal, *, consumer: str) -> str | None:
-        """Why `usd` more cannot be reserved for a consumer, in words; None when it can. Nothing is always covered."""
+    def covers(self, usd: Decimal, *, consumer: str, token: TokenBudget | None = None) -> str | None:
+        """Why `usd` more cannot be reserved for a consumer (by a token with a budget of its own), in words; None when
+        it can. Nothing is always covered."""
         if usd <= 0:
             return None
-        budget = ledger.budget_of(self._budgets, consumer)
-        return ledger.shortfall(self._page().book, to_micro(usd), consumer=consumer, at=self._clock(), budget=budget)
+        return ledger.shortfall(
+            self._page().book,
+            to_micro(usd),
+            consumer=consumer,
+            at=self._clock(),
+            budget=ledger.budget_of(self._budgets, consumer),
+            token=token,
+        )
 
-    def spare(self, consumer: str) -> Decimal:
+    def spare(self, consumer: str, *, token: TokenBudget | None = None) -> Decimal:
         """How many dollars more can be reserved for a consumer now."""
-        book = self._page().book
+        return from_micro(self._spare(self._page().book, consumer, token))
+
+    def _spare(self, book: Book, consumer: str, token: TokenBudget | None) -> int:
         left = ledger.room(book, consumer=consumer, at=self._clock(), budget=ledger.budget_of(self._budgets, consumer))
-        available = book.accounts.available
-        return from_micro(max(0, available if left is None else min(available, left)))
+        bounds = [book.accounts.available]
+        bounds += [left] if left is not None else []
+        bounds += [ledger.token_room(book, token)] if token is not None else []
+        return max(0, min(bounds))
+
+    def token_of(self, sandbox_id: str) -> TokenBudget | None:
+        """The token's budget that a reservation counts in."""
+        found = self._page().book.reservations.get(sandbox_id)
+        return None if found is None else found.token
 
     def added_at(self, key: str) -> float | None:
         """When credits were added under an idempotency key, in unix seconds; None when none were."""
@@ -162,9 +190,18 @@ class Purse:
         self._change(lambda book, at: ledger.add(book, to_micro(usd), at=at, actor=actor, note=note, key=key))
         return self.show()
 
-    def reserve(self, sandbox_id: str, usd: Decimal, *, consumer: str, only_open: bool = False) -> None:
-        """Set `usd` aside for a sandbox, in place of what is set aside for it now; 0 releases. Raises
-        InsufficientCredits, and Conflict when it was settled or (`only_open`) nothing is set aside for it."""
+    def reserve(
+        self,
+        sandbox_id: str,
+        usd: Decimal,
+        *,
+        consumer: str,
+        only_open: bool = False,
+        token: TokenBudget | None = None,
+    ) -> None:
+        """Set `usd` aside for a sandbox, in place of what is set aside for it now; 0 releases. `token`: the budget that
+        it counts in besides. Raises InsufficientCredits, and Conflict when it was settled or (`only_open`) nothing is
+        set aside for it."""
         if usd <= 0 and not self.path.exists():
             return  # a free sandbox costs no write
         budget = ledger.budget_of(self._budgets, consumer)
@@ -179,6 +216,7 @@ class Purse:
                 budget=budget,
                 only_open=only_open,
                 owner=this_owner(),
+                token=token,
             )
 
         self._change(change, must_succeed=usd <= 0)
@@ -251,6 +289,15 @@ class Purse:
                 self._archive.append_credits(month, entries)
             return ledger.trimmed(book)
         return book
+
+
+def _held(one: Reservation) -> Held:
+    return Held(
+        sandbox_id=one.sandbox_id,
+        consumer=one.consumer,
+        usd=micro_text(one.micro_usd),
+        since=str(rfc3339(one.since)),
+    )
 
 
 def _check(before: Book, after: Book) -> None:

@@ -22,7 +22,7 @@ from sandboxer.timing import rfc3339
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandboxer.models import Sandbox
+    from sandboxer.models import Consumer, Sandbox
 
 _EVENTS = "events.jsonl"
 _MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
@@ -66,10 +66,11 @@ class Archive:
             found.setdefault(record.id, record)
         return found
 
-    def by_idempotency_key(self, key: str) -> Sandbox | None:
-        """The newest record that was created with this key."""
+    def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
+        """The newest record that was created with this key (by `consumer`, when that is given)."""
         found = self._search(layout.field("idempotency_key", key))
-        return next((record for record in found if record.idempotency_key == key), None)
+        fits = (record for record in found if record.idempotency_key == key)
+        return next((record for record in fits if consumer in (None, record.consumer)), None)
 
     def all(self) -> dict[str, Sandbox]:
         """Every record, by id."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from sandboxer.models import Event, Sandbox, Value
+from sandboxer.models import Consumer, Event, Sandbox, Value
 from sandboxer.state import State
 
 _FAILED = frozenset({State.FAILED, State.EXPIRED, State.DESTROYING})
@@ -42,8 +42,11 @@ class Others(Protocol):
     def by_beginning(self, text: str) -> Sandbox | None:
         """A live (not destroyed) record whose id begins with `text`, if there is one."""
 
-    def by_idempotency_key(self, key: str) -> Sandbox | None:
-        """The record, live or ended, that was created with this key."""
+    def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
+        """The record, live or ended, that was created with this key (by `consumer`, when that is given)."""
+
+    def of_consumer(self, consumer: Consumer) -> Iterator[Sandbox]:
+        """The live (not destroyed) ones of one consumer; the others are not decoded."""
 
 
 UpdateFn = Callable[[Sandbox | None, Others], Change]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from sandboxer.errors import Conflict, Denied, Internal, StoreCorrupt, Unavailable
-from sandboxer.models import Event, Sandbox
+from sandboxer.models import Consumer, Event, Sandbox
 from sandboxer.state import State
 from sandboxer.store import disk, layout, outbox
 from sandboxer.store.archive import Archive
@@ -273,12 +273,20 @@ class _Others:
                     return record
         return None
 
-    def by_idempotency_key(self, key: str) -> Sandbox | None:
+    def of_consumer(self, consumer: Consumer) -> Iterator[Sandbox]:
+        needle = b'"consumer":' + msgspec.json.encode(consumer)
+        return (record for record in self._matching(needle) if record.consumer == consumer)
+
+    def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
         needle = layout.field("idempotency_key", key)
-        found = [record for record in self._matching(needle, ended=True) if record.idempotency_key == key]
+        found = [
+            record
+            for record in self._matching(needle, ended=True)
+            if record.idempotency_key == key and consumer in (None, record.consumer)
+        ]
         if found:
             return max(found, key=lambda record: (record.state != State.DESTROYED, record.created_at))
-        archived = self._store._archive.by_idempotency_key(key)
+        archived = self._store._archive.by_idempotency_key(key, consumer=consumer)
         return None if archived is None or archived.id == self._without else archived
 
     def _matching(self, needle: bytes, *, ended: bool = False) -> Iterator[Sandbox]:

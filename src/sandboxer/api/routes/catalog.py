@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from sandboxer.api.answers import answer, extension_document
+from sandboxer.api.call import Call
 from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
-from sandboxer.api.service import LOCAL, Service
+from sandboxer.api.service import LOCAL
 from sandboxer.errors import Invalid, NotFound
 
 router = APIRouter(route_class=JsonRoute)
@@ -30,7 +31,7 @@ async def extensions(service: Running) -> Response:
     return answer({"extensions": await service.short.run(partial(_extensions, service))})
 
 
-def _extensions(service: Service) -> list[dict[str, Any]]:
+def _extensions(service: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for manifest in service.manager.manifests():
         try:

@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from sandboxer.api.answers import answer
 from sandboxer.api.bodies import ExplainBody
+from sandboxer.api.call import Call
 from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
-from sandboxer.api.service import DEFAULT_ACTOR, Service
+from sandboxer.api.service import DEFAULT_ACTOR
 from sandboxer.manager.plan import Explanation
 
 router = APIRouter(route_class=JsonRoute)
@@ -30,7 +31,7 @@ async def explain(service: Running, body: ExplainBody | None = None) -> Response
     return answer(await service.short.run(partial(_explain, service, body or ExplainBody())))
 
 
-def _explain(service: Service, body: ExplainBody) -> Explanation:
+def _explain(service: Call, body: ExplainBody) -> Explanation:
     defaults = service.settings.defaults
     service.check_host(body.host)
     return service.manager.explain(

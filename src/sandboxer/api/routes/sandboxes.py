@@ -14,10 +14,11 @@ from starlette.responses import Response
 from sandboxer.api import cursor
 from sandboxer.api.answers import answer
 from sandboxer.api.bodies import CreateBody, ExtendBody, ListQuery
+from sandboxer.api.call import Call
 from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running, SandboxText
-from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
+from sandboxer.api.service import DEFAULT_ACTOR, Started
 from sandboxer.errors import SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.models import Sandbox
 from sandboxer.names import parse_pairs
@@ -52,7 +53,7 @@ async def create(
 ) -> Response:
     """Establish a sandbox. Answers as soon as the intent is durable; the work goes on."""
     asked = body or CreateBody()
-    slot = service.creating.reserve()
+    slot = service.creating.reserve(service.caller)
     try:
         started = await service.short.run(partial(_create, service, asked, slot, idempotency_key))
     finally:
@@ -60,7 +61,7 @@ async def create(
     return await _established(service, started, wait=wait)
 
 
-def _create(service: Service, body: CreateBody, slot: Any, key: str | None) -> Started:
+def _create(service: Call, body: CreateBody, slot: Any, key: str | None) -> Started:
     defaults = service.settings.defaults
     service.check_host(body.host)
     plan = service.manager.plan(
@@ -78,7 +79,7 @@ async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
     Answers when the old one is gone: the two could not hold the same name and ports at once."""
-    slot = service.creating.reserve()
+    slot = service.creating.reserve(service.caller)
     try:
         plan = await service.short.run(partial(service.manager.recreate_plan, sandbox, roots=service.roots))
         old = await service.short.run(partial(service.manager.wish_gone, sandbox))
@@ -95,7 +96,7 @@ async def list_(service: Running, query: Annotated[ListQuery, Query()]) -> Respo
     return answer(await service.short.run(partial(_list, service, query)))
 
 
-def _list(service: Service, query: ListQuery) -> dict[str, Any]:
+def _list(service: Call, query: ListQuery) -> dict[str, Any]:
     manager = service.manager
     found = manager.list(
         states=[str(state) for state in query.state],
@@ -156,7 +157,7 @@ async def extend_ttl(service: Running, sandbox: SandboxText, body: ExtendBody) -
     return answer(await service.asking.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
 
 
-async def _established(service: Service, started: Started, *, wait: bool) -> Response:
+async def _established(service: Call, started: Started, *, wait: bool) -> Response:
     record = started.record
     if wait and started.work is not None:
         record = await _waited(started.work, record)
@@ -179,7 +180,7 @@ async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
         raise _stopping(record) from None
 
 
-async def _outcome(service: Service, record: Sandbox) -> Sandbox:
+async def _outcome(service: Call, record: Sandbox) -> Sandbox:
     """What became of an establishment that an earlier request began, perhaps in another process."""
     deadline, pause = Deadline(WAIT_SECONDS), 0.05
     while record.state == State.PROVISIONING:

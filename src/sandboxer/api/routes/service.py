@@ -6,15 +6,15 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from sandboxer.api.service import Service
+from sandboxer.api.call import CALL, Call
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+def _call(request: Request) -> Call:
+    call: Call = request.scope[CALL]
+    return call
 
 
-Running = Annotated[Service, Depends(_service)]
+Running = Annotated[Call, Depends(_call)]
 SandboxText = Annotated[
     str, Path(alias="id", min_length=1, max_length=63, description="an id, a unique prefix (4 characters), or a name")
 ]

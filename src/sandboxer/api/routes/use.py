@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from sandboxer.api.answers import Capture, ExecResult, answer, exec_result, lease_document
 from sandboxer.api.bodies import ExecBody, LeaseBody, RenewBody
+from sandboxer.api.call import Call
 from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running, SandboxText
-from sandboxer.api.service import Service
 from sandboxer.errors import NotFound
 from sandboxer.hosts.base import Streams
 
@@ -32,10 +32,10 @@ LeaseId = Annotated[str, Path(min_length=1, max_length=63, description="the id o
 )
 async def exec_(service: Running, sandbox: SandboxText, body: ExecBody) -> Response:
     """Run a command inside the isolation boundary, and answer what it wrote."""
-    return answer(await service.running.run(partial(_exec, service, sandbox, body)))
+    return answer(await service.running.run(partial(_exec, service, sandbox, body), service.caller))
 
 
-def _exec(service: Service, sandbox: str, body: ExecBody) -> ExecResult:
+def _exec(service: Call, sandbox: str, body: ExecBody) -> ExecResult:
     stdout, stderr = Capture(), Capture()
     streams = Streams(stdin=io.BytesIO(body.input), stdout=stdout, stderr=stderr)
     code = service.manager.exec(sandbox, body.command, streams, timeout=body.seconds)

@@ -1,0 +1,103 @@
+"""One request: who asks, and the service as it is for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from fastapi.exceptions import RequestValidationError
+
+from sandboxer.api.crew import Crew, Slot
+from sandboxer.api.rights import Right, allows
+from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
+from sandboxer.errors import Denied, Invalid, SandboxerError
+from sandboxer.manager import Plan, SandboxManager
+from sandboxer.manager.asking import Asker
+from sandboxer.models import Grant, Sandbox, Settings
+
+ORIGIN: Final = "http"
+CALL: Final = "sandboxer.call"
+"""Where the scope of a request holds its call."""
+
+
+class Call:
+    """What a route stands on: the service, with the manager that shows the one who asks what is theirs."""
+
+    def __init__(self, service: Service, grant: Grant, *, address: str | None) -> None:
+        self._service = service
+        self.grant = grant
+        actor = service.settings.defaults.actor or DEFAULT_ACTOR
+        self.asker = Asker(grant=grant, origin=ORIGIN, actor=actor, address=address)
+        self.manager: SandboxManager = service.manager.acting(self.asker)
+        self.caller = grant.consumer or grant.token or f"peer {address}"
+        """Whose share of the crews it takes."""
+
+    @contextmanager
+    def under(self, right: Right | None, *, target: str | None) -> Iterator[None]:
+        """Answer a route that needs `right`; raises Denied when the one who asks has it not. A change that never
+        reached the manager, which notes all others, is noted here."""
+        try:
+            self._check(right)
+            yield
+        except (SandboxerError, RequestValidationError) as error:
+            self._note(right, target, error.code if isinstance(error, SandboxerError) else Invalid.code)
+            raise
+        self._note(right, target, "ok")
+
+    def _check(self, right: Right | None) -> None:
+        if right is None:
+            raise Denied("this path is open to nobody", hint="see docs/api.md for the paths there are")
+        if not allows(self.grant.role, right):
+            raise Denied(
+                f"a token of role {self.grant.role} may not {right.action}",
+                hint=f"use a token of role {right.role}",
+            )
+
+    def _note(self, right: Right | None, target: str | None, outcome: str) -> None:
+        if right is not None and right.changes and not self.asker.noted:
+            self.asker.note(self.manager.core, right.action, target, outcome)
+
+    @property
+    def settings(self) -> Settings:
+        """As the service's."""
+        return self._service.settings
+
+    @property
+    def roots(self) -> list[Path]:
+        """As the service's."""
+        return self._service.roots
+
+    @property
+    def short(self) -> Crew:
+        """As the service's."""
+        return self._service.short
+
+    @property
+    def creating(self) -> Crew:
+        """As the service's."""
+        return self._service.creating
+
+    @property
+    def running(self) -> Crew:
+        """As the service's."""
+        return self._service.running
+
+    @property
+    def asking(self) -> Crew:
+        """As the service's."""
+        return self._service.asking
+
+    def check_host(self, host: str | None) -> str | None:
+        """As the service's."""
+        return self._service.check_host(host)
+
+    def establish(self, plan: Plan, slot: Slot) -> Started:
+        """As the service's, noted as this caller's."""
+        return self._service.establish(plan, slot, by=self.manager)
+
+    def remove(self, sandbox_id: str) -> Future[Sandbox]:
+        """As the service's."""
+        return self._service.remove(sandbox_id)

@@ -1,0 +1,148 @@
+"""Who asks, and what of all there is shows itself to them. Doors say who it is; what that means is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from sandboxer.errors import Conflict, Denied, NotFound, SandboxerError
+from sandboxer.manager.core import Core
+from sandboxer.masking import masked
+from sandboxer.models import AuditEntry, Consumer, Grant, Sandbox
+from sandboxer.names import ID, MIN_PREFIX, new_id, parse_actor, plain_actor_name
+from sandboxer.state import LIVE
+from sandboxer.store.base import holds_name
+from sandboxer.timing import rfc3339
+
+LONGEST: Final = 200
+"""How much of a text that a caller chose is kept in the audit, in characters."""
+
+
+class Asker:
+    """One who asks, for one request or command: what they may do, and what was noted of what they did.
+
+    `origin` is the door (`cli`, `http`); `actor` is what the audit calls them where neither their token nor what they
+    ask for says. `silent`: what they do was noted when somebody asked for it."""
+
+    def __init__(
+        self,
+        *,
+        grant: Grant | None = None,
+        origin: str = "cli",
+        actor: str | None = None,
+        address: str | None = None,
+        silent: bool = False,
+    ) -> None:
+        self.grant = grant or Grant()
+        self.origin = origin
+        self.actor = self.grant.consumer or actor
+        self.address = address
+        self.silent = silent
+        self.noted = False
+
+    @property
+    def consumer(self) -> Consumer | None:
+        """Whose sandboxes alone they see; None: everybody's."""
+        if self.grant.everything or self.grant.consumer is None:
+            return None
+        kind, name = parse_actor(self.grant.consumer)
+        return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
+
+    def note(self, core: Core, action: str, target: str | None, outcome: str, *, actor: str | None = None) -> None:
+        """Write a line of the audit."""
+        self.noted = True
+        if self.silent:
+            return
+        core.audit.append(
+            AuditEntry(
+                at=rfc3339(core.clock()) or "",
+                actor=_shown(self.grant.consumer or actor or self.actor or operator(core)),
+                action=action,
+                target=None if target is None else _shown(target),
+                outcome=outcome,
+                from_=self.origin,
+                address=self.address,
+                token=self.grant.token,
+            )
+        )
+
+    @contextmanager
+    def change(self, core: Core, action: str, target: str | None, *, actor: str | None = None) -> Iterator[list[str]]:
+        """Note a change, and what came of it. What is appended to the list it gives is the target, once it is known."""
+        known: list[str] = []
+        try:
+            yield known
+        except SandboxerError as error:
+            self.note(core, action, known[-1] if known else target, error.code, actor=actor)
+            raise
+        except BaseException:
+            self.note(core, action, known[-1] if known else target, "internal", actor=actor)
+            raise
+        self.note(core, action, known[-1] if known else target, "ok", actor=actor)
+
+
+def operator(core: Core) -> str:
+    """Who it is that works at the command line, such as `adm:ops`."""
+    if core.settings.defaults.actor is not None:
+        return core.settings.defaults.actor
+    user = core.environment.get("USER") or core.environment.get("LOGNAME") or "unknown"
+    return f"adm:{plain_actor_name(user)}"
+
+
+def _shown(text: str) -> str:
+    """A text that a caller chose, fit to be kept: without secrets, bounded, and of characters that can be written."""
+    return masked(text)[:LONGEST].encode("utf-8", "replace").decode()
+
+
+def find(core: Core, asker: Asker, text: str) -> Sandbox:
+    """The record that a text means, of those that show themselves to the asker. Raises NotFound or Conflict.
+
+    One that is another's is answered like one that is not there: the same words, after the same look."""
+    consumer = asker.consumer
+    if consumer is None:
+        return core.resolve(text)
+    if ID.fullmatch(text):  # no name looks like an id
+        record = core.store.get(text)
+        if record is not None and record.consumer == consumer:
+            return record
+        if record is not None:
+            core.store.get(new_id())  # what is looked for in vain takes this long
+        raise _nothing(text)
+    found: Sequence[Sandbox] = ()
+    for ended in (False, True):  # the archive only when it must be
+        own = [record for record in core.store.list(ended=ended) if record.consumer == consumer]
+        found = found or meant(text, own)
+    if not found:
+        raise _nothing(text)
+    if len(found) > 1:
+        ids = ", ".join(record.id for record in found[:5])
+        raise Conflict(f"{text!r} means more than one sandbox: {ids}", hint="give more characters of the id")
+    return found[0]
+
+
+def meant(text: str, records: Sequence[Sandbox]) -> Sequence[Sandbox]:
+    """The records, of these (oldest first), that a name or the beginning of an id means: several when it is not clear.
+
+    A name means who holds it, else the last one that had it."""
+    named = [record for record in records if record.name == text]
+    holding = [record for record in named if record.state in LIVE and holds_name(record)] or named
+    begun = [record for record in records if len(text) >= MIN_PREFIX and record.id.startswith(text)]
+    living = [record for record in begun if record.state in LIVE]
+    if len(living) == 1:
+        begun = living
+    return list({record.id: record for record in [*holding[-1:], *begun]}.values())
+
+
+def _nothing(text: str) -> NotFound:
+    hint = "list what there is; give an id, at least 4 characters of one, or a name"
+    return NotFound(f"no sandbox {text[:80]!r}", hint=hint)
+
+
+def checked_profile(grant: Grant, profile: str) -> None:
+    """Raises Denied for a profile that is not among those the grant names."""
+    if grant.profiles and profile not in grant.profiles:
+        raise Denied(
+            f"this token is not for profile {profile[:80]!r}",
+            hint=f"its profiles: {', '.join(grant.profiles)}",
+        )

@@ -1,0 +1,88 @@
+"""What a consumer may have at once and begin in a minute (`quotas:` in config.yaml), whichever door it comes by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from sandboxer.errors import OverQuota
+from sandboxer.manager.core import Core
+from sandboxer.models import Consumer, Quota, Sandbox
+from sandboxer.state import LIVE
+from sandboxer.store.base import Others, holds_name
+
+ANYBODY: Final = "*"
+LIVE_SECONDS: Final = 30
+"""When to try again while too many live: nobody knows when one ends."""
+EXEC_SECONDS: Final = 2
+
+
+def quota_of(quotas: Mapping[str, Quota], consumer: Consumer) -> Quota:
+    """The quota that holds for a consumer: its own, else the one for anybody, else none."""
+    return quotas.get(text_of(consumer)) or quotas.get(ANYBODY) or Quota()
+
+
+def text_of(consumer: Consumer) -> str:
+    """A consumer as quotas name it, such as `agt:builder`."""
+    return f"{consumer.actor}:{consumer.name}"
+
+
+def check_live(quota: Quota, consumer: Consumer, others: Others, *, without: str | None = None) -> None:
+    """Raises OverQuota when a consumer has as many sandboxes as it may. To be asked in the write that adds one."""
+    if quota.live is None:
+        return
+    there = _count(record for record in others.of_consumer(consumer) if record.id != without)
+    if there >= quota.live:
+        raise OverQuota(
+            f"{text_of(consumer)} has {there} sandboxes, and may have {quota.live} at once",
+            retry_after=LIVE_SECONDS,
+            hint="destroy one that is not needed",
+        )
+
+
+def _count(records: Iterable[Sandbox]) -> int:
+    """All that live, but for those of which nothing is left."""
+    return sum(1 for record in records if record.state in LIVE and holds_name(record))
+
+
+def take_create(core: Core, quota: Quota, consumer: Consumer) -> None:
+    """Count one more create; raises OverQuota when it is one too many in a minute."""
+    if quota.creates_per_minute is not None:
+        wait = core.recent.take(text_of(consumer), quota.creates_per_minute, at=core.clock())
+        _refuse_until(wait, quota, consumer)
+
+
+def check(core: Core, consumer: Consumer, *, without: str | None = None) -> None:
+    """Raises OverQuota when a create would; counts nothing. `without`: a sandbox that will have gone by then."""
+    quota = quota_of(core.settings.quotas, consumer)
+    if quota.live is not None:
+        check_live(quota, consumer, core.store.others(), without=without)
+    if quota.creates_per_minute is not None:
+        wait = core.recent.wait(text_of(consumer), quota.creates_per_minute, at=core.clock())
+        _refuse_until(wait, quota, consumer)
+
+
+def _refuse_until(wait: float | None, quota: Quota, consumer: Consumer) -> None:
+    if wait is not None:
+        raise OverQuota(
+            f"{text_of(consumer)} may begin {quota.creates_per_minute} sandboxes in a minute", retry_after=wait
+        )
+
+
+@contextmanager
+def exec_slot(core: Core, consumer: Consumer) -> Iterator[None]:
+    """Hold one of a consumer's slots for commands; raises OverQuota when all are taken."""
+    quota = quota_of(core.settings.quotas, consumer)
+    if quota.execs is None:
+        yield
+        return
+    slot = core.slots.try_take(text_of(consumer), quota.execs)
+    if slot is None:
+        raise OverQuota(
+            f"{text_of(consumer)} runs {quota.execs} commands, and may not run more at once",
+            retry_after=EXEC_SECONDS,
+            hint="wait until one has ended",
+        )
+    with slot:
+        yield

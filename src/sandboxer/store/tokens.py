@@ -1,0 +1,150 @@
+"""`tokens.json`: the tokens of the HTTP API, as hashes; written like the store, read at each request.
+
+A file that cannot be read lets nobody in: only a missing one means that there are no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from sandboxer.errors import Conflict, NotFound, StoreCorrupt
+from sandboxer.models import Token
+from sandboxer.store.batch import Commits
+from sandboxer.store.disk import DOCTOR
+from sandboxer.store.document import AtomicDocument
+from sandboxer.store.layout import UNREADABLE, check_keys
+from sandboxer.store.parsed import Parsed
+from sandboxer.timing import now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE: Final = "tokens.json"
+SCHEMA_VERSION: Final = 1
+ENDED_SECONDS: Final = 30 * 86400
+"""How long a token that was revoked or has expired is still listed."""
+MOST: Final = 10_000
+"""How many tokens there may be, ended ones included."""
+_DIGEST: Final = 64
+
+
+class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    schema_version: int = SCHEMA_VERSION
+    install: str = ""
+    revision: int = 0
+    tokens: list[Token] = []
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens as they are now, by id and by digest."""
+
+    by_id: Mapping[str, Token] = {}
+    by_digest: Mapping[str, Token] = {}
+
+
+class TokenStore:
+    """The tokens of one installation. May be used by any thread and process.
+
+    Raises StoreCorrupt for a file that is unreadable, newer or another installation's (its bytes are kept), and
+    Unavailable or Denied as the disk says."""
+
+    def __init__(self, directory: Path, *, install: Callable[[], str], clock: Callable[[], float] = now) -> None:
+        self._document = AtomicDocument(directory / FILE)
+        self._commits = Commits(self._document, read=self._page, write=self._commit)
+        self._install = install
+        self._clock = clock
+        self._parsed = Parsed(self._document, self._parse)
+
+    @property
+    def path(self) -> Path:
+        """Where they are kept."""
+        return self._document.path
+
+    def known(self) -> Known:
+        """All that are kept, live or not; parsed again only when the file has changed."""
+        found = self._parsed.read()
+        return Known() if found is None else found[1]
+
+    def add(self, token: Token) -> None:
+        """Keep a new token. Raises Conflict when there are too many."""
+        install = self._install()  # may take the store's own lock: never inside ours
+
+        def decide(page: _Page) -> tuple[_Page, None]:
+            kept = [one for one in page.tokens if not _gone(one, self._clock())]
+            if len(kept) >= MOST:
+                raise Conflict(f"there are {len(kept)} tokens", hint="revoke some: see `sandboxer tokens list`")
+            return msgspec.structs.replace(page, install=install, tokens=[*kept, token]), None
+
+        self._commits.change(decide)
+
+    def revoke(self, token_id: str) -> Token:
+        """End a token, at once; again is fine. Raises NotFound."""
+
+        def decide(page: _Page) -> tuple[_Page, Token]:
+            place = next((n for n, one in enumerate(page.tokens) if one.id == token_id), None)
+            if place is None:
+                raise NotFound(f"no token {token_id[:80]!r}", hint="run `sandboxer tokens list`")
+            one = page.tokens[place]
+            if one.revoked_at is not None:
+                return page, one
+            ended = msgspec.structs.replace(one, revoked_at=self._clock())
+            tokens = [*page.tokens[:place], ended, *page.tokens[place + 1 :]]
+            return msgspec.structs.replace(page, tokens=tokens), ended
+
+        # What ends somebody's rights must work on a full disk too.
+        return self._commits.change(decide, must_succeed=True)
+
+    # -- the file -------------------------------------------------------------------------------------------------
+
+    def _page(self) -> _Page:
+        found = self._parsed.read()
+        return _Page() if found is None else found[0]
+
+    def _parse(self, data: bytes) -> tuple[_Page, Known]:
+        try:
+            page = msgspec.json.decode(data, type=_Page)
+            check_keys(data)
+        except (*UNREADABLE, ValueError) as error:
+            raise StoreCorrupt(f"{self.path} is not a list of tokens: {error}", hint=DOCTOR) from error
+        if page.schema_version != SCHEMA_VERSION:
+            raise StoreCorrupt(
+                f"{self.path} was written by another sandboxer (schema version {page.schema_version})", hint=DOCTOR
+            )
+        if page.install != self._install():
+            raise StoreCorrupt(f"{self.path} belongs to another installation ({page.install!r})", hint=DOCTOR)
+        known = _known(page)
+        if known is None:
+            raise StoreCorrupt(f"{self.path} does not hold what it should: a token is there twice", hint=DOCTOR)
+        return page, known
+
+    def _commit(self, before: _Page, after: _Page, must_succeed: bool) -> None:
+        page = msgspec.structs.replace(after, revision=before.revision + 1)
+        known = _known(page) or Known()
+        self._parsed.replace((page, known), _render(page), must_succeed=must_succeed)
+
+
+def _known(page: _Page) -> Known | None:
+    by_id = {one.id: one for one in page.tokens}
+    by_digest = {one.digest: one for one in page.tokens if len(one.digest) == _DIGEST}
+    if not len(page.tokens) == len(by_id) == len(by_digest):
+        return None
+    return Known(by_id=by_id, by_digest=by_digest)
+
+
+def _gone(token: Token, at: float) -> bool:
+    ended = token.revoked_at if token.revoked_at is not None else token.expires_at
+    return ended is not None and ended + ENDED_SECONDS < at
+
+
+def _render(page: _Page) -> bytes:
+    """A token a line; the count of writes first, so that two versions never look alike."""
+    encode = msgspec.json.encode
+    head = b'{"schema_version":%d,"install":%s,"revision":%d,\n"tokens":[' % (
+        page.schema_version,
+        encode(page.install),
+        page.revision,
+    )
+    lines = b",\n".join(encode(one) for one in page.tokens)
+    return head + (b"\n" + lines + b"\n" if lines else b"") + b"]}\n"

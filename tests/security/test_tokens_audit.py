@@ -1,0 +1,195 @@
+"""The audit: each change, also a refused one, by whichever door; and never a secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+
+from sandboxer.models import AuditEntry
+from sandboxer.store.audit_log import FILE, REFUSED, AuditLog
+from tests.api.served import Served, serving
+from tests.api.tokens import bearing, made, token
+from tests.cli.running import Command
+from tests.installations import installed
+
+
+def noted(command: Command, *more: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = command("audit", "list", "--json", *more).document["audit"]
+    return found
+
+
+def short(entry: dict[str, Any]) -> tuple[str, str, str | None, str]:
+    return entry["actor"], entry["action"], entry["target"], entry["outcome"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[tuple[Command, Served, Client, Client]]:
+    command = Command(tmp_path)
+    here = installed(tmp_path)
+    with (
+        serving(here) as server,
+        bearing(server, token(here, "use", "agt:ann").token) as ann,
+        bearing(server, token(here, "read", "agt:eve").token) as eve,
+    ):
+        yield command, server, ann, eve
+
+
+def test_each_change_over_http_is_a_line_with_who_what_where_and_the_outcome(
+    scene: tuple[Command, Served, Client, Client],
+) -> None:
+    command, _server, ann, _eve = scene
+    before = len(noted(command))
+    box = made(ann)["id"]
+    ann.post(f"/v1/sandboxes/{box}/extend-ttl", json={"duration": "10m"})
+    ann.post(f"/v1/sandboxes/{box}/exec", json={"argv": ["true"]})
+    lease = ann.post(f"/v1/sandboxes/{box}/leases").json()["id"]
+    ann.put(f"/v1/sandboxes/{box}/leases/{lease}")
+    ann.delete(f"/v1/sandboxes/{box}/leases/{lease}")
+    ann.delete(f"/v1/sandboxes/{box}?wait=true")
+    for path in ("", f"/{box}", f"/{box}/leases"):
+        ann.get(f"/v1/sandboxes{path}")
+    lines = noted(command)[before:]
+    actions = ["create", "extend-ttl", "exec", "lease", "extend-lease", "release-lease", "destroy"]
+    assert [short(line) for line in lines] == [("agt:ann", action, box, "ok") for action in actions]
+    for line in lines:
+        assert {"at", "actor", "action", "target", "outcome", "from"} <= line.keys()
+        assert line["from"] == "http"
+        assert line["address"] == "127.0.0.1"
+        assert line["token"].startswith("tok-")
+        assert line["at"].endswith("Z")
+
+
+def test_a_refused_change_is_a_line_too(scene: tuple[Command, Served, Client, Client]) -> None:
+    command, server, ann, eve = scene
+    before = len(noted(command))
+    eve.post("/v1/sandboxes", json={"profile": "profile.fake"})  # over its role
+    ann.post("/v1/expire", json={"apply": True})
+    ann.post("/v1/sandboxes", json={"profile": "profile.nothing"})
+    ann.post("/v1/sandboxes", content=b"{")  # no route ever saw it
+    ann.delete("/v1/sandboxes/zzzzzzzzzzzz")
+    ann.post("/v1/sandboxes/zzzzzzzzzzzz/recreate")
+    with Client(base_url=f"http://127.0.0.1:{server.port}") as stranger:
+        stranger.post("/v1/reconcile", json={"apply": True})
+        stranger.get("/v1/sandboxes")
+    assert [short(line) for line in noted(command)[before:]] == [
+        ("agt:eve", "create", None, "denied"),
+        ("agt:ann", "expire", None, "denied"),
+        ("agt:ann", "create", None, "not_found"),
+        ("agt:ann", "create", None, "invalid"),
+        ("agt:ann", "destroy", "zzzzzzzzzzzz", "not_found"),
+        ("agt:ann", "recreate", "zzzzzzzzzzzz", "not_found"),
+        ("(no token)", "POST", "/v1/reconcile", "denied"),
+    ]
+
+
+def test_the_command_line_is_noted_as_such(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    box = command("create", "--profile", "profile.fake", "--actor", "agt:me", "--json")
+    assert box.status != 0 or box.document["id"]
+    command("destroy", "nothing-there", "--json")
+    command("credits", "add", "5", "--actor", "adm:boss", "--json")
+    command("credits", "add", "much", "--json")
+    command("expire", "--json")
+    command("expire", "--apply", "--json")
+    lines = noted(command)
+    assert {line["from"] for line in lines} == {"cli"}
+    assert [(line["actor"], line["action"], line["outcome"]) for line in lines[-4:]] == [
+        ("adm:tester", "destroy", "not_found"),
+        ("adm:boss", "credits add", "ok"),
+        ("adm:tester", "credits add", "invalid"),
+        ("adm:tester", "expire", "ok"),
+    ]
+    assert (lines[0]["actor"], lines[0]["action"]) == ("agt:me", "create")
+
+
+def test_since_shows_only_the_latest(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    command("expire", "--apply", "--json")
+    assert len(noted(command, "--since", "1h")) == 1
+    assert noted(command, "--since", "2099-01-01") == []
+    assert command("audit", "list", "--since", "yesterday", "--json").status == 2
+
+
+def test_a_secret_that_somebody_sends_as_a_name_is_not_kept(scene: tuple[Command, Served, Client, Client]) -> None:
+    command, _server, ann, _eve = scene
+    text = ann.headers["authorization"].removeprefix("Bearer ")
+    for path in (f"/v1/sandboxes/{text}", f"/v1/sandboxes/{text}/leases/{text}"):
+        ann.delete(path)
+    ann.post("/v1/sandboxes", json={"profile": "profile.fake", "name": text[4:]})
+    ann.post("/v1/sandboxes", json={"profile": "profile.fake", "inputs": {"token": "in-put-s3cret-value"}})
+    stored = (command.root / "data" / FILE).read_text()
+    assert text not in stored
+    assert "in-put-s3cret-value" not in stored
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def entry(number: int, *, outcome: str = "ok", actor: str = "agt:a") -> AuditEntry:
+    return AuditEntry(
+        at="2027-01-01T00:00:00.000Z", actor=actor, action="create", target=f"{number}", outcome=outcome, from_="cli"
+    )
+
+
+def test_it_is_bounded_and_the_newest_is_kept(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, largest=2000, older=2)
+    for number in range(300):
+        log.append(entry(number))
+    files = sorted(tmp_path.glob(f"{FILE}*"))
+    assert [file.name for file in files] == [FILE, f"{FILE}.1", f"{FILE}.2"] or len(files) == 2
+    assert sum(file.stat().st_size for file in files) < 3 * 2200
+    kept = [int(one.target or -1) for one in log.entries()]
+    assert kept == list(range(300 - len(kept), 300))
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
+
+
+def test_writers_at_once_lose_no_line_and_tear_none(tmp_path: Path) -> None:
+    logs = [AuditLog(tmp_path, largest=20_000, older=20) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: logs[number % 4].append(entry(number)), range(800)))
+    assert sorted(int(one.target or -1) for one in logs[0].entries()) == list(range(800))
+
+
+def test_a_line_that_was_cut_short_costs_only_itself(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    log.append(entry(1))
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"at":"2027')
+    log.append(entry(2))
+    assert [one.target for one in log.entries()] == ["1", "2"]
+
+
+def test_who_asks_in_vain_does_not_wash_the_others_away(tmp_path: Path) -> None:
+    now = 0.0
+    log = AuditLog(tmp_path, clock=lambda: now)
+    for number in range(1000):
+        log.append(entry(number, outcome="denied"))
+    log.append(entry(1, outcome="denied", actor="agt:b"))
+    log.append(entry(2))
+    assert len(list(log.entries())) == REFUSED + 2
+    now = 61.0
+    log.append(entry(3, outcome="denied"))
+    assert len(list(log.entries())) == REFUSED + 3
+
+
+def test_a_disk_that_takes_no_line_keeps_nobody_from_changing(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    (here.paths.data).mkdir(parents=True, exist_ok=True)
+    (here.paths.data / FILE).mkdir()  # nothing can be appended to it, not even by root
+    from tests.installations import create
+
+    record = create(here)
+    assert here.manager.destroy(record.id).state == "destroyed"
+
+
+def test_every_line_is_one_json_document(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    log.append(entry(1))
+    (line,) = (tmp_path / FILE).read_text().splitlines()
+    assert json.loads(line)["from"] == "cli"
