@@ -24,7 +24,7 @@ from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.ssh import SshHost
 from sandboxer.models import HostSettings
-from tests.extensions.native.bench import EXTENSION, Bench, Box
+from tests.extensions.native.bench import EXTENSION, Bench, Box, over
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd
 from tests.testbed.waiting import eventually
@@ -260,16 +260,7 @@ def test_nothing_lives_on_inside_when_the_holder_is_killed(bench: Bench) -> None
     with bench.box() as box:
         recorded = box.recorded()
         os.kill(recorded["monitor"], signal.SIGKILL)
-        # dead, or not reaped yet: both have no image
-        eventually(lambda: not Path(f"/proc/{recorded['child']}/exe").is_symlink() or _dead(recorded["child"]),
-                   within=60, what="the first process to end")  # fmt: skip
-
-
-def _dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0] in "ZX"
-    except OSError:
-        return True
+        eventually(lambda: over(recorded["child"]), within=60, what="the first process to end")
 
 
 _INOTIFY = "import ctypes; c = ctypes.CDLL(None); n = 0\nwhile c.inotify_init1(0) >= 0: n += 1\nprint(n, flush=True)\n"
