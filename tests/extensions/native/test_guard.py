@@ -15,6 +15,7 @@ import pytest
 from sandboxer.errors import NotConfigured
 from sandboxer.extensions.native import guard
 from sandboxer.extensions.native.inside import header
+from tests.testbed.components import need
 
 FOLDER = Path(guard.__file__).parent
 HERE = platform.machine()
@@ -25,10 +26,8 @@ COMPILER = "12.2.0"
 @pytest.mark.parametrize("machine", guard.MACHINES)
 def test_each_committed_image_is_what_its_source_makes(tmp_path: Path, machine: str) -> None:
     compiler = f"{machine}-linux-gnu-gcc"
-    try:
-        version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError:
-        pytest.skip(f"there is no {compiler}")
+    need(compiler)
+    version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
     if version.strip() != COMPILER:
         pytest.skip(f"{compiler} is {version.strip()}, and the images are made by {COMPILER}")
     environ = {**os.environ, "MACHINES": machine}
