@@ -135,6 +135,14 @@ class Bench:
         return sorted(line for line in found if sandbox_id in line)
 
 
+def over(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has reaped yet is over too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def local_bench(work: Path) -> Bench:
     """On this machine."""
     return Bench(work, LocalHost("local", HostSettings(work_dir=str(work))))

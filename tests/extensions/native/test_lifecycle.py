@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from sandboxer.errors import BackendError, Conflict, Invalid, NotConfigured, Timeout
+from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.names import MARKER_FILE, new_id
-from tests.extensions.native.bench import EXTENSION, Bench, Box
+from tests.extensions.native.bench import EXTENSION, Bench, Box, over
 from tests.testbed.waiting import eventually
 
 ROOT = os.geteuid() == 0
@@ -92,7 +93,41 @@ def test_a_stopped_sandbox_is_started_again_by_exec_with_its_workspace(bench: Be
         eventually(lambda: box.presence() == "stopped", within=5, what="the sandbox to be seen as stopped")
         assert box.sh("cat /workspace/x /tmp/x") == "kept\nkept"
         assert box.presence() == "running"
-        assert not Path(f"/proc/{old['child']}/root").exists(), "the old first process does not live on beside the new"
+        assert over(old["child"]), "the old first process does not live on beside the new"
+
+
+def test_a_sandbox_that_an_earlier_version_made_is_listed_and_removed_and_not_entered(bench: Bench) -> None:
+    sandbox_id = new_id()
+    directory = bench.work / f"sbx-{sandbox_id}"
+    data: dict[str, Any] = {
+        "work_dir": str(bench.work), "id": sandbox_id, "install": bench.install, "mode": "root" if ROOT else "user",
+        "owner": os.geteuid(), "tools": {"setpriv": "/usr/bin/setpriv", "nsenter": "/usr/bin/nsenter"}, "cgroups": [],
+        "namespaces": ["--user", "--mount"], "limits": ["--core=0:0"], "path": "/usr/bin:/bin", "network": "none",
+        "services": ["web"], "settle": 2.0, "notes": ["kernel shared with the host; system calls are not filtered"],
+    }  # fmt: skip
+    for name in ("workspace", "tmp", "logs", "run/inside"):
+        (directory / name).mkdir(parents=True)
+    (directory / "logs/web.log").write_text("said\n")
+    (directory / MARKER_FILE).write_text(json.dumps(bench.spec(sandbox_id).labels) + "\n")
+    (directory / "run/handle.json").write_text(json.dumps(data) + "\n")
+    (directory / "start").write_text(f"touch {directory}/started\n")
+    handle = Handle(version=1, data=data)
+    for known in (handle, EXTENSION.find(sandbox_id, bench.context())):
+        assert known is not None
+        assert EXTENSION.status(known, bench.context()).presence == "stopped"
+        assert sandbox_id in {found.sandbox_id for found in EXTENSION.inventory(bench.context())}
+        box = Box(bench, sandbox_id, known)
+        with pytest.raises(Conflict, match="not entered any more") as caught:
+            box.run("true")
+        assert f"sandboxer recreate {sandbox_id}" in caught.value.hint
+    assert not (directory / "started").exists()
+    said = bytearray()
+    streams = Streams(stdout=said.extend, stderr=said.extend)
+    EXTENSION.logs(handle, streams, bench.context(), service="web", follow=False, tail=None)
+    assert said == b"said\n"
+    EXTENSION.renew(handle, 2111111111.0, bench.context())
+    EXTENSION.teardown(handle, bench.context())
+    assert not directory.exists()
 
 
 def test_many_commands_at_once_on_a_stopped_sandbox_start_it_once(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """Watches for new processes until /workspace/stop is there, and tries to get at each before it is the program that was
 asked for (/workspace/wanted). Prints what was got at, as a JSON list. With `hold`, every one is traced and kept."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -44,7 +45,8 @@ def look(pid: str) -> None:
         if before == whose(pid) != "wanted":
             got.add(f"trace of {before}")
         libc.ptrace(INTERRUPT, int(pid), None, None)
-        os.waitpid(int(pid), 0x40000000)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(int(pid), 0x40000000)
         libc.ptrace(DETACH, int(pid), None, None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError
+from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
@@ -59,7 +59,8 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         place = Place(_work_dir(ctx), spec.sandbox_id, ctx.install)
         facts = runtime.claim(place, spec, ctx)
         home = pythons.home(options, facts, ctx)
-        planned = plan(place, options, facts, python_home=home, synced=source is not None)
+        program = self.filter_program(facts.machine)
+        planned = plan(place, options, facts, python_home=home, synced=source is not None, program=program)
         handle = runtime.to_handle(planned.remembered)
         ctx.save(handle)
         if source is not None:
@@ -84,11 +85,22 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
                 return handle
         brought = bundled.bring(place, facts.machine, ctx)
         facts = facts.without_bwrap()
-        planned = plan(place, options, facts, python_home=home, synced=source is not None, brought=brought)
+        planned = plan(
+            place, options, facts, python_home=home, synced=source is not None, program=program, brought=brought
+        )
         handle = runtime.to_handle(planned.remembered)
         ctx.save(handle)
         runtime.start(planned, facts, ctx)
         return handle
+
+    def filter_program(self, machine: str) -> bytes:
+        """The filter of system calls for a host of that kind; empty where there is no table for it."""
+        from sandboxer.extensions.native import seccomp
+
+        try:
+            return seccomp.program(machine)
+        except Unsupported:
+            return b""
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Waits until the services have settled."""

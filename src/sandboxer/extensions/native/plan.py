@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.extensions.native import files, filters, guard
+from sandboxer.extensions.native import files, guard
 from sandboxer.extensions.native.facts import Facts
 from sandboxer.extensions.native.options import WORKSPACE, Limits, NativeOptions, size
 from sandboxer.extensions.native.place import Place
@@ -77,12 +77,12 @@ def plan(
     *,
     python_home: str | None,
     synced: bool,
+    program: bytes = b"",
     brought: Mapping[str, str] | None = None,
 ) -> Plan:
-    """`python_home`: the tree of a Python on the host that is to appear at /opt/python. `synced`: there is a tree in
-    the workspace already, whose owner is to be mended. `brought`: the files of our own bubblewrap, as paths in the
-    sandbox's directory, with the SHA-256 of each."""
-    program = filters.program(facts.machine)
+    """`program`: the filter of system calls, or none. `python_home`: the tree of a Python on the host that is to be
+    at /opt/python. `synced`: there is a tree in the workspace already, whose owner is to be mended. `brought`: files
+    of our own bubblewrap, as paths in the sandbox's directory, with the SHA-256 of each."""
     image = guard.bundle(facts.machine, program)
     binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
     groups = _groups(place, options.limits, facts)
