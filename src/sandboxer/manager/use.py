@@ -90,8 +90,18 @@ def check_exec(request: Exec) -> None:
         check_service(request.service)
 
 
-def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> int:
-    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out."""
+def copy(
+    core: Core,
+    sandbox_id: str,
+    *,
+    source: str,
+    target: str,
+    inward: bool,
+    service: str | None,
+    max_size: int | None = None,
+) -> int:
+    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out.
+    `max_size`: what a copy out may take on this disk, in bytes."""
     from sandboxer.manager import transfer  # tarfile and tempfile: only copies need them
 
     if service is not None:
@@ -105,7 +115,7 @@ def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool,
         inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
             return transfer.copy_in(source, target, inside)
-        return transfer.copy_out(source, target, inside)
+        return transfer.copy_out(source, target, inside, max_size=max_size)
 
 
 def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None) -> None:
