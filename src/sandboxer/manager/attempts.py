@@ -15,7 +15,7 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import holding, money
+from sandboxer.manager import holding, money, trust
 from sandboxer.manager.candidates import checked_options, manifests_of, refs_of
 from sandboxer.manager.core import Core, Progress
 from sandboxer.manager.plan import Plan
@@ -103,6 +103,7 @@ class Attempt:
         if record.host is not None:
             core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
         self.stage = "prepare"
+        trust.check(core, record, self._given)
         extension = core.extensions.get(record.extension)
         options = checked_options(record.extension, extension.Options, record.options)
         with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:

@@ -11,6 +11,7 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
+from sandboxer.manager import trust
 from sandboxer.manager.core import Core
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
@@ -74,6 +75,7 @@ def run(core: Core, sandbox_id: str, request: Exec, streams: Streams, *, timeout
         extension = core.extension(record)
         if not isinstance(extension, CanExec):
             raise lacks(record, "exec")
+        trust.check(core, record)
         return extension.exec(handle, request, streams, core.context(record, Deadline(timeout)))
 
 
@@ -112,6 +114,7 @@ def copy(
         extension = core.extension(record)
         if not isinstance(extension, CanCopy):
             raise lacks(record, "cp")
+        trust.check(core, record)
         inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
             return transfer.copy_in(source, target, inside)
