@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,8 @@ from sandboxer.timing import Deadline
 
 REMOTE_MARGIN: Final = 10.0
 """A remote command ends itself so many seconds after we would have ended it: only a client that is gone lets it."""
+_LOOKED_SECONDS: Final = 60.0
+"""How long it holds that nobody else may write above a directory."""
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 
 
@@ -60,6 +63,7 @@ class SshHost(Host):
         self._pool = Pool(name, self._resolved)
         self._endpoint: Endpoint | None = None
         self._facts: tuple[bool, str] | None = None
+        self._looked: dict[str, float] = {}
 
     def connect(self, deadline: Deadline) -> None:
         """See Host."""
@@ -114,6 +118,21 @@ class SshHost(Host):
                 raise
             finally:
                 session.close()
+
+    def check_place(self, path: str, deadline: Deadline) -> None:
+        """See Host. What was found well is not asked for again for a minute."""
+        from sandboxer.hosts import strict
+
+        looked = self._looked.get(path)
+        if looked is not None and time.monotonic() - looked < _LOOKED_SECONDS:
+            return
+        fault = strict.answered(
+            self.run(["sh", "-c", strict.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
+        )
+        if fault is not None:
+            setting, user = f"`work_dir` of {self.name} in config.yaml", self.address().user or "root"
+            raise strict.refusal(fault, path, host=self.name, user=user, setting=setting)
+        self._looked[path] = time.monotonic()
 
     def run(
         self,

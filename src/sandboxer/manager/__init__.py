@@ -195,10 +195,21 @@ class SandboxManager:
         """Run a command inside; its exit code."""
         return use.run(self.core, self.core.resolve(text).id, request, streams, timeout=timeout)
 
-    def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> int:
+    def copy(
+        self,
+        text: str,
+        *,
+        source: str,
+        target: str,
+        inward: bool,
+        service: str | None = None,
+        max_size: int | None = None,
+    ) -> int:
         """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
         found = self.core.resolve(text).id
-        return use.copy(self.core, found, source=source, target=target, inward=inward, service=service)
+        return use.copy(
+            self.core, found, source=source, target=target, inward=inward, service=service, max_size=max_size
+        )
 
     def logs(
         self,

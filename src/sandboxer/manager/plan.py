@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
-from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, from_document
+from sandboxer.errors import Internal, Invalid, SandboxerError, from_document
 from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
+from sandboxer.manager.holding import outside
 from sandboxer.models import Consumer, Decision, Profile, Request, Route, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor, plain_actor_name
 from sandboxer.timing import format_duration, parse_duration
@@ -22,7 +23,8 @@ class Plan(Value, frozen=True, kw_only=True):
     """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be.
 
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
-    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before."""
+    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before. `roots`, when
+    not None, are the directories beneath which path inputs are opened, whoever opens them and whenever."""
 
     request: Request
     consumer: Consumer
@@ -37,6 +39,7 @@ class Plan(Value, frozen=True, kw_only=True):
     idempotency_key: str | None
     fingerprint: str
     refusal: dict[str, Any] | None = None
+    roots: tuple[str, ...] | None = None
 
     @property
     def first(self) -> Candidate:
@@ -108,6 +111,7 @@ def make_plan(
         idempotency_key=idempotency_key,
         fingerprint=_fingerprint(request, shown, consumer),
         refusal=None if found.error is None else found.error.document(),
+        roots=None if caller.roots is None else tuple(str(root) for root in caller.roots),
     )
 
 
@@ -217,7 +221,4 @@ def _check_roots(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[Pa
         if spec.type != "path" or value is None:
             continue
         if not any(Path(value).is_relative_to(root.resolve()) for root in roots):
-            raise Denied(
-                f"input {name!r} is not below an allowed directory",
-                hint="the operator lists directories in config.yaml under api.allowed_roots",
-            )
+            raise outside(name)
