@@ -89,6 +89,12 @@ def check_json(data: bytes, bounds: Bounds = ANSWER) -> None:
         raise Excess(f"nested deeper than {bounds.depth} levels")
 
 
+def number(text: str) -> int | None:
+    """The whole number that a text is, in up to 18 digits of ASCII; None for any other. (`"²".isdigit()` is true, and
+    `int` takes longer than the square of what it is given.)"""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
+
+
 @dataclass(slots=True)
 class _Level:
     """A list or mapping whose end has not come: what it holds so far."""

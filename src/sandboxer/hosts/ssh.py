@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
 from sandboxer.hosts import launch, remote_files
 from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
@@ -158,13 +159,14 @@ class SshHost(Host):
     def end_tracked(self, track: str, deadline: Deadline) -> int:
         """See Host."""
         result = self.run(["sh", "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
-        if result.code != 0 or not result.text.isdigit():
+        count = bounded.number(result.text)
+        if result.code != 0 or count is None:
             raise BackendError(
                 f"some processes on {self.name} do not end: {result.complaint}",
                 hint="look at them with ps on the host",
                 outcome="unknown",
             )
-        return int(result.text)
+        return count
 
     def write_file(self, path: str, data: bytes, deadline: Deadline, *, mode: int = 0o600) -> None:
         """See Host."""
