@@ -21,15 +21,16 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """How large a document may be: `size` in bytes, `depth` in levels, `values` in scalars, lists and mappings once
-    aliases are expanded, `text` in characters of its scalars once they are, `digits` of one number."""
+    aliases are expanded, `text` in characters of its scalars once they are."""
 
     size: int
     depth: int = 64
     values: int = 1_000_000
     text: int = 32 << 20
-    digits: int = 400
 
 
+DIGITS: Final = 400
+"""The most digits of one number: making one of them takes the square of their count."""
 ANSWER: Final = Bounds(size=16 << 20)
 """What an API or an engine answers: a list of ten thousand sandboxes has half a million values."""
 SMALL: Final = Bounds(size=1 << 20, values=100_000, text=4 << 20)
@@ -46,6 +47,7 @@ class Excess(msgspec.DecodeError, ValueError):
 
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{401}")
 _INNERMOST: Final = re.compile(rb"\[\]|\{\}")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9.][0-9a-fA-FxXoO_.:eE+-]*")
@@ -71,13 +73,13 @@ def check_json(data: bytes, bounds: Bounds = ANSWER) -> None:
     if len(data) > bounds.size:
         raise Excess(f"larger than {bounds.size} bytes")
     separators = sum(map(data.count, (b",", b"[", b"{")))
-    if separators < bounds.depth and len(data) <= bounds.digits:
+    if separators < bounds.depth and len(data) <= DIGITS:
         return
     bare = _STRING.sub(b'""', data)
     if sum(map(bare.count, (b",", b"[", b"{"))) > bounds.values:
         raise Excess(f"more than {bounds.values} values")
-    if re.search(rb"[0-9]{%d}" % bounds.digits, bare):
-        raise Excess(f"a number of more than {bounds.digits} digits")
+    if _LONG_NUMBER.search(bare):
+        raise Excess(f"a number of more than {DIGITS} digits")
     brackets = bare.translate(None, _NOT_BRACKETS)
     for _ in range(bounds.depth):  # each time the innermost are taken away
         if not brackets:
@@ -85,6 +87,12 @@ def check_json(data: bytes, bounds: Bounds = ANSWER) -> None:
         brackets = _INNERMOST.sub(b"", brackets)
     if brackets:
         raise Excess(f"nested deeper than {bounds.depth} levels")
+
+
+def number(text: str) -> int | None:
+    """The whole number that a text is, in up to 18 digits of ASCII; None for any other. (`"²".isdigit()` is true, and
+    `int` takes longer than the square of what it is given.)"""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
 @dataclass(slots=True)
@@ -122,8 +130,8 @@ def _measure(events: Iterable[Any], bounds: Bounds) -> None:
                 raise Excess(f"the alias *{name} stands for what it is in", line=line)
             values, length = anchors.get(name, (1, 0))
         elif isinstance(event, yaml.ScalarEvent):
-            if len(event.value) > bounds.digits and _NUMBER.fullmatch(event.value) and _is_number(event):
-                raise Excess(f"a number of more than {bounds.digits} digits", line=line)
+            if len(event.value) > DIGITS and _NUMBER.fullmatch(event.value) and _is_number(event):
+                raise Excess(f"a number of more than {DIGITS} digits", line=line)
             values, length = 1, len(event.value)
             if event.anchor:
                 anchors[event.anchor] = values, length

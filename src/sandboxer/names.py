@@ -17,6 +17,7 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:%\[\]-]{0,254}")
 ACTOR = re.compile(r"(adm|agt|atm):([A-Za-z0-9][A-Za-z0-9._@/+-]{0,127})")
+SIZE = re.compile(r"(\d{1,12})([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 PREFIX = "sbx-"
 TOKEN_PREFIX = "sbx_"  # noqa: S105 - how tokens begin
 MAX_KEY = 255
@@ -156,3 +157,11 @@ def parse_pairs(pairs: Iterable[str], *, what: str) -> dict[str, str]:
             raise Invalid(f"{what} {key!r} is given twice", hint="give each key once")
         found[key] = value
     return found
+
+
+def parse_size(text: str, *, what: str) -> int:
+    """Bytes in `500M`, `8GiB`, `65536` (powers of 1024); raises Invalid."""
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise Invalid(f"{what} {text[:40]!r} is not a size", hint=f"write it like {what} 500M or {what} 20G")
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")

@@ -134,3 +134,20 @@ def test_a_name_that_cannot_be_is_an_error_and_no_bug(sandboxer: Command, tmp_pa
     if name != "\udcff":
         answer = sandboxer("cp", "src/sub/b", f"box:{name}", "--json")
         assert answer.error["code"] in ("invalid", "backend_error"), answer
+
+
+def test_a_copy_out_is_bounded_by_what_it_takes_here(sandboxer: Command, tmp_path: Path) -> None:
+    inside(sandboxer, "mkdir d; head -c 3000000 /dev/urandom > d/big; truncate -s 100M d/holes")
+    refused = sandboxer("cp", "box:d", "made/out", "--max-size", "1M", "--json")
+    assert (refused.status, refused.error["code"]) == (11, "denied")
+    assert "--max-size" in refused.error["hint"]
+    assert not (tmp_path / "made").exists()
+    assert sandboxer("cp", "box:d", "made/out", "--max-size", "4MiB").status == 0
+    assert (tmp_path / "made" / "out" / "holes").stat().st_size == 100 << 20
+    assert sum(file.stat().st_blocks for file in (tmp_path / "made" / "out").iterdir()) * 512 < 4 << 20
+
+
+@pytest.mark.parametrize("words", [("box:x", "y", "--max-size", "much"), ("src", "box:y", "--max-size", "1M")])
+def test_a_bound_that_makes_no_sense_is_refused(sandboxer: Command, words: tuple[str, ...]) -> None:
+    refused = sandboxer("cp", *words, "--json")
+    assert (refused.status, refused.error["code"]) == (2, "invalid")

@@ -15,6 +15,7 @@ from sandboxer.hosts.patterns import Filter
 from sandboxer.hosts.trees import listing
 from sandboxer.timing import Deadline
 from tests.hosts.test_sync import Way, by_rsync, by_tar
+from tests.sizes import scaled
 from tests.testbed.components import need
 
 
@@ -82,7 +83,7 @@ line = st.one_of(
 name = st.sampled_from(["a", "b", "ab", "aa", "ü", "#", "a ", "!a", "-", "*", "[a-"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40, soak=3000), deadline=None)
 @given(
     names=st.lists(st.lists(name, min_size=1, max_size=4).map("/".join), min_size=1, max_size=12),
     rules=st.lists(st.tuples(st.sampled_from(["", "!"]), line).map("".join), max_size=5),

@@ -15,6 +15,7 @@ from sandboxer.errors import Invalid, Timeout
 from sandboxer.hosts import gitignore
 from sandboxer.hosts.globs import DIRECTORIES, NOTHING, ONE, Characters, Run, Skip, Step, compiled
 from sandboxer.hosts.patterns import Filter
+from sandboxer.hosts.trees import listing, write_tar
 from sandboxer.timing import Deadline
 
 SECONDS = 60
@@ -136,14 +137,21 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
 
 
 def test_the_deadline_is_kept_while_a_tree_is_matched(tmp_path: Path) -> None:
-    rules = b"".join(b"*a*%d*b*c\n" % n for n in range(10_000))
+    rules = b"".join(b"*a*%d*b*c\n" % n for n in range(2000))
     (tmp_path / ".gitignore").write_bytes(rules)
     for n in range(300):
         (tmp_path / f"{'a' * 100}{n}{'b' * 50}c").touch()
-    ticks = iter(range(1_000_000))
-    deadline = Deadline(1000, clock=lambda: next(ticks))  # passes at the thousandth look
-    with pytest.raises(Timeout, match=r"gitignore"):
-        list(Filter((), gitignore=True).walk(tmp_path, deadline))
+
+    def ending() -> Deadline:
+        ticks = iter(range(1_000_000))
+        return Deadline(50, clock=lambda: next(ticks))  # passes at the fiftieth look
+
+    with pytest.raises(Timeout, match="gitignore"):
+        list(Filter((), gitignore=True).walk(tmp_path, ending()))
+    with pytest.raises(Timeout, match="gitignore"):
+        listing(tmp_path, deadline=ending())
+    with pytest.raises(Timeout, match="gitignore"):
+        write_tar(tmp_path, len, gitignore=True, deadline=ending())
 
 
 def test_a_tree_that_is_too_deep_is_named(tmp_path: Path) -> None:
@@ -157,3 +165,5 @@ def test_a_tree_that_is_too_deep_is_named(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     with pytest.raises(Invalid, match="deeper than 512"):
         list(Filter(()).walk(tmp_path))
+    with pytest.raises(Invalid, match="deeper than 512"):
+        write_tar(tmp_path, len)

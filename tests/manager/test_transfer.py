@@ -8,17 +8,19 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from sandboxer.errors import Invalid, Unavailable
+from sandboxer.errors import Denied, Invalid, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import transfer
+from sandboxer.manager import transfer, unpacking
 from sandboxer.models import Handle, HostSettings
 from sandboxer.timing import Deadline
+from tests.testbed.umasks import umask
 
 
 class Sender(CanCopy):
@@ -64,22 +66,31 @@ def packed(links: Mapping[str, str], **files: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_a_sandbox_that_sends_without_end_is_stopped_at_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfer, "MAX_BYTES", 10_000)
-    sender = Sender(*[bytes(1000)] * 100)
-    with pytest.raises(Invalid, match="over the limit"):
-        transfer.copy_out("x", str(tmp_path / "out"), inside(sender))
-    assert sender.sent == 10
+def test_a_sandbox_that_sends_without_end_is_stopped_at_the_limit(tmp_path: Path) -> None:
+    archive = packed({}, a=os.urandom(4 << 20))
+    sender = Sender(*[archive[at : at + 1000] for at in range(0, len(archive), 1000)])
+    with pytest.raises(Denied, match="over the limit"):
+        transfer.copy_out("x", str(tmp_path / "new" / "out"), inside(sender), max_size=100_000)
+    assert sender.sent < 3000
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hard_links_count_as_the_files_that_they_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "MAX_BYTES", 60_000)
+def test_zeros_without_end_are_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "MAX_STREAM", 10 << 20)
+    header = packed({}, a=b"")[:512]
+    for chunks in ([bytes(1 << 20)] * 100, [header, *[bytes(1 << 20)] * 100]):
+        with pytest.raises((Denied, Invalid)):
+            transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(*chunks)))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_hard_links_count_as_the_files_that_they_become(tmp_path: Path) -> None:
     links = {f"l{number}": "top/a" for number in range(20)}
-    with pytest.raises(Invalid, match="over the limit"):
-        transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(packed(links, a=bytes(5000)))))
+    with pytest.raises(Denied, match="over the limit"):
+        transfer.copy_out(
+            "x", str(tmp_path / "out"), inside(Sender(packed(links, a=os.urandom(5000)))), max_size=60_000
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["top/mine", "top/link", "top/b"])
@@ -115,14 +126,196 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_said_and_is_no_bug(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 14."""
-    archive = packed({}, a=bytes(200_000))
-    with pytest.raises(Unavailable, match="no space left") as caught:
-        transfer.copy_out("x", str(small / "out"), inside(Sender(archive)))
-    assert str(tmp_path) not in caught.value.message
-    assert "free some space" in caught.value.hint
+    archive = packed({}, a=os.urandom(200_000))
+    for asked in (None, 1 << 30):
+        with pytest.raises(Denied, match=r"over the limit .* free there") as caught:
+            transfer.copy_out("x", str(small / "out"), inside(Sender(archive)), max_size=asked)
+        assert str(tmp_path) not in caught.value.message
+        assert "free some space" in caught.value.hint
+        assert list(small.iterdir()) == []
     (tmp_path / "big").write_bytes(bytes(9 << 20))
     monkeypatch.setattr(tempfile, "tempdir", str(small))
-    with pytest.raises(Unavailable, match="no space left"):
-        transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(archive)))
+    transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(archive)))  # nothing is kept elsewhere meanwhile
     with pytest.raises(Unavailable, match="no space left"):
         transfer.copy_in(str(tmp_path / "big"), "there", inside(Sender()))
+
+
+def test_a_disk_that_fills_meanwhile_leaves_nothing(small: Path) -> None:
+    class Filling(Sender):
+        def get_archive(self, *given: object, **more: object) -> None:
+            with suppress(OSError):
+                (small / "other").write_bytes(os.urandom(60_000))
+            super().get_archive(*given, **more)  # type: ignore[arg-type]  # the very arguments
+
+    with pytest.raises(Unavailable, match="no space left"):
+        transfer.copy_out("x", str(small / "out"), inside(Filling(packed({}, a=os.urandom(20_000)))))
+    assert [path.name for path in small.iterdir()] == ["other"]
+
+
+def test_a_copy_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    class Interrupted(Sender):
+        def get_archive(
+            self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+        ) -> None:
+            sink(self.chunks[0][:2000])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer.copy_out("x", str(tmp_path / "a" / "b" / "out"), inside(Interrupted(packed({}, a=bytes(9000)))))
+    assert list(tmp_path.iterdir()) == []
+
+
+FORMATS = ["gnu", "pax:0.0", "pax:0.1", "pax:1.0"]
+GIB = 1 << 30
+
+
+def allocated(path: Path) -> int:
+    return sum(found.lstat().st_blocks * 512 for found in [path, *path.rglob("*")])
+
+
+def as_tar(parent: Path, name: str, written: str) -> Iterator[bytes]:
+    """The stream that GNU tar makes of an entry, holes as the format has them."""
+    kind, _, version = written.partition(":")
+    words = ["tar", "-C", str(parent), "-S", f"--format={kind}", *([f"--sparse-version={version}"] if version else [])]
+    with subprocess.Popen([*words, "-c", name], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while chunk := process.stdout.read(65536):
+            yield chunk
+
+
+def with_holes(place: Path, *, size: int, pieces: int) -> Path:
+    place.mkdir(parents=True)
+    file = place / ("long" * 50)  # a name that no header of old holds
+    with file.open("wb") as out:
+        for number in range(pieces):
+            out.seek(number * (size // pieces))
+            out.write(f"piece {number}".encode() * 100)
+        out.truncate(size)
+    return file
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_a_file_of_holes_comes_out_with_its_holes(tmp_path: Path, written: str) -> None:
+    """3 GiB that take nothing here took 6 GiB there."""
+    file = with_holes(tmp_path / "top", size=3 * GIB, pieces=50)
+    stream = as_tar(tmp_path, "top", written)
+    assert transfer.copy_out("top", str(tmp_path / "out"), inside(Sender(*stream)), max_size=4 << 20) == 0
+    copy = tmp_path / "out" / file.name
+    assert copy.stat().st_size == 3 * GIB
+    assert allocated(tmp_path / "out") < 4 << 20
+    with file.open("rb") as one, copy.open("rb") as other:
+        for number in range(50):
+            for source in (one, other):
+                source.seek(number * (3 * GIB // 50))
+            assert one.read(5000) == other.read(5000)
+
+
+def test_zeros_that_were_sent_as_such_become_holes(tmp_path: Path) -> None:
+    data = bytes(3_000_000) + b"x" + bytes(1_000_000)
+    assert transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({}, a=data))), max_size=64 << 10) == 0
+    assert (tmp_path / "out" / "a").read_bytes() == data
+    assert allocated(tmp_path / "out") <= 64 << 10
+
+
+def test_a_file_of_many_holes_is_read_in_every_format(tmp_path: Path) -> None:
+    file = with_holes(tmp_path / "top", size=64 << 20, pieces=2000)
+    for written in FORMATS:
+        out = tmp_path / "out" / written
+        transfer.copy_out("top", str(out), inside(Sender(*as_tar(tmp_path, "top", written))))
+        assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(("free", "asked", "limit"), [
+    (100 * GIB, None, 8 * GIB), (10 * GIB, None, 5 * GIB), (10 * GIB, 9 * GIB, 9 * GIB), (10 * GIB, 20 * GIB, 10 * GIB),
+    (0, None, 0),
+])  # fmt: skip
+def test_what_a_copy_may_take(free: int, asked: int | None, limit: int) -> None:
+    assert unpacking.budget(free, asked).limit == limit
+
+
+def test_more_entries_than_the_limit_are_refused(tmp_path: Path) -> None:
+    spent = unpacking.Budget(1 << 30, "a test", entries=1000)
+    archive = io.BytesIO(packed({}, **{f"f{number}": b"" for number in range(1001)}))
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(Denied, match="entries"):
+            unpacking.Stage(fd, spent).unpack(archive.read)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_a_copy_respects_the_umask_as_cp_does(tmp_path: Path, mask: int) -> None:
+    place = tmp_path / "top"
+    (place / "d").mkdir(parents=True)
+    for name, mode in {"script": 0o4755, "open": 0o666, "locked": 0o444, "d/private": 0o600}.items():
+        (place / name).write_text(name)
+        (place / name).chmod(mode)
+    (place / "d").chmod(0o777)
+    stream = list(as_tar(tmp_path, "top", "gnu"))
+    with umask(mask):
+        subprocess.run(["cp", "-r", str(place), str(tmp_path / "model")], check=True)
+        transfer.copy_out("top", str(tmp_path / "made" / "out"), inside(Sender(*stream)))
+    for name in (".", "script", "open", "locked", "d", "d/private"):
+        made = (tmp_path / "made" / "out" / name).stat().st_mode
+        assert oct(made) == oct((tmp_path / "model" / name).stat().st_mode), name
+
+
+def test_a_file_that_is_replaced_keeps_its_mode_as_with_cp(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "a"
+    target.parent.mkdir()
+    target.write_text("old and longer")
+    target.chmod(0o640)
+    transfer.copy_out("x/.", str(target.parent), inside(Sender(packed({}, a=b"new"))))
+    assert (target.read_text(), oct(target.stat().st_mode & 0o7777)) == ("new", "0o640")
+
+
+@pytest.mark.parametrize("planted", ["a", "d"])
+def test_a_link_in_the_target_is_never_written_through(tmp_path: Path, planted: str) -> None:
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.mkdir()
+    (precious / "f").write_text("precious")
+    out.mkdir()
+    (out / planted).symlink_to(precious / "f" if planted == "a" else precious)
+    archive = packed({}, **{"a": b"new", "d/f": b"new", "z": b"new"})
+    with pytest.raises(Invalid, match="symbolic link"):
+        transfer.copy_out("x/.", str(out), inside(Sender(archive)))
+    assert (precious / "f").read_text() == "precious"
+    assert [path.name for path in out.iterdir()] == [planted]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Invalid, match="no regular file"):
+        transfer.copy_out("x", str(tmp_path / "pipe"), inside(Sender(packed({})[:0], one_file(b"new"))))
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def one_file(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo("x")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_a_link_below_what_is_copied_in_is_sent_as_a_link(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "out").symlink_to("/etc/passwd")
+    (tmp_path / "named").symlink_to("tree")
+    kept = Keeper()
+    assert transfer.copy_in(str(tmp_path / "named"), "there", inside(kept)) == 0
+    with tarfile.open(fileobj=io.BytesIO(kept.kept)) as tar:
+        assert [(one.name, one.linkname) for one in tar] == [("named", ""), ("named/out", "/etc/passwd")]
+
+
+class Keeper(Sender):
+    """A backend that keeps what it is sent."""
+
+    kept = b""
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        self.kept = archive.read()

@@ -21,11 +21,13 @@ from sandboxer import bounded
 from sandboxer.bounded import Bounds, Excess, check_json, check_yaml, decode
 from sandboxer.config.document import parse
 from sandboxer.errors import BackendError, Invalid, SandboxerError
-from sandboxer.extensions.compose_ssh import engine, listing
+from sandboxer.extensions.compose_ssh import engine, failures, listing
+from sandboxer.extensions.daytona import inside as daytona
 from sandboxer.extensions.daytona.cloud import said_absent
 from sandboxer.extensions.daytona.logs import taken_apart
 from sandboxer.extensions.directories import marker
 from sandboxer.extensions.e2b import making, refusals, wire
+from sandboxer.hosts.base import Result
 from sandboxer.http import Answer, Api
 from sandboxer.models import Profile
 from sandboxer.names import MARKER_FILE
@@ -299,6 +301,29 @@ def test_marks_in_a_log_by_the_million_are_taken_apart_at_once() -> None:
     program.start()
     program.join(60)
     assert found == [(b"a" * (MIB // 2), b"b" * (MIB // 2))]
+
+
+def test_what_a_build_prints_is_not_searched_for_ever() -> None:
+    """A line of sixteen megabytes that begins, again and again, like an error that we know."""
+    said = b"Error while fetching server API version " * (16 * MIB // 40)
+    result = Result(code=1, stdout=b"", stderr=said + b"\nno space left on device\n")
+    found: list[SandboxerError] = []
+    search = threading.Thread(
+        target=lambda: found.append(failures.translate(result, doing="building", engine="docker")), daemon=True
+    )
+    search.start()
+    search.join(60)
+    assert "disk is full" in found[0].message
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "\u0663", "9" * 5000, "", "-1", "+1", " 1", "1_0", "1.5"])
+def test_what_is_no_number_is_none(text: str) -> None:
+    assert bounded.number(text) is None
+    assert daytona.read(f"tok done {text.strip('1 ') or '-'}\n=\n=\n", "tok").code == 0
+
+
+def test_a_number_is_one() -> None:
+    assert [bounded.number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -14,7 +14,7 @@ from sandboxer.cli.output import emit, note, put, wants_json
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Sink, Streams
-from sandboxer.names import parse_pairs
+from sandboxer.names import parse_pairs, parse_size
 from sandboxer.timing import parse_duration
 
 _CAPTURED = 16 << 20
@@ -80,12 +80,23 @@ def cp(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A path here, or ID:PATH.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="A path here, or ID:PATH.")],
     service: Service = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size",
+            metavar="SIZE",
+            help="What a copy out may take on this disk (500M, 20G). Default: 8G, and at most half of what is free.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Copy files or directories into or out of a sandbox; one side is ID:PATH."""
     inward, outward = _remote(target), _remote(source)
     if (inward is None) == (outward is None):
         raise Invalid("exactly one side is ID:PATH", hint="sandboxer cp ./file ID:dir/   or   sandboxer cp ID:file ./")
+    limit = None if max_size is None else parse_size(max_size, what="--max-size")
+    if limit is not None and outward is None:
+        raise Invalid("--max-size bounds what comes out of a sandbox", hint="leave it out when copying into one")
     with installation() as here:
         left_out = 0
         if inward is not None:
@@ -93,7 +104,9 @@ def cp(
             left_out = here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
         elif outward is not None:
             sandbox_id, path = outward
-            left_out = here.manager.copy(sandbox_id, source=path, target=target, inward=False, service=service)
+            left_out = here.manager.copy(
+                sandbox_id, source=path, target=target, inward=False, service=service, max_size=limit
+            )
         if left_out:
             kinds = "links, devices, sockets or pipes" if outward is not None else "devices, sockets or pipes"
             note(f"{left_out} left out: {kinds}")

@@ -11,6 +11,7 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.doctor import keys
 from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
+from sandboxer.manager import trust
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 
@@ -57,6 +58,17 @@ def _store(here: Installation) -> Iterator[Finding]:
         yield of_error("store", error, level="error")
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
+    try:
+        trust.check_data(here.manager.core)
+    except SandboxerError as error:
+        yield of_error("data directory", error, level="error")
+    if (owner := trust.whose_data(here.manager.core)) is not None:
+        yield Finding(
+            subject="data directory",
+            level="warning",
+            text=f"{here.paths.data} belongs to uid {owner}: root does what that user's records say",
+            hint="run sandboxer as that user, or set SANDBOXER_DATA_DIR to a directory of root's",
+        )
 
 
 def _tokens(here: Installation) -> Iterator[Finding]:
@@ -89,7 +101,12 @@ def _hosts(here: Installation) -> Iterator[Finding]:
         except SandboxerError as error:
             yield of_error(f"host {name}", error, level="error")
             continue
-        yield Finding(subject=f"host {name}", level="ok", text=f"answers; work directory {host.work_dir(deadline)}")
+        work_dir = host.work_dir(deadline)
+        yield Finding(subject=f"host {name}", level="ok", text=f"answers; work directory {work_dir}")
+        try:
+            host.check_place(work_dir, deadline)
+        except SandboxerError as error:
+            yield of_error(f"work directory on {name}", error, level="error")
         yield from _backends(here, name)
 
 

@@ -114,6 +114,10 @@ class Host(ABC):
         """The absolute directory where `sbx-<id>` directories are made (config.yaml `work_dir`, else
         `~/.local/share/sandboxer/sandboxes` of the remote user, resolved). Not created by this call."""
 
+    def check_place(self, path: str, deadline: Deadline) -> None:  # noqa: B027 - a host of somebody else may have none
+        """Raise Denied when others than this host's user and root can change what lies at `path`, a directory that
+        things are run from (see `strict`). Making it, when it is missing, is allowed."""
+
     @abstractmethod
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """Run a command, passing bytes as they come; the exit code. When the deadline passes, the command's whole

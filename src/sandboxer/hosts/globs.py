@@ -79,7 +79,8 @@ class Glob:
                 taken = taking[char] = sum(1 << n for n, step in enumerate(steps) if _takes(step, char))
             going = places & taken
             # a run stays where it is, and goes on to what follows without a character
-            places = self._opened((going & ~runs) << 1 | going & runs)
+            moved = (going & ~runs) << 1 | going & runs
+            places = self._opened(moved) if self._skips else moved | (moved & runs) << 1
             if not places:
                 return False
         return bool(places >> len(steps) & 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
 from sandboxer.hosts import launch, remote_files
 from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
@@ -30,6 +32,8 @@ from sandboxer.timing import Deadline
 
 REMOTE_MARGIN: Final = 10.0
 """A remote command ends itself so many seconds after we would have ended it: only a client that is gone lets it."""
+_LOOKED_SECONDS: Final = 60.0
+"""How long it holds that nobody else may write above a directory."""
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 
 
@@ -60,6 +64,7 @@ class SshHost(Host):
         self._pool = Pool(name, self._resolved)
         self._endpoint: Endpoint | None = None
         self._facts: tuple[bool, str] | None = None
+        self._looked: dict[str, float] = {}
 
     def connect(self, deadline: Deadline) -> None:
         """See Host."""
@@ -115,6 +120,21 @@ class SshHost(Host):
             finally:
                 session.close()
 
+    def check_place(self, path: str, deadline: Deadline) -> None:
+        """See Host. What was found well is not asked for again for a minute."""
+        from sandboxer.hosts import strict
+
+        looked = self._looked.get(path)
+        if looked is not None and time.monotonic() - looked < _LOOKED_SECONDS:
+            return
+        fault = strict.answered(
+            self.run(["sh", "-c", strict.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
+        )
+        if fault is not None:
+            setting, user = f"`work_dir` of {self.name} in config.yaml", self.address().user or "root"
+            raise strict.refusal(fault, path, host=self.name, user=user, setting=setting)
+        self._looked[path] = time.monotonic()
+
     def run(
         self,
         argv: Sequence[str],
@@ -139,13 +159,14 @@ class SshHost(Host):
     def end_tracked(self, track: str, deadline: Deadline) -> int:
         """See Host."""
         result = self.run(["sh", "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
-        if result.code != 0 or not result.text.isdigit():
+        count = bounded.number(result.text)
+        if result.code != 0 or count is None:
             raise BackendError(
                 f"some processes on {self.name} do not end: {result.complaint}",
                 hint="look at them with ps on the host",
                 outcome="unknown",
             )
-        return int(result.text)
+        return count
 
     def write_file(self, path: str, data: bytes, deadline: Deadline, *, mode: int = 0o600) -> None:
         """See Host."""

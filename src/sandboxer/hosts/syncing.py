@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxer.errors import BackendError, Invalid
+from sandboxer.hosts import beneath
 from sandboxer.hosts.base import Command, Host, Progress, Streams, SyncReport
 from sandboxer.hosts.bridge import Bridge
 from sandboxer.hosts.trees import (
+    GONE,
     RsyncOutput,
+    Written,
     check_patterns,
     listing,
     rsync_argv,
@@ -62,9 +65,17 @@ def sync_local(
     made = host.run(["mkdir", "-p", "--", target], deadline)
     if made.code != 0:
         raise BackendError(f"{target} could not be made: {made.complaint}", hint="look at the path on this machine")
-    if not has_rsync:
+    strict = beneath.is_strict(source)
+    if strict or not has_rsync:
         return sync_tar(
-            host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where="here"
+            host,
+            source,
+            target,
+            deadline,
+            exclude=exclude,
+            gitignore=gitignore,
+            progress=progress,
+            where="" if strict else "here",
         )
     output, errors = RsyncOutput(progress), Tail()
     argv = rsync_argv(source, target, exclude=exclude, listed=gitignore)
@@ -87,11 +98,12 @@ def sync_tar(
     progress: Progress | None,
     where: str,
 ) -> SyncReport:
-    """Copy a tree as a tar stream into the existing directory `target`; `where` says which side lacks rsync."""
+    """Copy a tree as a tar stream into the existing directory `target`; `where` says which side lacks rsync, if that is
+    why."""
     import threading
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    counted: list[tuple[int, int]] = []
+    counted: list[Written] = []
     failed: list[BaseException] = []
 
     def produce() -> None:
@@ -118,8 +130,9 @@ def sync_tar(
         raise unreadable(failed[0], source) if isinstance(failed[0], OSError) else failed[0]
     if code != 0 or not counted:
         raise BackendError(f"tar ended with {code}: {errors.text}", hint="is tar there, and is there room on the host?")
-    files, sent = counted[0]
-    return SyncReport(method="tar", files=files, sent_bytes=sent, notes=(TAR_NOTE.format(where=where),))
+    written = counted[0]
+    notes = (*([TAR_NOTE.format(where=where)] if where else []), *([GONE] if written.gone else []))
+    return SyncReport(method="tar", files=written.files, sent_bytes=written.sent_bytes, notes=notes)
 
 
 def sync_remote(
@@ -142,9 +155,17 @@ def sync_remote(
         raise BackendError(
             f"{target} could not be made on {host.name}: {made.complaint}", hint="look at the path on that host"
         )
-    if missing:
+    strict = beneath.is_strict(source)
+    if strict or missing:
         return sync_tar(
-            host, source, target, deadline, exclude=exclude, gitignore=gitignore, progress=progress, where=missing
+            host,
+            source,
+            target,
+            deadline,
+            exclude=exclude,
+            gitignore=gitignore,
+            progress=progress,
+            where="" if strict else missing,
         )
     output, errors = RsyncOutput(progress), Tail()
     names = _names(source, deadline, exclude=exclude, gitignore=gitignore)

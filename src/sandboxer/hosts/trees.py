@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Progress, SyncReport
 from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    import tarfile
+
+    from sandboxer.hosts.treewalk import Entry
 
 # contents, links as links, modes, times. No owners, devices or special files. `-s` keeps names out of the remote
 # shell's hands; plain digits and LC_ALL=C make the figures readable.
@@ -21,6 +27,7 @@ _WHOLE: Final = ("-rlpt", *_OPTIONS)
 _LISTED: Final = ("-dlpt", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
 VANISHED: Final = 24
 """rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
+GONE: Final = "some files went away while they were copied"
 _FILES = re.compile(rb"Number of regular files transferred: (\d{1,18})")
 _SENT = re.compile(rb"Total bytes sent: (\d{1,18})")
 _LONGEST_LINE: Final = 16384
@@ -130,11 +137,20 @@ def rsync_notes(code: int, complaint: str) -> tuple[str, ...]:
     if code == 0:
         return ()
     if code == VANISHED:
-        return ("some files went away while they were copied",)
+        return (GONE,)
     raise BackendError(
         f"rsync ended with {code}: {complaint}",
         hint="look at the path it names: is it readable here, and is there room on the host?",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a tar stream holds: files, bytes, and how much went away while it was written."""
+
+    files: int
+    sent_bytes: int
+    gone: int
 
 
 def write_tar(
@@ -145,14 +161,16 @@ def write_tar(
     gitignore: bool = False,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
-) -> tuple[int, int]:
-    """The tree below `source` as a tar stream (contents, modes, links, times; no owners); files and bytes written.
+) -> Written:
+    """The tree below `source` as a tar stream: contents, modes, links, times; no owners, and hard links as files.
 
-    `exclude` as in `Host.sync`; .gitignore files are honoured as git reads them."""
+    It is opened once and read by descriptor, so nothing that is swapped meanwhile leads out of it. `exclude` as in
+    `Host.sync`; .gitignore files are honoured as git reads them."""
     import io
     import tarfile
 
-    from sandboxer.hosts.patterns import Filter
+    from sandboxer.hosts import beneath
+    from sandboxer.hosts.treewalk import Walk
 
     check_patterns(exclude)
 
@@ -173,20 +191,48 @@ def write_tar(
                 progress(text)
             return len(raw)
 
-    def anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-        info.uid = info.gid = 0
-        info.uname = info.gname = ""
-        return info
-
     files = 0
     out = Out()
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive:
-        for path, relative in Filter(exclude, gitignore=gitignore).walk(source, deadline):
-            info = anonymous(archive.gettarinfo(str(path), arcname=relative))
-            if info.isreg():
-                files += 1
-                with path.open("rb") as file:
-                    archive.addfile(info, file)
-            elif info.isdir() or info.issym():
-                archive.addfile(info)
-    return files, out.count
+    walk = Walk(exclude, gitignore, deadline=deadline)
+    with (
+        beneath.directory(source) as top,
+        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive,
+    ):
+        for entry in walk.entries(top):
+            if add_entry(archive, entry, name=entry.relative):
+                files += stat.S_ISREG(entry.status.st_mode)
+            else:
+                walk.gone += 1
+    return Written(files=files, sent_bytes=out.count, gone=walk.gone)
+
+
+def add_entry(archive: tarfile.TarFile, entry: Entry, *, name: str) -> bool:
+    """Add what was found to an archive under a name, with its mode and time and nobody's owner; False when it is no
+    longer there."""
+    import tarfile
+
+    info = tarfile.TarInfo(name)
+    if entry.kind == stat.S_IFDIR:
+        info.type = tarfile.DIRTYPE
+        archive.addfile(_described(info, entry.status))
+    elif entry.kind == stat.S_IFLNK:
+        target = entry.target()
+        if target is None:
+            return False
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        archive.addfile(_described(info, entry.status))
+    else:
+        fd = entry.open()
+        if fd is None:
+            return False
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            info.size = status.st_size
+            archive.addfile(_described(info, status), file)
+    return True
+
+
+def _described(info: tarfile.TarInfo, status: os.stat_result) -> tarfile.TarInfo:
+    info.mode = stat.S_IMODE(status.st_mode)
+    info.mtime = status.st_mtime
+    return info

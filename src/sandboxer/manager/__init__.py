@@ -246,10 +246,21 @@ class SandboxManager:
         with self._changing("exec", text) as found:
             return use.run(self.core, found, request, streams, timeout=timeout)
 
-    def copy(self, text: str, *, source: str, target: str, inward: bool, service: str | None = None) -> int:
+    def copy(
+        self,
+        text: str,
+        *,
+        source: str,
+        target: str,
+        inward: bool,
+        service: str | None = None,
+        max_size: int | None = None,
+    ) -> int:
         """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
         with self._changing("cp", text) as found:
-            return use.copy(self.core, found, source=source, target=target, inward=inward, service=service)
+            return use.copy(
+                self.core, found, source=source, target=target, inward=inward, service=service, max_size=max_size
+            )
 
     def logs(
         self,

@@ -15,7 +15,7 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import money
+from sandboxer.manager import holding, money, trust
 from sandboxer.manager.candidates import checked_options, manifests_of, refs_of
 from sandboxer.manager.core import Core, Progress
 from sandboxer.manager.plan import Plan
@@ -103,29 +103,32 @@ class Attempt:
         if record.host is not None:
             core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
         self.stage = "prepare"
+        trust.check(core, record, self._given)
         extension = core.extensions.get(record.extension)
-        context = core.extension_context(
-            record.extension,
-            record.host,
-            self._given if plan.profile.route is not None else self._whole,
-            progress=self._progress,
-            save=self._save,
-            refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
-        )
-        spec = Spec(
-            sandbox_id=record.id,
-            resource=resource_name(record.id),
-            profile=plan.profile.id,
-            labels=core.labels(record),
-            inputs=plan.inputs,
-            options=checked_options(record.extension, extension.Options, record.options),
-            expires_at=record.expires_at,
-        )
-        self.stage = "provision"
-        try:
-            handle = extension.provision(spec, context)
-        except SandboxerError as error:
-            handle, context = self._adopt(error, context)
+        options = checked_options(record.extension, extension.Options, record.options)
+        with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:
+            context = core.extension_context(
+                record.extension,
+                record.host,
+                self._given if plan.profile.route is not None else self._whole,
+                progress=inputs.progress(self._progress),
+                save=self._save,
+                refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
+            )
+            spec = Spec(
+                sandbox_id=record.id,
+                resource=resource_name(record.id),
+                profile=plan.profile.id,
+                labels=core.labels(record),
+                inputs=inputs.values,
+                options=options,
+                expires_at=record.expires_at,
+            )
+            self.stage = "provision"
+            try:
+                handle = extension.provision(spec, context)
+            except SandboxerError as error:
+                handle, context = self._adopt(error, context)
         self._save(handle)
         self.stage = "wait"
         ready = extension.wait_ready(handle, context)

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
-from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, from_document
+from sandboxer.errors import Internal, Invalid, SandboxerError, from_document
 from sandboxer.manager.asking import checked_profile, operator
 from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
+from sandboxer.manager.holding import outside
 from sandboxer.manager.money import token_budget
 from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
@@ -24,7 +25,8 @@ class Plan(Value, frozen=True, kw_only=True):
     """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be.
 
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
-    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before.
+    request that nothing can serve now: it still gives the sandbox that its idempotency key gave before. `roots`, when
+    not None, are the directories beneath which path inputs are opened, whoever opens them and whenever.
     `grant`: what the one who asks may do."""
 
     request: Request
@@ -41,6 +43,7 @@ class Plan(Value, frozen=True, kw_only=True):
     fingerprint: str
     refusal: dict[str, Any] | None = None
     grant: Grant = Grant()
+    roots: tuple[str, ...] | None = None
 
     @property
     def first(self) -> Candidate:
@@ -117,6 +120,7 @@ def make_plan(
         fingerprint=_fingerprint(request, shown, consumer),
         refusal=None if found.error is None else found.error.document(),
         grant=caller.grant,
+        roots=None if caller.roots is None else tuple(str(root) for root in caller.roots),
     )
 
 
@@ -224,7 +228,4 @@ def _check_roots(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[Pa
         if spec.type != "path" or value is None:
             continue
         if not any(Path(value).is_relative_to(root.resolve()) for root in roots):
-            raise Denied(
-                f"input {name!r} is not below an allowed directory",
-                hint="the operator lists directories in config.yaml under api.allowed_roots",
-            )
+            raise outside(name)

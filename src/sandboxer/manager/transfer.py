@@ -1,28 +1,37 @@
-"""The meaning of `cp`: where a copy lands, packed and unpacked as tar; what comes out of a sandbox is untrusted."""
+"""The meaning of `cp`: where a copy lands, packed as tar on its way in; what comes out of a sandbox is untrusted."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import posixpath
+import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
+from sandboxer.hosts.trees import add_entry
+from sandboxer.hosts.treewalk import Entry, Walk
+from sandboxer.manager.unpacking import Landing, Stage, stage_in
 from sandboxer.models import Handle
 
-MAX_ENTRIES = 1_000_000
-MAX_BYTES = 64 << 30
-"""Limits for what one copy out of a sandbox may hold: entries, and bytes on this disk."""
+MAX_STREAM = 64 << 30
+"""How many bytes a sandbox may send for one copy, zeros and all, unless `--max-size` is more."""
 _SPOOL = 8 << 20
+_PIPE = 1 << 20
 _BAD_PATH = frozenset(
-    {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOTEMPTY}
-)
+    {
+        errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOTEMPTY,
+        errno.EFBIG,
+    }
+)  # fmt: skip
 
 
 class Inside:
@@ -42,50 +51,75 @@ class Inside:
         """Unpack a tar stream into `directory`."""
         self._extension.put_archive(self._handle, directory, archive, self._context, service=self._service)
 
-    def take(self, path: str, archive: BinaryIO) -> None:
-        """Write `path` as a tar stream to `archive`. Raises Invalid at the limit: a sandbox can send without end."""
-        taken = 0
-
-        def keep(chunk: bytes) -> None:
-            nonlocal taken
-            taken += len(chunk)
-            if taken > MAX_BYTES:
-                raise _too_much()
-            archive.write(chunk)
-
-        self._extension.get_archive(self._handle, path, keep, self._context, service=self._service)
+    def take(self, path: str, sink: Callable[[bytes], None]) -> None:
+        """Send `path` as a tar stream to `sink`."""
+        self._extension.get_archive(self._handle, path, sink, self._context, service=self._service)
 
 
 def copy_in(source: str, target: str, inside: Inside) -> int:
     """Copy a file or directory of this machine to `target` inside: into it when it is a directory or ends in `/`,
     otherwise to that very name. Of `DIR/.` it is the contents. Missing parents are made. How many devices, sockets and
     the like below a directory were left out. Raises NotFound, Invalid, Denied, Unavailable."""
-    path = Path(source)
-    with _disk(source), tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:
-        if not path.exists():
-            raise NotFound(f"{source} does not exist", hint="the first path is the source")
-        if not path.is_file() and not path.is_dir():
-            raise _neither(source)
-        real = path.resolve() if path.is_symlink() else path
-        if _means_contents(source):
-            directory, entries = target or ".", {child: child.name for child in sorted(real.iterdir())}
+    with _disk(source), _source(source) as (top, name), tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:
+        status = os.fstat(top)
+        contents = _means_contents(source)
+        if contents:
+            directory, name = target or ".", ""
         else:
-            directory, name = _landing(target, path.name or real.name, is_directory=inside.kind(target) == "directory")
-            entries = {real: name}
-        left_out = 0
-
-        def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-            nonlocal left_out
-            kept = _plain(member)
-            left_out += kept is None
-            return kept
-
-        with tarfile.open(fileobj=spool, mode="w|", format=tarfile.PAX_FORMAT, dereference=False) as tar:
-            for entry, name in entries.items():
-                tar.add(entry, arcname=name, filter=plain)
+            directory, name = _landing(target, name, is_directory=inside.kind(target) == "directory")
+        with tarfile.open(fileobj=spool, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            if stat.S_ISREG(status.st_mode):
+                _add_file(tar, top, name)
+                left_out = 0
+            else:
+                left_out = _add_tree(tar, top, name)
         spool.seek(0)
         inside.put(directory, spool)  # type: ignore[arg-type]  # a spooled file reads like any other
         return left_out
+
+
+@contextmanager
+def _source(source: str) -> Iterator[tuple[int, str]]:
+    """What is to be copied in, opened once (a link that the user names is followed then), and its own name."""
+    try:
+        way = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound(f"{source} does not exist", hint="the first path is the source") from error
+    try:
+        mode = os.fstat(way).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a device may do something
+            raise _neither(source)
+        # the same file, whatever its name leads to by now
+        fd = os.open(f"/proc/self/fd/{way}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd, Path(source).name or Path(f"/proc/self/fd/{fd}").readlink().name
+        finally:
+            os.close(fd)
+    finally:
+        os.close(way)
+
+
+def _add_file(tar: tarfile.TarFile, fd: int, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    status = os.fstat(fd)
+    info.mode, info.mtime, info.size = stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size
+    with open(os.dup(fd), "rb") as file:
+        tar.addfile(info, file)
+
+
+def _add_tree(tar: tarfile.TarFile, top: int, name: str) -> int:
+    """Add a directory's tree under a name, its contents alone under none; how many special files were left out."""
+    walk = Walk()
+
+    def named(entry: Entry) -> str:
+        if entry.relative == ".":
+            return name
+        return f"{name}/{entry.relative}" if name else entry.relative
+
+    for entry in walk.entries(top):
+        if named(entry):
+            add_entry(tar, entry, name=named(entry))
+    return walk.special
 
 
 def _means_contents(path: str) -> bool:
@@ -99,7 +133,8 @@ def _disk(what: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise Denied(f"{error.filename or what}: permission denied", hint="choose a path that you may use") from error
+        named = what if str(error.filename or "/proc").startswith("/proc") else error.filename
+        raise Denied(f"{named}: permission denied", hint="choose a path that you may use") from error
     except FileNotFoundError as error:
         raise NotFound(f"{error.filename or what} is not there", hint="did it go away meanwhile? copy again") from error
     except OSError as error:
@@ -119,12 +154,6 @@ def _neither(path: str) -> Invalid:
     return Invalid(f"{path} is neither a file nor a directory", hint="only files and directories are copied")
 
 
-def _too_much() -> Invalid:
-    return Invalid(
-        f"the copy is over the limit of {MAX_ENTRIES} entries or {MAX_BYTES >> 30} GiB", hint="copy a part of it"
-    )
-
-
 def _landing(target: str, own_name: str, *, is_directory: bool) -> tuple[str, str]:
     """The directory to unpack into and the name of the copy there."""
     if is_directory or target.endswith("/") or target in ("", "."):
@@ -135,109 +164,97 @@ def _landing(target: str, own_name: str, *, is_directory: bool) -> tuple[str, st
     return str(path.parent), path.name
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Regular files, directories and links, without our user's name; devices and sockets stay here."""
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return None
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
-def copy_out(source: str, target: str, inside: Inside) -> int:
-    """Copy `source` inside to `target` on this machine, like `cp -r`; missing parents are made. How many links,
-    devices and the like were left out.
+def copy_out(source: str, target: str, inside: Inside, *, max_size: int | None = None) -> int:
+    """Copy `source` inside to `target` on this machine, like `cp -r` without `-p`; missing parents are made. How many
+    links, devices and the like were left out.
 
     The archive is untrusted: only regular files and directories are taken, never a name that leaves the target, and
-    never through a symbolic link. Raises NotFound, Invalid, Denied, Unavailable."""
-    with _disk(source), tempfile.TemporaryFile() as spool:
+    never through a symbolic link. It is unpacked as it comes, with its holes, and put in place when it is complete:
+    nothing is left of one that is refused. `max_size` is what it may take on this disk.
+
+    Raises NotFound, Invalid, Denied, Unavailable."""
+    with _disk(source):
         if inside.kind(source) == "absent":
             raise NotFound(f"there is no {source!r} in the sandbox", hint="paths without / start at the workspace")
         # an adapter knows a path by its last name, which `x/..` has none of
-        inside.take(posixpath.normpath(source) if _means_contents(source) else source, spool)
-        spool.seek(0)
+        path = posixpath.normpath(source) if _means_contents(source) else source
         name = "" if _means_contents(source) else PurePosixPath(source).name
         place = Path(target) / name if name and (Path(target).is_dir() or target.endswith("/")) else Path(target)
-        taken, left_out = unpack(spool, place)
-        if taken == 0:
-            raise _neither(f"{source!r} in the sandbox")
-        return left_out
+        with (
+            _landing_at(place, contents=not name and place.is_dir()) as landing,
+            stage_in(landing.fd, max_size) as stage,
+        ):
+            _receive(inside, path, stage, limit=max(MAX_STREAM, max_size or 0))
+            if stage.taken == 0:
+                raise _neither(f"{source!r} in the sandbox")
+            landing.settle(stage)
+            return stage.left_out
 
 
-def unpack(archive: BinaryIO, target: Path) -> tuple[int, int]:
-    """Unpack a tar stream whose single top entry becomes `target`; how many entries were taken, and how many left
-    out. Raises Invalid."""
-    top: str | None = None
-    count = left_out = size = 0
-    files: set[tuple[str, ...]] = set()
+def _receive(inside: Inside, path: str, stage: Stage, *, limit: int) -> None:
+    """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    failed: list[BaseException] = []
+    sent = 0
+
+    def unpack() -> None:
+        try:
+            with open(reading, "rb", buffering=0) as pipe:
+                stage.unpack(lambda size: pipe.read(size) or b"")
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            failed.append(error)
+
+    def send(data: bytes) -> None:
+        nonlocal sent
+        sent += len(data)
+        if sent > limit:
+            raise Denied(f"the sandbox sent more than {limit >> 30} GiB", hint="copy a part of it")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(writing, view) :]
+        except BrokenPipeError:
+            thread.join()
+            raise failed[0] from None
+
+    thread = threading.Thread(target=unpack, name="sandboxer-unpack", daemon=True)
+    with suppress(OSError):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
+    thread.start()
     try:
-        with tarfile.open(fileobj=archive, mode="r|") as tar:
-            for member in tar:
-                parts = _parts(member.name)
-                top = parts[0] if top is None and parts else top
-                if parts and parts[0] != top:
-                    raise Invalid("the archive has more than one top entry", hint="copy one path at a time")
-                path = target.joinpath(*parts[1:])
-                linked = _linked(member, files)
-                count += 1
-                size += member.size if linked is None else target.joinpath(*linked[1:]).lstat().st_size
-                if count > MAX_ENTRIES or size > MAX_BYTES:
-                    raise _too_much()
-                if member.isdir():
-                    _make_directory(path, target)
-                elif linked is not None:
-                    with open(_opened(target.joinpath(*linked[1:]), os.O_RDONLY), "rb") as sent:
-                        _write(sent, path, mode=os.fstat(sent.fileno()).st_mode, root=target)
-                elif (content := tar.extractfile(member) if member.isreg() else None) is not None:
-                    _write(content, path, mode=member.mode, root=target)
-                    files.add(parts)
-                else:
-                    left_out += 1  # links and devices of an untrusted tree are not wanted here
-    except tarfile.TarError as error:
-        raise Invalid(f"the sandbox sent a broken archive: {error}", hint="copy it again") from error
-    return count - left_out, left_out
+        inside.take(path, send)
+    finally:
+        os.close(writing)
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
-def _linked(member: tarfile.TarInfo, files: set[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The file that tar has as another name of one it has sent before (a hard link), when we have taken that one."""
-    if not member.islnk():
-        return None
-    parts = _parts(member.linkname)
-    return parts if parts in files else None
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
-    if name.startswith("/") or ".." in parts or "\x00" in name:
-        raise Invalid(f"the archive holds a name that leaves it: {name[:200]!r}", hint="nothing was written there")
-    return parts
-
-
-def _write(content: IO[bytes], path: Path, *, mode: int, root: Path) -> None:
-    _make_directory(path.parent, root.parent if path == root else root)
-    with open(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-        while chunk := content.read(1 << 20):
-            file.write(chunk)
-        os.fchmod(file.fileno(), (mode & 0o777) | 0o600)
-
-
-def _opened(path: Path, flags: int) -> int:
+@contextmanager
+def _landing_at(place: Path, *, contents: bool) -> Iterator[Landing]:
+    """Where a copy goes, its missing parents made; those go again when it comes to nothing."""
+    contents = contents or place.name in ("", "..") or str(place) == "."
+    made: list[Path] = []
     try:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        raise Invalid(f"{path} cannot be written: {error.strerror}", hint="choose another target") from error
+        folder = place if contents else place.parent
+        _make(folder, made)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield Landing(fd, None if contents else place.name, place)
+        finally:
+            os.close(fd)
+    except BaseException:
+        for one in reversed(made):
+            with suppress(OSError):
+                one.rmdir()
+        raise
 
 
-def _make_directory(path: Path, root: Path) -> None:
-    """Make `path` and what is missing above it; below `root` no symbolic link is followed."""
-    walked = path
-    while walked != root and walked != walked.parent:
-        if walked.is_symlink():
-            raise Invalid(f"{walked} is a symbolic link", hint="choose another target")
-        walked = walked.parent
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Invalid(f"{path} cannot be made: {error.strerror}", hint="choose another target") from error
+def _make(folder: Path, made: list[Path]) -> None:
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make(folder.parent, made)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        made.append(folder)

@@ -11,6 +11,7 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
+from sandboxer.manager import trust
 from sandboxer.manager.core import Core
 from sandboxer.manager.quotas import exec_slot
 from sandboxer.models import Handle, Sandbox
@@ -78,6 +79,7 @@ def run(core: Core, sandbox_id: str, request: Exec, streams: Streams, *, timeout
         extension = core.extension(record)
         if not isinstance(extension, CanExec):
             raise lacks(record, "exec")
+        trust.check(core, record)
         return extension.exec(handle, request, streams, core.context(record, Deadline(timeout)))
 
 
@@ -94,8 +96,18 @@ def check_exec(request: Exec) -> None:
         check_service(request.service)
 
 
-def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool, service: str | None) -> int:
-    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out."""
+def copy(
+    core: Core,
+    sandbox_id: str,
+    *,
+    source: str,
+    target: str,
+    inward: bool,
+    service: str | None,
+    max_size: int | None = None,
+) -> int:
+    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out.
+    `max_size`: what a copy out may take on this disk, in bytes."""
     from sandboxer.manager import transfer  # tarfile and tempfile: only copies need them
 
     if service is not None:
@@ -106,10 +118,11 @@ def copy(core: Core, sandbox_id: str, *, source: str, target: str, inward: bool,
         extension = core.extension(record)
         if not isinstance(extension, CanCopy):
             raise lacks(record, "cp")
+        trust.check(core, record)
         inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
             return transfer.copy_in(source, target, inside)
-        return transfer.copy_out(source, target, inside)
+        return transfer.copy_out(source, target, inside, max_size=max_size)
 
 
 def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer import names, telemetry
+from sandboxer import bounded, names, telemetry
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Host
 from sandboxer.models import Value
@@ -194,8 +194,8 @@ def read_facts(text: str, where: Ground, *, private: list[str], secret: str) -> 
 def end(host: Host, where: Ground, deadline: Deadline) -> dict[int, int]:
     """Take the planted file away. The owners (user numbers as the host sees them) of the marks, by inode."""
     result = host.run(["sh", "-c", _END, "sandboxer-selfcheck", where.plant, *where.marks], deadline, limit=65536)
-    pairs = (line.split() for line in result.text.splitlines())
-    return {int(p[1]): int(p[0]) for p in pairs if len(p) == 2 and p[0].isdigit() and p[1].isdigit()}
+    pairs = ([bounded.number(word) for word in line.split()] for line in result.text.splitlines())
+    return {p[1]: p[0] for p in pairs if len(p) == 2 and p[0] is not None and p[1] is not None}
 
 
 def _lines(parts: Mapping[str, list[str]], name: str) -> str:
@@ -216,17 +216,16 @@ def _user_sockets(runtime: str) -> list[str]:
 
 def _process(line: str) -> tuple[int, int] | None:
     """(number, start time) in a line of /proc/PID/stat."""
-    number, fields = line.partition(" ")[0], line.rpartition(")")[2].split()
-    if len(fields) < 20 or not number.isdigit() or not fields[19].isdigit():
-        return None
-    return int(number), int(fields[19])
+    number, fields = bounded.number(line.partition(" ")[0]), line.rpartition(")")[2].split()
+    started = bounded.number(fields[19]) if len(fields) >= 20 else None
+    return None if number is None or started is None else (number, started)
 
 
 def _addresses(parts: Mapping[str, list[str]]) -> tuple[tuple[str, int], ...]:
     """The host's own addresses beyond loopback. The port need not be open: a refusal shows that we came through."""
     session = _lines(parts, "session").split()
-    sshd = [(session[2], int(session[3]))] if len(session) == 4 and session[3].isdigit() else []
-    port = sshd[0][1] if sshd else 22
+    port = (bounded.number(session[3]) if len(session) == 4 else None) or 22
+    sshd = [(session[2], port)] if len(session) == 4 else []
     v4 = re.findall(r"\|-- (\d{1,3}(?:\.\d{1,3}){3})\n\s+/32 host LOCAL", _lines(parts, "addresses"))
     v6 = [_long_form(m[1]) for m in re.finditer(r"(?m)^([0-9a-f]{32}) \S+ \S+ 00 ", _lines(parts, "addresses6"))]
     plain = [(address, port) for address in [*v4, *v6] if not address.startswith("127.")]

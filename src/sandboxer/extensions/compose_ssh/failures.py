@@ -20,6 +20,8 @@ _NOISE: Final = re.compile(
     r"|failed to connect to syslog|level=warning|systemd connection|^Encountered errors while bringing up"
     r"|the attribute `version` is obsolete|^\s*raise \w+\(|^\s*$"
 )
+_PART: Final = 128 * 1024
+_LONGEST_LINE: Final = 1000
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -150,8 +152,7 @@ def tail(text: str, *, lines: int = 6) -> str:
 
 def translate(result: Result, *, doing: str, engine: str) -> SandboxerError:
     """The error for a program that ended badly while `doing`."""
-    said = result.stderr.decode("utf-8", "replace")
-    said = said if said.strip() else result.stdout.decode("utf-8", "replace")
+    said = _measured(result.stderr if result.stderr.strip() else result.stdout)
     kept = tail(said)
     for pattern, known in _COMPILED:
         if pattern.search(said):
@@ -160,6 +161,14 @@ def translate(result: Result, *, doing: str, engine: str) -> SandboxerError:
             return known.kind(message, hint=known.hint.format(engine=engine), fault=known.fault)
     shown = kept or f"exit code {result.code}, without a word"
     return BackendError(f"{doing} failed: {shown}", hint="run the same command on the host to see more")
+
+
+def _measured(said: bytes) -> str:
+    """The beginning and the end of what a program said, in lines that are not too long. A build prints what the
+    repository wants, and each of our patterns looks from each of its beginnings to the end of the line."""
+    if len(said) > 2 * _PART:
+        said = said[:_PART] + b"\n" + said[-_PART:]
+    return "\n".join(line[:_LONGEST_LINE] for line in said.decode("utf-8", "replace").splitlines())
 
 
 def shut(result: Result, engine: str) -> None:

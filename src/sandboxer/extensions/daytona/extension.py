@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Invalid, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
     CanCopy,
@@ -302,6 +303,6 @@ def _found(view: View, cloud: Cloud) -> Found:
         handle=to_handle(_remembered(view, cloud)),
         labels=view.labels,
         created_at=view.created_at,
-        expires_at=float(expires) if expires.isdigit() else None,
+        expires_at=bounded.number(expires),
         detail=f"{view.name} {view.trouble}",
     )

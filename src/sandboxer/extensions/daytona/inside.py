@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, NotFound, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.cloud import Toolbox
@@ -79,7 +80,7 @@ def read(result: str, token: str) -> Told:
             outcome="unknown",
         )
     state, word = _STATES[words[1]], words[2] if len(words) > 2 else ""
-    code = int(word) if state == "done" and word.isdigit() else 0
+    code = (bounded.number(word) or 0) if state == "done" else 0
     return Told(state=state, code=code, word=word, out=parts[0], err=parts[1])
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from sandboxer import bounded
 from sandboxer.errors import NotConfigured
 from sandboxer.extensions.base import Spec, from_handle
 from sandboxer.extensions.modal.options import LONGEST, ModalOptions, seconds
@@ -134,11 +135,11 @@ def again(name: str, where: Place, found: Mapping[str, str], *, provider_id: str
     """What the tags of a sandbox that was found tell of it."""
     told = labels(found)
     known = bare(name, where)
-    ends = told.get(ENDS, "")
+    ends = bounded.number(told.get(ENDS, ""))
     return msgspec.structs.replace(
         known,
         provider_id=provider_id,
-        ends=float(ends) if ends.isdigit() else known.ends,
+        ends=known.ends if ends is None else float(ends),
         blocked=told.get(NETWORK) == "none",
         gpu=told.get(GPU),
     )

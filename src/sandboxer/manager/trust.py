@@ -1,0 +1,47 @@
+"""What is run is only run from where nobody else can put something: the work directory on the host, and our own data,
+which tell what to run. Taking a sandbox away needs no such place."""
+
+from __future__ import annotations
+
+import os
+
+from sandboxer.hosts import strict
+from sandboxer.manager.core import Core
+from sandboxer.models import Sandbox
+from sandboxer.names import resource_name
+from sandboxer.timing import Deadline
+
+LOOK_SECONDS = 60.0
+
+
+def check(core: Core, record: Sandbox, deadline: Deadline | None = None) -> None:
+    """Raise Denied when somebody else could change what is run for a sandbox; says what to type."""
+    if record.host is None:
+        return  # a provider's: it runs nothing of ours here
+    check_data(core)
+    deadline = deadline or Deadline(LOOK_SECONDS)
+    host = core.open_host(record.host)
+    made_in = ""
+    if record.reachability is not None and record.reachability.remote_dir:
+        above, found, _ = record.reachability.remote_dir.partition(f"/{resource_name(record.id)}")
+        made_in = above if found else ""  # config.yaml may name another place by now
+    host.check_place(made_in or host.work_dir(deadline), deadline)
+
+
+def check_data(core: Core) -> None:
+    """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
+    what that user's records say: it is told by `doctor`, and all others are still kept out."""
+    place = core.purse.path.parent
+    fault = strict.examine(place, trusted=whose_data(core) or 0)
+    if fault is not None:
+        user = strict.this_user()
+        raise strict.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
+
+
+def whose_data(core: Core) -> int | None:
+    """The other user whose data root works on; None when they are its own, or not there yet."""
+    try:
+        owner = core.purse.path.parent.stat().st_uid
+    except FileNotFoundError:
+        return None
+    return owner if os.geteuid() == 0 and owner != 0 else None

@@ -1,0 +1,331 @@
+"""What came out of a sandbox, made into files: first in a directory of our own beside the target, then put in place.
+
+The archive is untrusted: regular files and directories only, none of a name that leaves it, counted, and bounded by
+what it takes on the disk. When it is refused, nothing of it is left, and the target is as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sandboxer.errors import Denied, Invalid
+from sandboxer.hosts import beneath
+from sandboxer.hosts.tarstream import BrokenArchive, Member, Reader
+
+MAX_ENTRIES: Final = 1_000_000
+MAX_DEPTH: Final = 200
+DEFAULT_SIZE: Final = 8 << 30
+"""What one copy may take on the disk unless `--max-size` says otherwise; never more than half of what is free."""
+_UNIT: Final = 4096
+_ZEROS: Final = bytes(64 << 10)
+_TOP: Final = "top"
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+
+Parts = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a copy may still take: entries, and bytes as they lie on the disk. `why` says where the limit comes from."""
+
+    limit: int
+    why: str
+    entries: int = MAX_ENTRIES
+    taken: int = 0
+
+    def entry(self) -> None:
+        """One more file or directory."""
+        self.entries -= 1
+        if self.entries < 0:
+            raise Denied(f"the copy is over the limit of {MAX_ENTRIES} entries", hint="copy a part of it")
+
+    def take(self, size: int) -> None:
+        """So many bytes more; raises Denied over the limit."""
+        self.taken += -(-size // _UNIT) * _UNIT
+        if self.taken > self.limit:
+            raise Denied(
+                f"the copy is over the limit of {self.limit} bytes: {self.why}",
+                hint="allow more with --max-size, free some space, or copy a part of it",
+            )
+
+
+def budget(free: int, asked: int | None) -> Budget:
+    """What a copy may take where so many bytes are free."""
+    if asked is not None:
+        return Budget(asked, "--max-size") if asked <= free else Budget(free, "no more is free there")
+    if free // 2 < DEFAULT_SIZE:
+        return Budget(free // 2, "half of what is free there")
+    return Budget(DEFAULT_SIZE, "the default of --max-size")
+
+
+@dataclass(slots=True)
+class Stage:
+    """A directory that only we may enter, into which an archive is unpacked by descriptor."""
+
+    fd: int
+    budget: Budget
+    top: str | None = None
+    taken: int = 0
+    left_out: int = 0
+    _files: set[Parts] = field(default_factory=set)
+    _last: tuple[Parts, int] | None = None
+
+    def unpack(self, read: Callable[[int], bytes]) -> None:
+        """Take all of an archive with one top entry. Raises Invalid, Denied, OSError."""
+        reader = Reader(read)
+        try:
+            for member in reader.members():
+                self.budget.entry()
+                if self._take(member, reader):
+                    self.taken += 1
+                else:
+                    self.left_out += 1
+            reader.drain()
+        except BrokenArchive as error:
+            raise Invalid(f"the sandbox sent a broken archive: {error}", hint="copy it again") from error
+        finally:
+            self._forget()
+
+    def _take(self, member: Member, reader: Reader) -> bool:
+        parts = self._placed(member.name)
+        if member.kind == "directory":
+            self._directory(parts, mode=member.mode)
+            return True
+        if member.kind == "link":
+            source = _parts(member.linkname)
+            if source not in self._files or source == parts:
+                return False
+            with open(beneath.open_at(self.fd, "/".join((_TOP, *source[1:]))), "rb") as sent:
+                self._file(parts, _pieces(sent.fileno()), mode=os.fstat(sent.fileno()).st_mode, size=0)
+        elif member.kind == "file":
+            self._file(parts, reader.contents(), mode=member.mode, size=member.size)
+        else:
+            return False  # links and devices of an untrusted tree are not wanted here
+        self._files.add(parts)
+        return True
+
+    def _placed(self, name: str) -> Parts:
+        parts = _parts(name)
+        self.top = parts[0] if self.top is None and parts else self.top
+        if parts and parts[0] != self.top:
+            raise Invalid("the archive has more than one top entry", hint="copy one path at a time")
+        return parts
+
+    def _directory(self, parts: Parts, *, mode: int) -> None:
+        if not parts[1:]:
+            with suppress(FileExistsError):
+                os.mkdir(_TOP, mode & 0o777 | 0o700, dir_fd=self.fd)
+                self.budget.take(_UNIT)
+            os.close(self._opened(self.fd, _TOP, parts))
+            return
+        at = self._parent(parts)
+        with suppress(FileExistsError):
+            os.mkdir(parts[-1], mode & 0o777 | 0o700, dir_fd=at)
+            self.budget.take(_UNIT)
+        os.close(self._opened(at, parts[-1], parts))
+
+    def _parent(self, parts: Parts) -> int:
+        """The directory that `parts` is in, made when it is missing; open until another one is asked for."""
+        wanted = parts[1:-1]
+        if self._last is not None and self._last[0] == wanted:
+            return self._last[1]
+        self._forget()
+        at = os.dup(self.fd)
+        for name in (_TOP, *wanted):
+            try:
+                os.mkdir(name, 0o777, dir_fd=at)
+                self.budget.take(_UNIT)
+            except FileExistsError:
+                pass
+            except BaseException:
+                os.close(at)
+                raise
+            try:
+                after = self._opened(at, name, parts)
+            finally:
+                os.close(at)
+            at = after
+        self._last = (wanted, at)
+        return at
+
+    def _opened(self, at: int, name: str, parts: Parts) -> int:
+        try:
+            return beneath.open_at(at, name, _DIRECTORY)
+        except NotADirectoryError:
+            raise Invalid(
+                f"the archive has {'/'.join(parts)[:200]!r} as a file and as a directory", hint="copy it again"
+            ) from None
+
+    def _forget(self) -> None:
+        if self._last is not None:
+            os.close(self._last[1])
+            self._last = None
+
+    def _file(self, parts: Parts, pieces: Iterator[tuple[int, bytes]], *, mode: int, size: int) -> None:
+        at, name = (self._parent(parts), parts[-1]) if parts[1:] else (self.fd, _TOP)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=at)
+        except (IsADirectoryError, PermissionError):
+            raise Invalid(
+                f"the archive has {'/'.join(parts)[:200]!r} as a file and as a directory", hint="copy it again"
+            ) from None
+        # created with the mode itself: the kernel takes our umask off, as for `cp`
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777, dir_fd=at)
+        try:
+            end = size
+            for offset, data in pieces:
+                self._write(fd, offset, data)
+                end = max(end, offset + len(data))
+            os.ftruncate(fd, end)
+        finally:
+            os.close(fd)
+
+    def _write(self, fd: int, offset: int, data: bytes) -> None:
+        """Write the blocks that hold something: zeros stay holes, whatever packed them."""
+        if data == _ZEROS[: len(data)]:
+            return
+        view, start = memoryview(data), 0
+        for at in range(0, len(data), _UNIT):
+            block = view[at : at + _UNIT]
+            if block == _ZEROS[: len(block)]:
+                self._put(fd, offset + start, view[start:at])
+                start = at + len(block)
+        self._put(fd, offset + start, view[start:])
+
+    def _put(self, fd: int, offset: int, data: memoryview) -> None:
+        if not data:
+            return
+        self.budget.take(len(data))
+        written = 0
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], offset + written)
+
+
+def _pieces(fd: int) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while data := os.pread(fd, len(_ZEROS), offset):
+        yield offset, data
+        offset += len(data)
+
+
+def _parts(name: str) -> Parts:
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if name.startswith("/") or ".." in parts or "\x00" in name:
+        raise Invalid(f"the archive holds a name that leaves it: {name[:200]!r}", hint="nothing was written there")
+    if len(parts) > MAX_DEPTH:
+        raise Invalid(f"the archive is more than {MAX_DEPTH} directories deep", hint="copy a part of it")
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where a copy goes: an open directory and the name in it; None puts the contents into the directory itself."""
+
+    fd: int
+    name: str | None
+    shown: Path
+
+    def settle(self, stage: Stage) -> None:
+        """Put what was unpacked in place. Raises Invalid before anything is changed when something is in the way."""
+        if self.name is not None:
+            self._check(stage.fd, _TOP, self.fd, self.name, self.shown)
+            _move(stage.fd, _TOP, self.fd, self.name)
+            return
+        try:
+            top = beneath.open_at(stage.fd, _TOP, _DIRECTORY)
+        except NotADirectoryError:
+            raise Invalid(f"{self.shown} is a directory", hint="choose another target") from None
+        try:
+            names = sorted(os.listdir(top))  # noqa: PTH208 - of a descriptor
+            for name in names:
+                self._check(top, name, self.fd, name, self.shown / name)
+            for name in names:
+                _move(top, name, self.fd, name)
+        finally:
+            os.close(top)
+
+    def _check(self, source: int, name: str, target: int, called: str, shown: Path) -> None:
+        """Raise Invalid when an entry cannot take its place: nothing but files is replaced, and no link followed."""
+        mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
+        there = _mode(target, called, shown)
+        if there is None:
+            return
+        if stat.S_ISLNK(there):
+            raise Invalid(f"{shown} is a symbolic link", hint="choose another target")
+        if stat.S_IFMT(there) != stat.S_IFMT(mode):
+            what = "a directory" if stat.S_ISDIR(there) else "a file" if stat.S_ISREG(there) else "no regular file"
+            raise Invalid(f"{shown} is {what}", hint="choose another target")
+        if not stat.S_ISDIR(mode):
+            return
+        with _both(source, name, target, called) as (mine, theirs):
+            for child in os.listdir(mine):  # noqa: PTH208
+                self._check(mine, child, theirs, child, shown / child)
+
+
+@contextmanager
+def _both(source: int, name: str, target: int, called: str) -> Iterator[tuple[int, int]]:
+    mine = beneath.open_at(source, name, _DIRECTORY)
+    try:
+        theirs = beneath.open_at(target, called, _DIRECTORY)
+    except BaseException:
+        os.close(mine)
+        raise
+    try:
+        yield mine, theirs
+    finally:
+        os.close(mine)
+        os.close(theirs)
+
+
+def _mode(target: int, name: str, shown: Path) -> int | None:
+    try:
+        return os.stat(name, dir_fd=target, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Invalid(f"{shown}: {error.strerror}", hint="choose another target") from error
+
+
+def _move(source: int, name: str, target: int, called: str) -> None:
+    """Put an entry in its place: directories are joined, files replaced under the mode and owner that were there."""
+    try:
+        there = os.stat(called, dir_fd=target, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(name, called, src_dir_fd=source, dst_dir_fd=target)
+        return
+    if stat.S_ISDIR(there.st_mode):
+        with _both(source, name, target, called) as (mine, theirs):
+            for child in os.listdir(mine):  # noqa: PTH208
+                _move(mine, child, theirs, child)
+        return
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    try:
+        with suppress(PermissionError):
+            os.chown(f"/proc/self/fd/{fd}", there.st_uid, there.st_gid)
+        Path(f"/proc/self/fd/{fd}").chmod(stat.S_IMODE(there.st_mode))
+    finally:
+        os.close(fd)
+    os.rename(name, called, src_dir_fd=source, dst_dir_fd=target)
+
+
+@contextmanager
+def stage_in(directory: int, asked: int | None) -> Iterator[Stage]:
+    """A stage in an open directory, so that what is in it is only renamed at the end. It goes in every case."""
+    name = f".sandboxer-cp-{os.urandom(6).hex()}"
+    os.mkdir(name, 0o700, dir_fd=directory)
+    try:
+        fd = beneath.open_at(directory, name, _DIRECTORY)
+        try:
+            free = os.fstatvfs(fd)
+            yield Stage(fd, budget(free.f_bavail * free.f_frsize, asked))
+        finally:
+            os.close(fd)
+    finally:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=directory)

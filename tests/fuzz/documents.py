@@ -1,0 +1,54 @@
+"""YAML of profiles and settings, and JSON of providers: a mistake of theirs at most."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from sandboxer import bounded
+from sandboxer.config.document import parse
+from sandboxer.errors import Invalid
+from sandboxer.http import Answer
+from sandboxer.models import Profile
+
+INPUTS = 5000
+SEEDS = [
+    b"id: profile.a\nversion: 1.0.0\ntitle: A\nextension: ext.native\nttl: {default: 1h, max: 4h}\n",
+    b"a: &a [1, 2.5, ~, true, 0x1f, 1:30, 2020-01-01]\nb: {<<: *a, c: |\n  d\n}\n",
+    b'{"a": [1, -2.5e3, null, true, "\\u00e9\\n"], "b": {"c": {}}}',
+    b'[{"id": "x", "labels": {"a": "b"}}, []]',
+]
+TOKENS = [
+    b'{"a":', b"&a ", b"*a", b"<<: ", b"!!int ", b"!!float ", b"!!bool ", b"!!timestamp ", b"!!binary ", b"!!set ",
+    b"!!omap ", b"1:", b"0x", b"[", b"]", b"{", b"}", b": ", b"- ", b"? ", b"\n ", b'"', b"'", b"\\u", b"\\ud800",
+    b"1e999", b"NaN", b",", b"---\n", b"%",
+]  # fmt: skip
+
+
+def run(data: bytes) -> object:
+    """Read it as each of the two. Raises Invalid and BackendError at most."""
+    try:
+        found = Answer(name="Thing", asked="GET /x", status=200, headers={}, body=data).json()
+    except bounded.Excess as error:
+        raise AssertionError("it was to be told in words") from error
+    except Exception as error:
+        if type(error).__name__ != "BackendError":
+            raise
+        parse(data, Profile, source="x")
+    else:
+        msgspec.json.encode(found)
+    return None
+
+
+def _recursive(data: bytes) -> object:
+    """JSON as the library reads it."""
+    try:
+        return type(json.loads(data))
+    except json.JSONDecodeError as error:
+        raise Invalid("not JSON") from error
+    except UnicodeDecodeError as error:
+        raise Invalid("not UTF-8") from error
+
+
+FAULTS = {"a reader that goes as deep as it is told": _recursive}
