@@ -275,7 +275,7 @@ def test_a_tree_that_others_may_write_is_not_given_to_rsync(tmp_path: Path, tree
     host = LocalHost("local", HostSettings())
     methods = []
     for mode in (0o755, 0o777):
-        inside.chmod(mode)
+        (inside / "below").chmod(mode)
         with holding.held(profile, {"repo": str(inside)}, None) as inputs:
             target = tmp_path / f"copy-{mode:o}"
             methods.append(host.sync(Path(inputs.values["repo"]), str(target), Deadline(60)).method)
