@@ -132,25 +132,3 @@ def _ignores(at: int, prefix: str) -> list[Ignore]:
             f"{prefix}{FILE_NAME} is longer than {MAX_IGNORE >> 20} MiB", hint="shorten it, or leave out gitignore"
         )
     return parse(data, base=as_text(prefix))
-
-
-def written_by_others(top: int) -> bool:
-    """Whether somebody else may put something into a directory of the tree; also when that cannot be seen. A program
-    that looks names up by itself could then be led out of it."""
-    waiting = ["."]
-    while waiting:
-        prefix = waiting.pop()
-        try:
-            at = beneath.open_at(top, prefix, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return True
-        try:
-            if beneath.written_by_others(os.fstat(at)):
-                return True
-            with os.scandir(at) as found:
-                waiting += [f"{prefix}/{entry.name}" for entry in found if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            return True
-        finally:
-            os.close(at)
-    return False

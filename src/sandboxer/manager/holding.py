@@ -85,13 +85,8 @@ def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise Invalid(f"input {name!r}: {value} cannot be read", hint="make it readable for the server") from error
         return beneath.absent(value)
-    return Held(fd, value, strict=roots is not None or _others_write(fd))
-
-
-def _others_write(fd: int) -> bool:
-    from sandboxer.hosts import treewalk  # only a create with a tree needs it
-
-    return stat.S_ISDIR(os.fstat(fd).st_mode) and treewalk.written_by_others(fd)
+    loose = stat.S_ISDIR(os.fstat(fd).st_mode) and roots is None and beneath.others_write_below(fd)
+    return Held(fd, value, strict=roots is not None or loose)
 
 
 def _beneath_one(name: str, path: Path, roots: Sequence[str]) -> int:
