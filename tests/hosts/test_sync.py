@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError, Invalid, SandboxerError
-from sandboxer.hosts import syncing
+from sandboxer.hosts import beneath, syncing
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.patterns import Filter
@@ -122,6 +122,33 @@ def test_a_copy_does_not_write_through_a_link_in_the_target(host: Host, tmp_path
     assert sorted(p.name for p in outside.iterdir()) == ["g"]
     assert (outside / "g").read_text() == "precious"
     assert (target / "d" / "f").read_text() == "new"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_tree_that_is_held_is_what_arrives_whatever_its_name_leads_to(
+    host: Host, tmp_path: Path, *, strict: bool
+) -> None:
+    source, outside = tmp_path / "a", tmp_path / "outside"
+    for place, text in ((source, "inside"), (outside, "outside")):
+        place.mkdir()
+        (place / "whose").write_text(text)
+    held = beneath.Held(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(source), strict=strict)
+    try:
+        source.rename(tmp_path / "aside")
+        source.symlink_to(outside)
+        report = host.sync(Path(held.path), str(tmp_path / "b"), Deadline(60))
+    finally:
+        held.close()
+    assert (report.method, report.notes) == ("tar" if strict else "rsync", ())
+    assert (tmp_path / "b" / "whose").read_text() == "inside"
+
+
+def test_hard_links_arrive_as_files_by_tar(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_text("x")
+    (tmp_path / "a" / "two").hardlink_to(tmp_path / "a" / "one")
+    by_tar(host, tmp_path / "a", str(tmp_path / "b"), Deadline(60))
+    assert [(tmp_path / "b" / name).read_text() for name in ("one", "two")] == ["x", "x"]
 
 
 def test_progress_and_report_tell_what_was_sent(host: Host, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sandboxer.hosts import beneath
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.treewalk import Walk
 from sandboxer.manager import holding
+from sandboxer.manager.attempts import LINKS_NOTE
 from sandboxer.manager.plan import Plan
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
@@ -137,6 +138,7 @@ def test_a_tree_that_is_swapped_just_before_it_is_copied_is_the_one_that_was_jud
         answer = api.post("/v1/sandboxes?wait=true", json={**NATIVE, "inputs": {"repo": str(inside)}})
         assert answer.status_code == 201, answer.text
         assert answer.json()["inputs"] == {"repo": str(inside)}
+        assert LINKS_NOTE in answer.json()["isolation"]["notes"]
         assert copied(tmp_path) == ["inside", "inside"]
         assert inside.is_symlink() == (program == "mkdir")
         destroyed(api, answer.json())
@@ -273,7 +275,7 @@ def test_a_tree_that_others_may_write_is_not_given_to_rsync(tmp_path: Path, tree
     host = LocalHost("local", HostSettings())
     methods = []
     for mode in (0o755, 0o777):
-        inside.chmod(mode)
+        (inside / "below").chmod(mode)
         with holding.held(profile, {"repo": str(inside)}, None) as inputs:
             target = tmp_path / f"copy-{mode:o}"
             methods.append(host.sync(Path(inputs.values["repo"]), str(target), Deadline(60)).method)

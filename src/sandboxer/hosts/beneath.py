@@ -118,6 +118,28 @@ def written_by_others(status: os.stat_result) -> bool:
     return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
+def others_write_below(top: int) -> bool:
+    """Whether somebody else may put something into a directory of the tree; also when that cannot be seen. A program
+    that looks names up by itself could then be led out of it."""
+    waiting = ["."]
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            at = open_at(top, prefix, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return True
+        try:
+            if written_by_others(os.fstat(at)):
+                return True
+            with os.scandir(at) as found:
+                waiting += [f"{prefix}/{entry.name}" for entry in found if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            return True
+        finally:
+            os.close(at)
+    return False
+
+
 class Held:
     """A file or directory of this machine that is open. `path` leads to it whatever becomes of its name, for this
     process and for programs that it starts; `name` is what people know it by.

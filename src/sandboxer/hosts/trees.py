@@ -27,6 +27,7 @@ _WHOLE: Final = ("-rlpt", *_OPTIONS)
 _LISTED: Final = ("-dlpt", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
 VANISHED: Final = 24
 """rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
+_BUFFER: Final = 256 << 10
 GONE: Final = "some files went away while they were copied"
 _FILES = re.compile(rb"Number of regular files transferred: (\d{1,18})")
 _SENT = re.compile(rb"Total bytes sent: (\d{1,18})")
@@ -196,8 +197,9 @@ def write_tar(
     walk = Walk(exclude, gitignore, deadline=deadline)
     with (
         beneath.directory(source) as top,
-        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=256 * 1024) as archive,
+        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as archive,
     ):
+        archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB by default; typeshed lacks it
         for entry in walk.entries(top):
             if add_entry(archive, entry, name=entry.relative):
                 files += stat.S_ISREG(entry.status.st_mode)

@@ -22,7 +22,7 @@ from sandboxer.manager.plan import Plan
 from sandboxer.manager.removal import ROLLBACK_SECONDS, take_back
 from sandboxer.manager.report import place_of
 from sandboxer.manager.turns import Spent, Turn, give_turn
-from sandboxer.models import Handle, Ready, Route, Sandbox
+from sandboxer.models import Handle, Isolation, Ready, Route, Sandbox
 from sandboxer.names import resource_name
 from sandboxer.routing import trail
 from sandboxer.routing.needs import too_weak
@@ -35,6 +35,9 @@ REACH_SECONDS = 20.0
 """How long a host may take to answer while another one could be tried."""
 SETTLE_SECONDS = 30.0
 """How long the look for what a lost answer left may take."""
+LINKS_NOTE = (
+    "reachability.remote_dir can be written from inside: it may hold links that lead elsewhere, do not follow them"
+)
 FAIR_SECONDS = 30.0
 """A time-out says something of the backend when it had at least this long; below, the caller was in a hurry."""
 
@@ -100,13 +103,21 @@ class Attempt:
         """Make it, and wait until it is ready."""
         core, plan, record = self.core, self.plan, self.record
         self._progress("resolve", f"{plan.profile.id} on {record.host or record.extension}")
-        if record.host is not None:
-            core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
-        self.stage = "prepare"
-        trust.check(core, record, self._given)
         extension = core.extensions.get(record.extension)
-        options = checked_options(record.extension, extension.Options, record.options)
         with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:
+            spec = Spec(
+                sandbox_id=record.id,
+                resource=resource_name(record.id),
+                profile=plan.profile.id,
+                labels=core.labels(record),
+                inputs=inputs.values,
+                options=checked_options(record.extension, extension.Options, record.options),
+                expires_at=record.expires_at,
+            )
+            if record.host is not None:
+                core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
+            self.stage = "prepare"
+            trust.check(core, record, self._given)
             context = core.extension_context(
                 record.extension,
                 record.host,
@@ -114,15 +125,6 @@ class Attempt:
                 progress=inputs.progress(self._progress),
                 save=self._save,
                 refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
-            )
-            spec = Spec(
-                sandbox_id=record.id,
-                resource=resource_name(record.id),
-                profile=plan.profile.id,
-                labels=core.labels(record),
-                inputs=inputs.values,
-                options=options,
-                expires_at=record.expires_at,
             )
             self.stage = "provision"
             try:
@@ -153,7 +155,7 @@ class Attempt:
             now,
             handle=handle,
             reachability=ready.reachability,
-            isolation=ready.isolation,
+            isolation=_with_note(ready),
             metering=money.allotted(now.metering, ready.resources),
             route=route,
             report=report,
@@ -237,6 +239,14 @@ class Attempt:
         record = self.core.current(self.record.id)
         rest = take_back(self.core, record, quick=False, seconds=seconds)
         return None if rest is None or never_begun(record, error, rest) else rest
+
+
+def _with_note(ready: Ready) -> Isolation:
+    """The isolation, telling consumers of `remote_dir` what they have to reckon with there."""
+    shared = ready.isolation.class_ in ("namespace", "container")  # elsewhere the directory is itself inside
+    if not shared or ready.reachability.remote_dir is None or LINKS_NOTE in ready.isolation.notes:
+        return ready.isolation
+    return msgspec.structs.replace(ready.isolation, notes=[*ready.isolation.notes, LINKS_NOTE])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,8 @@ def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise Invalid(f"input {name!r}: {value} cannot be read", hint="make it readable for the server") from error
         return beneath.absent(value)
-    return Held(fd, value, strict=roots is not None or beneath.written_by_others(os.fstat(fd)))
+    loose = stat.S_ISDIR(os.fstat(fd).st_mode) and roots is None and beneath.others_write_below(fd)
+    return Held(fd, value, strict=roots is not None or loose)
 
 
 def _beneath_one(name: str, path: Path, roots: Sequence[str]) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
 from sandboxer.errors import BackendError, Invalid
+from sandboxer.hosts.tarstream import BrokenArchive, Reader
 
 PEEKED: Final = 64 * 1024
 """How much of an archive is read to see its first entry: extended headers may stand before it."""
@@ -17,12 +20,17 @@ _SPOOLED: Final = 4 * 1024 * 1024
 
 
 def first(data: bytes) -> tarfile.TarInfo | None:
-    """The first entry of (the beginning of) an archive, None when there is none."""
+    """The first entry of (the beginning of) an archive, its name and whether it is a directory; None when there is
+    none."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            return archive.next()
-    except (tarfile.TarError, EOFError):
+        member = next(Reader(io.BytesIO(data).read).members(), None)
+    except BrokenArchive:
         return None
+    if member is None:
+        return None
+    entry = tarfile.TarInfo(member.name.rstrip("/"))
+    entry.type = tarfile.DIRTYPE if member.kind == "directory" else tarfile.REGTYPE
+    return entry
 
 
 @contextmanager
@@ -72,8 +80,8 @@ def _clean(name: str) -> str:
 def renamed(name: str, sink: Callable[[bytes], None]) -> Iterator[Callable[[bytes], None]]:
     """Give bytes of an archive to what this yields; `sink` gets it with `name` as its single top entry.
 
-    Passed straight through when the top entry is called so already; spooled and renamed at the end otherwise (the path
-    was a link, or the root directory, or an archive without an entry for the directory itself)."""
+    Passed straight through when the top entry is called so already; renamed on the way otherwise (the path was a link,
+    or the root directory, or an archive without an entry for the directory itself)."""
     feed = _Renamer(name, sink)
     try:
         yield feed.write
@@ -86,7 +94,7 @@ class _Renamer:
     def __init__(self, name: str, sink: Callable[[bytes], None]) -> None:
         self._name, self._sink = name, sink
         self._head: bytearray | None = bytearray()
-        self._spool: BinaryIO | None = None
+        self._pump: _Pump | None = None
 
     def write(self, data: bytes) -> None:
         if self._head is not None:
@@ -95,8 +103,8 @@ class _Renamer:
             if entry is None and len(self._head) < PEEKED:
                 return
             self._decide(entry)
-        elif self._spool is not None:
-            self._spool.write(data)
+        elif self._pump is not None:
+            self._pump.feed(data)
         else:
             self._sink(data)
 
@@ -105,44 +113,116 @@ class _Renamer:
         if entry is not None and self._name and entry.name == self._name:
             self._sink(head)
             return
-        self._spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SPOOLED))  # noqa: SIM115 - closed below
-        self._spool.write(head)
+        self._pump = _Pump(self._name, self._sink)
+        self._pump.feed(head)
 
     def finish(self) -> None:
         if self._head is not None:
             self._decide(first(bytes(self._head)))
-        if self._spool is None:
-            return
-        self._spool.seek(0)
-        try:
-            self._rewrite(self._spool)
-        except (tarfile.TarError, EOFError) as error:
-            raise BackendError(f"the container engine sent a broken archive: {error}", hint="try again") from error
-
-    def _rewrite(self, spool: BinaryIO) -> None:
-        top = self._name or "root"
-        with (
-            tarfile.open(fileobj=spool, mode="r:") as source,
-            tarfile.open(fileobj=cast("BinaryIO", _Out(self._sink)), mode="w|", format=tarfile.PAX_FORMAT) as out,
-        ):
-            lead: str | None = None if self._name else ""
-            for index, member in enumerate(source):
-                if index == 0:
-                    if lead is None:
-                        lead = member.name.rstrip("/")
-                    elif member.name.strip("/."):
-                        directory = tarfile.TarInfo(top)
-                        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-                        out.addfile(directory)
-                member.name = _moved(member.name, lead or "", top)
-                if member.islnk():
-                    member.linkname = _moved(member.linkname, lead or "", top)
-                member.pax_headers = {}
-                out.addfile(member, source.extractfile(member) if member.isreg() else None)
+        if self._pump is not None:
+            self._pump.finish()
 
     def close(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
+        if self._pump is not None:
+            self._pump.end()
+
+
+class _Pump:
+    """Rewrites an archive while it comes: what feeds it and what reads it are two threads, and nothing is kept."""
+
+    def __init__(self, name: str, sink: Callable[[bytes], None]) -> None:
+        reading, self._writing = os.pipe2(os.O_CLOEXEC)
+        self._failed: list[BaseException] = []
+        self._open = True
+
+        def work() -> None:
+            try:
+                with open(reading, "rb", buffering=0) as pipe:
+                    _rewrite(Reader(lambda size: pipe.read(size) or b""), name, sink)
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that feeds
+                self._failed.append(error)
+
+        self._thread = threading.Thread(target=work, name="sandboxer-rename", daemon=True)
+        self._thread.start()
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes. Raises what the rewriting came to, when it has ended."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._writing, view) :]
+        except BrokenPipeError:
+            self.finish()
+
+    def finish(self) -> None:
+        """There is no more; returns when all was passed on."""
+        self.end()
+        if not self._failed:
+            return
+        if isinstance(self._failed[0], BrokenArchive):
+            message = f"the container engine sent a broken archive: {self._failed[0]}"
+            raise BackendError(message, hint="try again") from self._failed[0]
+        raise self._failed[0]
+
+    def end(self) -> None:
+        """End it, whatever became of it."""
+        if self._open:
+            self._open = False
+            os.close(self._writing)
+        self._thread.join()
+
+
+def _rewrite(source: Reader, name: str, sink: Callable[[bytes], None]) -> None:
+    top = name or "root"
+    with tarfile.open(fileobj=cast("BinaryIO", _Out(sink)), mode="w|", format=tarfile.PAX_FORMAT) as out:
+        lead: str | None = None if name else ""
+        for index, member in enumerate(source.members()):
+            if index == 0:
+                if lead is None:
+                    lead = member.name.rstrip("/")
+                elif member.name.strip("/."):
+                    directory = tarfile.TarInfo(top)
+                    directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+                    out.addfile(directory)
+            entry = tarfile.TarInfo(_moved(member.name, lead or "", top))
+            entry.mode, entry.linkname = member.mode, member.linkname
+            if member.kind == "file":
+                entry.size, entry.linkname = member.size, ""
+                out.addfile(entry, cast("BinaryIO", _Whole(source, member.size)))
+                continue
+            entry.type = tarfile.DIRTYPE if member.kind == "directory" else tarfile.SYMTYPE
+            if member.kind == "link":
+                entry.type, entry.linkname = tarfile.LNKTYPE, _moved(member.linkname, lead or "", top)
+            elif member.kind == "other" and not member.linkname:
+                entry.type = tarfile.FIFOTYPE  # as good as any other that is left out
+            out.addfile(entry)
+        source.drain()
+
+
+class _Whole:
+    """A file's contents for tarfile, its holes as zeros."""
+
+    def __init__(self, source: Reader, size: int) -> None:
+        self._pieces, self._at, self._size = source.contents(), 0, size
+        self._next: tuple[int, bytes] | None = next(self._pieces, None)
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer only at the end."""
+        data = bytearray()
+        while len(data) < size and self._at < self._size:
+            some = self._some(size - len(data))
+            data += some
+            self._at += len(some)
+        return bytes(data)
+
+    def _some(self, size: int) -> bytes:
+        until = self._next[0] if self._next is not None else self._size
+        if self._next is None or self._at < until:
+            return bytes(min(size, until - self._at))
+        offset, piece = self._next
+        rest = piece[size:]
+        self._next = (offset + size, rest) if rest else next(self._pieces, None)
+        return piece[:size]
 
 
 def _moved(name: str, lead: str, top: str) -> str:
