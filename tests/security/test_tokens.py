@@ -14,8 +14,10 @@ import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import NotConfigured
+from sandboxer.errors import Denied, NotConfigured
+from sandboxer.manager.asking import Asker
 from sandboxer.manager.tokens import Keyring
+from sandboxer.models import Grant
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
@@ -206,6 +208,15 @@ def test_an_admin_of_a_consumer_sees_everything_and_makes_its_own(world: World, 
         assert made(chief, consumer="agt:ann")["consumer"] == {"actor": "adm", "name": "chief"}
 
 
+def test_what_an_admin_makes_anew_stays_its_consumers(world: World) -> None:
+    hers = made(world.ann)
+    text = token(world.here, "admin", "adm:chief").token
+    with bearing(world.server, text) as chief:
+        again = chief.post(f"/v1/sandboxes/{hers['id']}/recreate?wait=true").json()
+    assert again["consumer"] == {"actor": "agt", "name": "ann"}
+    assert world.ann.get(f"/v1/sandboxes/{again['id']}").status_code == 200
+
+
 # -- tokens themselves ------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +276,20 @@ def test_a_list_of_tokens_that_cannot_be_read_lets_nobody_in(fresh: tuple[Instal
         assert status(server, *headers) == 500
     assert status(server, path="/healthz") == 200
     assert here.manager.core.tokens.path.read_bytes() == broken
+
+
+def test_a_token_that_somebody_edited_to_be_for_no_consumer_sees_nothing(
+    fresh: tuple[Installation, Served],
+) -> None:
+    here, server = fresh
+    text = token(here, "read", "agt:ann").token
+    file = here.manager.core.tokens.path
+    file.write_bytes(file.read_bytes().replace(b'"agt:ann"', b"null").replace(b'"revision":1', b'"revision":2'))
+    assert status(server, f"Authorization: Bearer {text}") == 500
+    nobody = here.manager.acting(Asker(grant=Grant(role="use")))
+    for look in (nobody.list, nobody.events, nobody.usage, nobody.credits, lambda: nobody.get("anything")):
+        with pytest.raises(Denied):
+            look()
 
 
 def test_the_list_of_another_installation_lets_nobody_in(fresh: tuple[Installation, Served], tmp_path: Path) -> None:
