@@ -14,9 +14,9 @@ import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import Denied, NotConfigured
+from sandboxer.errors import Denied, Invalid, NotConfigured
 from sandboxer.manager.asking import Asker
-from sandboxer.manager.tokens import Keyring
+from sandboxer.manager.tokens import Keyring, Wanted
 from sandboxer.models import Grant
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
@@ -423,25 +423,31 @@ def test_the_command_makes_lists_and_ends_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "wanted",
     [
-        ["--role", "use"],
-        ["--role", "read"],
-        ["--role", "root"],
-        ["--role", "use", "--consumer", "ann"],
-        ["--role", "use", "--consumer", "xyz:ann"],
-        ["--role", "admin", "--budget", "-1"],
-        ["--role", "admin", "--budget", "much"],
-        ["--role", "admin", "--ttl", "0"],
-        [],
+        Wanted(name="one", role="use"),
+        Wanted(name="one", role="read"),
+        Wanted(name="one", role="root"),
+        Wanted(name="one", role="use", consumer="ann"),
+        Wanted(name="one", role="use", consumer="xyz:ann"),
+        Wanted(name="one", role="admin", budget="-1"),
+        Wanted(name="one", role="admin", budget="much"),
+        Wanted(name="bad name", role="admin"),
+        Wanted(name="", role="admin"),
     ],
-    ids=" ".join,
 )
-def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, words: list[str]) -> None:
+def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, wanted: Wanted) -> None:
+    manager = installed(tmp_path).manager
+    with pytest.raises(Invalid):
+        manager.create_token(wanted)
+    assert manager.list_tokens() == []
+
+
+def test_the_command_refuses_words_that_make_no_sense(tmp_path: Path) -> None:
     command = Command(tmp_path)
-    assert command("tokens", "create", "one", *words, "--json").status == 2
-    assert command("tokens", "create", "bad name", "--role", "admin", "--json").status == 2
-    assert command("tokens", "list", "--json").document == {"tokens": []}
+    assert command("tokens", "create", "one", "--json").status == 2
+    assert command("tokens", "create", "one", "--role", "admin", "--ttl", "0", "--json").status == 2
+    assert command("tokens", "create", "one", "--role", "admin", "--profile", "profile.no", "--json").status == 3
 
 
 def test_a_dry_run_tells_of_the_quota(tmp_path: Path) -> None:
@@ -468,9 +474,9 @@ def test_a_dry_run_tells_of_the_quota(tmp_path: Path) -> None:
 )
 def test_a_configuration_that_makes_no_sense_is_refused_and_quotes_no_value(tmp_path: Path, config: str) -> None:
     lay_out(tmp_path, config=config + "\n")
-    answer = Command(tmp_path)("list", "--json")
-    assert answer.status == 2
-    assert "plain-value" not in answer.stdout
+    with pytest.raises(Invalid) as refused:
+        installed(tmp_path)
+    assert "plain-value" not in refused.value.message + refused.value.hint
 
 
 def test_a_server_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:
