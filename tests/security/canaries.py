@@ -58,7 +58,7 @@ class Canaries:
         return f"a canary of nobody, {part[:10]}..."
 
     def _forms(self) -> dict[str, list[bytes]]:
-        return {name: list(_encoded(value.encode())) for name, value in self._values.items()}
+        return {name: list(_encoded(value.encode())) for name, value in dict(self._values).items()}
 
 
 def _encoded(value: bytes) -> Iterator[bytes]:

@@ -14,8 +14,10 @@ import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import NotConfigured
-from sandboxer.manager.tokens import Keyring
+from sandboxer.errors import Denied, Invalid, NotConfigured
+from sandboxer.manager.asking import Asker
+from sandboxer.manager.tokens import Keyring, Wanted
+from sandboxer.models import Grant
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
@@ -206,6 +208,15 @@ def test_an_admin_of_a_consumer_sees_everything_and_makes_its_own(world: World, 
         assert made(chief, consumer="agt:ann")["consumer"] == {"actor": "adm", "name": "chief"}
 
 
+def test_what_an_admin_makes_anew_stays_its_consumers(world: World) -> None:
+    hers = made(world.ann)
+    text = token(world.here, "admin", "adm:chief").token
+    with bearing(world.server, text) as chief:
+        again = chief.post(f"/v1/sandboxes/{hers['id']}/recreate?wait=true").json()
+    assert again["consumer"] == {"actor": "agt", "name": "ann"}
+    assert world.ann.get(f"/v1/sandboxes/{again['id']}").status_code == 200
+
+
 # -- tokens themselves ------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +276,20 @@ def test_a_list_of_tokens_that_cannot_be_read_lets_nobody_in(fresh: tuple[Instal
         assert status(server, *headers) == 500
     assert status(server, path="/healthz") == 200
     assert here.manager.core.tokens.path.read_bytes() == broken
+
+
+def test_a_token_that_somebody_edited_to_be_for_no_consumer_sees_nothing(
+    fresh: tuple[Installation, Served],
+) -> None:
+    here, server = fresh
+    text = token(here, "read", "agt:ann").token
+    file = here.manager.core.tokens.path
+    file.write_bytes(file.read_bytes().replace(b'"agt:ann"', b"null").replace(b'"revision":1', b'"revision":2'))
+    assert status(server, f"Authorization: Bearer {text}") == 500
+    nobody = here.manager.acting(Asker(grant=Grant(role="use")))
+    for look in (nobody.list, nobody.events, nobody.usage, nobody.credits, lambda: nobody.get("anything")):
+        with pytest.raises(Denied):
+            look()
 
 
 def test_the_list_of_another_installation_lets_nobody_in(fresh: tuple[Installation, Served], tmp_path: Path) -> None:
@@ -398,25 +423,31 @@ def test_the_command_makes_lists_and_ends_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "wanted",
     [
-        ["--role", "use"],
-        ["--role", "read"],
-        ["--role", "root"],
-        ["--role", "use", "--consumer", "ann"],
-        ["--role", "use", "--consumer", "xyz:ann"],
-        ["--role", "admin", "--budget", "-1"],
-        ["--role", "admin", "--budget", "much"],
-        ["--role", "admin", "--ttl", "0"],
-        [],
+        Wanted(name="one", role="use"),
+        Wanted(name="one", role="read"),
+        Wanted(name="one", role="root"),
+        Wanted(name="one", role="use", consumer="ann"),
+        Wanted(name="one", role="use", consumer="xyz:ann"),
+        Wanted(name="one", role="admin", budget="-1"),
+        Wanted(name="one", role="admin", budget="much"),
+        Wanted(name="bad name", role="admin"),
+        Wanted(name="", role="admin"),
     ],
-    ids=" ".join,
 )
-def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, words: list[str]) -> None:
+def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, wanted: Wanted) -> None:
+    manager = installed(tmp_path).manager
+    with pytest.raises(Invalid):
+        manager.create_token(wanted)
+    assert manager.list_tokens() == []
+
+
+def test_the_command_refuses_words_that_make_no_sense(tmp_path: Path) -> None:
     command = Command(tmp_path)
-    assert command("tokens", "create", "one", *words, "--json").status == 2
-    assert command("tokens", "create", "bad name", "--role", "admin", "--json").status == 2
-    assert command("tokens", "list", "--json").document == {"tokens": []}
+    assert command("tokens", "create", "one", "--json").status == 2
+    assert command("tokens", "create", "one", "--role", "admin", "--ttl", "0", "--json").status == 2
+    assert command("tokens", "create", "one", "--role", "admin", "--profile", "profile.no", "--json").status == 3
 
 
 def test_a_dry_run_tells_of_the_quota(tmp_path: Path) -> None:
@@ -443,9 +474,9 @@ def test_a_dry_run_tells_of_the_quota(tmp_path: Path) -> None:
 )
 def test_a_configuration_that_makes_no_sense_is_refused_and_quotes_no_value(tmp_path: Path, config: str) -> None:
     lay_out(tmp_path, config=config + "\n")
-    answer = Command(tmp_path)("list", "--json")
-    assert answer.status == 2
-    assert "plain-value" not in answer.stdout
+    with pytest.raises(Invalid) as refused:
+        installed(tmp_path)
+    assert "plain-value" not in refused.value.message + refused.value.hint
 
 
 def test_a_server_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sandboxer.errors import Conflict, Internal, Invalid
-from sandboxer.models import Handle, Request, Sandbox
+from sandboxer.models import Consumer, Handle, Request, Sandbox
 from sandboxer.state import State
 from sandboxer.store.base import Change, Others, Store, UpdateFn, holds_name
 from tests.store.company import together
@@ -196,6 +196,27 @@ class StoreContract:
             assert others.by_name("web") is None
             assert others.by_idempotency_key("key") is None
             assert [record.id for record in others] == [ID]
+            return Change()
+
+        store.update(OTHER, see)
+
+    def test_each_consumers_records_and_keys_are_its_own(self, open_store: OpenStore) -> None:
+        """Also where another's record holds the text of a consumer somewhere else."""
+        store, ann, bob = open_store(), Consumer(actor="agt", name="ann"), Consumer(actor="agt", name="bob")
+        decoy = {"consumer": {"actor": "agt", "name": "bob"}}
+        store.update(ID, put(sandbox(consumer=ann, idempotency_key="key", inputs=decoy)))
+        store.update(number(1), put(sandbox(number(1), consumer=bob, idempotency_key="key")))
+        store.update(number(2), put(ended(number(2), consumer=bob, idempotency_key="old")))
+
+        def see(current: Sandbox | None, others: Others) -> Change:
+            assert [record.id for record in others.of_consumer(ann)] == [ID]
+            assert [record.id for record in others.of_consumer(bob)] == [number(1)]
+            assert list(others.of_consumer(Consumer(actor="adm", name="bob"))) == []
+            by_key = {name: others.by_idempotency_key("key", consumer=who) for name, who in (("a", ann), ("b", bob))}
+            assert {name: found and found.id for name, found in by_key.items()} == {"a": ID, "b": number(1)}
+            assert others.by_idempotency_key("old", consumer=ann) is None
+            found = others.by_idempotency_key("old", consumer=bob)
+            assert found is not None
             return Change()
 
         store.update(OTHER, see)

@@ -198,7 +198,9 @@ class SandboxManager:
         host = record.request.host or (None if profile.route is not None else record.host)
         request = msgspec.structs.replace(record.request, host=host)
         asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
-        caller = self._caller(asker, base=None, roots=roots)
+        # It stays whose it is, also when somebody does it who may for everybody.
+        grant = msgspec.structs.replace(self.asker.grant, consumer=None)
+        caller = Caller(actor=asker, base=working_directory(), roots=roots, grant=grant)
         plan = make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
         quotas.check(self.core, plan.consumer, without=record.id)
         return plan

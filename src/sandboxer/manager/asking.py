@@ -43,9 +43,11 @@ class Asker:
 
     @property
     def consumer(self) -> Consumer | None:
-        """Whose sandboxes alone they see; None: everybody's."""
-        if self.grant.everything or self.grant.consumer is None:
+        """Whose sandboxes alone they see; None: everybody's. Raises Denied for who is nobody and may not see all."""
+        if self.grant.everything:
             return None
+        if self.grant.consumer is None:
+            raise Denied("this token is for no consumer", hint="make another one with --consumer agt:NAME")
         kind, name = parse_actor(self.grant.consumer)
         return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 

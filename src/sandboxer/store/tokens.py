@@ -117,6 +117,8 @@ class TokenStore:
         known = _known(page)
         if known is None:
             raise StoreCorrupt(f"{self.path} does not hold what it should: a token is there twice", hint=DOCTOR)
+        if any(one.role != "admin" and one.consumer is None for one in page.tokens):
+            raise StoreCorrupt(f"{self.path} does not hold what it should: a token is for no consumer", hint=DOCTOR)
         return page, known
 
     def _commit(self, before: _Page, after: _Page, must_succeed: bool) -> None:
