@@ -24,11 +24,11 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, asked, composefile, engine, failures, listing
+from sandboxer.extensions.compose_ssh import argv, asked, composefile, engine, exposure, failures, listing
 from sandboxer.extensions.compose_ssh.inside import Inside
 from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
 from sandboxer.hosts.base import Result
-from sandboxer.models import Handle, Reachability, Ready
+from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION
 from sandboxer.timing import Deadline, now
 
@@ -134,7 +134,11 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             remote_dir=sandbox.directory,
             services=engine.services(containers),
         )
-        return Ready(reachability=reachability, isolation=engine.isolation(containers, directory=sandbox.directory))
+        return Ready(reachability=reachability, isolation=self._isolation(sandbox, ctx))
+
+    def _isolation(self, sandbox: Remembered, ctx: Context) -> Isolation:
+        shown = exposure.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
+        return exposure.isolation(shown, project=sandbox.name, directories=(sandbox.directory, sandbox.state))
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """Running while any container runs; what cannot be listed is unknown."""

@@ -102,6 +102,11 @@ def look(sandbox: Remembered, checks: Sequence[tuple[str, float]] = ()) -> list[
     return script(scripts.LOOK, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}", *pairs)
 
 
+def describe(sandbox: Remembered) -> list[str]:
+    """Show all that the project's containers have of their host."""
+    return script(scripts.DESCRIBE, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}")
+
+
 def sweep(sandbox: Remembered) -> list[str]:
     """Remove by label and name whatever is left, then look again."""
     return script(scripts.SWEEP, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)

@@ -69,6 +69,28 @@ exec "$e" inspect --type container $ids
 """
 """$1 engine, $2 label filter, then pairs of a container whose health check is to be run and its seconds."""
 
+DESCRIBE: Final = r"""
+e=$1 filter=$2
+ids=$("$e" ps -aq --no-trunc --filter "$filter") || exit
+show() { kind=$1; shift; echo "== ${kind}s"; [ $# -gt 0 ] || { echo '[]'; return; }; "$e" "$kind" inspect "$@"; }
+show container $ids || exit
+used=
+[ -z "$ids" ] || used=$("$e" container inspect --format '{{range .Mounts}}{{println .Type .Name .Source}}{{end}}
+{{range $n, $v := .NetworkSettings.Networks}}{{println "network" $n}}{{end}}' $ids | sort -u) || exit
+names() { printf '%s\n' "$used" | sed -n "s/^$1 \([^ ]*\).*/\1/p" | grep -vx -e host -e none; }
+show volume $(names volume) || exit
+show network $(names network) || exit
+echo '== info'
+"$e" info --format '{{json .}}' || exit
+echo '== paths'
+printf '%s\n' "$used" | sed -n 's/^bind  *//p' | while IFS= read -r path; do
+  printf '%s\n%s\n' "$path" "$(readlink -f -- "$path")"
+done
+echo '== end'
+"""
+"""$1 engine, $2 label filter: all that the engine shows of the project's containers, of what they use, and of itself;
+and where the sources of their bind mounts lead, which the engine does not follow."""
+
 DOWN: Final = r"""
 project=$1 state=$2; shift 2
 [ -f "$state/compose.yaml" ] || exit 0
