@@ -1,0 +1,9 @@
+"""The loader of compose projects: files, variables, includes and extends resolved as docker compose v2 does."""
+
+from sandboxer.extensions.compose_ssh.loader.directory import DirectoryReader
+from sandboxer.extensions.compose_ssh.loader.dump import dump
+from sandboxer.extensions.compose_ssh.loader.limits import Limits
+from sandboxer.extensions.compose_ssh.loader.load import load
+from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Project, Reader
+
+__all__ = ["DirectoryReader", "Limits", "Origin", "Path", "Project", "Reader", "dump", "load"]

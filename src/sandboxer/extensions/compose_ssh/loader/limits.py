@@ -1,0 +1,65 @@
+"""What a compose project may cost: every bound of the loader, and the account that is kept while it works."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sandboxer.errors import Invalid
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The bounds of one load. A file of 1 MiB can stand for billions of values by its aliases."""
+
+    file_bytes: int = 1024 * 1024
+    """Of one file."""
+    total_bytes: int = 8 * 1024 * 1024
+    """Of all files together."""
+    files: int = 200
+    """Files that are read, an included one counted each time."""
+    depth: int = 64
+    """Lists and mappings within one another, and includes, extends and `${A:-${B}}` too."""
+    nodes: int = 200_000
+    """Values once aliases are expanded and services are extended."""
+    text: int = 8 * 1024 * 1024
+    """Characters of all scalars, after aliases and variables."""
+
+
+DEFAULT: Final = Limits()
+
+
+class Account:
+    """What one load has used of its limits."""
+
+    __slots__ = ("_bytes", "_files", "_nodes", "_text", "limits")
+
+    def __init__(self, limits: Limits = DEFAULT) -> None:
+        self.limits = limits
+        self._bytes = self._files = self._nodes = self._text = 0
+
+    def file(self, name: str, size: int) -> None:
+        """Count a file that was read. Raises Invalid."""
+        self._files += 1
+        self._bytes += size
+        if size > self.limits.file_bytes:
+            raise _over(name, f"is larger than {self.limits.file_bytes // 1024} KiB")
+        if self._bytes > self.limits.total_bytes:
+            raise _over(name, f"makes more than {self.limits.total_bytes // 1024} KiB of compose files")
+        if self._files > self.limits.files:
+            raise _over(name, f"is one more than the {self.limits.files} files that are read for a project")
+
+    def values(self, where: str, *, nodes: int = 0, text: int = 0, line: int = 0) -> None:
+        """Count values and the characters of scalars. Raises Invalid."""
+        self._nodes += nodes
+        self._text += text
+        if self._nodes <= self.limits.nodes and self._text <= self.limits.text:
+            return
+        where = f"{where}, line {line}" if line else where
+        if self._nodes > self.limits.nodes:
+            raise _over(where, f"more than {self.limits.nodes} values once aliases and extends are expanded")
+        raise _over(where, f"more than {self.limits.text // 1024} KiB of text once aliases and variables are expanded")
+
+
+def _over(where: str, what: str) -> Invalid:
+    return Invalid(f"{where}: {what}", hint="a compose project is a few KiB: take out what makes it so large")

@@ -1,0 +1,208 @@
+"""YAML to values, bounded in depth, values and expanded text while it is read: no file can exhaust memory or stack.
+
+Works on the parser's events in a loop. An alias costs what it stands for each time it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sandboxer.errors import Invalid
+from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.project import Origin
+from sandboxer.extensions.compose_ssh.loader.scalars import resolved
+from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
+
+_CORE: Final = "tag:yaml.org,2002:"
+_MOST_DOCUMENTS: Final = 64
+_TAGS: Final = frozenset({"!reset", "!override"})
+
+
+def parse(data: bytes, *, name: str, account: Account) -> list[Map]:
+    """The documents in `data`, each a mapping; `name` is the file's, for messages. Raises Invalid."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Invalid(f"{name}, line {line}: not UTF-8", hint="save the file as UTF-8") from None
+    import yaml
+
+    try:
+        documents = _Parser(name, account).read(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        where = f"{name}, line {mark.line + 1}" if mark is not None else name
+        raise Invalid(f"{where}: {what}", hint="mend that line of the compose file") from None
+    except yaml.YAMLError as error:
+        raise Invalid(f"{name}: {' '.join(str(error).split())[:200]}", hint="mend the compose file") from None
+    for document in documents:
+        if not isinstance(document, Map):
+            raise Invalid(f"{name} is not a mapping of keys to values", hint="a compose file begins with `services:`")
+    return documents
+
+
+Cost = tuple[int, int, int]
+"""Of a value: how many values it stands for, the characters of their scalars, and how deep they are nested."""
+
+
+class _Open:
+    """A list or mapping whose end has not been seen."""
+
+    __slots__ = ("anchor", "height", "key", "key_at", "merges", "nodes", "tag", "text", "value")
+
+    def __init__(self, value: Map | Seq, anchor: str | None, tag: str | None) -> None:
+        self.value = value
+        self.anchor = anchor
+        self.tag = tag
+        self.nodes = 1
+        self.text = 0
+        self.height = 1
+        self.key: str | None = None
+        self.key_at: Origin | None = None
+        self.merges: list[tuple[Any, Origin]] = []
+
+
+class _Parser:
+    def __init__(self, name: str, account: Account) -> None:
+        self._name = name
+        self._account = account
+        self._anchors: dict[str, tuple[Any, Cost]] = {}
+        self._open: list[_Open] = []
+        self._documents: list[Any] = []
+
+    def _at(self, event: Any) -> Origin:
+        return Origin(self._name, event.start_mark.line + 1)
+
+    def _bad(self, what: str, at: Origin) -> Invalid:
+        return Invalid(
+            f"{at.file}, line {at.line}: {what}",
+            hint="mend that line of the compose file",
+            details={"file": at.file, "line": at.line},
+        )
+
+    def read(self, events: Any) -> list[Any]:
+        import yaml
+
+        for event in events:
+            kind = type(event)
+            if kind is yaml.ScalarEvent:
+                value, text = self._scalar(event)
+                self._place(value, self._at(event), cost=(1, text, 0), plain=_is_plain(event), anchor=event.anchor)
+            elif kind is yaml.AliasEvent:
+                at = self._at(event)
+                if event.anchor not in self._anchors:
+                    raise self._bad(f"alias *{event.anchor[:80]} has no anchor before it", at)
+                value, cost = self._anchors[event.anchor]
+                self._place(value, at, cost=cost, plain=False, anchor=None)
+            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                self._end(event)
+            elif kind is yaml.DocumentStartEvent:
+                self._anchors.clear()
+                if len(self._documents) >= _MOST_DOCUMENTS:
+                    raise self._bad(f"more than {_MOST_DOCUMENTS} documents (`---`)", self._at(event))
+        return [document for document in self._documents if document is not None]
+
+    def _begin(self, event: Any, value: Map | Seq) -> None:
+        tag = event.tag
+        if tag not in (None, "!", _CORE + ("map" if isinstance(value, Map) else "seq")) and tag not in _TAGS:
+            raise self._foreign_tag(event)
+        if len(self._open) >= self._account.limits.depth:
+            raise self._bad(f"nested deeper than {self._account.limits.depth} levels", self._at(event))
+        if self._open and isinstance(self._open[-1].value, Map) and self._open[-1].key is None:
+            raise self._bad("a key that is not a word", self._at(event))
+        opened = _Open(value, event.anchor, tag)
+        opened.key_at = self._at(event)
+        self._account.values(self._name, nodes=1)
+        self._open.append(opened)
+
+    def _end(self, event: Any) -> None:
+        done = self._open.pop()
+        at = Origin(self._name, event.start_mark.line + 1)
+        value: Any = done.value
+        if done.merges and isinstance(value, Map):
+            value = self._merged(value, done.merges)
+        if done.tag in _TAGS:
+            value = RESET if done.tag == "!reset" else Override(value)
+        begun = done.key_at or at
+        self._settle(value, begun, cost=(done.nodes, done.text, done.height), plain=False, anchor=done.anchor)
+
+    def _scalar(self, event: Any) -> tuple[Any, int]:
+        tag, text = event.tag, event.value
+        size = len(text) + 8
+        if tag is None:
+            return (resolved(text) if event.style in (None, "") else text), size
+        if tag in ("!", _CORE + "str"):
+            return text, size
+        if tag in _TAGS:
+            return (RESET if tag == "!reset" else Override(resolved(text) if event.style in (None, "") else text)), size
+        if tag == _CORE + "null":
+            return None, size
+        if tag in (_CORE + "int", _CORE + "float", _CORE + "bool"):
+            return resolved(text) if text else text, size
+        raise self._foreign_tag(event)
+
+    def _foreign_tag(self, event: Any) -> Invalid:
+        shown = event.tag.replace(_CORE, "!!")[:80]
+        return self._bad(f"the tag {shown} is not supported", self._at(event))
+
+    def _place(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
+        self._account.values(self._name, nodes=cost[0], text=cost[1], line=at.line)
+        if len(self._open) + cost[2] > self._account.limits.depth:
+            raise self._bad(f"nested deeper than {self._account.limits.depth} levels, by an alias", at)
+        self._settle(value, at, cost=cost, plain=plain, anchor=anchor)
+
+    def _settle(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
+        if anchor:
+            self._anchors[anchor] = (value, cost)
+        if not self._open:
+            self._documents.append(value)
+            return
+        top = self._open[-1]
+        top.nodes += cost[0]
+        top.text += cost[1]
+        top.height = max(top.height, cost[2] + 1)
+        if isinstance(top.value, Seq):
+            top.value.add(value, at)
+        elif top.key is None:
+            top.key, top.key_at = self._key(top, value, at, plain=plain), at if top.key_at is None else top.key_at
+            top.value.at.setdefault(top.key, at)
+        else:
+            key, top.key = top.key, None
+            if key == _MERGE:
+                top.merges.append((value, at))
+            else:
+                top.value[key] = value
+
+    def _key(self, top: _Open, value: Any, at: Origin, *, plain: bool) -> str:
+        if value == "<<" and plain:
+            return _MERGE
+        if not isinstance(value, str):
+            raise self._bad("a key that is not a word: quote it", at)
+        if value in top.value:
+            raise self._bad(f"the key {value[:80]!r} is given twice", at)
+        return value
+
+    def _merged(self, value: Map, merges: list[tuple[Any, Origin]]) -> Map:
+        """`value` on top of what its `<<` name; an earlier one of a list wins."""
+        result = Map()
+        for source, at in merges:
+            for mapping in source if isinstance(source, Seq) else [source]:
+                if not isinstance(mapping, Map):
+                    raise self._bad("`<<` needs a mapping, or a list of mappings", at)
+                for key, item in mapping.items():
+                    if key not in result:
+                        result.put(key, item, mapping.at.get(key))
+        for key, item in value.items():
+            result.put(key, item, value.at.get(key))
+        return result
+
+
+_MERGE: Final = "\0<<"
+"""The merge key, as no file can write it: NUL is no character of YAML."""
+
+
+def _is_plain(event: Any) -> bool:
+    return event.style in (None, "") and event.tag is None

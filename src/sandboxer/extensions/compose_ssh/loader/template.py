@@ -1,0 +1,132 @@
+"""Variables in texts: `$A`, `${A}`, `${A:-x}`, `${A-x}`, `${A:?e}`, `${A?e}`, `${A:+x}`, `${A+x}`, nested, and `$$`.
+
+The values of variables are never looked at again for more variables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.project import Origin, Path
+from sandboxer.extensions.compose_ssh.loader.tree import Map, Override, Seq, bad
+
+Fail = Callable[[str], Exception]
+
+_NAME: Final = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
+_MARK: Final = re.compile(r"\$(?:(?P<escaped>\$)|(?P<named>[_a-zA-Z][_a-zA-Z0-9]*)|(?P<braced>\{))")
+_BRACE: Final = re.compile(r"[{}]")
+_MOST_NESTED: Final = 16
+
+
+def substituted(text: str, variables: Mapping[str, str], *, fail: Fail, unset: set[str] | None = None) -> str:
+    """`text` with its variables replaced; names that are not set are put into `unset`. Raises what `fail` makes."""
+    return _substituted(text, variables, fail, set() if unset is None else unset, 0)
+
+
+def _substituted(text: str, variables: Mapping[str, str], fail: Fail, unset: set[str], depth: int) -> str:
+    if "$" not in text:
+        return text
+    if depth > _MOST_NESTED:
+        raise fail(f"has variables nested deeper than {_MOST_NESTED} levels")
+    parts: list[str] = []
+    place = 0
+    while match := _MARK.search(text, place):
+        parts.append(text[place : match.start()])
+        place = match.end()
+        if match["escaped"]:
+            parts.append("$")
+        elif match["named"]:
+            parts.append(_value(match["named"], variables, unset))
+        else:
+            end = _closing(text, match.start() + 1)
+            if end < 0:
+                raise fail(f"has a variable without its closing brace: {text[match.start() :][:80]!r}")
+            parts.append(_braced(text[place:end], variables, fail, unset, depth))
+            place = end + 1
+    parts.append(text[place:])
+    return "".join(parts)
+
+
+def _value(name: str, variables: Mapping[str, str], unset: set[str]) -> str:
+    if name not in variables:
+        unset.add(name)
+        return ""
+    return variables[name]
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace at `start` is closed; every brace counts, as in docker compose."""
+    depth = 0
+    for match in _BRACE.finditer(text, start):
+        depth += 1 if match[0] == "{" else -1
+        if depth > 4 * _MOST_NESTED:
+            break
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+def _braced(inner: str, variables: Mapping[str, str], fail: Fail, unset: set[str], depth: int) -> str:
+    match = _NAME.match(inner)
+    rest = inner[match.end() :] if match else inner
+    operator = rest[:2] if rest[:1] == ":" else rest[:1]
+    if match is None or "\n" in inner or (rest and operator not in _OPERATORS):
+        raise fail(f"has {'${' + inner[:80] + '}'!r}, which is no variable: write a `$` that is meant as `$$`")
+    name, word = match[0], rest[len(operator) :]
+    if not rest:
+        return _value(name, variables, unset)
+    present = bool(variables.get(name)) if operator[0] == ":" else name in variables
+    kind = operator[-1]
+    if kind == "+":
+        return _substituted(word, variables, fail, unset, depth + 1) if present else ""
+    if present:
+        return variables[name]
+    word = _substituted(word, variables, fail, unset, depth + 1)
+    if kind == "?":
+        raise fail(f"needs the variable {name}" + (f": {word[:200]}" if word else ""))
+    return word
+
+
+_OPERATORS: Final = frozenset({":-", "-", ":?", "?", ":+", "+"})
+
+
+class Substitution:
+    """Replaces variables in a whole document, and pays for what they make of it."""
+
+    def __init__(self, variables: Mapping[str, str], account: Account, unset: set[str]) -> None:
+        self._variables = variables
+        self._account = account
+        self._unset = unset
+
+    def of(self, value: Any, path: Path = (), origin: Origin | None = None) -> Any:
+        """A copy of `value` with its variables replaced; shares nothing with it."""
+        if isinstance(value, str):
+            return self._text(value, path, origin) if "$" in value else value
+        if isinstance(value, Map):
+            new = Map()
+            for key, item in value.items():
+                at = value.at.get(key, origin)
+                new.put(key, self.of(item, (*path, key), at), at)
+            return new
+        if isinstance(value, Seq):
+            seq = Seq()
+            for index, item in enumerate(value):
+                at = value.at[index] or origin
+                seq.add(self.of(item, (*path, index), at), at)
+            return seq
+        if isinstance(value, Override):
+            return Override(self.of(value.value, path, origin))
+        return value
+
+    def _text(self, text: str, path: Path, origin: Origin | None) -> str:
+        def fail(what: str) -> Exception:
+            return bad(
+                what, path, origin, hint="set the variable in the repository's .env or in the profile's options.env"
+            )
+
+        result = substituted(text, self._variables, fail=fail, unset=self._unset)
+        self._account.values(origin.file if origin else "the project", text=max(0, len(result) - len(text)))
+        return result
