@@ -20,6 +20,7 @@ from sandboxer.manager import accounts, establish, lifetime, removal, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.accounts import Table
+from sandboxer.manager.attempts import examine
 from sandboxer.manager.candidates import check_profile_whole
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
@@ -279,7 +280,9 @@ class SandboxManager:
     def dry_run(self, plan: Plan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
         establish.check_free(self.core, plan)
-        return plan_document(plan)
+        document = plan_document(plan)
+        examine(self.core, plan)
+        return document
 
     # -- money ----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from sandboxer.manager.removal import ROLLBACK_SECONDS, take_back
 from sandboxer.manager.report import place_of
 from sandboxer.manager.turns import Spent, Turn, give_turn
 from sandboxer.models import Handle, Ready, Route, Sandbox
-from sandboxer.names import resource_name
+from sandboxer.names import new_id, resource_name
 from sandboxer.routing import trail
 from sandboxer.routing.needs import too_weak
 from sandboxer.secrets import Secret
@@ -58,6 +58,23 @@ def try_in_turn(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, pro
                 _sum_up(core, plan, attempt, error)
                 raise
             record = after
+
+
+def examine(core: Core, plan: Plan) -> None:
+    """Raise what the candidate that is tried first would say of the request before any host is reached."""
+    candidate = plan.first
+    if candidate.host is None:
+        return
+    extension, sandbox_id = core.extensions.get(candidate.extension), new_id()
+    spec = Spec(
+        sandbox_id=sandbox_id,
+        resource=resource_name(sandbox_id),
+        profile=plan.profile.id,
+        labels={},
+        inputs=plan.inputs,
+        options=checked_options(candidate.extension, extension.Options, candidate.options),
+    )
+    extension.examine(spec, core.open_host(candidate.host))
 
 
 def wanted(record: Sandbox) -> Sandbox:
@@ -100,18 +117,7 @@ class Attempt:
         """Make it, and wait until it is ready."""
         core, plan, record = self.core, self.plan, self.record
         self._progress("resolve", f"{plan.profile.id} on {record.host or record.extension}")
-        if record.host is not None:
-            core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
-        self.stage = "prepare"
         extension = core.extensions.get(record.extension)
-        context = core.extension_context(
-            record.extension,
-            record.host,
-            self._given if plan.profile.route is not None else self._whole,
-            progress=self._progress,
-            save=self._save,
-            refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
-        )
         spec = Spec(
             sandbox_id=record.id,
             resource=resource_name(record.id),
@@ -120,6 +126,19 @@ class Attempt:
             inputs=plan.inputs,
             options=checked_options(record.extension, extension.Options, record.options),
             expires_at=record.expires_at,
+        )
+        if record.host is not None:
+            host = core.open_host(record.host)
+            extension.examine(spec, host)  # what is refused never reaches the host, not even as a connection
+            host.connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
+        self.stage = "prepare"
+        context = core.extension_context(
+            record.extension,
+            record.host,
+            self._given if plan.profile.route is not None else self._whole,
+            progress=self._progress,
+            save=self._save,
+            refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
         )
         self.stage = "provision"
         try:

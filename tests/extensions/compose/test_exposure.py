@@ -172,7 +172,7 @@ def test_a_real_engine_shows_what_a_file_was_granted(either: Bed, tmp_path: Path
     volumes = {"evil": {"driver_opts": {"type": "none", "o": "bind", "device": "/etc"}}}
     document = {"version": "2.4", "services": {"web": service, "plain": {"image": BASE, "command": ["sleep", "600"]}}}
     (repo / "compose.yaml").write_text(json.dumps({**document, "volumes": volumes}))
-    with either.sandbox(repo, settle=0, publish="declared") as (handle, ready):
+    with either.sandbox(repo, settle=0, publish="declared", policy="trusted") as (handle, ready):
         told = "\n".join(note for note in ready.isolation.notes if note.startswith("service 'web'"))
         for word in (
             "SYS_PTRACE", "pid namespace", "/etc of the host by the volume", "/run", "without a filter", "10.0.0.1",

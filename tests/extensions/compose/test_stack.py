@@ -188,9 +188,12 @@ def test_external_volumes_and_networks_stay(either: Bed, tmp_path: Path) -> None
     engine.run(engine.program, "volume", "create", "kept")
     engine.run(engine.program, "network", "create", "kept")
     try:
-        with either.nothing_left(), either.sandbox(repo, settle=0) as (handle, _):
+        granted = ["volume:kept", "network:kept"]
+        with either.nothing_left(), either.sandbox(repo, settle=0, grants=granted) as (handle, ready):
             either.run(handle, "sh", "-c", "echo data > /kept/file")
-        with either.sandbox(repo, settle=0) as (handle, _):
+            assert [note for note in ready.isolation.notes if "the volume kept, which is not only" in note]
+            assert [note for note in ready.isolation.notes if note.startswith("granted volume:kept")]
+        with either.sandbox(repo, settle=0, policy="trusted") as (handle, _):
             assert either.run(handle, "cat", "/kept/file")[1] == b"data\n"
     finally:
         engine.run(engine.program, "network", "rm", "kept")
@@ -207,15 +210,18 @@ def test_a_built_image_without_a_name_goes_with_its_sandbox(either: Bed, tmp_pat
         assert sorted(either.run(handle, "ls", "-A", "/src")[1].split()) == [b"Dockerfile", b"compose.yaml"]
 
 
-def test_the_hosts_environment_is_not_interpolated_but_its_settings_are(either: Bed, tmp_path: Path) -> None:
+def test_the_hosts_environment_is_not_interpolated_and_its_settings_only_for_a_trusted_file(
+    either: Bed, tmp_path: Path
+) -> None:
     repo = repos.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         path.read_text() + '    environment: {GOT: "${SSH_CONNECTION:-nothing}", HOST: "${PATH:-no path}"}\n'
     )
-    with either.sandbox(repo, settle=0) as (handle, _):
-        assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
-        assert either.run(handle, "sh", "-c", "echo $HOST")[1] != b"no path\n"
+    for policy in ("contained", "trusted"):
+        with either.sandbox(repo, settle=0, policy=policy) as (handle, _):
+            assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
+            assert (either.run(handle, "sh", "-c", "echo $HOST")[1] == b"no path\n") is (policy == "contained")
 
 
 def test_a_container_without_a_shell_can_be_entered_and_copied_from(either: Bed, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _enabled(service: Map, profiles: Sequence[str]) -> bool:
 
 
 def _service(service: Map, name: str, services: Map, *, files: Files, variables: Mapping[str, str]) -> None:
-    spot = Spot(("services", name), services.at.get(name), files.directory, files.account)
+    spot = Spot(("services", name), services.at.get(name), files.directory)
     if not service.get("image") and service.get("build") is None and "provider" not in service:
         raise spot.bad("has neither an image nor a build context")
     build = service.get("build")

@@ -177,7 +177,7 @@ SERVICE: Final[tuple[Key, ...]] = (
     _key("pull_policy", C, one_of("always", "never", "missing", "if_not_present", "build", "daily", "weekly"), "when a registry is asked"),
     _key("read_only", A, flag, "takes rights away"),
     _key("restart", C, services.restart, "every path that a restart opens is judged"),
-    _key("runtime", G, services.runtime, "another isolation than the host's default"),
+    _key("runtime", G, text(r"[^\x00-\x1f\x7f]{0,256}", "a runtime"), "another isolation than the host's default"),
     _key("scale", M, number(0, 20, "the memory of the host"), "at most 20 of a service, 500 in all"),
     *_mounted("secrets", podman="yes"),
     _key("security_opt[]", G, services.security, "no-new-privileges; unconfined ones with `privileged`; profiles of the host never"),

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.checks import HOSTNAME, plain, wrong
 from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate
+from sandboxer.names import ID, PREFIX
 
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:]+\])(?::\d{1,5})?"
@@ -25,6 +26,9 @@ _CLAIMED: Final = (
 )  # fmt: skip
 _KEPT: Final = ("org.opencontainers.image.", "org.label-schema.")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_LOCAL: Final = "localhost/"
+"""Where podman keeps what was built on its host: by an operator, unless a sandbox's id is in the name."""
+_SANDBOX: Final = re.compile(rf"(?<![^/]){PREFIX}{ID.pattern}(?![a-z0-9])")
 _HOSTNAME: Final = re.compile(HOSTNAME)
 
 
@@ -38,7 +42,7 @@ def image_fault(name: str) -> str | None:
         return "files of the host: podman reads the name as a place on its disk"
     if repository == "sha256" or (not match["tag"] and not match["digest"] and _HEX.fullmatch(repository)):
         return "another sandbox's image: a bare number is read as the id of any image of the host"
-    if any(part.startswith("sbx-") for part in repository.split("/")):
+    if _SANDBOX.search(repository) or (repository.startswith("sbx-") or "/sbx-" in repository.removeprefix(_LOCAL)):
         return "another sandbox's image, with what its snapshot or build holds"
     return None
 
@@ -73,7 +77,7 @@ def container_name(gate: Gate, path: Path, value: Any) -> Any:
     name = plain(value)
     if name is None or not _NAME.fullmatch(name):
         return wrong(gate, path, "a name of letters, digits, '.', '_' and '-'")
-    if name.lower().startswith("sbx-"):
+    if _SANDBOX.match(name.lower()):
         return gate.refuse(path, "whose it is: the names of sandboxes begin with sbx-")
     return value
 

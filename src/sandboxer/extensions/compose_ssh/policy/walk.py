@@ -90,10 +90,11 @@ def _judged(gate: Gate, node: Node, path: Path, value: Any) -> Any:
     support = {Program.V1: key.v1, Program.PODMAN: key.podman}.get(gate.program, "yes")
     if support == "ignored":
         gate.note(f"{gate.program} does not know `{key.path.removeprefix('services.*.')}`: it is left out")
+    if support != "yes" and _says_something(taken):
+        if support == "no":
+            gate.lacks(path)
         return LEFT_OUT
-    if support == "no" and _says_something(taken):
-        gate.lacks(path)  # and judged with the rest all the same: a refusal says more
-    return LEFT_OUT if support == "quiet" else taken
+    return taken
 
 
 def _may_be_null(path: Path) -> bool:
