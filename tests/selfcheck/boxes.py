@@ -23,7 +23,7 @@ from sandboxer.extensions.base import (
     Status,
 )
 from sandboxer.hosts.base import Command, Streams
-from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.models import Handle, Isolation, Reachability, Ready, SyscallFilter
 
 PYTHON = "/usr/bin/python3"
 
@@ -35,11 +35,13 @@ def usable() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What is wrong with a box: bwrap words after the good ones, good words left out, words before bwrap."""
+    """What is wrong with a box: bwrap words after the good ones, good words left out, words before bwrap, and before
+    the program inside."""
 
     more: Sequence[str] = ()
     without: Sequence[str] = ()
     before: Sequence[str] = ()
+    inside: Sequence[str] = ()
     clean_env: bool = True
     user: bool = True
 
@@ -73,7 +75,9 @@ class Box(Mute, CanExec, CanCopy):
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
 
-    def establish(self, ctx: Context, *, network: str = "none") -> tuple[Handle, Ready]:
+    def establish(
+        self, ctx: Context, *, network: str = "none", syscalls: SyscallFilter = "unknown"
+    ) -> tuple[Handle, Ready]:
         """Make the directories, as a `provision` and a `wait_ready` would."""
         name = names.resource_name(names.new_id())
         workspace = Path(ctx.host.work_dir(ctx.deadline)) / name / "workspace"
@@ -81,7 +85,7 @@ class Box(Mute, CanExec, CanCopy):
         workspace.chmod(0o777)
         ready = Ready(
             reachability=Reachability(kind="local", remote_dir=str(workspace)),
-            isolation=Isolation(class_="namespace", network=network, notes=[]),
+            isolation=Isolation(class_="namespace", network=network, syscalls=syscalls, notes=[]),
         )
         return Handle(version=1, data={"workspace": str(workspace)}), ready
 
@@ -101,7 +105,7 @@ class Box(Mute, CanExec, CanCopy):
         return [*self.faults.before, *drop, "bwrap", *kept, *self.faults.more]
 
     def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
-        argv = [*self.words(handle.data["workspace"]), *request.argv]
+        argv = [*self.words(handle.data["workspace"]), *self.faults.inside, *request.argv]
         return ctx.host.stream(Command(argv=argv, clean_env=self.faults.clean_env), streams, ctx.deadline)
 
     def put_archive(

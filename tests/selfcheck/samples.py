@@ -61,6 +61,9 @@ ANSWER: dict[str, Any] = {
     "devices": [],
     "openable": [],
     "kernel_settings": [],
+    "open_calls": ["keyctl"],
+    "traces_init": False,
+    "kernel_files": [],
     "limits": {"processes": 4096, "open_files": 1024, "address_space_bytes": None, "memory_bytes": None},
     "failed": {},
 }  # fmt: skip

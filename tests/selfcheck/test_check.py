@@ -19,12 +19,15 @@ from msgspec.structs import replace
 from sandboxer import __version__, selfcheck
 from sandboxer.errors import BackendError, NotConfigured, SandboxerError, Timeout, Unsupported
 from sandboxer.extensions.base import Context, Exec
+from sandboxer.extensions.native import seccomp
+from sandboxer.extensions.native.seccomp import bpf
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
-from sandboxer.models import Handle, HostSettings, Isolation
+from sandboxer.models import Handle, HostSettings, Isolation, SyscallFilter
 from sandboxer.selfcheck import inside
 from sandboxer.timing import Deadline
 from tests.testbed import processes
+from tests.testbed.filtering import LOADER
 from tests.testbed.waiting import eventually
 
 from .boxes import Box, Faults, Mute, usable
@@ -46,8 +49,8 @@ def context(work: Path, **environ: str) -> Context:
     return Context(host=host, install="install", deadline=Deadline(60))
 
 
-def check(box: Box, ctx: Context, *, network: str = "none") -> dict[str, Any]:
-    handle, ready = box.establish(ctx, network=network)
+def check(box: Box, ctx: Context, *, network: str = "none", syscalls: SyscallFilter = "unknown") -> dict[str, Any]:
+    handle, ready = box.establish(ctx, network=network, syscalls=syscalls)
     try:
         return selfcheck.run(box, handle, ready, ctx, version=__version__)
     finally:
@@ -56,9 +59,9 @@ def check(box: Box, ctx: Context, *, network: str = "none") -> dict[str, Any]:
         assert left == []
 
 
-def contradicted(box: Box, ctx: Context, *, network: str = "none") -> list[str]:
+def contradicted(box: Box, ctx: Context, *, network: str = "none", syscalls: SyscallFilter = "unknown") -> list[str]:
     with pytest.raises(BackendError) as caught:
-        check(box, ctx, network=network)
+        check(box, ctx, network=network, syscalls=syscalls)
     assert caught.value.details is not None
     wrong = caught.value.details["contradictions"]
     assert all(item["claim"] in caught.value.message and item["measured"] for item in wrong)
@@ -74,7 +77,7 @@ def test_a_good_box_holds_what_it_claims_and_the_report_says_so(work: Path) -> N
     assert report["version"] == __version__
     assert report["host"]["memory_total_bytes"] > 0
     isolation = report["isolation"]
-    assert isolation["claimed"] == {"class": "namespace", "network": "none", "notes": []}
+    assert isolation["claimed"] == {"class": "namespace", "network": "none", "syscalls": "unknown", "notes": []}
     assert isolation["contradictions"] == isolation["unknown"] == []
     assert len(isolation["holds"]) > 10
     seen = isolation["measured"]
@@ -146,6 +149,36 @@ def test_the_hosts_network_is_no_fault_where_it_is_claimed(work: Path) -> None:
     report = check(Box(Faults(without=("--unshare-net",))), context(work), network="host")
     assert report["isolation"]["measured"]["reaches_host"] is True
     assert "127.0.0.1" in report["isolation"]["measured"]["host_addresses"]
+
+
+def under(program: bytes) -> Box:
+    """A box whose programs are started under a filter."""
+    return Box(Faults(inside=("/usr/bin/python3", "-c", LOADER, program.hex())))
+
+
+def test_a_filter_that_is_claimed_and_there_holds(work: Path) -> None:
+    report = check(under(seccomp.program(os.uname().machine)), context(work), syscalls="filtered")
+    isolation = report["isolation"]
+    assert "system calls are filtered" in isolation["holds"]
+    assert isolation["measured"]["system_calls_filtered"] is True
+    assert isolation["measured"]["open_calls"] == []
+    assert isolation["measured"]["failed"] == {}
+
+
+def test_a_filter_that_is_claimed_and_not_there_is_found_out(work: Path) -> None:
+    assert contradicted(Box(), context(work), syscalls="filtered") == ["system calls are filtered"]
+
+
+def test_a_filter_that_lets_a_closed_call_through_is_found_out(work: Path) -> None:
+    everything = bpf.encode([bpf.answer(0x7FFF0000)])
+    assert contradicted(under(everything), context(work), syscalls="filtered") == ["system calls are filtered"]
+
+
+def test_what_the_kernel_tells_of_the_machine_is_measured_and_a_mask_is_seen(work: Path) -> None:
+    readable = check(Box(), context(work))["isolation"]["measured"]["kernel_files"]
+    assert "/proc/interrupts" in readable
+    masks = tuple(word for path in readable for word in ("--dev-bind", "/dev/null", path))
+    assert check(Box(Faults(more=masks)), context(work))["isolation"]["measured"]["kernel_files"] == []
 
 
 def test_a_claim_of_another_kernel_is_contradicted_by_the_boot(work: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandboxer.models import Isolation, IsolationClass
+from sandboxer.models import Isolation, IsolationClass, SyscallFilter
 from sandboxer.selfcheck.claims import checks, contradictions
 from sandboxer.selfcheck.measured import Measured
 
@@ -124,6 +124,25 @@ def test_the_hosts_network_when_claimed_has_to_be_there() -> None:
     shared = {**ANSWER["namespaces"], "net": 3}
     assert wrong(claim("namespace", "host"), namespaces=shared) == []
     assert wrong(claim("namespace", "host")) == ["the host's network"]
+
+
+@pytest.mark.parametrize("class_", [*LOCAL_CLASSES, "none"])
+def test_a_filter_of_system_calls_is_held_against_its_claim_in_every_class(class_: IsolationClass) -> None:
+    said = Isolation(class_=class_, network="host", syscalls="filtered")
+    filtered = {**ANSWER["status"], "Seccomp": "2"}
+    ours = "system calls are filtered"
+
+    def verdict(claimed: Isolation, **changes: Any) -> str | None:
+        return {check.claim: check.verdict for check in checks(claimed, measured(**changes))}.get(ours)
+
+    assert verdict(said, status=filtered, open_calls=[]) == "holds"
+    assert verdict(said, status=filtered, open_calls=["keyctl"]) == "contradicted"
+    assert verdict(said, status={**filtered, "Seccomp": "0"}, open_calls=[]) == "contradicted"
+    assert verdict(said, status=filtered, open_calls=None) == "unknown"
+    assert verdict(said, status={}, open_calls=[]) == "unknown"
+    silents: tuple[SyscallFilter, ...] = ("unfiltered", "unknown")
+    for silent in silents:
+        assert verdict(Isolation(class_=class_, network="host", syscalls=silent), open_calls=["keyctl"]) is None
 
 
 @pytest.mark.parametrize("class_", ["none", "process"])

@@ -32,6 +32,14 @@ def test_the_table_of_claims_is_the_one_in_force(class_: IsolationClass) -> None
     assert claimed == {check.claim for check in checks(Isolation(class_=class_, network="?"), Measured())}
 
 
+def test_the_claim_that_a_filter_adds_is_told() -> None:
+    plain = {check.claim for check in checks(Isolation(class_="namespace", network="?"), Measured())}
+    filtered = Isolation(class_="namespace", network="?", syscalls="filtered")
+    (added,) = {check.claim for check in checks(filtered, Measured())} - plain
+    assert f'"{added}"' in " ".join(PAGE.split())
+    assert "`syscalls: filtered`" in PAGE
+
+
 @pytest.mark.parametrize("network", ["none", "bridge", "nat", "private", "user", "host"])
 def test_the_claims_that_a_networks_name_adds_are_told(network: str) -> None:
     plain = {check.claim for check in checks(Isolation(class_="namespace", network="?"), Measured())}

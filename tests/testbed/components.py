@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKER_PROFILE = REPOSITORY.parent / "shared/specs/seccomp/moby-default.json"
+"""A file that is for reading beside the checkout, and not part of it."""
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -49,6 +51,15 @@ def _busybox() -> str | None:
     return _first([Path("/bin/busybox"), Path("/usr/bin/busybox")])
 
 
+def _docker_profile() -> str | None:
+    return str(DOCKER_PROFILE) if DOCKER_PROFILE.is_file() else None
+
+
+def _headers() -> str | None:
+    found = Path("/usr/include/asm-generic/unistd.h")
+    return str(found) if found.is_file() else None
+
+
 def _first(candidates: Iterable[Path]) -> str | None:
     return next((str(path) for path in candidates if os.access(path, os.X_OK)), None)
 
@@ -59,6 +70,8 @@ _LOOKUPS: dict[str, Callable[[], str | None]] = {
     "podman-compose": _podman_compose,
     "bwrap": _bwrap,
     "busybox": _busybox,
+    "Docker's seccomp profile": _docker_profile,
+    "linux-libc-dev": _headers,
 }
 _PARTS = {
     # what has to be there as well, for the named thing to be of use

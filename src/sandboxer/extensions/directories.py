@@ -100,7 +100,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
             raise BackendError("the directory is gone", hint="create it again")
         return Ready(
             reachability=Reachability(kind="local", remote_dir=str(directory / WORKSPACE)),
-            isolation=Isolation(class_="none", network="host", notes=self.notes),
+            isolation=Isolation(class_="none", network="host", syscalls="unfiltered", notes=self.notes),
         )
 
     def status(self, handle: Handle, ctx: Context) -> Status:

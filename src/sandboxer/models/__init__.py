@@ -4,7 +4,7 @@ Everything is a msgspec Struct: decoding checks types and refuses unknown keys w
 and the JSON Schemas in docs/schemas come from these classes (docs/decisions/0001-msgspec-records.md).
 """
 
-from sandboxer.models.base import ActorType, DurationText, IsolationClass, PricingModel, Value, Written
+from sandboxer.models.base import ActorType, DurationText, IsolationClass, PricingModel, SyscallFilter, Value, Written
 from sandboxer.models.catalog import (
     Endpoint,
     InputSpec,
@@ -91,6 +91,7 @@ __all__ = [
     "SecretRef",
     "Service",
     "Settings",
+    "SyscallFilter",
     "TtlSpec",
     "Usage",
     "Value",

@@ -17,5 +17,6 @@ class Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 ActorType = Literal["adm", "agt", "atm"]
 IsolationClass = Literal["none", "process", "namespace", "container", "vm", "microvm", "remote"]
+SyscallFilter = Literal["filtered", "unfiltered", "unknown"]
 PricingModel = Literal["free", "metered"]
 DurationText = str | int

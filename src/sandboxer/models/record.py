@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sandboxer.models.base import ActorType, IsolationClass, PricingModel, Value
+from sandboxer.models.base import ActorType, IsolationClass, PricingModel, SyscallFilter, Value
 from sandboxer.models.catalog import PriceTable, SecretRef
 
 
@@ -43,10 +43,14 @@ class Reachability(Value, frozen=True, kw_only=True):
 
 
 class Isolation(Value, frozen=True, kw_only=True):
-    """How a sandbox is separated from its host as it really is, with what could not be enforced in `notes`."""
+    """How a sandbox is separated from its host as it really is, with what could not be enforced in `notes`.
+
+    `syscalls`: whether programs inside run under a filter of system calls as tight as Docker's default; `unknown` where
+    the backend does not tell, and in records older than the key."""
 
     class_: IsolationClass = msgspec.field(name="class")
     network: str
+    syscalls: SyscallFilter = "unknown"
     notes: list[str] = []
 
 

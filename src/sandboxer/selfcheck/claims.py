@@ -28,7 +28,7 @@ class Check(Value, frozen=True, kw_only=True):
 
 
 class _Rule(NamedTuple):
-    """A claim that follows from some isolation classes, or (when `classes` is None) from the network's name.
+    """A claim that follows from some isolation classes, from the network's name, or from what is said of system calls.
 
     `broken` True is a contradiction, None could not be measured."""
 
@@ -86,6 +86,17 @@ def _any_capability(m: Measured) -> bool | None:
     return m.capabilities_on_host and bool(m.capabilities)
 
 
+def _calls_open(m: Measured) -> bool | None:
+    """A filter that is not there, or that lets through what it should not."""
+    if m.system_calls_filtered is False or m.open_calls:
+        return True
+    return None if m.system_calls_filtered is None or m.open_calls is None else False
+
+
+def _calls_found(m: Measured) -> list[str]:
+    return [*([] if m.system_calls_filtered else ["no filter"]), *(m.open_calls or [])]
+
+
 def _dangerous_devices(m: Measured) -> list[str] | None:
     """Machines and tunnels that can be made are no way to the host's own; its disks and memory are."""
     harmless = ("/dev/kvm", "/dev/fuse", "/dev/net/tun")
@@ -126,6 +137,7 @@ _RULES: Final = (
     ),
     _Rule("no open files of the host", _of("namespace"), lambda m: _any_of(m.inherited), lambda m: m.inherited),
     _Rule("a kernel of its own", _of(*_OTHER_KERNEL), lambda m: m.kernel_shared, lambda m: f"kernel {m.kernel}"),
+    _Rule("system calls are filtered", lambda c: c.syscalls == "filtered", _calls_open, _calls_found),
     _Rule("no network", lambda c: c.network == "none", _network_open, _network_found),
     _Rule(
         "network of its own",

@@ -53,6 +53,13 @@ class Measured(Value, frozen=True, kw_only=True):
     """Whether they hold over the host: they do unless the user namespace is another one."""
     no_new_privileges: bool | None = None
     system_calls_filtered: bool | None = None
+    """Whether there is a filter; what it lets through is told by `open_calls`."""
+    open_calls: list[str] | None = None
+    """System calls that a filter such as Docker's closes, and that were made."""
+    traces_init: bool | None = None
+    """Whether process 1 inside could be traced."""
+    kernel_files: list[str] | None = None
+    """Files of /proc that tell of the whole machine, and gave something."""
     makes_user_namespaces: bool | None = None
     remounted: list[str] | None = None
     """Read-only mounts that could be made writable after all."""

@@ -15,7 +15,7 @@ import sys
 from binascii import crc32
 
 from sandboxer import __version__
-from sandboxer.selfcheck import attempts, calls
+from sandboxer.selfcheck import attempts, calls, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def measure(targets: dict[str, Any]) -> dict[str, Any]:
         "devices": _devices,
         "openable": attempts.openable,
         "kernel_settings": attempts.writable_settings,
+        "open_calls": syscalls.open_calls,
+        "traces_init": syscalls.traces_init,
+        "kernel_files": syscalls.kernel_files,
         "limits": _limits,
     }
     answer: dict[str, Any] = {"format": FORMAT, "nonce": nonce, "sandboxer": __version__}
