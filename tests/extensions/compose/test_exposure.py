@@ -146,6 +146,40 @@ def test_the_network_is_told_in_a_word(mode: str, network: str) -> None:
     assert got.network == network
 
 
+DOCKER_INFO = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
+PODMAN_INFO = {
+    "host": {"security": {"seccompEnabled": True, "seccompProfilePath": "/usr/share/containers/seccomp.json"}}
+}
+OWN_PROFILE = {"host": {"security": {"seccompEnabled": True, "seccompProfilePath": "/etc/mine.json"}}}
+
+
+@pytest.mark.parametrize(
+    ("info", "host", "word"),
+    [
+        (DOCKER_INFO, {}, "filtered"),
+        (DOCKER_INFO, {"SecurityOpt": ["no-new-privileges", "seccomp=builtin"]}, "filtered"),
+        (DOCKER_INFO, {"SecurityOpt": ["seccomp=unconfined"]}, "unfiltered"),
+        (DOCKER_INFO, {"SecurityOpt": ["seccomp={}"]}, "unknown"),
+        (DOCKER_INFO, {"Privileged": True}, "unfiltered"),
+        ({"SecurityOptions": ["name=apparmor"]}, {}, "unfiltered"),
+        ({"SecurityOptions": ["name=seccomp,profile=unconfined"]}, {}, "unfiltered"),
+        ({"SecurityOptions": ["name=seccomp,profile=/etc/docker/mine.json"]}, {}, "unknown"),
+        ({"SecurityOptions": None}, {}, "unknown"),
+        (PODMAN_INFO, {}, "filtered"),
+        (OWN_PROFILE, {}, "unknown"),
+        ({"host": {"security": {"seccompEnabled": False}}}, {}, "unfiltered"),
+        ({}, {}, "unknown"),
+    ],
+)  # fmt: skip
+def test_whether_system_calls_are_filtered_is_what_the_engine_says(
+    info: dict[str, Any], host: dict[str, Any], word: str
+) -> None:
+    plain = {**container(), "Id": "e" * 64}
+    got = isolation(Shown(containers=[container(host), plain], info=info), project=PROJECT, directories=[])
+    assert got.syscalls == word
+    assert isolation(Shown(containers=[], info=info), project=PROJECT, directories=[]).syscalls == "unknown"
+
+
 @pytest.mark.parametrize("missing", ["containers", "volumes", "networks", "info", "paths", "end"])
 def test_an_answer_that_is_cut_off_tells_nothing_rather_than_less(missing: str) -> None:
     parts = {"containers": "[]", "volumes": "[]", "networks": "[]", "info": "{}", "paths": "", "end": ""}
@@ -173,6 +207,7 @@ def test_a_real_engine_shows_what_a_file_was_granted(either: Bed, tmp_path: Path
     document = {"version": "2.4", "services": {"web": service, "plain": {"image": BASE, "command": ["sleep", "600"]}}}
     (repo / "compose.yaml").write_text(json.dumps({**document, "volumes": volumes}))
     with either.sandbox(repo, settle=0, publish="declared", policy="trusted") as (handle, ready):
+        assert ready.isolation.syscalls == "unfiltered"
         told = "\n".join(note for note in ready.isolation.notes if note.startswith("service 'web'"))
         for word in (
             "SYS_PTRACE", "pid namespace", "/etc of the host by the volume", "/run", "without a filter", "10.0.0.1",

@@ -57,6 +57,7 @@ def test_a_repository_comes_up_and_goes_away_without_a_trace(bed: Bed, tmp_path:
         assert ready.reachability.kind == "ssh"
         assert ready.reachability.remote_dir == str(bed.work_dir / handle.data["name"])
         assert (ready.isolation.class_, ready.isolation.network) == ("container", "bridge")
+        assert ready.isolation.syscalls == "filtered"
         # what lies there: the repository without .git, and the marker
         there = Path(ready.reachability.remote_dir)
         assert (there / "serve.sh").is_file()

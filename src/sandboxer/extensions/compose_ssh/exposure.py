@@ -16,7 +16,7 @@ import msgspec
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL, SERVICE_LABEL
-from sandboxer.models import Isolation
+from sandboxer.models import Isolation, SyscallFilter
 
 _PLAIN_CAPS: Final = frozenset(
     {
@@ -29,6 +29,8 @@ _PLAIN_CAPS: Final = frozenset(
 _OWN_LOGS: Final = frozenset({"", "json-file", "local", "journald", "k8s-file", "none", "passthrough"})
 _LIFTED: Final = frozenset({"memlock", "rtprio", "nice", "msgqueue", "rttime"})
 """Limits that keep one program from taking what all share, and whose plain value is small."""
+_PODMAN_PROFILES: Final = ("/usr/share/containers/seccomp.json", "default")
+_DOCKER_PROFILES: Final = ("name=seccomp,profile=default", "name=seccomp,profile=builtin")
 _SHM: Final = 64 * 1024 * 1024
 _ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")
 _SOCKETS: Final = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock", "buildkitd.sock")
@@ -90,7 +92,39 @@ def isolation(shown: Shown, *, project: str, directories: Sequence[str]) -> Isol
     if any((item.get("HostConfig") or {}).get(key) == "host" for item in shown.containers for key in _CGROUP_KEYS):
         notes.append("the names of the host's cgroups are visible inside")
     network = "host" if "host" in modes else "none" if modes == {"none"} else "bridge"
-    return Isolation(class_="container", network=network, notes=list(dict.fromkeys(notes)))
+    return Isolation(class_="container", network=network, syscalls=_syscalls(shown), notes=list(dict.fromkeys(notes)))
+
+
+def _syscalls(shown: Shown) -> SyscallFilter:
+    """Whether all of them run under the engine's own filter of system calls: the weakest word of any."""
+    engine = _engine_filter(shown.info)
+    found: set[SyscallFilter] = set()
+    for item in shown.containers:
+        host = item.get("HostConfig") or {}
+        options = [str(option) for option in host.get("SecurityOpt") or ()]
+        chosen = [option.partition("=")[2] for option in options if option.startswith("seccomp=")]
+        if host.get("Privileged") or "unconfined" in chosen:
+            found.add("unfiltered")
+        else:
+            found.add("unknown" if set(chosen) - {"builtin", "default"} else engine)
+    return "unfiltered" if "unfiltered" in found else "filtered" if found == {"filtered"} else "unknown"
+
+
+def _engine_filter(info: Item) -> SyscallFilter:
+    """What a container without an option of its own runs under, as `info` says it. A profile that the host's operator
+    put in the place of the built-in one may be weaker: that is unknown."""
+    podman = _deep(info, "host", "security")
+    if isinstance(podman, dict):
+        if not podman.get("seccompEnabled"):
+            return "unfiltered"
+        return "filtered" if podman.get("seccompProfilePath") in ("", None, *_PODMAN_PROFILES) else "unknown"
+    said = info.get("SecurityOptions")
+    if not isinstance(said, list):
+        return "unknown"
+    seccomp = next((str(option) for option in said if str(option).startswith("name=seccomp")), None)
+    if seccomp is None or "profile=unconfined" in seccomp:
+        return "unfiltered"
+    return "filtered" if seccomp in _DOCKER_PROFILES else "unknown"
 
 
 def _service(item: Item) -> str:
