@@ -12,6 +12,8 @@ from sandboxer.extensions.compose_ssh.loader.template import substituted
 
 _BLANK: Final = " \t\v\f\r\x85\xa0"
 _EXPORT: Final = re.compile(r"export[^\S\n]+")
+_SOLID: Final = re.compile(r"\S")
+_KEY_END: Final = re.compile(r"[=:\n]")
 _KEY_MARKS: Final = frozenset("_.-[]")
 _ESCAPE: Final = re.compile(r"\\([abcfnrtv$\"\\])")
 _ESCAPED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\"}
@@ -50,22 +52,18 @@ class _Reader:
 
     def _skip(self) -> None:
         """Past white space and comments, one step at a time: the pattern can't backtrack."""
-        text, place = self._text, self._place
-        while place < len(text):
-            if text[place] == "#":
-                end = text.find("\n", place)
-                place = len(text) if end < 0 else end
-            elif text[place].isspace():
-                place += 1
-            else:
-                break
-        self._place = place
+        place = self._place
+        while (match := _SOLID.search(self._text, place)) and match[0] == "#":
+            end = self._text.find("\n", match.start())
+            place = len(self._text) if end < 0 else end
+        self._place = match.start() if match else len(self._text)
 
     def _statement(self) -> None:
         begin = self._place
         if match := _EXPORT.match(self._text, begin):
             self._place = match.end()
-        end = next((at for at in range(self._place, len(self._text)) if self._text[at] in "=:\n"), len(self._text))
+        stop = _KEY_END.search(self._text, self._place)
+        end = stop.start() if stop else len(self._text)
         key = self._text[self._place : end].strip()
         for char in key:
             if not (char.isalnum() or char in _KEY_MARKS or char in _BLANK):

@@ -79,5 +79,5 @@ class Files:
         documents = []
         for raw in parse(self.data(path, origin=origin), name=path, account=self.account):
             plain = substitution.of(raw)
-            documents.append(DOCUMENT(plain, Spot((), Origin(path, 1), self.absolute(base))))
+            documents.append(DOCUMENT(plain, Spot((), Origin(path, 1), self.absolute(base), self.account)))
         return documents

@@ -49,16 +49,16 @@ class Account:
         if self._files > self.limits.files:
             raise _over(name, f"is one more than the {self.limits.files} files that are read for a project")
 
-    def values(self, where: str, *, nodes: int = 0, text: int = 0) -> None:
+    def values(self, where: str, *, nodes: int = 0, text: int = 0, line: int = 0) -> None:
         """Count values and the characters of scalars. Raises Invalid."""
         self._nodes += nodes
         self._text += text
+        if self._nodes <= self.limits.nodes and self._text <= self.limits.text:
+            return
+        where = f"{where}, line {line}" if line else where
         if self._nodes > self.limits.nodes:
             raise _over(where, f"more than {self.limits.nodes} values once aliases and extends are expanded")
-        if self._text > self.limits.text:
-            raise _over(
-                where, f"more than {self.limits.text // 1024} KiB of text once aliases and variables are expanded"
-            )
+        raise _over(where, f"more than {self.limits.text // 1024} KiB of text once aliases and variables are expanded")
 
 
 def _over(where: str, what: str) -> Invalid:

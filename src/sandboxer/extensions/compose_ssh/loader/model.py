@@ -39,6 +39,9 @@ def modelled(
         if isinstance(service, Map):
             unified(service)
             _environment(service, variables)
+            build = service.get("build")
+            if isinstance(build, Map):
+                build.setdefault("context", files.absolute(base))
     return model
 
 

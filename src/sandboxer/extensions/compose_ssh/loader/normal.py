@@ -31,7 +31,8 @@ def normalized(model: Map, *, files: Files, name: str, variables: Mapping[str, s
         if _enabled(service, profiles):
             wanted.put(key, service, at)
     for key in list(wanted):
-        _service(wanted[key], key, wanted, files=files, variables=variables)
+        _service(wanted[key], key, wanted.at.get(key), files=files, variables=variables)
+        _dependencies(wanted[key], Spot(("services", key), wanted.at.get(key), "", files.account), wanted, services)
     _check_cycles(wanted)
     for section in _RESOURCES:
         _resources(document, section, model, name)
@@ -48,13 +49,12 @@ def _enabled(service: Map, profiles: Sequence[str]) -> bool:
     return not needed or "*" in profiles or any(profile in profiles for profile in needed)
 
 
-def _service(service: Map, name: str, services: Map, *, files: Files, variables: Mapping[str, str]) -> None:
-    spot = Spot(("services", name), services.at.get(name), files.directory)
+def _service(service: Map, name: str, at: Origin | None, *, files: Files, variables: Mapping[str, str]) -> None:
+    spot = Spot(("services", name), at, files.directory, files.account)
     if not service.get("image") and service.get("build") is None and "provider" not in service:
         raise spot.bad("has neither an image nor a build context")
     build = service.get("build")
     if isinstance(build, Map):
-        build.setdefault("context", files.directory)
         if "dockerfile" not in build and "dockerfile_inline" not in build:
             build["dockerfile"] = "Dockerfile"
         _drop_bare(build, "args")
@@ -67,7 +67,6 @@ def _service(service: Map, name: str, services: Map, *, files: Files, variables:
         service.drop(key)  # an empty text says nothing, and not every program takes it for that
     _file_variables(service, spot, files, variables)
     _implied(service)
-    _dependencies(service, spot, services)
 
 
 _MAY_BE_NULL: Final = frozenset({"command", "entrypoint", "deploy", "develop"})
@@ -167,14 +166,14 @@ def _implied(service: Map) -> None:
             depends[name] = body
 
 
-def _dependencies(service: Map, spot: Spot, services: Map) -> None:
+def _dependencies(service: Map, spot: Spot, services: Map, all_services: Map) -> None:
     depends = service.get("depends_on")
     if not isinstance(depends, Map):
         return
     for name in list(depends):
         if name in services:
             continue
-        if depends[name].get("required", True):
+        if depends[name].get("required", True) or name not in all_services:
             raise spot.bad(f"depends on the service {name[:80]!r}, which is not there or not in a profile that is on")
         depends.drop(name)  # no program takes a dependency on what is not in the file
     if not depends:

@@ -14,6 +14,7 @@ from sandboxer.extensions.compose_ssh.loader.scalars import resolved
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
 
 _CORE: Final = "tag:yaml.org,2002:"
+_MOST_DOCUMENTS: Final = 64
 _TAGS: Final = frozenset({"!reset", "!override"})
 
 
@@ -41,10 +42,14 @@ def parse(data: bytes, *, name: str, account: Account) -> list[Map]:
     return documents
 
 
+Cost = tuple[int, int, int]
+"""Of a value: how many values it stands for, the characters of their scalars, and how deep they are nested."""
+
+
 class _Open:
     """A list or mapping whose end has not been seen."""
 
-    __slots__ = ("anchor", "key", "key_at", "merges", "nodes", "tag", "text", "value")
+    __slots__ = ("anchor", "height", "key", "key_at", "merges", "nodes", "tag", "text", "value")
 
     def __init__(self, value: Map | Seq, anchor: str | None, tag: str | None) -> None:
         self.value = value
@@ -52,6 +57,7 @@ class _Open:
         self.tag = tag
         self.nodes = 1
         self.text = 0
+        self.height = 1
         self.key: str | None = None
         self.key_at: Origin | None = None
         self.merges: list[tuple[Any, Origin]] = []
@@ -61,7 +67,7 @@ class _Parser:
     def __init__(self, name: str, account: Account) -> None:
         self._name = name
         self._account = account
-        self._anchors: dict[str, tuple[Any, int, int]] = {}
+        self._anchors: dict[str, tuple[Any, Cost]] = {}
         self._open: list[_Open] = []
         self._documents: list[Any] = []
 
@@ -82,19 +88,21 @@ class _Parser:
             kind = type(event)
             if kind is yaml.ScalarEvent:
                 value, text = self._scalar(event)
-                self._place(value, self._at(event), nodes=1, text=text, plain=_is_plain(event), anchor=event.anchor)
+                self._place(value, self._at(event), cost=(1, text, 0), plain=_is_plain(event), anchor=event.anchor)
             elif kind is yaml.AliasEvent:
                 at = self._at(event)
                 if event.anchor not in self._anchors:
                     raise self._bad(f"alias *{event.anchor[:80]} has no anchor before it", at)
-                value, nodes, text = self._anchors[event.anchor]
-                self._place(value, at, nodes=nodes, text=text, plain=False, anchor=None)
+                value, cost = self._anchors[event.anchor]
+                self._place(value, at, cost=cost, plain=False, anchor=None)
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
                 self._end(event)
             elif kind is yaml.DocumentStartEvent:
                 self._anchors.clear()
+                if len(self._documents) >= _MOST_DOCUMENTS:
+                    raise self._bad(f"more than {_MOST_DOCUMENTS} documents (`---`)", self._at(event))
         return [document for document in self._documents if document is not None]
 
     def _begin(self, event: Any, value: Map | Seq) -> None:
@@ -119,7 +127,7 @@ class _Parser:
         if done.tag in _TAGS:
             value = RESET if done.tag == "!reset" else Override(value)
         begun = done.key_at or at
-        self._settle(value, begun, nodes=done.nodes, text=done.text, plain=False, anchor=done.anchor)
+        self._settle(value, begun, cost=(done.nodes, done.text, done.height), plain=False, anchor=done.anchor)
 
     def _scalar(self, event: Any) -> tuple[Any, int]:
         tag, text = event.tag, event.value
@@ -129,7 +137,7 @@ class _Parser:
         if tag in ("!", _CORE + "str"):
             return text, size
         if tag in _TAGS:
-            return (RESET if tag == "!reset" else Override(resolved(text) if event.style in (None, "") else text)), size
+            return (RESET if tag == "!reset" else Override(text)), size
         if tag == _CORE + "null":
             return None, size
         if tag in (_CORE + "int", _CORE + "float", _CORE + "bool"):
@@ -140,19 +148,22 @@ class _Parser:
         shown = event.tag.replace(_CORE, "!!")[:80]
         return self._bad(f"the tag {shown} is not supported", self._at(event))
 
-    def _place(self, value: Any, at: Origin, *, nodes: int, text: int, plain: bool, anchor: str | None) -> None:
-        self._account.values(f"{self._name}, line {at.line}", nodes=nodes, text=text)
-        self._settle(value, at, nodes=nodes, text=text, plain=plain, anchor=anchor)
+    def _place(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
+        self._account.values(self._name, nodes=cost[0], text=cost[1], line=at.line)
+        if len(self._open) + cost[2] > self._account.limits.depth:
+            raise self._bad(f"nested deeper than {self._account.limits.depth} levels, by an alias", at)
+        self._settle(value, at, cost=cost, plain=plain, anchor=anchor)
 
-    def _settle(self, value: Any, at: Origin, *, nodes: int, text: int, plain: bool, anchor: str | None) -> None:
+    def _settle(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
         if anchor:
-            self._anchors[anchor] = (value, nodes, text)
+            self._anchors[anchor] = (value, cost)
         if not self._open:
             self._documents.append(value)
             return
         top = self._open[-1]
-        top.nodes += nodes
-        top.text += text
+        top.nodes += cost[0]
+        top.text += cost[1]
+        top.height = max(top.height, cost[2] + 1)
         if isinstance(top.value, Seq):
             top.value.add(value, at)
         elif top.key is None:

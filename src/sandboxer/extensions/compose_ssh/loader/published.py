@@ -73,7 +73,8 @@ def _short(value: str, spot: Spot) -> list[Map]:
     if published is None:  # one colon: what is before it is the published port
         host, published = None, host
     first, last = _range(match["target"], spot)
-    numbers = list(range(first, last + 1))
+    spot.charge(5 * (last - first + 1))
+    numbers = range(first, last + 1)
     if not published:
         wanted: list[str | None] = [None] * len(numbers)
     else:

@@ -439,7 +439,22 @@ _NETWORK: Final = record(
         "labels": labels,
     }
 )
-_VOLUME: Final = record({"name": text, "driver": text, "driver_opts": options, "external": _external, "labels": labels})
+_VOLUME_KEYS: Final = record(
+    {"name": text, "driver": text, "driver_opts": options, "external": _external, "labels": labels}
+)
+
+
+def _volume(value: Any, spot: Spot) -> Map:
+    """A volume; one that is a bind in disguise has an absolute path, as every bind has."""
+    body: Map = _VOLUME_KEYS(value, spot)
+    options = body.get("driver_opts")
+    if isinstance(options, Map) and body.get("driver") == "local" and options.get("o") == "bind":
+        device = options.get("device")
+        if isinstance(device, str) and device:
+            options["device"] = spot.absolute(device)
+    return body
+
+
 _SECRET: Final = record(
     {
         "name": text,
@@ -473,7 +488,7 @@ DOCUMENT: Final = record(
         "include": listed(_include),
         "services": keyed(record(SERVICE)),
         "networks": keyed(_NETWORK),
-        "volumes": keyed(_VOLUME),
+        "volumes": keyed(_volume),
         "secrets": keyed(_SECRET),
         "configs": keyed(_SECRET),
         "models": mapping,

@@ -8,28 +8,36 @@ from typing import Any, Final
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader import scalars
+from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path
-from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq, bad
+from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq, bad, shown
 from sandboxer.extensions.compose_ssh.loader.words import split
 
 
 class Spot:
-    """A place in a file: what it is called, where it was written, and the directory that relative paths start from."""
+    """A place in a file: what it is called, where it was written, the directory that relative paths start from, and
+    the account that what is made of it is charged to."""
 
-    __slots__ = ("base", "origin", "path")
+    __slots__ = ("account", "base", "origin", "path")
 
-    def __init__(self, path: Path, origin: Origin | None, base: str) -> None:
+    def __init__(self, path: Path, origin: Origin | None, base: str, account: Account) -> None:
         self.path = path
         self.origin = origin
         self.base = base
+        self.account = account
+
+    def charge(self, nodes: int) -> None:
+        """Count the values that one value is taken apart into."""
+        origin = self.origin
+        self.account.values(origin.file if origin else shown(self.path), nodes=nodes, line=origin.line if origin else 0)
 
     def key(self, mapping: Map, key: str) -> Spot:
         """The place of a key."""
-        return Spot((*self.path, key), mapping.at.get(key, self.origin), self.base)
+        return Spot((*self.path, key), mapping.at.get(key, self.origin), self.base, self.account)
 
     def item(self, sequence: Seq, index: int) -> Spot:
         """The place of an item."""
-        return Spot((*self.path, index), sequence.at[index] or self.origin, self.base)
+        return Spot((*self.path, index), sequence.at[index] or self.origin, self.base, self.account)
 
     def bad(self, what: str, *, hint: str = "") -> Invalid:
         """What is wrong here."""
@@ -148,6 +156,7 @@ def argv(value: Any, spot: Spot) -> Seq | None:
         words = split(value)
         if words is None:
             raise spot.bad("is a command line that cannot be split: write it as a list of words")
+        spot.charge(len(words))
         result = Seq()
         for word in words:
             result.add(word, spot.origin)

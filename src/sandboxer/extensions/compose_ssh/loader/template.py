@@ -17,7 +17,8 @@ Fail = Callable[[str], Exception]
 
 _NAME: Final = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 _MARK: Final = re.compile(r"\$(?:(?P<escaped>\$)|(?P<named>[_a-zA-Z][_a-zA-Z0-9]*)|(?P<braced>\{))")
-_MOST_NESTED: Final = 32
+_BRACE: Final = re.compile(r"[{}]")
+_MOST_NESTED: Final = 16
 
 
 def substituted(text: str, variables: Mapping[str, str], *, fail: Fail, unset: set[str] | None = None) -> str:
@@ -59,13 +60,12 @@ def _value(name: str, variables: Mapping[str, str], unset: set[str]) -> str:
 def _closing(text: str, start: int) -> int:
     """Where the brace at `start` is closed; every brace counts, as in docker compose."""
     depth = 0
-    for place in range(start, len(text)):
-        if text[place] == "{":
-            depth += 1
-        elif text[place] == "}":
-            depth -= 1
-            if depth == 0:
-                return place
+    for match in _BRACE.finditer(text, start):
+        depth += 1 if match[0] == "{" else -1
+        if depth > 4 * _MOST_NESTED:
+            break
+        if depth == 0:
+            return match.start()
     return -1
 
 
