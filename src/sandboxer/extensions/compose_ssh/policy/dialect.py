@@ -1,4 +1,4 @@
-"""The judged document in the words of each compose program. They differ in forms, not in meaning."""
+"""The judged document for each compose program, where they differ in more than the forms that the loader writes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ def write(gate: Gate, document: dict[str, Any]) -> dict[str, Any]:
     """The document for the gate's program."""
     for name, service in document.get("services", {}).items():
         _everywhere(service)
-        if gate.program is not Program.DOCKER:
-            _older(gate, name, service)
         if gate.program is Program.V1:
+            _optional(gate, name, service)
             _first(service)
         if gate.program is Program.PODMAN:
             _podman(service)
@@ -41,34 +40,10 @@ def _everywhere(service: dict[str, Any]) -> None:
             mount["tmpfs"]["size"] = bytes_of(mount["tmpfs"]["size"])
 
 
-def _older(gate: Gate, name: str, service: dict[str, Any]) -> None:
-    for hosts in (service, service.get("build") or {}):
-        if hosts.get("extra_hosts"):
-            hosts["extra_hosts"] = [item.replace("=", ":", 1) for item in hosts["extra_hosts"]]
-    if service.get("ports"):
-        service["ports"] = [_short_port(port) for port in service["ports"]]
+def _optional(gate: Gate, name: str, service: dict[str, Any]) -> None:
     for needed, body in (service.get("depends_on") or {}).items():
-        if body and flag_of(body.pop("required", True)) is False:
-            if gate.program is Program.V1:
-                gate.lacks(("services", name, "depends_on", needed, "required"))
-            body["required"] = False
-    if service.get("devices"):
-        service["devices"] = [_short_device(item) for item in service["devices"]]
-
-
-def _short_port(port: dict[str, Any]) -> str:
-    host, published = plain(port.get("host_ip")) or "", plain(port.get("published")) or ""
-    host = f"[{host}]" if ":" in host else host
-    front = f"{host}:{published}:" if host else f"{published}:" if published else ""
-    protocol = plain(port.get("protocol")) or "tcp"
-    return f"{front}{plain(port.get('target'))}{'' if protocol == 'tcp' else '/' + protocol}"
-
-
-def _short_device(item: Any) -> Any:
-    if not isinstance(item, dict):
-        return item
-    source = item["source"]
-    return f"{source}:{item.get('target', source)}:{item.get('permissions', 'rwm')}"
+        if body and flag_of(body.get("required", True)) is False:
+            gate.lacks(("services", name, "depends_on", needed, "required"))
 
 
 def _first(service: dict[str, Any]) -> None:

@@ -107,11 +107,6 @@ def _together(gate: Gate, document: dict[str, Any]) -> None:
                     gate.refuse(
                         where, f"a {section.removesuffix('s')} of the host: the file declares none of this name"
                     )
-        runtime = plain(service.get("runtime"))
-        if runtime:
-            gate.granted(
-                (*path, "runtime"), f"the host's runtime {runtime} in place of its default", f"runtime:{runtime}"
-            )
         for mount in service.get("volumes") or []:
             if mount.get("type") == "tmpfs":
                 mount["tmpfs"] = {"size": TMPFS_MAX, **(mount.get("tmpfs") or {})}

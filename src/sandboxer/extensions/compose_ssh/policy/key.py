@@ -10,9 +10,9 @@ import msgspec
 
 from sandboxer.extensions.compose_ssh.policy.gate import Take
 
-Support = Literal["yes", "no", "ignored", "quiet"]
-"""Whether a program has a key. Without one that only tunes, the file means nearly the same: `ignored` leaves it
-out with a note, `quiet` without; all others are `no`, and the file is not run."""
+Support = Literal["yes", "no", "ignored"]
+"""Whether a program has a key. Without one that only tunes, the file means nearly the same: `ignored` leaves it out
+with a note; all others are `no`, and the file is not run."""
 
 
 class Decision(enum.StrEnum):

@@ -25,6 +25,7 @@ def publish(gate: Gate, document: dict[str, Any]) -> None:
             if not 0 < low <= high < 65536 or not 0 <= first <= last < 65536 or high - low > last - first > 0:
                 wrong(gate, path, "a port from 1 to 65535, or a range")
                 continue
+            port.pop("mode", None)  # outside of a swarm both mean the same, and older programs know one
             total += max(high - low, last - first) + 1
             _place(gate, path, name, port, public=public)
         if total > MAX_PORTS:

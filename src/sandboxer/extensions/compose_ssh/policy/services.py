@@ -27,7 +27,7 @@ _DEFAULT_LOGS: Final = frozenset({"json-file", "local", "none", "k8s-file"})
 _LOG_OPTIONS: Final = frozenset(
     {"max-size", "max-file", "max-buffer-size", "mode", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}
 )
-_VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]{1,512}")
+_VARIABLE: Final = re.compile(r"[^=$\x00-\x1f\x7f]{1,512}")
 _INSIDE: Final = re.compile(INSIDE)
 
 
@@ -212,3 +212,14 @@ def restart(gate: Gate, path: Path, value: Any) -> Any:
         return "no"  # YAML takes the word for a boolean
     fine = found is not None and re.fullmatch(r"always|unless-stopped|on-failure(:\d{1,4})?", found)
     return value if fine else wrong(gate, path, "no, always, unless-stopped or on-failure")
+
+
+def runtime(gate: Gate, path: Path, value: Any) -> Any:
+    """What starts the container."""
+    name = plain(value)
+    if name == "":
+        return LEFT_OUT
+    if name is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        return gate.refuse(path, "a program of the host, in place of the runtime that confines")
+    gives = f"the host's runtime {name} in place of its default"
+    return value if gate.granted(path, gives, f"runtime:{name}") else LEFT_OUT

@@ -89,11 +89,11 @@ def _judged(gate: Gate, node: Node, path: Path, value: Any) -> Any:
         return LEFT_OUT
     support = {Program.V1: key.v1, Program.PODMAN: key.podman}.get(gate.program, "yes")
     if support == "ignored":
-        gate.note(f"{gate.program} does not know `{key.path.removeprefix('services.*.')}`: it is left out")
-    if support != "yes" and _says_something(taken):
-        if support == "no":
-            gate.lacks(path)
+        if path in gate.project.origins:  # else the file does not say it: the loader filled it in
+            gate.note(f"{gate.program} does not know `{key.path.removeprefix('services.*.')}`: it is left out")
         return LEFT_OUT
+    if support == "no" and _says_something(taken):
+        gate.lacks(path)  # and judged with the rest all the same: a refusal says more
     return taken
 
 
@@ -102,4 +102,4 @@ def _may_be_null(path: Path) -> bool:
 
 
 def _says_something(value: Any) -> bool:
-    return value not in (None, "", [], {})
+    return value not in (None, "", [], {}, "private", "default")
