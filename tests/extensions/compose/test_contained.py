@@ -270,7 +270,8 @@ def test_files_of_several_kinds_make_one_and_the_programs_own_env_file_has_no_sa
 
 HONEST = (
     "a front, a back and two networks", "a source tree beside a configuration", "start scripts of a database",
-    "secrets with an owner", "volumes in the long form", "a Dockerfile of another name", "an override file", "an include",
+    "secrets with an owner", "volumes in the long form", "a Dockerfile of another name", "an override file",
+    "an include",
 )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sandboxer.errors import BackendError
-from sandboxer.extensions.compose_ssh.exposure import Shown, isolation, parse
+from sandboxer.extensions.compose_ssh.exposure import isolation
+from sandboxer.extensions.compose_ssh.shown import Shown, parse
 from tests.extensions.compose.bed import Bed
 from tests.testbed import repos
 from tests.testbed.image import BASE

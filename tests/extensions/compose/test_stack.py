@@ -132,6 +132,35 @@ def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either:
         assert ready.reachability.services == []
 
 
+def test_the_commonest_port_of_all_is_on_the_loopback_unless_it_is_granted_to_the_public(
+    podman: Bed, tmp_path: Path
+) -> None:
+    repo = repos.minimal(tmp_path / "app")
+    path = repo / "compose.yaml"
+    path.write_text(path.read_text() + '    ports: ["18474:80"]\n')
+    with podman.sandbox(repo, publish="declared", settle=0) as (_, ready):
+        assert [(service.host, service.port) for service in ready.reachability.services] == [("127.0.0.1", 18474)]
+        assert [note for note in ready.isolation.notes if "18474" in note]
+        assert not [note for note in ready.isolation.notes if "others can reach it" in note]
+    with podman.sandbox(repo, publish="declared", settle=0, grants=["port:public"]) as (_, ready):
+        assert [note for note in ready.isolation.notes if "others can reach it" in note]
+
+
+def test_a_build_leaves_the_image_alone_that_is_there_by_the_name_it_wants(either: Bed, tmp_path: Path) -> None:
+    engine, name = either.engine, "localhost/sbx-example-web:1"
+    engine.run(engine.program, "tag", "localhost/sbx-base:1", name)
+
+    def image() -> str:
+        return engine.run(engine.program, "image", "inspect", "--format", "{{.Id}}", name).stdout
+
+    before = image()
+    with either.nothing_left(), either.sandbox(repos.web_and_db(tmp_path / "app"), settle=0) as (handle, _):
+        assert image() == before
+        assert either.run(handle, "ls", "/serve.sh")[0] == 0
+        built = engine.run(engine.program, "images", "--format", "{{.Repository}}").stdout.split()
+        assert [one for one in built if one.removeprefix("localhost/") == f"{handle.data['name']}-web"]
+
+
 def test_ports_in_every_notation_are_remapped(bed: Bed, tmp_path: Path) -> None:
     repo = repos.minimal(tmp_path / "app")
     ports = ['"18491:80"', '"127.0.0.1:18492:53/udp"', '"18493-18494:90-91"', "{target: 99, published: 18495}", "100"]

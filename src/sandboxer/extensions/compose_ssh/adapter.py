@@ -26,7 +26,7 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, asked, engine, exposure, failures, listing, request
+from sandboxer.extensions.compose_ssh import argv, asked, engine, exposure, failures, listing, request, shown
 from sandboxer.extensions.compose_ssh.inside import Inside
 from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
 from sandboxer.hosts.base import Host, Result
@@ -169,10 +169,10 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return Ready(reachability=reachability, isolation=self._isolation(sandbox, ctx))
 
     def _isolation(self, sandbox: Remembered, ctx: Context) -> Isolation:
-        shown = exposure.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
+        found = shown.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
         own = (sandbox.directory, sandbox.pristine)
-        found = exposure.isolation(shown, project=sandbox.name, directories=own)
-        return msgspec.structs.replace(found, notes=[*found.notes, *sandbox.notes])
+        told = exposure.isolation(found, project=sandbox.name, directories=own)
+        return msgspec.structs.replace(told, notes=[*told.notes, *sandbox.notes])
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """Running while any container runs; what cannot be listed is unknown."""

@@ -1,21 +1,18 @@
 """What a stack has of its host, told from what the engine shows: never from the compose file, which it may not be.
 
-Pure. `parse` reads the answer of the `describe` script; `isolation` tells of each container whatever goes beyond what a
-plain container has. A key that is unknown here says nothing, so `_RULES` goes through the whole HostConfig.
+Pure. `isolation` tells of each container whatever goes beyond what a plain container has.
+A key that is unknown here says nothing, so `_RULES` goes through the whole HostConfig.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
-import msgspec
-
-from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL, SERVICE_LABEL
+from sandboxer.extensions.compose_ssh.shown import Item, Shown
 from sandboxer.models import Isolation, SyscallFilter
 
 _PLAIN_CAPS: Final = frozenset(
@@ -35,48 +32,6 @@ _SHM: Final = 64 * 1024 * 1024
 _ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")
 _SOCKETS: Final = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock", "buildkitd.sock")
 _SOCKET_FOLDERS: Final = frozenset({"/", "/run", "/var/run", "/var", "/run/docker", "/run/podman", "/run/containerd"})
-
-Item = Mapping[str, Any]
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine shows of a stack: `inspect` of its containers, of their volumes and networks (by name), its own
-    `info`, and where the sources of bind mounts really lead."""
-
-    containers: Sequence[Item]
-    volumes: Mapping[str, Item] = {}
-    networks: Mapping[str, Item] = {}
-    info: Item = {}
-    real: Mapping[str, str] = {}
-
-
-def parse(text: str) -> Shown:
-    """The answer of the `describe` script. Raises BackendError when it is cut off or no such answer."""
-    sections: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in text.split("\n"):
-        if line.startswith("== "):
-            current = sections.setdefault(line[3:], [])
-        else:
-            current.append(line)
-    try:
-        if "end" not in sections:
-            raise ValueError
-        found = {name: json.loads("\n".join(sections[name])) for name in ("containers", "volumes", "networks", "info")}
-        paths = sections["paths"]
-        return Shown(
-            containers=found["containers"],
-            volumes={str(item["Name"]): item for item in found["volumes"]},
-            networks={str(item.get("Name") or item["name"]): item for item in found["networks"]},
-            info=found["info"],
-            real=dict(zip(paths[::2], paths[1::2], strict=False)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackendError(
-            f"what the container engine shows of the stack makes no sense: {text[:200]!r}",
-            hint="run the engine's `inspect` on the host",
-            outcome="unknown",
-        ) from error
 
 
 def isolation(shown: Shown, *, project: str, directories: Sequence[str]) -> Isolation:

@@ -26,8 +26,6 @@ _CLAIMED: Final = (
 )  # fmt: skip
 _KEPT: Final = ("org.opencontainers.image.", "org.label-schema.")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_LOCAL: Final = "localhost/"
-"""Where podman keeps what was built on its host: by an operator, unless a sandbox's id is in the name."""
 _SANDBOX: Final = re.compile(rf"(?<![^/]){PREFIX}{ID.pattern}(?![a-z0-9])")
 _HOSTNAME: Final = re.compile(HOSTNAME)
 
@@ -42,7 +40,7 @@ def image_fault(name: str) -> str | None:
         return "files of the host: podman reads the name as a place on its disk"
     if repository == "sha256" or (not match["tag"] and not match["digest"] and _HEX.fullmatch(repository)):
         return "another sandbox's image: a bare number is read as the id of any image of the host"
-    if _SANDBOX.search(repository) or (repository.startswith("sbx-") or "/sbx-" in repository.removeprefix(_LOCAL)):
+    if _SANDBOX.search(repository) or repository.startswith(PREFIX):
         return "another sandbox's image, with what its snapshot or build holds"
     return None
 
