@@ -70,7 +70,7 @@ def _additional(gate: Gate, path: Path, build: dict[str, Any]) -> list[Opened]:
     for name, value in given.items():
         where, text = (*path, name), plain(value) or ""
         scheme, _, rest = text.partition("://")
-        if not _CONTEXT_NAME.fullmatch(name):
+        if not _CONTEXT_NAME.fullmatch(name) or name.startswith("sbx-"):
             gate.refuse(where, "what was not looked at: it is not the name of a context")
         elif rest and scheme == "docker-image":
             fault = image_fault(rest)

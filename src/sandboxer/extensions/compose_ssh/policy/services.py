@@ -88,6 +88,8 @@ def device(gate: Gate, path: Path, value: Any) -> Any:
             "[rwm]{1,3}", str(permissions)
         ):
             return wrong(gate, path, "a device")
+    elif not re.fullmatch(r"[A-Za-z0-9/_.-]+(:[A-Za-z0-9/_.-]+){0,2}|[^:/]+/[^:]+=[^:]+", plain(value) or ""):
+        return wrong(gate, path, "a device")
     if not source.startswith("/"):
         return gate.refuse(path, "devices of the host, by a name that its engine resolves")
     grant = f"device:{source}"
