@@ -166,6 +166,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Case(name="", files=files, links={"out": "/etc"}).lay_out(tmp_path_factory.mktemp("repository"))
 
 
+@pytest.mark.timeout(scaled(180, soak=3600))
 @settings(max_examples=scaled(300, soak=20_000), deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(seed=st.integers(0, 2**64), program=st.sampled_from(Program))
 def test_no_key_that_the_table_does_not_know_is_sent(repository: Path, seed: int, program: Program) -> None:

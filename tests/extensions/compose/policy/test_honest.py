@@ -42,7 +42,8 @@ def test_each_program_takes_every_honest_file_as_it_is_sent(program: Program, tm
     for number, case in enumerate(case for case in CASES if not lacking(case, program)):
         root = case.lay_out(tmp_path / f"repository{number}")
         # docker-compose v1 looks whether contexts are there
-        verdict = judged(root, program=program, directory=str(root), pristine=str(root))
+        pristine = case.lay_out(tmp_path / f"pristine{number}")
+        verdict = judged(root, program=program, directory=str(root), pristine=str(pristine))
         sent.append(tmp_path / f"{number}-{case.name.replace(' ', '_')}.yaml")
         sent[-1].write_bytes(dump(verdict.document))
     assert refused_by(program, words, sent) == {}
