@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from sandboxer.extensions.compose_ssh.policy.names import image_fault
+from sandboxer.extensions.compose_ssh.policy.values import Fault, Faults
 
 MAX_LINES: Final = 20_000
 _DIRECTIVE: Final = re.compile(r"#\s*escape\s*=\s*(.)\s*", re.IGNORECASE)
@@ -32,21 +33,6 @@ _FLAGS: Final = {
     "RUN": {"network", "security", "mount"},
     "HEALTHCHECK": {"interval", "timeout", "start-period", "start-interval", "retries"},
 }
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One thing that an instruction asks for."""
-
-    line: int
-    gives_away: str
-    grant: str | None = None
-
-
-class Faults(msgspec.Struct, frozen=True):
-    """What was found, and the sources in the context that are copied, by line."""
-
-    found: tuple[Fault, ...]
-    sources: tuple[tuple[int, str], ...]
 
 
 class _Instruction(msgspec.Struct, frozen=True):

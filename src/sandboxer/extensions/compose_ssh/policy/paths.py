@@ -64,7 +64,7 @@ def plain_in_tree(gate: Gate, path: Path, inside: str, *, wanted: tuple[str, ...
     steps = inside.split("/") if inside else []
     for end in range(1, len(steps) + 1):
         step = "/".join(steps[:end])
-        kind = gate.tree.kind(step)
+        kind = gate.kind(step)
         if kind == "link":
             gate.refuse(path, f"what the link {step} in the repository leads to")
             return False
