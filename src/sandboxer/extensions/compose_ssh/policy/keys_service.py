@@ -197,7 +197,7 @@ SERVICE: Final[tuple[Key, ...]] = (
     _key("volumes[].bind.create_host_path", A, flag, "makes a directory where the gate has looked"),
     _key("volumes[].bind.propagation", C, one_of("rprivate", "private", "", gives="mounts of the host, or mounts for the host"),
          "other modes pass mounts on"),
-    _key("volumes[].bind.selinux", C, one_of("z", "Z", ""), "labels of files in the repository's copy", v1="no"),
+    _key("volumes[].bind.selinux", C, one_of("z", "Z", ""), "labels of files in the repository's copy"),
     _key("volumes[].consistency", L, dropped, "only Docker Desktop reads it"),
     _key("volumes[].read_only", A, flag, "takes rights away"),
     _key("volumes[].source", C, anything, "a volume of this file; a plain path of the repository; of the host with bind:PATH"),
