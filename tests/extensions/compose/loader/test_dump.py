@@ -111,7 +111,8 @@ def test_each_program_takes_the_file_with_every_key(kind: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["docker compose", "docker-compose", "podman-compose"])
 def test_no_program_finds_a_variable_in_it(kind: str, tmp_path: Path) -> None:
-    text = "services: {w: {image: 'a', command: ['$$A', '$${A}', '$$$$A', 'x$$'], labels: {l: '$${A:-d}'}}}"
+    text = "services: {w: {image: 'a', command: ['$$A', '$${A}', '$$$$A', 'x$$'], labels: {l: '$${A:-d}', 'k$A': v},"
+    text += " environment: {'e$A': v}}}"
     found = _config(compose(kind), _sent(tmp_path, text), A="leaked")
     assert "leaked" not in json.dumps(found)
     wanted = ["$A", "${A}", "$$A", "x$"]
