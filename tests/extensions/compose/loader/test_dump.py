@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxer.errors import SandboxerError
+from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, dump, load
 from tests.extensions.compose.loader.generated import Trees
 from tests.extensions.compose.loader.trees import (
@@ -119,6 +119,20 @@ def test_no_program_finds_a_variable_in_it(kind: str, tmp_path: Path) -> None:
     command = found["services"]["w"]["command"]
     # docker compose escapes what it prints; podman-compose prints what it will use
     assert command in (wanted, [word.replace("$", "$$") for word in wanted])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services: {w: {image: a, logging: {options: {'$A': 1}}}}",
+        "services: {w: {image: a, environment: {'$A=': 1}}}",
+        "services: {'$A': {image: a}}",
+        "services: {w: {image: a, x-a: {'${A}': 1}}}",
+    ],
+)
+def test_a_name_that_podman_compose_would_take_for_a_variable_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match=r"has a `\$` in its name"):
+        dump(loaded(text).document)
 
 
 def test_docker_compose_understands_the_file_as_it_understands_the_repository(tmp_path: Path) -> None:
