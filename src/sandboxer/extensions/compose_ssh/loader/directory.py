@@ -48,10 +48,13 @@ class DirectoryReader:
     def exists(self, path: str) -> bool:
         """Whether there is a file at `path` that may be read: a link out of the repository is Denied, not absent."""
         try:
-            with self._opened(path):
-                return True
+            descriptor = self._walk(path)
         except NotFound:
             return False
+        try:
+            return not stat.S_ISDIR(os.fstat(descriptor).st_mode)  # a virtual environment may be called `.env`
+        finally:
+            os.close(descriptor)
 
     def read(self, path: str) -> bytes:
         """The bytes of the file at `path`."""

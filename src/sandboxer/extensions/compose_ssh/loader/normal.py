@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sandboxer.errors import Invalid
+from sandboxer.extensions.compose_ssh.loader.checks import check_cycles, check_nulls, check_pairs
 from sandboxer.extensions.compose_ssh.loader.files import Files
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.services import SERVICE
@@ -31,8 +32,9 @@ def normalized(model: Map, *, files: Files, name: str, variables: Mapping[str, s
         if _enabled(service, profiles):
             wanted.put(key, service, at)
     for key in list(wanted):
-        _service(wanted[key], key, wanted, files=files, variables=variables)
-    _check_cycles(wanted)
+        _service(wanted[key], key, wanted.at.get(key), files=files, variables=variables)
+        _dependencies(wanted[key], Spot(("services", key), wanted.at.get(key), "", files.account), wanted, services)
+    check_cycles(wanted)
     for section in _RESOURCES:
         _resources(document, section, model, name)
     for key, value in model.items():
@@ -48,43 +50,23 @@ def _enabled(service: Map, profiles: Sequence[str]) -> bool:
     return not needed or "*" in profiles or any(profile in profiles for profile in needed)
 
 
-def _service(service: Map, name: str, services: Map, *, files: Files, variables: Mapping[str, str]) -> None:
-    spot = Spot(("services", name), services.at.get(name), files.directory, files.account)
+def _service(service: Map, name: str, at: Origin | None, *, files: Files, variables: Mapping[str, str]) -> None:
+    spot = Spot(("services", name), at, files.directory, files.account)
     if not service.get("image") and service.get("build") is None and "provider" not in service:
         raise spot.bad("has neither an image nor a build context")
     build = service.get("build")
     if isinstance(build, Map):
-        build.setdefault("context", files.directory)
         if "dockerfile" not in build and "dockerfile_inline" not in build:
             build["dockerfile"] = "Dockerfile"
         _drop_bare(build, "args")
-    if service.get("network_mode") and service.get("networks"):
-        raise spot.bad("has both `network_mode` and `networks`")
+    check_pairs(service, spot)
     if not service.get("network_mode") and not service.get("networks"):
         service["networks"] = Map().put("default", None, spot.origin)
-    _check_nulls(service, spot)
+    check_nulls(service, spot)
     for key in [key for key, value in service.items() if value == "" and key in SERVICE]:
         service.drop(key)  # an empty text says nothing, and not every program takes it for that
     _file_variables(service, spot, files, variables)
     _implied(service)
-    _dependencies(service, spot, services)
-
-
-_MAY_BE_NULL: Final = frozenset({"command", "entrypoint", "deploy", "develop"})
-_OPEN: Final = frozenset({"environment", "args", "networks", "ssh"})
-"""Mappings of names to values that may be null."""
-
-
-def _check_nulls(value: Map, spot: Spot, *, top: bool = True) -> None:
-    """Raise Invalid for a key of the specification with nothing behind it: a slip, and of another meaning elsewhere."""
-    for key, item in value.items():
-        if key.startswith("x-") or (top and key not in SERVICE):
-            continue
-        here = spot.key(value, key)
-        if item is None and not (top and key in _MAY_BE_NULL):
-            raise here.bad("is empty: give it a value, or take the line out")
-        if isinstance(item, Map) and key not in _OPEN:
-            _check_nulls(item, here, top=False)
 
 
 def _drop_bare(owner: Map, key: str) -> None:
@@ -167,38 +149,18 @@ def _implied(service: Map) -> None:
             depends[name] = body
 
 
-def _dependencies(service: Map, spot: Spot, services: Map) -> None:
+def _dependencies(service: Map, spot: Spot, services: Map, all_services: Map) -> None:
     depends = service.get("depends_on")
     if not isinstance(depends, Map):
         return
     for name in list(depends):
         if name in services:
             continue
-        if depends[name].get("required", True):
+        if depends[name].get("required", True) or name not in all_services:
             raise spot.bad(f"depends on the service {name[:80]!r}, which is not there or not in a profile that is on")
         depends.drop(name)  # no program takes a dependency on what is not in the file
     if not depends:
         service.drop("depends_on")
-
-
-def _check_cycles(services: Map) -> None:
-    """Raise Invalid if a service waits for itself: nothing would ever start."""
-    pending = {name: set(service.get("depends_on") or ()) for name, service in services.items()}
-    users: dict[str, list[str]] = {}
-    for name, needs in pending.items():
-        for need in needs:
-            users.setdefault(need, []).append(name)
-    free = [name for name, needs in pending.items() if not needs]
-    while free:
-        name = free.pop()
-        del pending[name]
-        for user in users.get(name, ()):
-            pending[user].discard(name)
-            if not pending[user]:
-                free.append(user)
-    if pending:
-        name = min(pending)
-        raise bad("depends on itself, by way of others", ("services", name, "depends_on"), services.at.get(name))
 
 
 def _used(document: Map, section: str) -> Iterator[tuple[str, str, Origin | None]]:
