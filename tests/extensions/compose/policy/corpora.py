@@ -71,8 +71,22 @@ def judged(
     pristine: str = PRISTINE,
 ) -> Verdict:
     """The verdict on the project in `root`."""
+    project = loaded(root, directory=directory)
+    return verdict_on(project, root, grants=grants, program=program, directory=directory, pristine=pristine)
+
+
+def verdict_on(
+    project: Project,
+    root: Path,
+    *,
+    grants: Iterable[str] = (),
+    program: Program = Program.DOCKER,
+    directory: str = DIRECTORY,
+    pristine: str = PRISTINE,
+) -> Verdict:
+    """The verdict on `project`, whose repository is at `root`."""
     return judge(
-        loaded(root, directory=directory),
+        project,
         directory=directory,
         pristine=pristine,
         grants=Grants.parse(grants),

@@ -47,7 +47,8 @@ def program_of(program: Program) -> list[str] | None:
         found = cache_folder() / "compose-v2/docker-compose"
         return [str(found)] if found.exists() else None
     if program is Program.V1:
-        return ["/usr/bin/python3"] if which("docker-compose") == "/usr/bin/docker-compose" else None
+        asked = subprocess.run(["/usr/bin/python3", "-c", "import compose.cli.main"], capture_output=True, check=False)
+        return ["/usr/bin/python3"] if asked.returncode == 0 else None
     python = cache_folder() / "podman-compose/bin/python"
     return [str(python)] if python.exists() and which("podman") else None
 

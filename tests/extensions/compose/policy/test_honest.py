@@ -8,7 +8,7 @@ import pytest
 
 from sandboxer.extensions.compose_ssh.loader import dump
 from sandboxer.extensions.compose_ssh.policy import Program
-from tests.extensions.compose.policy.corpora import Case, cases, judged
+from tests.extensions.compose.policy.corpora import Case, cases, judged, loaded, verdict_on
 from tests.extensions.compose.policy.programs import program_of, refused_by
 
 CASES = cases("honest.txt")
@@ -24,13 +24,14 @@ def test_the_corpus_is_as_large_as_promised() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("program", Program)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_honest_file_passes_or_is_told_what_its_program_lacks(case: Case, program: Program, tmp_path: Path) -> None:
-    verdict = judged(case.lay_out(tmp_path), program=program)
-    assert verdict.violations == ()
-    assert bool(verdict.unsupported) == lacking(case, program), verdict.unsupported
-    assert bool(verdict.document.get("services")) != lacking(case, program)
+def test_an_honest_file_passes_or_is_told_what_its_program_lacks(case: Case, tmp_path: Path) -> None:
+    project = loaded(case.lay_out(tmp_path))
+    for program in Program:
+        verdict = verdict_on(project, tmp_path, program=program)
+        assert verdict.violations == ()
+        assert bool(verdict.unsupported) == lacking(case, program), verdict.unsupported
+        assert bool(verdict.document.get("services")) != lacking(case, program)
 
 
 @pytest.mark.parametrize("program", Program)
@@ -42,7 +43,8 @@ def test_each_program_takes_every_honest_file_as_it_is_sent(program: Program, tm
     for number, case in enumerate(case for case in CASES if not lacking(case, program)):
         root = case.lay_out(tmp_path / f"repository{number}")
         # docker-compose v1 looks whether contexts are there
-        verdict = judged(root, program=program, directory=str(root), pristine=str(root))
+        pristine = case.lay_out(tmp_path / f"pristine{number}")
+        verdict = judged(root, program=program, directory=str(root), pristine=str(pristine))
         sent.append(tmp_path / f"{number}-{case.name.replace(' ', '_')}.yaml")
         sent[-1].write_bytes(dump(verdict.document))
     assert refused_by(program, words, sent) == {}

@@ -10,7 +10,7 @@ from sandboxer.extensions.compose_ssh.loader import dotenv
 from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.parse import parse
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Reader
-from sandboxer.extensions.compose_ssh.loader.services import DOCUMENT
+from sandboxer.extensions.compose_ssh.loader.sections import DOCUMENT
 from sandboxer.extensions.compose_ssh.loader.shapes import Spot
 from sandboxer.extensions.compose_ssh.loader.template import Substitution
 from sandboxer.extensions.compose_ssh.loader.tree import Map, bad

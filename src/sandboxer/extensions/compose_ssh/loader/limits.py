@@ -16,8 +16,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Of one file."""
     total_bytes: int = 8 * 1024 * 1024
     """Of all files together."""
-    files: int = 200
-    """Files that are read, an included one counted each time."""
+    files: int = 1000
+    """Files that are read, one that is read again counted each time."""
     depth: int = 64
     """Lists and mappings within one another, and includes, extends and `${A:-${B}}` too."""
     nodes: int = 200_000

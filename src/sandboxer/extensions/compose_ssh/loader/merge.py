@@ -40,9 +40,13 @@ def merged(base: Any, over: Any, route: Route = ()) -> Any:
         for index, item in enumerate(over):
             base.add(item, over.at[index])
         return base
-    if route[2:3] != ("ulimits",) and isinstance(base, dict | list) != isinstance(over, dict | list):
+    if route[2:3] != ("ulimits",) and _form(base) != _form(over):
         raise bad(f"{'.'.join(route)} cannot be merged: it has another form in an earlier file", (), None)
     return over
+
+
+def _form(value: Any) -> str:
+    return "mapping" if isinstance(value, Map) else "list" if isinstance(value, Seq) else "scalar"
 
 
 def _mappings(base: Map, over: Map, route: Route) -> Map:
@@ -142,6 +146,9 @@ def settled(value: Any) -> Any:
         for key, item in value.items():
             value[key] = settled(item)
     elif isinstance(value, Seq):
-        for index, item in enumerate(value):
-            value[index] = settled(item)
+        kept = [(settled(item), at) for item, at in zip(value, value.at, strict=True) if item is not RESET]
+        value.clear()
+        value.at.clear()
+        for item, at in kept:
+            value.add(item, at)
     return value

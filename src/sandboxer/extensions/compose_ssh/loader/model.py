@@ -133,12 +133,14 @@ class _Extender:
         if link in chain or len(chain) >= _DEEPEST:
             what = "extends itself" if link in chain else f"is the last of more than {_DEEPEST} extends"
             raise bad(f"{what}: {' -> '.join([*chain, link])[:400]}", ("services", name, "extends"), at)
-        extends = body.drop("extends")
+        extends = body["extends"]
         if isinstance(extends, Override):
             extends = extends.value
         if not isinstance(extends, Map):
+            body.drop("extends")
             return service
         source = self._source(services, extends, name, at, (*chain, link), done)
+        body.drop("extends")  # not before: a circle is seen by it
         result = merged(source, body, _SERVICE)
         done[name] = Override(result) if tagged else result
         return done[name]

@@ -5,6 +5,7 @@ Works on the parser's events in a loop. An alias costs what it stands for each t
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from sandboxer.errors import Invalid
@@ -133,7 +134,7 @@ class _Parser:
         tag, text = event.tag, event.value
         size = len(text) + 8
         if tag is None:
-            return (resolved(text) if event.style in (None, "") else text), size
+            return (self._resolved(event) if event.style in (None, "") else text), size
         if tag in ("!", _CORE + "str"):
             return text, size
         if tag in _TAGS:
@@ -141,8 +142,14 @@ class _Parser:
         if tag == _CORE + "null":
             return None, size
         if tag in (_CORE + "int", _CORE + "float", _CORE + "bool"):
-            return resolved(text) if text else text, size
+            return self._resolved(event), size
         raise self._foreign_tag(event)
+
+    def _resolved(self, event: Any) -> Any:
+        value = resolved(event.value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._bad("a number that is infinite or none: quote it", self._at(event))
+        return value
 
     def _foreign_tag(self, event: Any) -> Invalid:
         shown = event.tag.replace(_CORE, "!!")[:80]
@@ -163,7 +170,7 @@ class _Parser:
         top = self._open[-1]
         top.nodes += cost[0]
         top.text += cost[1]
-        top.height = max(top.height, cost[2] + 1)
+        top.height = max(top.height, cost[2] + (top.key != _MERGE))  # what is merged gets no deeper
         if isinstance(top.value, Seq):
             top.value.add(value, at)
         elif top.key is None:

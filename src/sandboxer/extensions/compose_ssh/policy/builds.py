@@ -70,7 +70,7 @@ def _additional(gate: Gate, path: Path, build: dict[str, Any]) -> list[Opened]:
     for name, value in given.items():
         where, text = (*path, name), plain(value) or ""
         scheme, _, rest = text.partition("://")
-        if not _CONTEXT_NAME.fullmatch(name):
+        if not _CONTEXT_NAME.fullmatch(name) or name.startswith("sbx-"):
             gate.refuse(where, "what was not looked at: it is not the name of a context")
         elif rest and scheme == "docker-image":
             fault = image_fault(rest)
@@ -114,7 +114,7 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
         f"{inside}.dockerignore",
         f"{inside}.containerignore",
     ):
-        if gate.tree.kind(ignore) not in ("file", "missing"):
+        if gate.kind(ignore) not in ("file", "missing"):
             gate.refuse(where, f"what {ignore} leads to: it is no plain file, and the builder reads it")
     data = gate.tree.read(inside)
     try:
@@ -144,7 +144,11 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
 def _judge(
     gate: Gate, text: str, context: Opened, args: dict[str, str], known: set[str], *, where: Any, path: Path
 ) -> None:
-    faults = dockerfile.judge(text, args=args, contexts=known)
+    used = {name: value for name, value in args.items() if name in text}
+    key = (text, tuple(used.items()), frozenset(known))
+    faults = gate.dockerfiles.get(key)
+    if faults is None:
+        faults = gate.dockerfiles[key] = dockerfile.judge(text, args=used, contexts=known)
     for fault in faults.found:
         grant = fault.grant
         if grant is None or not gate.grants.has(grant):
@@ -171,7 +175,7 @@ def _leaves(gate: Gate, context: str, source: str) -> str | None:
                     return f"{here}/{name}".lstrip("/")
             return None
         here = f"{here}/{part}".lstrip("/")
-        if gate.tree.kind(here) == "link":
+        if gate.kind(here) == "link":
             return here if _outside(gate, context, here) else None
     return None
 

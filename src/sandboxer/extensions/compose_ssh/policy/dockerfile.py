@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
 from sandboxer.extensions.compose_ssh.policy.names import image_fault
+from sandboxer.extensions.compose_ssh.policy.values import Fault, Faults
 
 MAX_LINES: Final = 20_000
-_DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape|check)\s*=\s*(.*?)\s*", re.IGNORECASE)
+_DIRECTIVE: Final = re.compile(r"#\s*escape\s*=\s*(.)\s*", re.IGNORECASE)
+_SPACE: Final = re.compile(r"\s")
 _SYNTAX: Final = re.compile(r"(#|//)\s*syntax\s*=.*", re.IGNORECASE)
 _HEREDOC: Final = re.compile(r"""<<(-?)\s*(["']?)([A-Za-z0-9_.][A-Za-z0-9_.-]*)\2""")
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?([-+])([^{}$]*))?\})")
@@ -33,21 +35,6 @@ _FLAGS: Final = {
 }
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """One thing that an instruction asks for."""
-
-    line: int
-    gives_away: str
-    grant: str | None = None
-
-
-class Faults(msgspec.Struct, frozen=True):
-    """What was found, and the sources in the context that are copied, by line."""
-
-    found: tuple[Fault, ...]
-    sources: tuple[tuple[int, str], ...]
-
-
 class _Instruction(msgspec.Struct, frozen=True):
     line: int
     word: str
@@ -56,67 +43,69 @@ class _Instruction(msgspec.Struct, frozen=True):
 
 def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
     """Everything in `text` that is not harmless. `args` are the build's arguments, `contexts` its named contexts."""
-    lines = re.split(r"\r\n|\n|\r", text)
+    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
     if len(lines) > MAX_LINES:
         return Faults((Fault(1, f"the time of whoever reads it: at most {MAX_LINES} lines"),), ())
     found: dict[Fault, None] = {}
     sources: dict[tuple[int, str], None] = {}
     escape = _escape(lines, found)
     here = any("<<" in line for line in lines)
-    for heredocs in (True, False) if here else (False,):
-        reading = _Reading(args, contexts, lenient=here and not heredocs)
-        for instruction in _instructions(lines, escape, heredocs=heredocs):
-            reading.take(instruction)
-        found.update(reading.found)
-        sources.update(reading.sources)
+    for escaping in (escape,) if escape == "\\" else (escape, "\\"):  # an old builder may not see the directive
+        for heredocs in (True, False) if here else (False,):
+            reading = _Reading(args, contexts, lenient=escaping != escape or (here and not heredocs))
+            for instruction in _instructions(lines, escaping, heredocs=heredocs, found=found):
+                reading.take(instruction)
+            found.update(reading.found)
+            sources.update(reading.sources)
     return Faults(tuple(found), tuple(sources))
 
 
 def _escape(lines: list[str], found: dict[Fault, None]) -> str:
-    escape, directives = "\\", True
+    escape = "\\"
     for number, line in enumerate(lines, 1):
-        text = line.strip().lstrip("\ufeff").strip()[:400]  # patterns see no line of a megabyte
+        text = line.strip()[:400]  # patterns see no line of a megabyte
         if _SYNTAX.fullmatch(text):
             found[Fault(number, "the build to another program: `syntax` names an image that reads this file")] = None
         match = _DIRECTIVE.fullmatch(text)
-        directives = directives and match is not None
-        if directives and match is not None and match[1].lower() == "escape" and match[2] in ("\\", "`"):
-            escape = match[2]
+        if match is not None and match[1] == "`":
+            escape = "`"
         if text and not text.startswith(("#", "//")):
             break
     return escape
 
 
-def _instructions(lines: list[str], escape: str, *, heredocs: bool) -> list[_Instruction]:
-    found: list[_Instruction] = []
+def _instructions(lines: list[str], escape: str, *, heredocs: bool, found: dict[Fault, None]) -> Iterator[_Instruction]:
     index = 0
     while index < len(lines):
-        start, parts = index, [""]
-        more = False
+        start, parts, more = index, [""], False
         while index < len(lines):
-            line = lines[index].lstrip("\ufeff") if index == 0 else lines[index]
+            line = lines[index]
             index += 1
             if line.lstrip().startswith("#") or (more and not line.strip()):
                 if not more:
                     break
                 continue  # comments and empty lines do not end an instruction
-            stripped = line.rstrip()
+            stripped = line.rstrip(" \t")
             more = stripped.endswith(escape)
+            if not more and line.rstrip().endswith(escape):
+                found[Fault(index, "an instruction that builders end in different places: a space of another kind")] = (
+                    None
+                )
             parts.append(stripped[: -len(escape)] if more else line)
             if not more:
                 break
-        joined = "".join(parts).strip()
+        # builders split words at every kind of space
+        joined = _SPACE.sub(" ", "".join(parts)).strip()
         if not joined:
             continue
-        word, _, rest = joined.replace("\t", " ").partition(" ")
-        found.append(_Instruction(start + 1, word.upper(), rest.strip()))
+        word, _, rest = joined.partition(" ")
+        yield _Instruction(start + 1, word.upper(), rest.strip())
         if heredocs and word.upper() in ("RUN", "COPY", "ADD", "ONBUILD"):
             for dash, _, end in _HEREDOC.findall(rest):
                 while index < len(lines):
                     line, index = lines[index], index + 1
                     if (line.lstrip("\t") if dash else line) == end:
                         break
-    return found
 
 
 class _Reading:
@@ -130,6 +119,7 @@ class _Reading:
         self._lenient = lenient
         self._globals: dict[str, str] = {}
         self._stages: set[str] = set()
+        self._stage = ""
         self._count = 0
 
     def take(self, one: _Instruction) -> None:
@@ -148,7 +138,7 @@ class _Reading:
         if one.word == "FROM":
             self._from(one, rest)
         elif one.word == "ARG" and not self._count:
-            self._arg(rest)
+            self._arg(one, rest)
         elif one.word in ("ADD", "COPY"):
             self._copy(one, rest, stage=any(name == "from" for name, _ in flags))
 
@@ -164,10 +154,14 @@ class _Reading:
             self._fault(one, "the network of the host, while it builds", "build:network" if value == "host" else None)
         elif one.word == "RUN" and name == "security" and value != "sandbox":
             self._fault(one, "the host: an insecure build is as good as root", "privileged")
+        elif one.word == "COPY" and name == "from" and "$" in value:
+            self._fault(one, f"an image that nobody can name: {value[:120]}")
         elif one.word == "COPY" and name == "from":
             self._image(one, value)
 
-    def _arg(self, rest: str) -> None:
+    def _arg(self, one: _Instruction, rest: str) -> None:
+        if len(rest.split()) > 1 and any(mark in rest for mark in "\"'\\"):
+            self._fault(one, "an image by an argument that builders read in different ways: give one ARG a line")
         for word in rest.split():
             name, is_set, value = word.partition("=")
             default = self._expand(value.strip("\"'")) if is_set else None
@@ -177,13 +171,14 @@ class _Reading:
 
     def _from(self, one: _Instruction, rest: str) -> None:
         words = rest.split()
+        if self._stage:
+            self._stages.add(self._stage)  # a stage does not copy from itself
         if not words:
             self._fault(one, "an image that nobody can name")
         else:
             self._image(one, words[0])
         self._count += 1
-        if len(words) == 3 and words[1].upper() == "AS":
-            self._stages.add(words[2].lower())
+        self._stage = words[2].lower() if len(words) == 3 and words[1].upper() == "AS" else ""
 
     def _image(self, one: _Instruction, text: str) -> None:
         name = self._expand(text.strip("\"'"))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sandboxer.extensions.compose_ssh.loader import Origin, Path, Project
 from sandboxer.extensions.compose_ssh.policy.grants import Grants
-from sandboxer.extensions.compose_ssh.policy.values import Program, Tree, Violation, shown
+from sandboxer.extensions.compose_ssh.policy.values import Faults, Kind, Program, Tree, Violation, shown
 
 LEFT_OUT: Final = object()
 """What a check answers for a value that is harmless because it is not sent."""
@@ -39,6 +39,15 @@ class Gate:
         self.notes: dict[str, None] = {}
         self.port_notes: dict[str, None] = {}
         self.copies: set[str] = set()
+        self.dockerfiles: dict[object, Faults] = {}
+        self._kinds: dict[str, Kind] = {}
+
+    def kind(self, path: str) -> Kind:
+        """What is at `path` of the repository. Looked up once: many services share a directory."""
+        found = self._kinds.get(path)
+        if found is None:
+            found = self._kinds[path] = self.tree.kind(path)
+        return found
 
     @property
     def services(self) -> dict[str, Any]:

@@ -81,8 +81,9 @@ def _word(word: str) -> str:
         plain = path.startswith("/") and ":" not in path and path.isprintable()
         if plain and (path == "/" or all(part not in ("", ".", "..") for part in path[1:].split("/"))):
             return f"bind:{name}"
-    elif kind == "device" and name.startswith("/") and name.isprintable() and ":" not in name and ".." not in name:
-        return f"device:{name}"
+    elif kind == "device":
+        if name.startswith("/") and name.isprintable() and ":" not in name and ".." not in name:
+            return f"device:{name}"
     elif kind in _NAMED and _NAME.fullmatch(name):
         return f"{kind}:{name}"
     raise Invalid(f"the grant {word[:120]!r} is not known", hint=f"a profile may grant: {', '.join(FORMS)}")

@@ -64,7 +64,7 @@ def plain_in_tree(gate: Gate, path: Path, inside: str, *, wanted: tuple[str, ...
     steps = inside.split("/") if inside else []
     for end in range(1, len(steps) + 1):
         step = "/".join(steps[:end])
-        kind = gate.tree.kind(step)
+        kind = gate.kind(step)
         if kind == "link":
             gate.refuse(path, f"what the link {step} in the repository leads to")
             return False
@@ -105,6 +105,10 @@ def binds(gate: Gate, document: dict[str, Any]) -> list[Opened]:
                     gate.refuse((*path, "source"), "a volume of the host: the file declares none of this name")
             elif mount.get("type") == "tmpfs" and mount.get("source") is not None:
                 gate.refuse((*path, "source"), "a place of the host: a tmpfs has no source")
+            elif mount.get("type") not in ("volume", "tmpfs"):
+                gate.refuse(path, "a mount that nobody can name: it has no `type`")
+            if mount.get("target") is None:
+                gate.refuse(path, "a mount that nobody can name: it has no `target`")
     for name, volume in document.get("volumes", {}).items():
         options = (volume or {}).get("driver_opts") or {}
         if options.get("type") != "tmpfs" and "device" in options:
@@ -169,6 +173,9 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             gate.copies.add(one.inside)
             copied = f"{gate.pristine}/{one.inside}" if one.inside else gate.pristine
             one.holder[one.key] = copied
+            above = _above(copied, writable) or writable.get(copied)
+            if above is not None:
+                gate.refuse(one.path, f"what a container puts there: {shown(above.path)} holds the sandbox's own files")
             if one.what == "bind":
                 gate.note(
                     f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes there"

@@ -9,6 +9,7 @@ from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.checks import GIB, INSIDE, bytes_of, plain, wrong
 from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate, Take
 from sandboxer.extensions.compose_ssh.policy.grants import capability
+from sandboxer.extensions.compose_ssh.policy.values import Program
 
 HARMLESS_CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
@@ -41,6 +42,8 @@ def namespace(kind: str, own: tuple[str, ...], gives: str, grant: str | None) ->
         if found in own:
             return value or LEFT_OUT
         if kind != "cgroup" and found.startswith("service:") and found.removeprefix("service:") in gate.services:
+            if kind == "pid" and gate.program is Program.PODMAN:
+                gate.lacks(path)  # it hands the word on to podman, which knows no services
             return value
         if found == "host":
             return value if grant and gate.granted(path, gives, grant) else gate.refuse(path, gives, grant)
@@ -88,6 +91,8 @@ def device(gate: Gate, path: Path, value: Any) -> Any:
             "[rwm]{1,3}", str(permissions)
         ):
             return wrong(gate, path, "a device")
+    elif not re.fullmatch(r"[A-Za-z0-9/_.-]+(:[A-Za-z0-9/_.-]+){0,2}|[^:/]+/[^:]+=[^:]+", plain(value) or ""):
+        return wrong(gate, path, "a device")
     if not source.startswith("/"):
         return gate.refuse(path, "devices of the host, by a name that its engine resolves")
     grant = f"device:{source}"

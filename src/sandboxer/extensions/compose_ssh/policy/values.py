@@ -54,6 +54,21 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[str, ...] = ()
 
 
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that an instruction of a Dockerfile asks for."""
+
+    line: int
+    gives_away: str
+    grant: str | None = None
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """What was found in a Dockerfile, and the sources in the context that are copied, by line."""
+
+    found: tuple[Fault, ...]
+    sources: tuple[tuple[int, str], ...]
+
+
 class Tree(Protocol):
     """The repository as it is sent. Paths are relative to its root; "" is the root. Links are never followed."""
 

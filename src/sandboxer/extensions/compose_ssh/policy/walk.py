@@ -102,4 +102,4 @@ def _may_be_null(path: Path) -> bool:
 
 
 def _says_something(value: Any) -> bool:
-    return value not in (None, "", [], {}, "private", "default")
+    return value is not False and value not in (None, "", [], {}, "private", "default")
