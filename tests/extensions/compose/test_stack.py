@@ -248,6 +248,9 @@ def test_the_hosts_environment_is_not_interpolated_and_its_settings_only_for_a_t
     path.write_text(
         path.read_text() + '    environment: {GOT: "${SSH_CONNECTION:-nothing}", HOST: "${PATH:-no path}"}\n'
     )
+
+    with either.sandbox(repo, settle=0, env={"SSH_CONNECTION": "told"}) as (handle, _):
+        assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"told\n"
     for policy in ("contained", "trusted"):
         with either.sandbox(repo, settle=0, policy=policy) as (handle, _):
             assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"

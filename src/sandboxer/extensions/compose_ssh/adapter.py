@@ -60,9 +60,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
     def examine(self, spec: Spec, host: Host) -> None:
         """Resolve and judge the repository's compose project, as if it lay on some host."""
         front = argv.parse_front(host.compose)
-        request.prepare(
-            spec, front, directory=f"/srv/{spec.resource}", state=f"/srv/.sandboxer/{spec.resource}", labels={}
-        )
+        directory, state = f"/srv/{spec.resource}", f"/srv/.sandboxer/{spec.resource}"
+        request.prepare(spec, front, directory=directory, state=state, labels={}, env=host.env)
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Parse here, then make directories, send the repository, and `up`."""
@@ -71,7 +70,7 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         labels = {**spec.labels, LABEL_EXTENSION: EXTENSION_ID}
         work_dir = ctx.host.work_dir(ctx.deadline)
         directory, state = f"{work_dir}/{spec.resource}", asked.state_of(work_dir, spec.resource)
-        found = request.prepare(spec, front, directory=directory, state=state, labels=labels)
+        found = request.prepare(spec, front, directory=directory, state=state, labels=labels, env=ctx.host.env)
         sandbox = Remembered(
             sandbox_id=spec.sandbox_id,
             name=spec.resource,

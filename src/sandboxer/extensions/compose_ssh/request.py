@@ -39,9 +39,18 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     observed: Observed | None = None
 
 
-def prepare(spec: Spec, front: argv.Front, *, directory: str, state: str, labels: Mapping[str, str]) -> Prepared:
+def prepare(
+    spec: Spec,
+    front: argv.Front,
+    *,
+    directory: str,
+    state: str,
+    labels: Mapping[str, str],
+    env: Mapping[str, str],
+) -> Prepared:
     """What will run of the repository. Raises Denied for what the policy refuses, with all of it in `details`; Invalid;
-    Unsupported for what the compose program does not know."""
+    Unsupported for what the compose program does not know. `env` are the variables of the host's settings: a file sees
+    those of them that are granted."""
     options: ComposeOptions = spec.options
     if options.policy == "trusted":
         return _trusted(spec, options, front, labels)
@@ -52,7 +61,7 @@ def prepare(spec: Spec, front: argv.Front, *, directory: str, state: str, labels
     project = loader.load(
         loader.DirectoryReader(repo),
         files=(wanted,) if wanted else None,
-        environment=options.env,
+        environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
         project_name=spec.resource,
         directory=directory,
     )
