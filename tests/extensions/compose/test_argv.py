@@ -11,6 +11,7 @@ from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import argv, scripts
 from sandboxer.extensions.compose_ssh.environment import split
 from sandboxer.extensions.compose_ssh.options import Remembered, from_handle, to_handle
+from sandboxer.models import Handle
 
 SANDBOX = Remembered(
     sandbox_id="k3v9x2m7q4ta",
@@ -128,3 +129,10 @@ def test_every_script_is_read_by_every_shell(name: str, shell: str) -> None:
 
 def test_what_is_remembered_survives_the_handle() -> None:
     assert from_handle(to_handle(SANDBOX)) == SANDBOX
+
+
+def test_a_handle_of_before_the_policy_is_still_one_and_runs_as_it_was_made() -> None:
+    old = {key: value for key, value in to_handle(SANDBOX).data.items() if key not in ("sha256", "notes")}
+    sandbox = from_handle(Handle(version=1, data=old))
+    assert sandbox == SANDBOX
+    assert "--env-file" not in argv.down(sandbox)
