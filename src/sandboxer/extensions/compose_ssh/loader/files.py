@@ -25,6 +25,7 @@ class Files:
         self.account = account
         self.read: list[str] = []
         self.unset: set[str] = set()
+        self.tagged = False
 
     def located(self, path: str, base: str, *, path_of: Path = (), origin: Origin | None = None) -> str:
         """`path`, as written in a file whose directory is `base`, relative to the repository. Raises Denied."""
@@ -77,7 +78,9 @@ class Files:
         """The documents of a compose file in long forms; paths in it start from `base`."""
         substitution = Substitution(variables, self.account, self.unset)
         documents = []
-        for raw in parse(self.data(path, origin=origin), name=path, account=self.account):
-            plain = substitution.of(raw)
+        parsed = parse(self.data(path, origin=origin), name=path, account=self.account)
+        self.tagged = self.tagged or parsed.tagged
+        for raw in parsed.documents:
+            plain = substitution.of(raw) if parsed.shared else substitution.within(raw)
             documents.append(DOCUMENT(plain, Spot((), Origin(path, 1), self.absolute(base), self.account)))
         return documents
