@@ -58,6 +58,8 @@ BIND = {"create_host_path": True}
         ("build: {context: ., additional_contexts: [a=docker-image://x, b=../c]}", "build",
          {"context": DIRECTORY, "dockerfile": "Dockerfile",
           "additional_contexts": {"a": "docker-image://x", "b": "/srv/c"}}),
+        ("build: {context: ., ssh: [default, a=./key]}", "build",
+         {"context": DIRECTORY, "dockerfile": "Dockerfile", "ssh": ["default", f"a={DIRECTORY}/key"]}),
         ("ulimits: {a: '5', b: {soft: 1, hard: '2'}}", "ulimits", {"a": 5, "b": {"soft": 1, "hard": 2}}),
         ("extra_hosts: ['a:1.1.1.1', 'b=[::1]']", "extra_hosts", ["a=1.1.1.1", "b=::1"]),
         ("devices: ['/dev/a:/dev/b:r']", "devices", [{"source": "/dev/a", "target": "/dev/b", "permissions": "r"}]),

@@ -83,10 +83,14 @@ class _Parser:
         self._anchors: dict[str, tuple[Any, Cost]] = {}
         self._open: list[_Open] = []
         self._documents: list[Any] = []
+        self._last = Origin(name, 0)
         self.shared = self.tagged = False
 
     def _at(self, event: Any) -> Origin:
-        return Origin(self._name, event.start_mark.line + 1)
+        line = event.start_mark.line + 1
+        if line != self._last.line:
+            self._last = Origin(self._name, line)
+        return self._last
 
     def _bad(self, what: str, at: Origin) -> Invalid:
         return Invalid(
@@ -135,14 +139,13 @@ class _Parser:
 
     def _end(self, event: Any) -> None:
         done = self._open.pop()
-        at = Origin(self._name, event.start_mark.line + 1)
         value: Any = done.value
         if done.merges and isinstance(value, Map):
             value = self._merged(value, done.merges)
         if done.tag in _TAGS:
             self.tagged = True
             value = RESET if done.tag == "!reset" else Override(value)
-        begun = done.key_at or at
+        begun = done.key_at or self._at(event)
         self._settle(value, begun, cost=(done.nodes, done.text, done.height), plain=False, anchor=done.anchor)
 
     def _scalar(self, event: Any) -> tuple[Any, int]:
