@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import Denied, Invalid, NotFound
-from sandboxer.extensions.compose_ssh.loader import DirectoryReader
+from sandboxer.extensions.compose_ssh.loader import DirectoryReader, load
 
 
 @pytest.fixture
@@ -65,6 +65,13 @@ def test_a_link_out_of_the_repository_is_denied(repository: Path, reader: Direct
 def test_a_path_out_of_the_repository_is_denied(reader: DirectoryReader, path: str) -> None:
     with pytest.raises(Denied):
         reader.read(path)
+
+
+def test_a_file_that_leads_out_is_told_with_the_line_that_names_it(repository: Path, reader: DirectoryReader) -> None:
+    (repository / "v.env").symlink_to("../outside")
+    (repository / "compose.yaml").write_text("services:\n  w:\n    image: a\n    env_file: v.env\n")
+    with pytest.raises(Denied, match=r"compose\.yaml, line 4: v\.env leads out"):
+        load(reader, files=None, environment={}, project_name="p", directory="/srv/p")
 
 
 def test_a_loop_of_links_is_invalid(repository: Path, reader: DirectoryReader) -> None:

@@ -54,15 +54,18 @@ class Files:
 
     def data(self, path: str, *, origin: Origin | None = None) -> bytes:
         """The bytes of a file of the repository."""
+        where = f"{origin.file}, line {origin.line}: " if origin else ""
+        details = {"file": origin.file, "line": origin.line} if origin else None
         try:
             data = self._reader.read(path)
         except NotFound as error:
-            where = f"{origin.file}, line {origin.line}: " if origin else ""
             raise Invalid(
                 f"{where}{path[:200]} is not in the repository",
                 hint="check the path; files that are made by a build must be there before",
-                details={"file": origin.file, "line": origin.line} if origin else None,
+                details=details,
             ) from error
+        except Denied as error:
+            raise Denied(f"{where}{error.message}", hint=error.hint, details=details) from error
         self.account.file(path, len(data))
         if path not in self.read:
             self.read.append(path)
