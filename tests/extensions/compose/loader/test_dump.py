@@ -94,7 +94,7 @@ def _config(words: list[str], sent: Path, **variables: str) -> Any:
     done = subprocess.run(
         [*words, "-p", PROJECT, "-f", str(sent), "config"],
         cwd=sent.parent,
-        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin:/usr/local/bin", **variables},
+        env={"HOME": str(sent.parent), "PATH": "/usr/bin:/bin:/usr/local/bin", **variables},
         capture_output=True,
         timeout=120,
         check=False,

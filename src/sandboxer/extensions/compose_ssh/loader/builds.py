@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from sandboxer.extensions.compose_ssh.loader.forms import extra_hosts, mounted, ulimits
+from sandboxer.extensions.compose_ssh.loader.forms import extra_hosts, mounted, path, ulimits
 from sandboxer.extensions.compose_ssh.loader.shapes import (
     Spot,
     environment,
@@ -35,10 +35,10 @@ def _additional_contexts(value: Any, spot: Spot) -> Map:
 
 def _ssh(value: Any, spot: Spot) -> Seq:
     """The agents of a build: NAME, or NAME=PATH."""
-    agents: Map = pairs(bare=None)(Seq().add(value, spot.origin) if isinstance(value, str) else value, spot)
+    agents: Map = pairs(bare=None, item=path)(Seq().add(value, spot.origin) if isinstance(value, str) else value, spot)
     result = Seq()
-    for name, path in agents.items():
-        result.add(name if path is None else f"{name}={path}", agents.at.get(name))
+    for name, key in agents.items():
+        result.add(name if key is None else f"{name}={key}", agents.at.get(name))
     return result
 
 
