@@ -134,6 +134,13 @@ def test_a_context_that_holds_a_writable_bind_comes_from_the_copy_with_its_docke
     assert sent(verdict)["volumes"][0]["source"] == f"{DIRECTORY}/data"
 
 
+def test_a_missing_path_beneath_a_writable_bind_is_made_in_the_copy(tmp_path: Path) -> None:
+    text = "services: {a: {image: x, volumes: ['./src:/s', './src/cache:/c:ro']}}"
+    verdict = judged(project(tmp_path, text, src__x=""))
+    assert [mount["source"] for mount in sent(verdict)["volumes"]] == [f"{DIRECTORY}/src", f"{PRISTINE}/src/cache"]
+    assert verdict.copies == ()
+
+
 def test_the_same_directory_for_two_services_is_shared_and_not_copied(tmp_path: Path) -> None:
     text = "services: {a: {image: x, volumes: ['./out:/o']}, b: {image: y, volumes: ['./out:/o:ro']}}"
     verdict = judged(project(tmp_path, text, out__x=""))

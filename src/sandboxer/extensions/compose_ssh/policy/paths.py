@@ -170,7 +170,8 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             continue
         written = one.what == "context" and any(_within(full, one.area or one.full) for full in writable)
         if one.inside is not None and (above is not None or written):
-            gate.copies.add(one.inside)
+            if gate.kind(one.inside) != "missing":  # else the engine makes a directory there
+                gate.copies.add(one.inside)
             copied = f"{gate.pristine}/{one.inside}" if one.inside else gate.pristine
             one.holder[one.key] = copied
             above = _above(copied, writable) or writable.get(copied)

@@ -151,6 +151,8 @@ def tmpfs(gate: Gate, path: Path, value: Any) -> Any:
             if found is None or not 0 < found <= TMPFS_MAX:
                 return gate.refuse(path, f"the memory of the host: a size up to {TMPFS_MAX >> 20} MiB")
             sized = True
+        elif name == "nr_inodes" and not re.fullmatch(r"[1-9]\d{0,6}", amount):
+            return gate.refuse(path, "the memory of the host: 1 to 9999999 files")  # 0 is without end
         elif not (option in _TMPFS_WORDS or (name in _TMPFS_NUMBERS and re.fullmatch(r"\d{1,10}", amount))):
             return gate.refuse(path, "an option of a mount that was not looked at")
         kept.append(option)

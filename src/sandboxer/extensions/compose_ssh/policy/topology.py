@@ -80,11 +80,7 @@ def volume_options(gate: Gate, path: Path, value: Any) -> Any:
     parts = {part for part in options.split(",") if part}
     if set(value) <= {"type", "o", "device"} and kind == "tmpfs" and source in ("tmpfs", "none", ""):
         sizes = [bytes_of(part.removeprefix("size=")) for part in parts if part.startswith("size=")]
-        rest = [
-            part
-            for part in parts
-            if not re.fullmatch(r"(size|uid|gid|mode|nr_inodes)=\w{1,15}|noexec|nosuid|nodev", part)
-        ]
+        rest = [part for part in parts if not re.fullmatch(r"(size|uid|gid|mode)=\w{1,15}|noexec|nosuid|nodev", part)]
         if rest or len(sizes) != 1 or sizes[0] is None or not 0 < sizes[0] <= TMPFS_MAX:
             return gate.refuse((*path, "o"), f"the memory of the host: give one size, up to {TMPFS_MAX >> 20} MiB")
         return value
