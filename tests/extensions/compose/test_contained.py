@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandboxer.errors import Conflict, Denied
+from sandboxer.errors import BackendError, Conflict, Denied
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.compose_ssh import argv
 from sandboxer.extensions.compose_ssh.observed import Observed
@@ -240,6 +240,9 @@ def test_what_was_sent_is_compared_with_what_was_judged(tmp_path: Path, script: 
     answer = subprocess.run(words, input=tree.questions(), capture_output=True, check=True).stdout
     if same:
         tree.compare(answer)
+        for end in range(len(answer)):
+            with pytest.raises(BackendError):
+                tree.compare(answer[:end])
         return
     with pytest.raises(Conflict):
         tree.compare(answer)

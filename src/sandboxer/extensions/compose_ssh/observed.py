@@ -64,13 +64,13 @@ class Observed:
 
     def compare(self, answer: bytes) -> None:
         """Raise Conflict where the copy is another one than was judged. `answer` as of the `observe` script: fields
-        with a NUL behind each: path, kind, hash and target of every path asked for, then `=`, then the links below
-        the directories (path and target)."""
+        with a NUL behind each: path, kind, hash and target of every path asked for, then `//`, which is no path, then
+        the links below the directories (path and target). Raises BackendError for one that is cut off."""
         fields = answer.decode("utf-8", "surrogateescape").split("\0")
-        if fields[-2:] != ["end", ""] or "=" not in fields:
-            raise BackendError("the host's look at what was sent is cut off", hint="try again", outcome="unknown")
-        split = fields.index("=")
+        split = next((at for at in range(0, len(fields), 4) if fields[at] == "//"), -1)
         told, links = fields[:split], fields[split + 1 : -2]
+        if fields[-2:] != ["end", ""] or split < 0 or len(links) % 2:
+            raise BackendError("the host's look at what was sent is cut off", hint="try again", outcome="unknown")
         for path, mark, digest, target in zip(told[::4], told[1::4], told[2::4], told[3::4], strict=True):
             self._compare_one(path, _MARKS.get(mark, "other"), digest, target)
         for path, target in zip(links[::2], links[1::2], strict=True):

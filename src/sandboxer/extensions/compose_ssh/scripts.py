@@ -47,7 +47,7 @@ while IFS= read -r line && [ "$line" != = ]; do
   elif [ -e "$at" ]; then kind=o; else kind=-; fi
   printf '%s\0' "${line#? }" $kind "${sum%% *}" "$to"
 done
-printf '=\0'
+printf '//\0'
 while IFS= read -r line; do
   at=./${line#? }
   [ -d "$at" ] && [ ! -h "$at" ] || continue
