@@ -113,8 +113,19 @@ def complain(error: SandboxerError, *, as_json: bool) -> None:
         note(f"{paint('sandbox:', '2', sys.stderr)} {error.sandbox_id}")
     if error.outcome == "unknown":
         note("something may still exist: run `sandboxer reconcile`")
+    for key in ("violations", "unsupported"):
+        for one in (error.details or {}).get(key) or ():
+            note(_printed_violation(one))
     if error.hint:
         note(f"{paint('hint:', '1;34', sys.stderr)} {_lines(error.hint)}")
+
+
+def _printed_violation(one: Mapping[str, Any]) -> str:
+    """What a policy refuses, as two lines: where it stands, and what it would give away or what would allow it."""
+    where = f"{one.get('file')}:{one.get('line')}: {one.get('path')}"
+    grant = one.get("grant")
+    allowed = f" (allowed by the grant {grant})" if grant else ""
+    return f"  {_printable(where)}\n      {_printable(str(one.get('gives_away')) + allowed)}"
 
 
 def _lines(text: str) -> str:

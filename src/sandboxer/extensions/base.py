@@ -133,6 +133,10 @@ class SandboxExtension(ABC):
                 )
         return options
 
+    def examine(self, spec: Spec, host: Host) -> None:  # noqa: B027 - most have nothing to look at
+        """Look at what was asked as far as this machine alone can tell: raises Invalid, Denied or Unsupported for what
+        must not reach a host. `host` is not connected, and is not to be; nothing is made. `provision` looks again."""
+
     @abstractmethod
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Make it. Labels everything; saves the handle early; may leave rubble when it raises: the core then calls

@@ -21,6 +21,7 @@ from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.accounts import Table
 from sandboxer.manager.asking import Asker, find
+from sandboxer.manager.attempts import examine
 from sandboxer.manager.candidates import check_profile_whole
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
@@ -349,7 +350,9 @@ class SandboxManager:
         establish.check_free(self.core, plan)
         if plan.idempotency_key is None:
             quotas.check(self.core, plan.consumer)
-        return plan_document(plan)
+        document = plan_document(plan)
+        examine(self.core, plan)
+        return document
 
     # -- money ----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from sandboxer.manager.removal import ROLLBACK_SECONDS, take_back
 from sandboxer.manager.report import place_of
 from sandboxer.manager.turns import Spent, Turn, give_turn
 from sandboxer.models import Handle, Isolation, Ready, Route, Sandbox
-from sandboxer.names import resource_name
+from sandboxer.names import new_id, resource_name
 from sandboxer.routing import trail
 from sandboxer.routing.needs import too_weak
 from sandboxer.secrets import Secret
@@ -61,6 +61,24 @@ def try_in_turn(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, pro
                 _sum_up(core, plan, attempt, error)
                 raise
             record = after
+
+
+def examine(core: Core, plan: Plan) -> None:
+    """Raise what the candidate that is tried first would say of the request before any host is reached."""
+    candidate = plan.first
+    if candidate.host is None:
+        return
+    extension, sandbox_id = core.extensions.get(candidate.extension), new_id()
+    with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:
+        spec = Spec(
+            sandbox_id=sandbox_id,
+            resource=resource_name(sandbox_id),
+            profile=plan.profile.id,
+            labels={},
+            inputs=inputs.values,
+            options=checked_options(candidate.extension, extension.Options, candidate.options),
+        )
+        extension.examine(spec, core.open_host(candidate.host))
 
 
 def wanted(record: Sandbox) -> Sandbox:
@@ -115,7 +133,9 @@ class Attempt:
                 expires_at=record.expires_at,
             )
             if record.host is not None:
-                core.open_host(record.host).connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
+                host = core.open_host(record.host)
+                extension.examine(spec, host)  # what is refused never reaches the host, not even as a connection
+                host.connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
             self.stage = "prepare"
             trust.check(core, record, self._given)
             context = core.extension_context(

@@ -111,7 +111,10 @@ class Bed:
     ) -> Handle:
         """`provision` alone."""
         wanted = spec(
-            repo, sandbox_id=sandbox_id or new_id(), compose_file=compose_file, options=ComposeOptions(**options)
+            repo,
+            sandbox_id=sandbox_id or new_id(),
+            compose_file=compose_file,
+            options=ComposeOptions(**options),
         )
         return EXTENSION.provision(wanted, self.context(save=save))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 
+import msgspec
 import pytest
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import argv, scripts
 from sandboxer.extensions.compose_ssh.environment import split
 from sandboxer.extensions.compose_ssh.options import Remembered, from_handle, to_handle
+from sandboxer.models import Handle
 
 SANDBOX = Remembered(
     sandbox_id="k3v9x2m7q4ta",
@@ -64,13 +66,28 @@ def words_of(command: list[str]) -> list[str]:
 
 def test_up_and_down_run_the_front_end_in_the_project_with_the_file_on_stdin() -> None:
     assert words_of(argv.up(SANDBOX, build=True, keep=["DOCKER_HOST", "X"])) == [
-        "/srv/sbx-k3v9x2m7q4ta", "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "DOCKER_HOST X",
-        "docker", "compose", "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "up", "-d", "--build",
+        "/srv/sbx-k3v9x2m7q4ta", "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "",
+        "DOCKER_HOST X", "docker", "compose", "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "up", "-d", "--build",
     ]  # fmt: skip
     assert words_of(argv.down(PODMAN)) == [
-        "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "/opt/bin/podman-compose",
+        "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "", "/opt/bin/podman-compose",
         "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "down", "-v", "--remove-orphans", "-t", "1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("compose", [["docker", "compose"], ["docker-compose"], ["podman-compose"]])
+def test_a_judged_file_goes_with_its_hash_and_an_empty_env_file_and_runs_in_a_directory_of_ours(
+    compose: list[str],
+) -> None:
+    sandbox = msgspec.structs.replace(SANDBOX, compose=compose, sha256="abc", project=f"{SANDBOX.state}/project")
+    own = f"{SANDBOX.state}/project"
+    for command, verb in ((argv.up(sandbox, build=False, keep=[]), "up"), (argv.down(sandbox), "down")):
+        words = words_of(command)
+        assert "abc" in words[:5]
+        assert own in words[:2]
+        start = words.index(compose[0])
+        front = [*compose, "--env-file", f"{own}/.env", "-p", SANDBOX.name, "-f", "-", verb]
+        assert words[start : start + len(front)] == front
 
 
 def test_looking_asks_the_engine_by_label_and_runs_the_checks_it_is_told() -> None:
@@ -112,3 +129,10 @@ def test_every_script_is_read_by_every_shell(name: str, shell: str) -> None:
 
 def test_what_is_remembered_survives_the_handle() -> None:
     assert from_handle(to_handle(SANDBOX)) == SANDBOX
+
+
+def test_a_handle_of_before_the_policy_is_still_one_and_runs_as_it_was_made() -> None:
+    old = {key: value for key, value in to_handle(SANDBOX).data.items() if key not in ("sha256", "notes")}
+    sandbox = from_handle(Handle(version=1, data=old))
+    assert sandbox == SANDBOX
+    assert "--env-file" not in argv.down(sandbox)

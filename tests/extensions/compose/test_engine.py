@@ -14,7 +14,6 @@ from sandboxer.extensions.compose_ssh.engine import (
     Settled,
     Waiting,
     instant,
-    isolation,
     judge,
     parse,
     services,
@@ -36,8 +35,6 @@ def shown(
     health: str | None = None,
     podman: bool = False,
     error: str = "",
-    host: dict[str, Any] | None = None,
-    mounts: list[dict[str, str]] | None = None,
     ports: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One item of `inspect`."""
@@ -50,7 +47,7 @@ def shown(
         state["Health"] = {"Status": health, "Log": [{"Output": "no luck\n"}]}
         config["Healthcheck"] = {"Test": ["CMD", "x"], "Interval": 5_000_000_000, "Retries": 2}
     item = {"Id": "f" * 64, "Name": f"/sbx-{service}-1", "State": state, "Config": config, "RestartCount": restarts}
-    item |= {"HostConfig": host or {}, "Mounts": mounts or [], "NetworkSettings": {"Ports": ports or {}}}
+    item |= {"NetworkSettings": {"Ports": ports or {}}}
     return {**item, "ConmonPidFile": "/x"} if podman else item
 
 
@@ -143,17 +140,3 @@ def test_published_ports_are_told_once_and_by_a_reachable_address() -> None:
         (91, "127.0.0.1", 9191, "http://127.0.0.1:9191"),
         (91, "2001:db8::1", 9192, "http://[2001:db8::1]:9192"),
     ]
-
-
-def test_isolation_is_told_as_it_really_is() -> None:
-    host = {"Privileged": True, "NetworkMode": "host", "PidMode": "host", "CapAdd": ["SYS_ADMIN"]}
-    binds = [{"Type": "bind", "Source": s} for s in ("/srv/sbx/conf", "/var/run/docker.sock", "/etc", "/srv/sbx-other")]
-    got = isolation(containers(shown(host=host, mounts=binds), shown(service="db")), directory="/srv/sbx")
-    assert (got.class_, got.network) == ("container", "host")
-    text = "\n".join(got.notes)
-    told = ("kernel shared", "privileged", "SYS_ADMIN", "host's network", "pid namespace", "docker.sock", "/etc")
-    for word in (*told, "/srv/sbx-other"):
-        assert word in text
-    assert "/srv/sbx/conf" not in text
-    assert isolation(containers(shown()), directory="/x").notes == ["kernel shared with the host"]
-    assert isolation(containers(shown(host={"NetworkMode": "none"})), directory="/x").network == "none"

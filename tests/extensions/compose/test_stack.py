@@ -57,6 +57,7 @@ def test_a_repository_comes_up_and_goes_away_without_a_trace(bed: Bed, tmp_path:
         assert ready.reachability.kind == "ssh"
         assert ready.reachability.remote_dir == str(bed.work_dir / handle.data["name"])
         assert (ready.isolation.class_, ready.isolation.network) == ("container", "bridge")
+        assert ready.isolation.syscalls == "filtered"
         # what lies there: the repository without .git, and the marker
         there = Path(ready.reachability.remote_dir)
         assert (there / "serve.sh").is_file()
@@ -131,6 +132,35 @@ def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either:
         assert ready.reachability.services == []
 
 
+def test_the_commonest_port_of_all_is_on_the_loopback_unless_it_is_granted_to_the_public(
+    podman: Bed, tmp_path: Path
+) -> None:
+    repo = repos.minimal(tmp_path / "app")
+    path = repo / "compose.yaml"
+    path.write_text(path.read_text() + '    ports: ["18474:80"]\n')
+    with podman.sandbox(repo, publish="declared", settle=0) as (_, ready):
+        assert [(service.host, service.port) for service in ready.reachability.services] == [("127.0.0.1", 18474)]
+        assert [note for note in ready.isolation.notes if "18474" in note]
+        assert not [note for note in ready.isolation.notes if "others can reach it" in note]
+    with podman.sandbox(repo, publish="declared", settle=0, grants=["port:public"]) as (_, ready):
+        assert [note for note in ready.isolation.notes if "others can reach it" in note]
+
+
+def test_a_build_leaves_the_image_alone_that_is_there_by_the_name_it_wants(either: Bed, tmp_path: Path) -> None:
+    engine, name = either.engine, "localhost/sbx-example-web:1"
+    engine.run(engine.program, "tag", "localhost/sbx-base:1", name)
+
+    def image() -> str:
+        return engine.run(engine.program, "image", "inspect", "--format", "{{.Id}}", name).stdout
+
+    before = image()
+    with either.nothing_left(), either.sandbox(repos.web_and_db(tmp_path / "app"), settle=0) as (handle, _):
+        assert image() == before
+        assert either.run(handle, "ls", "/serve.sh")[0] == 0
+        built = engine.run(engine.program, "images", "--format", "{{.Repository}}").stdout.split()
+        assert [one for one in built if one.removeprefix("localhost/") == f"{handle.data['name']}-web"]
+
+
 def test_ports_in_every_notation_are_remapped(bed: Bed, tmp_path: Path) -> None:
     repo = repos.minimal(tmp_path / "app")
     ports = ['"18491:80"', '"127.0.0.1:18492:53/udp"', '"18493-18494:90-91"', "{target: 99, published: 18495}", "100"]
@@ -188,9 +218,12 @@ def test_external_volumes_and_networks_stay(either: Bed, tmp_path: Path) -> None
     engine.run(engine.program, "volume", "create", "kept")
     engine.run(engine.program, "network", "create", "kept")
     try:
-        with either.nothing_left(), either.sandbox(repo, settle=0) as (handle, _):
+        granted = ["volume:kept", "network:kept"]
+        with either.nothing_left(), either.sandbox(repo, settle=0, grants=granted) as (handle, ready):
             either.run(handle, "sh", "-c", "echo data > /kept/file")
-        with either.sandbox(repo, settle=0) as (handle, _):
+            assert [note for note in ready.isolation.notes if "the volume kept, which is not only" in note]
+            assert [note for note in ready.isolation.notes if note.startswith("granted volume:kept")]
+        with either.sandbox(repo, settle=0, policy="trusted") as (handle, _):
             assert either.run(handle, "cat", "/kept/file")[1] == b"data\n"
     finally:
         engine.run(engine.program, "network", "rm", "kept")
@@ -207,15 +240,21 @@ def test_a_built_image_without_a_name_goes_with_its_sandbox(either: Bed, tmp_pat
         assert sorted(either.run(handle, "ls", "-A", "/src")[1].split()) == [b"Dockerfile", b"compose.yaml"]
 
 
-def test_the_hosts_environment_is_not_interpolated_but_its_settings_are(either: Bed, tmp_path: Path) -> None:
+def test_the_hosts_environment_is_not_interpolated_and_its_settings_only_for_a_trusted_file(
+    either: Bed, tmp_path: Path
+) -> None:
     repo = repos.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         path.read_text() + '    environment: {GOT: "${SSH_CONNECTION:-nothing}", HOST: "${PATH:-no path}"}\n'
     )
-    with either.sandbox(repo, settle=0) as (handle, _):
-        assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
-        assert either.run(handle, "sh", "-c", "echo $HOST")[1] != b"no path\n"
+
+    with either.sandbox(repo, settle=0, env={"SSH_CONNECTION": "told"}) as (handle, _):
+        assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"told\n"
+    for policy in ("contained", "trusted"):
+        with either.sandbox(repo, settle=0, policy=policy) as (handle, _):
+            assert either.run(handle, "sh", "-c", "echo $GOT")[1] == b"nothing\n"
+            assert (either.run(handle, "sh", "-c", "echo $HOST")[1] == b"no path\n") is (policy == "contained")
 
 
 def test_a_container_without_a_shell_can_be_entered_and_copied_from(either: Bed, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import (
     CanCopy,
@@ -24,11 +26,11 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, asked, composefile, engine, failures, listing
+from sandboxer.extensions.compose_ssh import argv, asked, engine, exposure, failures, listing, request, shown
 from sandboxer.extensions.compose_ssh.inside import Inside
 from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
-from sandboxer.hosts.base import Result
-from sandboxer.models import Handle, Reachability, Ready
+from sandboxer.hosts.base import Host, Result
+from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION
 from sandboxer.timing import Deadline, now
 
@@ -55,15 +57,34 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             raise failures.missing(gone.removesuffix(" version"), [line.removeprefix("has ") for line in lines])
         raise failures.translate(result, doing="asking the container engine", engine=front.engine)
 
+    def examine(self, spec: Spec, host: Host) -> None:
+        """Resolve and judge the repository's compose project, as if it lay on some host."""
+        front = argv.parse_front(host.compose)
+        directory, state = f"/srv/{spec.resource}", f"/srv/.sandboxer/{spec.resource}"
+        request.prepare(spec, front, directory=directory, state=state, labels={}, env=host.env)
+
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Parse here, then make directories, send the repository, and `up`."""
         options: ComposeOptions = spec.options
         front = argv.parse_front(ctx.host.compose)
-        repo, file = asked.read(spec, options)
         labels = {**spec.labels, LABEL_EXTENSION: EXTENSION_ID}
-        rewritten = composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman)
         work_dir = ctx.host.work_dir(ctx.deadline)
-        sandbox = asked.remember(spec, options, front, file, labels, work_dir)
+        directory, state = f"{work_dir}/{spec.resource}", asked.state_of(work_dir, spec.resource)
+        found = request.prepare(spec, front, directory=directory, state=state, labels=labels, env=ctx.host.env)
+        sandbox = Remembered(
+            sandbox_id=spec.sandbox_id,
+            name=spec.resource,
+            directory=directory,
+            state=state,
+            project=f"{state}/project" if found.project is None else f"{directory}/{found.project}".rstrip("/"),
+            compose=list(front.words),
+            services=dict(found.services),
+            main=found.main,
+            settle=options.settle,
+            labels=labels,
+            sha256=found.sha256,
+            notes=list(found.notes),
+        )
         handle = to_handle(sandbox)
         ctx.save(handle)
 
@@ -71,18 +92,28 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             json.dumps(line, separators=(",", ":")).encode() + b"\n"
             for line in (handle.data, listing.marker(labels, created_at=now()))
         )
-        self._prepare(sandbox, ctx, kept + rewritten)
+        self._prepare(sandbox, ctx, kept + found.file)
         ctx.progress("sync", "")
         ctx.host.sync(
-            repo,
+            found.repo,
             sandbox.directory,
             ctx.deadline,
-            exclude=asked.excluded(repo, options, work_dir=work_dir if ctx.host.address().kind == "local" else None),
+            exclude=asked.excluded(
+                found.repo, options, work_dir=work_dir if ctx.host.address().kind == "local" else None
+            ),
             gitignore=options.gitignore,
             progress=lambda text: ctx.progress("sync", text),
         )
+        if found.observed is not None:
+            asked_of = found.observed.questions([*found.copies])
+            found.observed.compare(
+                _checked(ctx, argv.observe(sandbox), "looking at what was sent", sandbox, stdin=asked_of)
+            )
+        if found.copies:
+            pinned = "".join(f"{path}\n" for path in found.copies).encode("utf-8", "surrogateescape")
+            _checked(ctx, argv.pin(sandbox), "copying what the engine opens later", sandbox, stdin=pinned)
         ctx.progress("start", " ".join(front.words))
-        up = argv.up(sandbox, build=file.builds, keep=sorted(ctx.host.env))
+        up = argv.up(sandbox, build=found.builds, keep=sorted({*ctx.host.env, *found.variables}))
         with failures.in_time(f"`{' '.join(front.words)} up`", engine=front.engine, host=ctx.host.name):
             result = ctx.host.run(up, ctx.deadline, track=f"{sandbox.state}/sessions")
         if result.code:
@@ -134,7 +165,13 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
             remote_dir=sandbox.directory,
             services=engine.services(containers),
         )
-        return Ready(reachability=reachability, isolation=engine.isolation(containers, directory=sandbox.directory))
+        return Ready(reachability=reachability, isolation=self._isolation(sandbox, ctx))
+
+    def _isolation(self, sandbox: Remembered, ctx: Context) -> Isolation:
+        found = shown.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
+        own = (sandbox.directory, sandbox.pristine)
+        told = exposure.isolation(found, project=sandbox.name, directories=own)
+        return msgspec.structs.replace(told, notes=[*told.notes, *sandbox.notes])
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """Running while any container runs; what cannot be listed is unknown."""
@@ -283,7 +320,8 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return listing.parse_present(result.text)
 
 
-def _checked(ctx: Context, words: list[str], doing: str, sandbox: Remembered, *, stdin: bytes = b"") -> None:
+def _checked(ctx: Context, words: list[str], doing: str, sandbox: Remembered, *, stdin: bytes = b"") -> bytes:
     result = ctx.host.run(words, ctx.deadline, stdin=stdin)
     if result.code:
         raise failures.translate(result, doing=doing, engine=argv.engine_of(sandbox))
+    return result.stdout

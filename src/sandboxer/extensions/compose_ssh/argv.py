@@ -79,27 +79,45 @@ def prepare(sandbox: Remembered) -> list[str]:
 
 def compose(sandbox: Remembered, *words: str) -> list[str]:
     """A compose command of the sandbox's project. The file comes on stdin and the directory is where it runs: the
-    only way in which all front ends agree on the file and on what its relative paths mean."""
-    return [*sandbox.compose, "-p", sandbox.name, "-f", "-", *words]
+    only way in which all front ends agree on the file and on what its relative paths mean. A judged file has neither
+    variables nor relative paths: it runs in a directory of ours, with an empty env file."""
+    empty = ["--env-file", f"{sandbox.project}/.env"] if sandbox.sha256 else []
+    return [*sandbox.compose, *empty, "-p", sandbox.name, "-f", "-", *words]
 
 
 def up(sandbox: Remembered, *, build: bool, keep: Sequence[str]) -> list[str]:
     """Bring it up. `build`: also when an image of that name is there already, as it may be of another state of the
     repository. `keep`: names of variables of the host's settings."""
     words = compose(sandbox, "up", "-d", *(["--build"] if build else []))
-    return script(scripts.UP, sandbox.directory, sandbox.project, sandbox.state, " ".join(keep), *words)
+    arguments = (sandbox.directory, sandbox.project, sandbox.state, sandbox.sha256, " ".join(keep))
+    return script(scripts.UP, *arguments, *words)
+
+
+def observe(sandbox: Remembered) -> list[str]:
+    """Answer what the gate asked of the repository, from what was sent."""
+    return script(scripts.OBSERVE, sandbox.directory)
+
+
+def pin(sandbox: Remembered) -> list[str]:
+    """Copy what the engine opens later to where no container writes."""
+    return script(scripts.PIN, sandbox.directory, sandbox.pristine)
 
 
 def down(sandbox: Remembered) -> list[str]:
     """Take containers, networks and volumes away, as far as the front end knows of them."""
     words = compose(sandbox, "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
-    return script(scripts.DOWN, sandbox.project, sandbox.state, *words)
+    return script(scripts.DOWN, sandbox.project, sandbox.state, sandbox.sha256, *words)
 
 
 def look(sandbox: Remembered, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
     """Show the project's containers, after running the health checks of those in `checks` (container, seconds)."""
     pairs = [word for container, seconds in checks for word in (container, f"{max(1, round(seconds))}")]
     return script(scripts.LOOK, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}", *pairs)
+
+
+def describe(sandbox: Remembered) -> list[str]:
+    """Show all that the project's containers have of their host."""
+    return script(scripts.DESCRIBE, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}")
 
 
 def sweep(sandbox: Remembered) -> list[str]:

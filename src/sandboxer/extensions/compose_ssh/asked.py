@@ -13,21 +13,27 @@ from sandboxer.extensions.compose_ssh.options import ComposeOptions, Remembered
 from sandboxer.names import resource_name
 
 
-def read(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
-    """The repository and its compose file; raises Invalid."""
+def repository(spec: Spec) -> tuple[Path, str | None]:
+    """The repository, and the compose file that was asked for; raises Invalid."""
     repo = spec.inputs.get("repo")
     if not isinstance(repo, str) or not repo:
         raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
     wanted = spec.inputs.get("compose_file")
     if wanted is not None and not isinstance(wanted, str):
         raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
-    file = composefile.read(Path(repo), wanted)
+    return Path(repo), wanted
+
+
+def read(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
+    """The repository and its compose file as it is written; raises Invalid."""
+    repo, wanted = repository(spec)
+    file = composefile.read(repo, wanted)
     if options.main_service is not None and options.main_service not in file.services:
         raise Invalid(
             f"{file.path} has no service {options.main_service!r}, which the profile's main_service names",
             hint=f"it has: {', '.join(file.services)}",
         )
-    return Path(repo), file
+    return repo, file
 
 
 def excluded(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> list[str]:
@@ -46,29 +52,9 @@ def excluded(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> li
     return patterns
 
 
-def remember(
-    spec: Spec,
-    options: ComposeOptions,
-    front: argv.Front,
-    file: composefile.ComposeFile,
-    labels: dict[str, str],
-    work_dir: str,
-) -> Remembered:
-    """What has to be known of the sandbox that is about to be made."""
-    directory = f"{work_dir}/{spec.resource}"
-    parent = "/".join(file.path.split("/")[:-1])
-    return Remembered(
-        sandbox_id=spec.sandbox_id,
-        name=spec.resource,
-        directory=directory,
-        state=f"{work_dir}/.sandboxer/{spec.resource}",
-        project=f"{directory}/{parent}" if parent else directory,
-        compose=list(front.words),
-        services=file.required,
-        main=options.main_service or next(iter(file.services)),
-        settle=options.settle,
-        labels=labels,
-    )
+def state_of(work_dir: str, resource: str) -> str:
+    """Where what we keep of a sandbox lies."""
+    return f"{work_dir}/.sandboxer/{resource}"
 
 
 def minimal(sandbox_id: str, ctx: Context) -> Remembered:
@@ -78,7 +64,7 @@ def minimal(sandbox_id: str, ctx: Context) -> Remembered:
         sandbox_id=sandbox_id,
         name=name,
         directory=f"{work_dir}/{name}",
-        state=f"{work_dir}/.sandboxer/{name}",
+        state=state_of(work_dir, name),
         project=f"{work_dir}/{name}",
         compose=list(argv.parse_front(ctx.host.compose).words),
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError
-from sandboxer.models import Isolation, Service
+from sandboxer.models import Service
 
 PROJECT_LABEL: Final = "com.docker.compose.project"
 SERVICE_LABEL: Final = "com.docker.compose.service"
@@ -49,11 +49,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str
     image: str
     podman: bool
-    privileged: bool
-    added_capabilities: tuple[str, ...]
-    network_mode: str
-    host_namespaces: tuple[str, ...]
-    binds: tuple[str, ...]
 
     @property
     def running(self) -> bool:
@@ -102,7 +97,7 @@ def parse(output: str) -> list[Container]:
 
 
 def _container(item: Mapping[str, Any], now: float) -> Container:
-    state, config, host = item["State"], item["Config"], item.get("HostConfig") or {}
+    state, config = item["State"], item["Config"]
     labels = config.get("Labels") or {}
     service = str(labels.get(SERVICE_LABEL, ""))
     number = str(labels.get("com.docker.compose.container-number", "1"))
@@ -121,17 +116,6 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
         working_dir=str(config.get("WorkingDir") or "/"),
         image=str(item.get("Image", "")),
         podman="ConmonPidFile" in item or "OCIRuntime" in item,
-        privileged=bool(host.get("Privileged")),
-        added_capabilities=tuple(str(name) for name in host.get("CapAdd") or ()),
-        network_mode=str(host.get("NetworkMode") or ""),
-        host_namespaces=tuple(
-            name
-            for name, key in (("pid", "PidMode"), ("ipc", "IpcMode"), ("user", "UsernsMode"))
-            if host.get(key) == "host"
-        ),
-        binds=tuple(
-            str(mount.get("Source", "")) for mount in item.get("Mounts") or () if str(mount.get("Type")) == "bind"
-        ),
     )
 
 
@@ -235,25 +219,3 @@ def unchecked(containers: Sequence[Container]) -> list[Container]:
 def services(containers: Sequence[Container]) -> list[Service]:
     """One entry for each published port."""
     return [port for container in containers for port in container.ports]
-
-
-def isolation(containers: Sequence[Container], *, directory: str) -> Isolation:
-    """How the containers are separated from their host, as the engine shows it."""
-    notes = ["kernel shared with the host"]
-    for container in containers:
-        name = f"service {container.service!r}"
-        if container.privileged:
-            notes.append(f"{name} is privileged: it can take over the host")
-        if container.added_capabilities:
-            notes.append(f"{name} has added capabilities: {', '.join(sorted(container.added_capabilities))}")
-        if container.network_mode == "host":
-            notes.append(f"{name} uses the host's network")
-        notes += [f"{name} shares the host's {kind} namespace" for kind in container.host_namespaces]
-        for source in sorted(set(container.binds)):
-            if source.endswith(("docker.sock", "podman.sock")):
-                notes.append(f"{name} holds the engine's socket {source}: it can take over the host")
-            elif source != directory and not source.startswith(directory + "/"):
-                notes.append(f"{name} mounts {source} of the host")
-    modes = {container.network_mode for container in containers}
-    network = "host" if "host" in modes else "none" if modes == {"none"} else "bridge"
-    return Isolation(class_="container", network=network, notes=list(dict.fromkeys(notes)))

@@ -136,7 +136,7 @@ _KNOWN: Final = (
         "free space on the host: `{engine} system df` shows what the engine holds",
     ),
 )
-_NO_PLUGIN: Final = re.compile(r"is not a docker command|unknown (?:docker )?command|unknown shorthand flag", re.I)
+_NO_PLUGIN: Final = re.compile(r"is not a docker command|unknown (?:docker )?command|unknown (?:shorthand )?flag", re.I)
 _ABSENT: Final = re.compile(
     r"Could not find the file|could not be found on container|no such file or directory|not a directory", re.I
 )

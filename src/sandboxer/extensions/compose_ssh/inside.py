@@ -30,12 +30,16 @@ class Inside:
         self, sandbox: Remembered, ctx: Context, *, checks: Sequence[tuple[str, float]] = ()
     ) -> list[engine.Container]:
         """The project's containers as the engine shows them. Raises BackendError, Unavailable, Denied."""
+        return engine.parse(self.looked(argv.look(sandbox, checks), sandbox, ctx))
+
+    def looked(self, words: list[str], sandbox: Remembered, ctx: Context) -> str:
+        """What a look at the engine says; a container that went between listing and looking makes it fail: then it
+        looks again."""
         for attempt in range(3):
             with failures.in_time("asking the container engine", engine=argv.engine_of(sandbox), host=ctx.host.name):
-                result = ctx.host.run(argv.look(sandbox, checks), ctx.deadline.shorter(60))
+                result = ctx.host.run(words, ctx.deadline.shorter(60))
             if result.code == 0:
-                return engine.parse(result.stdout.decode("utf-8", "replace"))
-            # a container that went between listing and looking makes the look fail: look again
+                return result.stdout.decode("utf-8", "replace")
             if attempt == 2 or not failures.vanished(result):
                 break
         raise failures.translate(result, doing="asking the container engine", engine=argv.engine_of(sandbox))

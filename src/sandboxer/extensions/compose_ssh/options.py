@@ -6,10 +6,14 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from sandboxer.errors import Invalid
 from sandboxer.extensions.base import from_handle as read_handle
+from sandboxer.extensions.compose_ssh.policy import Grants
 from sandboxer.models import Handle, Value, Written
+from sandboxer.names import check_env_name
 
 Publish = Literal["declared", "remapped", "none"]
+Policy = Literal["contained", "trusted"]
 EXTENSION_ID: Final = "ext.compose-ssh"
 HANDLE_VERSION: Final = 1
 
@@ -20,7 +24,8 @@ class ComposeOptions(Written, frozen=True, kw_only=True):
     `publish`: ports as the file declares them, remapped to free loopback ports (then many sandboxes of one repository
     fit on a host), or none. `settle`: seconds for which a service must stay up before it counts as ready.
     `main_service`: where `exec` goes without `--service`. `include_git`: send `.git` too. `gitignore`: leave out what
-    the repository's .gitignore files leave out.
+    the repository's .gitignore files leave out. `policy`: `contained` takes only what docs/compose-policy.md lists, and
+    what `grants` adds to it; `trusted` takes the repository's file at its word. `env`: variables for the file.
     """
 
     publish: Publish = "remapped"
@@ -28,14 +33,27 @@ class ComposeOptions(Written, frozen=True, kw_only=True):
     main_service: str | None = None
     include_git: bool = False
     gitignore: bool = False
+    policy: Policy = "contained"
+    grants: list[str] = []
+    env: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            Grants.parse(self.grants)
+            for name in self.env:
+                check_env_name(name)
+        except Invalid as error:
+            raise ValueError(f"{error.message}: {error.hint}") from None
 
 
 class Remembered(Value, frozen=True, kw_only=True):
     """The inside of a handle. `compose` are the words that made the sandbox: the ones that also take it away.
 
     `directory` holds the repository; `state` is a directory of ours that no build context or bind mount of the
-    repository contains. `project` is the directory of the compose file. `services` maps the services that have to come
-    up to how many containers each must have at least.
+    repository contains. `project` is the directory where compose programs run: an empty one of ours, or, for a file
+    that was not resolved, the one where it lies. `services` maps the services that have to come up to how many
+    containers each must have at least. `sha256` is that of the compose file which was judged and is the only one that
+    is used; "" for one that was not. `notes` tell what was granted.
     """
 
     sandbox_id: str
@@ -48,6 +66,18 @@ class Remembered(Value, frozen=True, kw_only=True):
     main: str | None = None
     settle: float = 2.0
     labels: dict[str, str] = {}
+    sha256: str = ""
+    notes: list[str] = []
+
+    @property
+    def pristine(self) -> str:
+        """Where copies of the repository lie that no container writes."""
+        return pristine(self.state)
+
+
+def pristine(state: str) -> str:
+    """Where, beside what is kept in `state`, copies of the repository lie."""
+    return f"{state}/source"
 
 
 def to_handle(remembered: Remembered) -> Handle:

@@ -37,6 +37,8 @@ def remap(ports: Any, *, service: str) -> list[str]:
 def _targets(entry: Any, service: str) -> list[str]:
     if isinstance(entry, dict):
         target, protocol = entry.get("target"), entry.get("protocol", "tcp")
+        if isinstance(target, int) and not isinstance(target, bool):
+            target = str(target)
         if not isinstance(target, str) or not target or not isinstance(protocol, str):
             raise Invalid(f"service {service!r}: a port without `target`", hint="write it like {target: 80}")
         return _expand(target, protocol, service)

@@ -26,20 +26,61 @@ PREPARE: Final = r"""
 umask 077; front=$1 engine=$2 dir=$3 state=$4
 for p in "$front" "$engine"; do command -v -- "$p" >/dev/null || exit 6; done
 case ${engine##*/} in docker) "$engine" version --format . </dev/null >/dev/null || exit 7 ;; esac
-i=0; until mkdir -p "$state/sessions" 2>/dev/null; do
-  i=$((i+1)); [ $i -lt 5 ] || { mkdir -p "$state/sessions"; exit; }
+i=0; until mkdir -p "$state/sessions" "$state/project" 2>/dev/null; do
+  i=$((i+1)); [ $i -lt 5 ] || { mkdir -p "$state/sessions" "$state/project"; exit; }
 done
 for f in handle.json marker.json; do
   IFS= read -r line && printf '%s\n' "$line" >"$state/$f.new" && mv -f "$state/$f.new" "$state/$f" || exit
 done
-cat >"$state/compose.yaml" && mkdir -p "$dir"
+: >"$state/project/.env" && cat >"$state/compose.yaml" && mkdir -p "$dir"
 """
 """$1 front end, $2 engine, $3 directory, $4 state; stdin: the handle (a line), the marker (a line), the rewritten
 compose file. Exit 6: a program is missing; 7: docker's daemon does not let us in; nothing was made then. Making is
 tried again because a teardown beside it may take the common parent away while that is empty."""
 
-UP: Final = r"""
-dir=$1 project=$2 state=$3 keep=$4; shift 4
+OBSERVE: Final = r"""
+cd -- "$1" || exit
+while IFS= read -r line && [ "$line" != = ]; do
+  at=./${line#? } sum= to=
+  if [ -h "$at" ]; then kind=l to=$(readlink "$at"); elif [ -d "$at" ]; then kind=d; elif [ -f "$at" ]; then
+    kind=f; [ "${line%% *}" = p ] || { sum=$(sha256sum <"$at") || exit; }
+  elif [ -e "$at" ]; then kind=o; else kind=-; fi
+  printf '%s\0' "${line#? }" $kind "${sum%% *}" "$to"
+done
+printf '//\0'
+while IFS= read -r line; do
+  at=./${line#? }
+  [ -d "$at" ] && [ ! -h "$at" ] || continue
+  find "$at" -type l -exec sh -c 'for l do p=${l#.}; while [ "${p#/}" != "$p" ]; do p=${p#/}; done
+    printf "%s\0" "$p" "$(readlink "$l")"; done' sh {} + || exit
+done
+printf 'end\0'
+"""
+"""$1 directory; stdin: lines `p PATH` and `r PATH` (with its hash), a line `=`, lines `t PATH` (a directory). The
+answer is what `Observed.compare` reads."""
+
+PIN: Final = r"""
+dir=$1 to=$2; umask 077; mkdir -p "$to" || exit
+while IFS= read -r path; do
+  at=$dir/$path
+  [ -e "$at" ] || [ -h "$at" ] || continue
+  if [ -z "$path" ]; then cp -a "$dir/." "$to/" || exit; continue; fi
+  case $path in */*) mkdir -p "$to/${path%/*}" || exit ;; esac
+  rm -rf "$to/$path" && cp -a "$at" "$to/$path" || exit
+done
+"""
+"""$1 directory, $2 where copies go; stdin: paths in the directory, an empty line for all of it. What is copied here is
+mounted, and built from, instead of what a container may write."""
+
+_JUDGED: Final = r"""
+judged() { [ -z "$1" ] || { sum=$(sha256sum <"$2/compose.yaml") && [ "${sum%% *}" = "$1" ]; }; }
+"""
+"""Whether the compose file in $2 is still the one that was judged ($1: its hash, nothing for one that never was)."""
+
+UP: Final = (
+    _JUDGED
+    + r"""
+dir=$1 project=$2 state=$3 sha=$4 keep=$5; shift 5
 for n in $(awk 'BEGIN { for (n in ENVIRON) if (n ~ /^[A-Za-z_][A-Za-z0-9_]*$/) print n }'); do
   case $n in
     PATH|HOME|USER|LOGNAME|SHELL|PWD|LANG|LC_*|TZ|TMPDIR|XDG_*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK) continue ;;
@@ -50,11 +91,18 @@ for n in $(awk 'BEGIN { for (n in ENVIRON) if (n ~ /^[A-Za-z_][A-Za-z0-9_]*$/) p
   unset "$n" 2>/dev/null
 done
 cd -- "$project" || exit 125
+judged "$sha" "$state" || { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
 "$@" <"$state/compose.yaml" >"$state/up.out" 2>"$state/up.err"; code=$?
-if [ $code = 0 ]; then umask 077; cp "$state/marker.json" "$dir/.sandboxer.json"; exit; fi
+if [ $code = 0 ]; then
+  # by rename: a container that may write the directory could have put a link in its place
+  umask 077; cp "$state/marker.json" "$state/copy" && mv -fT "$state/copy" "$dir/.sandboxer.json" || rm -f "$state/copy"
+  exit
+fi
 tail -c 1500 "$state/up.out" >&2; tail -c 4000 "$state/up.err" >&2; exit $code
 """
-"""$1 directory, $2 directory of the compose file, $3 state, $4 names of variables to keep, the rest the `up` command.
+)
+"""$1 directory, $2 where the command runs, $3 state, $4 hash of the compose file or nothing, $5 names of variables to
+keep, the rest the `up` command.
 
 Only what the programs themselves need is left in their environment: a compose file interpolates whatever is there, and
 what is there belongs to whoever runs the host. The marker comes last, so that it is in no build context."""
@@ -69,13 +117,40 @@ exec "$e" inspect --type container $ids
 """
 """$1 engine, $2 label filter, then pairs of a container whose health check is to be run and its seconds."""
 
-DOWN: Final = r"""
-project=$1 state=$2; shift 2
+DESCRIBE: Final = r"""
+e=$1 filter=$2
+ids=$("$e" ps -aq --no-trunc --filter "$filter") || exit
+show() { kind=$1; shift; echo "== ${kind}s"; [ $# -gt 0 ] || { echo '[]'; return; }; "$e" "$kind" inspect "$@"; }
+show container $ids || exit
+used=
+[ -z "$ids" ] || used=$("$e" container inspect --format '{{range .Mounts}}{{println .Type .Name .Source}}{{end}}
+{{range $n, $v := .NetworkSettings.Networks}}{{println "network" $n}}{{end}}' $ids | sort -u) || exit
+names() { printf '%s\n' "$used" | sed -n "s/^$1 \([^ ]*\).*/\1/p" | grep -vx -e host -e none; }
+show volume $(names volume) || exit
+show network $(names network) || exit
+echo '== info'
+"$e" info --format '{{json .}}' || exit
+echo '== paths'
+printf '%s\n' "$used" | sed -n 's/^bind  *//p' | while IFS= read -r path; do
+  printf '%s\n%s\n' "$path" "$(readlink -f -- "$path")"
+done
+echo '== end'
+"""
+"""$1 engine, $2 label filter: all that the engine shows of the project's containers, of what they use, and of itself;
+and where the sources of their bind mounts lead, which the engine does not follow."""
+
+DOWN: Final = (
+    _JUDGED
+    + r"""
+project=$1 state=$2 sha=$3; shift 3
 [ -f "$state/compose.yaml" ] || exit 0
+judged "$sha" "$state" || { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
 cd -- "$project" 2>/dev/null || cd -- "$state" || exit 125
 exec "$@" <"$state/compose.yaml"
 """
-"""$1 directory of the compose file, $2 state, the rest the `down` command."""
+)
+"""$1 where the command runs, $2 state, $3 hash of the compose file or nothing, the rest the `down` command. What it
+does not do because the file is another one, the sweep by labels does."""
 
 _LISTS: Final = r"""
 e=$1 name=$2 dir=$3 state=$4
@@ -109,9 +184,11 @@ each pods "$e" pod rm -f $fast
 each networks "$e" network rm
 each volumes "$e" volume rm -f
 if [ -f "$state/up.out" ]; then
-  # a failed step of docker's old builder leaves its container, without any label
+  # a failed step of docker's old builder leaves its container, without any label. A build can print such a line of
+  # its own, with another's container in it: only what has ended and has no labels is taken
   for o in $(sed -n 's/.*---> Running in \([0-9a-f]\{12\}\).*/\1/p' "$state/up.out"); do
-    "$e" rm -f -v "$o" >/dev/null 2>&1 </dev/null
+    seen=$("$e" inspect --type container -f '{{.State.Running}} {{len .Config.Labels}}' "$o" 2>/dev/null </dev/null)
+    [ "$seen" != "false 0" ] || "$e" rm -v "$o" >/dev/null 2>&1 </dev/null
   done
 fi
 if [ -e "$dir" ] && ! rm -rf -- "$dir" 2>/dev/null; then
@@ -119,8 +196,10 @@ if [ -e "$dir" ] && ! rm -rf -- "$dir" 2>/dev/null; then
     podman) "$e" unshare rm -rf -- "$dir" ;;
     *) sort -u "$state/images" 2>/dev/null | while read -r i; do
         [ -e "$dir" ] || break
-        "$e" run --rm --pull never --network none --user 0:0 --label "${lab#label=}" -v "${dir%/*}:/sbx-parent" \
-          --entrypoint rm "$i" -rf "/sbx-parent/${dir##*/}" </dev/null >/dev/null 2>&1
+        # the image may be the repository's own, and so may its `rm`: it is given this directory and nothing above it
+        "$e" run --rm --pull never --network none --user 0:0 --label "${lab#label=}" -v "$dir:/sbx-left" \
+          --entrypoint rm "$i" -rf /sbx-left </dev/null >/dev/null 2>&1
+        rm -rf -- "$dir" 2>/dev/null
       done ;;
   esac
 fi
@@ -163,7 +242,7 @@ done
 INVENTORY: Final = r"""
 install=$1 work=$2; shift 2
 for f in "$work"/.sandboxer/sbx-*/marker.json "$work"/.sandboxer/sbx-*/handle.json "$work"/sbx-*/.sandboxer.json; do
-  [ -f "$f" ] || continue
+  [ -f "$f" ] && [ ! -h "$f" ] || continue
   line=; IFS= read -r line <"$f" || { [ -f "$f" ] && [ -z "$line" ] && ! [ -r "$f" ] && exit 4; }
   printf 'file %s\n%s\n' "$f" "$line"
 done
@@ -186,7 +265,7 @@ umask 077; dir=$1 state=$2
 IFS= read -r line || [ -n "$line" ] || exit 1
 [ -d "$state" ] || exit 3
 printf '%s\n' "$line" >"$state/marker.json.new" && mv -f "$state/marker.json.new" "$state/marker.json" || exit
-[ ! -d "$dir" ] || { printf '%s\n' "$line" >"$state/copy" && mv -f "$state/copy" "$dir/.sandboxer.json"; }
+[ ! -d "$dir" ] || { printf '%s\n' "$line" >"$state/copy" && mv -fT "$state/copy" "$dir/.sandboxer.json"; }
 """
 """$1 directory, $2 state; stdin: the marker. Exit 3: there is no such sandbox."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandboxer.errors import SandboxerError
+from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, dump, load
 from tests.extensions.compose.loader.generated import Trees
 from tests.extensions.compose.loader.trees import (
@@ -94,7 +94,7 @@ def _config(words: list[str], sent: Path, **variables: str) -> Any:
     done = subprocess.run(
         [*words, "-p", PROJECT, "-f", str(sent), "config"],
         cwd=sent.parent,
-        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin:/usr/local/bin", **variables},
+        env={"HOME": str(sent.parent), "PATH": "/usr/bin:/bin:/usr/local/bin", **variables},
         capture_output=True,
         timeout=120,
         check=False,
@@ -111,13 +111,28 @@ def test_each_program_takes_the_file_with_every_key(kind: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["docker compose", "docker-compose", "podman-compose"])
 def test_no_program_finds_a_variable_in_it(kind: str, tmp_path: Path) -> None:
-    text = "services: {w: {image: 'a', command: ['$$A', '$${A}', '$$$$A', 'x$$'], labels: {l: '$${A:-d}'}}}"
+    text = "services: {w: {image: 'a', command: ['$$A', '$${A}', '$$$$A', 'x$$'], labels: {l: '$${A:-d}', 'k$A': v},"
+    text += " environment: {'e$A': v}}}"
     found = _config(compose(kind), _sent(tmp_path, text), A="leaked")
     assert "leaked" not in json.dumps(found)
     wanted = ["$A", "${A}", "$$A", "x$"]
     command = found["services"]["w"]["command"]
     # docker compose escapes what it prints; podman-compose prints what it will use
     assert command in (wanted, [word.replace("$", "$$") for word in wanted])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services: {w: {image: a, logging: {options: {'$A': 1}}}}",
+        "services: {w: {image: a, environment: {'$A=': 1}}}",
+        "services: {'$A': {image: a}}",
+        "services: {w: {image: a, x-a: {'${A}': 1}}}",
+    ],
+)
+def test_a_name_that_podman_compose_would_take_for_a_variable_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match=r"has a `\$` in its name"):
+        dump(loaded(text).document)
 
 
 def test_docker_compose_understands_the_file_as_it_understands_the_repository(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sandboxer.extensions.compose_ssh.loader.scalars import text_of
+from sandboxer.extensions.compose_ssh.loader.tree import bad
+
 _NUMBER: Final = re.compile(r"-?[0-9]+")
 _SIZES: Final = ("mem_limit", "mem_reservation", "memswap_limit", "mem_swappiness", "shm_size")
 
@@ -14,14 +17,15 @@ _SIZES: Final = ("mem_limit", "mem_reservation", "memswap_limit", "mem_swappines
 def dump(document: Mapping[str, Any]) -> bytes:
     """The document as JSON, which is YAML to every reader; a `$` in it is doubled, keys are in order.
 
-    Where the three disagree about a long form, the form is written that means the same to all.
+    Where the three disagree about a long form, the form is written that means the same to all. Raises Invalid for a
+    name that they cannot be told alike: one with a `$`, which podman-compose would take for a variable.
     """
     # v1 refuses `name`; the project's name is an argument of every call
     written = {key: value for key, value in document.items() if key != "name"}
     services = written.get("services")
     if isinstance(services, Mapping):
         written["services"] = {name: _service(body) for name, body in services.items()}
-    return (json.dumps(_escaped(written), indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
+    return (json.dumps(_escaped(written, ()), indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
 
 
 def _service(service: Any) -> Any:
@@ -125,11 +129,21 @@ _FORMS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def _escaped(value: Any) -> Any:
+_LISTED: Final = frozenset({"environment", "labels", "annotations", "sysctls", "args"})
+"""Mappings that may be lists of NAME=VALUE, in which a `$` of the name can be doubled: no program but podman-compose
+looks for variables in keys, so that doubling it in a key would be another name to the others."""
+
+
+def _escaped(value: Any, path: tuple[str | int, ...]) -> Any:
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, Mapping):
-        return {key: _escaped(item) for key, item in value.items()}
+        odd = next((key for key in value if "$" in key), None)
+        if odd is not None:
+            if path[-1:] and path[-1] in _LISTED and not any("=" in key for key in value):
+                return [f"{key}={text_of(item)}".replace("$", "$$") for key, item in sorted(value.items())]
+            raise bad("has a `$` in its name", (*path, odd), None, hint="name it without `$`")
+        return {key: _escaped(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_escaped(item) for item in value]
+        return [_escaped(item, (*path, index)) for index, item in enumerate(value)]
     return value

@@ -10,7 +10,7 @@ from sandboxer.extensions.compose_ssh.loader import dotenv
 from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.parse import parse
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Reader
-from sandboxer.extensions.compose_ssh.loader.services import DOCUMENT
+from sandboxer.extensions.compose_ssh.loader.sections import DOCUMENT
 from sandboxer.extensions.compose_ssh.loader.shapes import Spot
 from sandboxer.extensions.compose_ssh.loader.template import Substitution
 from sandboxer.extensions.compose_ssh.loader.tree import Map, bad
@@ -25,6 +25,7 @@ class Files:
         self.account = account
         self.read: list[str] = []
         self.unset: set[str] = set()
+        self.tagged = False
 
     def located(self, path: str, base: str, *, path_of: Path = (), origin: Origin | None = None) -> str:
         """`path`, as written in a file whose directory is `base`, relative to the repository. Raises Denied."""
@@ -53,15 +54,18 @@ class Files:
 
     def data(self, path: str, *, origin: Origin | None = None) -> bytes:
         """The bytes of a file of the repository."""
+        where = f"{origin.file}, line {origin.line}: " if origin else ""
+        details = {"file": origin.file, "line": origin.line} if origin else None
         try:
             data = self._reader.read(path)
         except NotFound as error:
-            where = f"{origin.file}, line {origin.line}: " if origin else ""
             raise Invalid(
                 f"{where}{path[:200]} is not in the repository",
                 hint="check the path; files that are made by a build must be there before",
-                details={"file": origin.file, "line": origin.line} if origin else None,
+                details=details,
             ) from error
+        except Denied as error:
+            raise Denied(f"{where}{error.message}", hint=error.hint, details=details) from error
         self.account.file(path, len(data))
         if path not in self.read:
             self.read.append(path)
@@ -77,7 +81,9 @@ class Files:
         """The documents of a compose file in long forms; paths in it start from `base`."""
         substitution = Substitution(variables, self.account, self.unset)
         documents = []
-        for raw in parse(self.data(path, origin=origin), name=path, account=self.account):
-            plain = substitution.of(raw)
+        parsed = parse(self.data(path, origin=origin), name=path, account=self.account)
+        self.tagged = self.tagged or parsed.tagged
+        for raw in parsed.documents:
+            plain = substitution.of(raw) if parsed.shared else substitution.within(raw)
             documents.append(DOCUMENT(plain, Spot((), Origin(path, 1), self.absolute(base), self.account)))
         return documents

@@ -33,7 +33,8 @@ def modelled(
             _include(files, document, base=base, variables=variables, within=(*within, *paths))
             document.drop("version")
             model = merged(model, document)
-    settled(model)
+    if files.tagged:
+        settled(model)
     services = model.get("services")
     for service in services.values() if isinstance(services, Map) else ():
         if isinstance(service, Map):

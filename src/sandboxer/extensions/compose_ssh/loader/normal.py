@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sandboxer.errors import Invalid
+from sandboxer.extensions.compose_ssh.loader.checks import check_cycles, check_nulls, check_pairs
 from sandboxer.extensions.compose_ssh.loader.files import Files
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.services import SERVICE
@@ -33,7 +34,7 @@ def normalized(model: Map, *, files: Files, name: str, variables: Mapping[str, s
     for key in list(wanted):
         _service(wanted[key], key, wanted.at.get(key), files=files, variables=variables)
         _dependencies(wanted[key], Spot(("services", key), wanted.at.get(key), "", files.account), wanted, services)
-    _check_cycles(wanted)
+    check_cycles(wanted)
     for section in _RESOURCES:
         _resources(document, section, model, name)
     for key, value in model.items():
@@ -58,32 +59,14 @@ def _service(service: Map, name: str, at: Origin | None, *, files: Files, variab
         if "dockerfile" not in build and "dockerfile_inline" not in build:
             build["dockerfile"] = "Dockerfile"
         _drop_bare(build, "args")
-    if service.get("network_mode") and service.get("networks"):
-        raise spot.bad("has both `network_mode` and `networks`")
+    check_pairs(service, spot)
     if not service.get("network_mode") and not service.get("networks"):
         service["networks"] = Map().put("default", None, spot.origin)
-    _check_nulls(service, spot)
+    check_nulls(service, spot)
     for key in [key for key, value in service.items() if value == "" and key in SERVICE]:
         service.drop(key)  # an empty text says nothing, and not every program takes it for that
     _file_variables(service, spot, files, variables)
     _implied(service)
-
-
-_MAY_BE_NULL: Final = frozenset({"command", "entrypoint", "deploy", "develop"})
-_OPEN: Final = frozenset({"environment", "args", "networks", "ssh"})
-"""Mappings of names to values that may be null."""
-
-
-def _check_nulls(value: Map, spot: Spot, *, top: bool = True) -> None:
-    """Raise Invalid for a key of the specification with nothing behind it: a slip, and of another meaning elsewhere."""
-    for key, item in value.items():
-        if key.startswith("x-") or (top and key not in SERVICE):
-            continue
-        here = spot.key(value, key)
-        if item is None and not (top and key in _MAY_BE_NULL):
-            raise here.bad("is empty: give it a value, or take the line out")
-        if isinstance(item, Map) and key not in _OPEN:
-            _check_nulls(item, here, top=False)
 
 
 def _drop_bare(owner: Map, key: str) -> None:
@@ -178,26 +161,6 @@ def _dependencies(service: Map, spot: Spot, services: Map, all_services: Map) ->
         depends.drop(name)  # no program takes a dependency on what is not in the file
     if not depends:
         service.drop("depends_on")
-
-
-def _check_cycles(services: Map) -> None:
-    """Raise Invalid if a service waits for itself: nothing would ever start."""
-    pending = {name: set(service.get("depends_on") or ()) for name, service in services.items()}
-    users: dict[str, list[str]] = {}
-    for name, needs in pending.items():
-        for need in needs:
-            users.setdefault(need, []).append(name)
-    free = [name for name, needs in pending.items() if not needs]
-    while free:
-        name = free.pop()
-        del pending[name]
-        for user in users.get(name, ()):
-            pending[user].discard(name)
-            if not pending[user]:
-                free.append(user)
-    if pending:
-        name = min(pending)
-        raise bad("depends on itself, by way of others", ("services", name, "depends_on"), services.at.get(name))
 
 
 def _used(document: Map, section: str) -> Iterator[tuple[str, str, Origin | None]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import msgspec
+
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.project import Origin
@@ -19,8 +21,17 @@ _MOST_DOCUMENTS: Final = 64
 _TAGS: Final = frozenset({"!reset", "!override"})
 
 
-def parse(data: bytes, *, name: str, account: Account) -> list[Map]:
-    """The documents in `data`, each a mapping; `name` is the file's, for messages. Raises Invalid."""
+class Parsed(msgspec.Struct, frozen=True):
+    """The documents of a file, each a mapping. `shared` where an alias or `<<` lets two places have one value,
+    `tagged` where a value is tagged `!reset` or `!override`."""
+
+    documents: list[Map]
+    shared: bool
+    tagged: bool
+
+
+def parse(data: bytes, *, name: str, account: Account) -> Parsed:
+    """The documents in `data`; `name` is the file's, for messages. Raises Invalid."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -28,8 +39,9 @@ def parse(data: bytes, *, name: str, account: Account) -> list[Map]:
         raise Invalid(f"{name}, line {line}: not UTF-8", hint="save the file as UTF-8") from None
     import yaml
 
+    parser = _Parser(name, account)
     try:
-        documents = _Parser(name, account).read(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        documents = parser.read(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
@@ -40,7 +52,7 @@ def parse(data: bytes, *, name: str, account: Account) -> list[Map]:
     for document in documents:
         if not isinstance(document, Map):
             raise Invalid(f"{name} is not a mapping of keys to values", hint="a compose file begins with `services:`")
-    return documents
+    return Parsed(documents, shared=parser.shared, tagged=parser.tagged)
 
 
 Cost = tuple[int, int, int]
@@ -71,9 +83,14 @@ class _Parser:
         self._anchors: dict[str, tuple[Any, Cost]] = {}
         self._open: list[_Open] = []
         self._documents: list[Any] = []
+        self._last = Origin(name, 0)
+        self.shared = self.tagged = False
 
     def _at(self, event: Any) -> Origin:
-        return Origin(self._name, event.start_mark.line + 1)
+        line = event.start_mark.line + 1
+        if line != self._last.line:
+            self._last = Origin(self._name, line)
+        return self._last
 
     def _bad(self, what: str, at: Origin) -> Invalid:
         return Invalid(
@@ -95,6 +112,7 @@ class _Parser:
                 if event.anchor not in self._anchors:
                     raise self._bad(f"alias *{event.anchor[:80]} has no anchor before it", at)
                 value, cost = self._anchors[event.anchor]
+                self.shared = True
                 self._place(value, at, cost=cost, plain=False, anchor=None)
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
@@ -121,13 +139,13 @@ class _Parser:
 
     def _end(self, event: Any) -> None:
         done = self._open.pop()
-        at = Origin(self._name, event.start_mark.line + 1)
         value: Any = done.value
         if done.merges and isinstance(value, Map):
             value = self._merged(value, done.merges)
         if done.tag in _TAGS:
+            self.tagged = True
             value = RESET if done.tag == "!reset" else Override(value)
-        begun = done.key_at or at
+        begun = done.key_at or self._at(event)
         self._settle(value, begun, cost=(done.nodes, done.text, done.height), plain=False, anchor=done.anchor)
 
     def _scalar(self, event: Any) -> tuple[Any, int]:
@@ -138,6 +156,7 @@ class _Parser:
         if tag in ("!", _CORE + "str"):
             return text, size
         if tag in _TAGS:
+            self.tagged = True
             return (RESET if tag == "!reset" else Override(text)), size
         if tag == _CORE + "null":
             return None, size

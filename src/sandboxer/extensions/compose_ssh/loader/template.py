@@ -101,6 +101,24 @@ class Substitution:
         self._account = account
         self._unset = unset
 
+    def within(self, value: Any, path: Path = (), origin: Origin | None = None) -> Any:
+        """`value`, its variables replaced where they stand: for values that no two places share."""
+        if isinstance(value, str):
+            return self._text(value, path, origin) if "$" in value else value
+        if isinstance(value, Map):
+            for key, item in value.items():
+                if isinstance(item, str):
+                    if "$" in item:
+                        value[key] = self._text(item, (*path, key), value.at.get(key, origin))
+                elif isinstance(item, Map | Seq | Override):
+                    self.within(item, (*path, key), value.at.get(key, origin))
+        elif isinstance(value, Seq):
+            for index, item in enumerate(value):
+                value[index] = self.within(item, (*path, index), value.at[index] or origin)
+        elif isinstance(value, Override):
+            value.value = self.within(value.value, path, origin)
+        return value
+
     def of(self, value: Any, path: Path = (), origin: Origin | None = None) -> Any:
         """A copy of `value` with its variables replaced; shares nothing with it."""
         if isinstance(value, str):

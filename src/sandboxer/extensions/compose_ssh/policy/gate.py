@@ -1,0 +1,92 @@
+"""What the checks of one project share: what was granted, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sandboxer.extensions.compose_ssh.loader import Origin, Path, Project
+from sandboxer.extensions.compose_ssh.policy.grants import Grants
+from sandboxer.extensions.compose_ssh.policy.values import Faults, Kind, Program, Tree, Violation, shown
+
+LEFT_OUT: Final = object()
+"""What a check answers for a value that is harmless because it is not sent."""
+
+
+class Gate:
+    """One run of the gate. Everything is collected, so that all violations are told at once."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        directory: str,
+        pristine: str,
+        grants: Grants,
+        program: Program,
+        sandbox: str,
+        tree: Tree,
+    ) -> None:
+        self.project = project
+        self.directory = directory
+        self.pristine = pristine
+        self.grants = grants
+        self.program = program
+        self.sandbox = sandbox
+        self.tree = tree
+        self.violations: dict[tuple[str, int, str, str], Violation] = {}
+        self.unsupported: dict[str, Violation] = {}
+        self.notes: dict[str, None] = {}
+        self.port_notes: dict[str, None] = {}
+        self.copies: set[str] = set()
+        self.dockerfiles: dict[object, Faults] = {}
+        self._kinds: dict[str, Kind] = {}
+
+    def kind(self, path: str) -> Kind:
+        """What is at `path` of the repository. Looked up once: many services share a directory."""
+        found = self._kinds.get(path)
+        if found is None:
+            found = self._kinds[path] = self.tree.kind(path)
+        return found
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """The services as they came."""
+        found = self.project.document.get("services")
+        return found if isinstance(found, dict) else {}
+
+    def refuse(
+        self, path: Path, gives_away: str, grant: str | None = None, *, at: tuple[str, int] | None = None
+    ) -> Any:
+        """Note a violation; what is refused is not sent either."""
+        file, line = at or self._where(path)
+        found = Violation(file=file, line=line, path=shown(path), gives_away=gives_away, grant=grant)
+        self.violations[file, line, found.path, gives_away] = found
+        return LEFT_OUT
+
+    def granted(self, path: Path, gives_away: str, grant: str) -> bool:
+        """Whether it was granted; a violation if not."""
+        if self.grants.has(grant):
+            return True
+        self.refuse(path, gives_away, grant)
+        return False
+
+    def lacks(self, path: Path) -> None:
+        """Note that the program does not know the key at `path`."""
+        file, line = self._where(path)
+        text = f"{self.program} does not know this key"
+        self.unsupported[shown(path)] = Violation(file=file, line=line, path=shown(path), gives_away=text)
+
+    def note(self, text: str) -> None:
+        """Tell something that holds although the file says otherwise."""
+        self.notes[text] = None
+
+    def _where(self, path: Path) -> tuple[str, int]:
+        origin: Origin | None = self.project.origin(path)
+        if origin is not None:
+            return origin.file, origin.line
+        return (self.project.files[0] if self.project.files else "compose.yaml"), 1
+
+
+Take = Callable[[Gate, Path, Any], Any]
+"""Judges one value: what is sent in its place, or LEFT_OUT."""

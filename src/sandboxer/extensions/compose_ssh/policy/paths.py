@@ -1,0 +1,200 @@
+"""Paths of the host that the engine or a compose program opens, and who could change what lies there.
+
+A container that may write a directory can put a link where another path is opened later: at a restart, when a
+dependency has completed, at `stop` and `start`. So no opened path may lie beneath a writable bind. What a container
+cannot do is to replace the bind's own directory: it is a mount point inside, and its parents are not there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sandboxer.extensions.compose_ssh.loader import Path
+from sandboxer.extensions.compose_ssh.policy.gate import Gate
+from sandboxer.extensions.compose_ssh.policy.values import shown
+
+_PLAIN: Final = re.compile(r"/[^\x00-\x1f\x7f:,\\]*")
+MAX_DEPTH: Final = 64
+What = Literal["bind", "file", "context"]
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """One path that is opened later. `holder[key]` is where the document names it.
+
+    `inside` is relative to the repository, None for a path of the host. A `context` is read with all that is in it;
+    `area` is what it moves with: a Dockerfile goes where its context goes.
+    """
+
+    path: Path
+    full: str
+    inside: str | None
+    what: What
+    writable: bool
+    holder: dict[str, Any]
+    key: str
+    area: str = ""
+
+
+def relative(directory: str, full: str) -> str | None:
+    """`full` relative to `directory`; "" for the directory itself, None for what is not in it."""
+    if full == directory:
+        return ""
+    return full.removeprefix(directory + "/") if full.startswith(directory + "/") else None
+
+
+def normal(text: object) -> str | None:
+    """An absolute path without `.`, `..` and double slashes; None for what is none."""
+    if not isinstance(text, str) or len(text) > 4096 or not _PLAIN.fullmatch(text):
+        return None
+    parts: list[str] = []
+    for part in text.split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts) if len(parts) <= MAX_DEPTH else None
+
+
+def plain_in_tree(gate: Gate, path: Path, inside: str, *, wanted: tuple[str, ...]) -> bool:
+    """Whether each step of a path of the repository is itself, and no link to something else."""
+    steps = inside.split("/") if inside else []
+    for end in range(1, len(steps) + 1):
+        step = "/".join(steps[:end])
+        kind = gate.kind(step)
+        if kind == "link":
+            gate.refuse(path, f"what the link {step} in the repository leads to")
+            return False
+        if kind == "missing" and "missing" in wanted:
+            return True  # then nothing of it exists; the engine makes a directory, or says so
+        if kind not in (wanted if end == len(steps) else ("directory",)):
+            what = (
+                "is not there"
+                if kind == "missing"
+                else f"is a {kind}"
+                if kind != "other"
+                else "is no file or directory"
+            )
+            gate.refuse(path, f"what nobody can look at now: {step} {what} in the repository")
+            return False
+    return True
+
+
+def binds(gate: Gate, document: dict[str, Any]) -> list[Opened]:
+    """The bind mounts of services, and the volumes that are binds."""
+    found = []
+    for name, service in document.get("services", {}).items():
+        for index, mount in enumerate(service.get("volumes") or []):
+            path: Path = ("services", name, "volumes", index)
+            if mount.get("type") == "bind":
+                writable = mount.get("read_only") is not True
+                opened = _bind(
+                    gate,
+                    path,
+                    mount,
+                    "source",
+                    writable=writable,
+                    selinux=bool((mount.get("bind") or {}).get("selinux")),
+                )
+                found += [opened] if opened else []
+            elif mount.get("type") == "volume" and mount.get("source") is not None:
+                if mount["source"] not in document.get("volumes", {}):
+                    gate.refuse((*path, "source"), "a volume of the host: the file declares none of this name")
+            elif mount.get("type") == "tmpfs" and mount.get("source") is not None:
+                gate.refuse((*path, "source"), "a place of the host: a tmpfs has no source")
+            elif mount.get("type") not in ("volume", "tmpfs"):
+                gate.refuse(path, "a mount that nobody can name: it has no `type`")
+            if mount.get("target") is None:
+                gate.refuse(path, "a mount that nobody can name: it has no `target`")
+    for name, volume in document.get("volumes", {}).items():
+        options = (volume or {}).get("driver_opts") or {}
+        if options.get("type") != "tmpfs" and "device" in options:
+            writable = "ro" not in str(options.get("o", "")).split(",")
+            opened = _bind(gate, ("volumes", name, "driver_opts"), options, "device", writable=writable, selinux=False)
+            found += [opened] if opened else []
+    return found
+
+
+def _bind(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable: bool, selinux: bool) -> Opened | None:
+    where = path if key == "source" else (*path, key)
+    full = normal(holder.get(key))
+    if full is None:
+        gate.refuse(where, "a path that engines read in different ways: it is not absolute, or has ':', ',' or '\\'")
+        return None
+    inside = relative(gate.directory, full)
+    if inside is None:
+        grant = f"bind:{full}" if writable else f"bind:{full}:ro"
+        if not gate.grants.bind(full, writable=writable):
+            gate.refuse(where, f"{full} of the host{', for writing' if writable else ''}", grant)
+            return None
+        if selinux:
+            gate.refuse(where, f"the labels of {full} on the host: selinux would change them for everybody")
+    elif not plain_in_tree(gate, where, inside, wanted=("file", "directory", "missing")):
+        return None
+    return Opened(path=where, full=full, inside=inside, what="bind", writable=writable, holder=holder, key=key)
+
+
+def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
+    """The files of secrets and configs."""
+    found = []
+    for section in ("secrets", "configs"):
+        for name, body in document.get(section, {}).items():
+            path: Path = (section, name, "file")
+            if not isinstance(body, dict) or "file" not in body:
+                continue
+            full = normal(body["file"])
+            inside = relative(gate.directory, full) if full is not None else None
+            if full is None or not inside:
+                gate.refuse(path, f"the host's file {str(body['file'])[:200]}")
+            elif plain_in_tree(gate, path, inside, wanted=("file",)):
+                found.append(
+                    Opened(path=path, full=full, inside=inside, what="file", writable=False, holder=body, key="file")
+                )
+    return found
+
+
+def separate(gate: Gate, opened: list[Opened]) -> None:
+    """Keep what is opened apart from what containers write: from a copy, or by a refusal that names the pair."""
+    writable = {one.full: one for one in opened if one.writable}
+    for one in opened:
+        above = _above(one.full, writable)
+        if above is not None and one.what == "bind" and (one.writable or one.inside is None):
+            gate.refuse(
+                one.path,
+                f"what a link leads to that a container puts there: {one.full} lies beneath {above.full}, "
+                f"which {shown(above.path)} lets a container write",
+            )
+            continue
+        written = one.what == "context" and any(_within(full, one.area or one.full) for full in writable)
+        if one.inside is not None and (above is not None or written):
+            if gate.kind(one.inside) != "missing":  # else the engine makes a directory there
+                gate.copies.add(one.inside)
+            copied = f"{gate.pristine}/{one.inside}" if one.inside else gate.pristine
+            one.holder[one.key] = copied
+            above = _above(copied, writable) or writable.get(copied)
+            if above is not None:
+                gate.refuse(one.path, f"what a container puts there: {shown(above.path)} holds the sandbox's own files")
+            if one.what == "bind":
+                gate.note(
+                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes there"
+                )
+    gate.copies -= {
+        one for one in gate.copies if any(one != other and _within(f"/{one}", f"/{other}") for other in gate.copies)
+    }
+
+
+def _above(full: str, writable: dict[str, Opened]) -> Opened | None:
+    """The writable bind that strictly holds `full`."""
+    parent = full
+    while parent != "/":
+        parent = parent.rpartition("/")[0] or "/"
+        if parent in writable:
+            return writable[parent]
+    return None
+
+
+def _within(full: str, context: str) -> bool:
+    return full == context or full.startswith(context.rstrip("/") + "/")

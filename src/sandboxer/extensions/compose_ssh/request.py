@@ -1,0 +1,152 @@
+"""From a request to what will run: the repository's project is resolved, judged, and made one file. Touches no host.
+
+With `policy: trusted` nothing is judged, and the compose program resolves the file itself, beside the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sandboxer.errors import Denied, Invalid, Unsupported
+from sandboxer.extensions.base import Spec
+from sandboxer.extensions.compose_ssh import argv, asked, composefile, loader, policy
+from sandboxer.extensions.compose_ssh.observed import Observed
+from sandboxer.extensions.compose_ssh.options import ComposeOptions, pristine
+from sandboxer.extensions.compose_ssh.stamp import builds, required, stamp
+
+_TRUSTED_NOTE = "the compose file was not judged (policy: trusted)"
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox is made of. `project`: where the file lies in the repository ("" at its top), for one that the
+    compose program resolves; None for one that was resolved here. `observed` is what the judgement rests on."""
+
+    repo: Path
+    file: bytes
+    services: Mapping[str, int]
+    main: str
+    builds: bool
+    project: str | None = None
+    sha256: str = ""
+    notes: Sequence[str] = ()
+    copies: Sequence[str] = ()
+    variables: frozenset[str] = frozenset()
+    observed: Observed | None = None
+
+
+def prepare(
+    spec: Spec,
+    front: argv.Front,
+    *,
+    directory: str,
+    state: str,
+    labels: Mapping[str, str],
+    env: Mapping[str, str],
+) -> Prepared:
+    """What will run of the repository. Raises Denied for what the policy refuses, with all of it in `details`; Invalid;
+    Unsupported for what the compose program does not know. `env` are the variables of the host's settings: a file sees
+    those of them that are granted."""
+    options: ComposeOptions = spec.options
+    if options.policy == "trusted":
+        return _trusted(spec, options, front, labels)
+    repo, wanted = asked.repository(spec)
+    grants = policy.Grants.parse(options.grants)
+    if not repo.is_dir():
+        raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
+    project = loader.load(
+        loader.DirectoryReader(repo),
+        files=(wanted,) if wanted else None,
+        environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
+        project_name=spec.resource,
+        directory=directory,
+    )
+    observed = Observed(policy.LocalTree(repo))
+    verdict = policy.judge(
+        project,
+        directory=directory,
+        pristine=pristine(state),
+        grants=grants,
+        program=_program(front),
+        sandbox=spec.resource,
+        tree=observed,
+    )
+    _refuse(verdict, front)
+    document = stamp(verdict.document, publish=options.publish, labels=labels, podman=front.podman)
+    _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
+    file = loader.dump(document)
+    notes = [*project.notes, *verdict.notes, *(verdict.port_notes if options.publish == "declared" else ())]
+    return Prepared(
+        repo=repo,
+        file=file,
+        services=required(document),
+        main=options.main_service or next(iter(document["services"])),
+        builds=builds(document),
+        sha256=hashlib.sha256(file).hexdigest(),
+        notes=[*notes, *grants.notes()],
+        copies=_topmost(verdict.copies),
+        variables=grants.variables,
+        observed=observed,
+    )
+
+
+def _trusted(spec: Spec, options: ComposeOptions, front: argv.Front, labels: Mapping[str, str]) -> Prepared:
+    repo, file = asked.read(spec, options)
+    rewritten = composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman)
+    return Prepared(
+        repo=repo,
+        file=rewritten,
+        services=file.required,
+        main=options.main_service or next(iter(file.services)),
+        builds=file.builds,
+        project="/".join(file.path.split("/")[:-1]),
+        notes=[_TRUSTED_NOTE],
+    )
+
+
+def _program(front: argv.Front) -> policy.Program:
+    if front.podman:
+        return policy.Program.PODMAN
+    return policy.Program.DOCKER if len(front.words) > 1 else policy.Program.V1
+
+
+def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
+    if verdict.violations:
+        found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations]
+        grants = list(dict.fromkeys(one["grant"] for one in found if one["grant"]))
+        allow = (
+            f"options: {{grants: [{', '.join(grants)}]}} in a profile of yours allows some of it; " if grants else ""
+        )
+        raise Denied(
+            f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
+            f"{', '.join(one['path'] for one in found[:5])}{', ...' * (len(found) > 5)}",
+            hint=f"{allow}policy: trusted takes the file at its word; see docs/compose-policy.md",
+            fault="caller",
+            details={"violations": found},
+        )
+    if verdict.unsupported:
+        lacking: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.unsupported]
+        raise Unsupported(
+            f"{' '.join(front.words)} lacks {', '.join(one['path'] for one in lacking[:5])}",
+            hint="use a host with another compose program, or leave it out of the file",
+            details={"unsupported": lacking},
+        )
+
+
+def _check_main(options: ComposeOptions, services: Sequence[str], file: str) -> None:
+    if options.main_service is not None and options.main_service not in services:
+        raise Invalid(
+            f"{file} has no service {options.main_service!r}, which the profile's main_service names",
+            hint=f"it has: {', '.join(services)}",
+        )
+
+
+def _topmost(paths: Sequence[str]) -> list[str]:
+    """The paths without those that lie below another one of them."""
+    if "" in paths:
+        return [""]
+    return [path for path in sorted(set(paths)) if not any(path.startswith(f"{other}/") for other in paths)]

@@ -1,0 +1,101 @@
+"""From a request to the one file that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandboxer.errors import Denied, Invalid
+from sandboxer.extensions.compose_ssh import argv, request
+from sandboxer.extensions.compose_ssh.options import ComposeOptions
+from tests.extensions.compose.bed import spec
+
+PROGRAMS = ("docker compose", "docker-compose", "podman-compose")
+
+
+def prepared(
+    repo: Path, *, program: str = "docker compose", settings: dict[str, str] | None = None, **options: Any
+) -> request.Prepared:
+    wanted = spec(repo, sandbox_id="k3v9x2m7q4ta", options=ComposeOptions(**options))
+    return request.prepare(
+        wanted,
+        argv.parse_front(program),
+        directory="/srv/sbx-k3v9x2m7q4ta",
+        state="/srv/.sandboxer/sbx-k3v9x2m7q4ta",
+        labels={"sandboxer.id": "k3v9x2m7q4ta", "sandboxer.profile": "a$b"},
+        env=settings or {},
+    )
+
+
+def repository(folder: Path, compose: str, **files: str) -> Path:
+    folder.mkdir()
+    for name, text in {"compose.yaml": compose, **files}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("publish", ["declared", "remapped", "none"])
+def test_labels_names_and_ports_of_ours_are_in_the_file_and_nothing_is_left_to_be_resolved(
+    tmp_path: Path, program: str, publish: str
+) -> None:
+    compose = (
+        "name: theirs\nservices:\n  a: {image: x, ports: ['8080:80'], container_name: fixed, environment: [X=$$Y]}\n"
+        "networks: {default: {name: shared}}\nvolumes: {v: {name: shared}}\n"
+    )
+    found = prepared(repository(tmp_path / "r", compose), program=program, publish=publish)
+    document = json.loads(found.file)
+    service = document["services"]["a"]
+    assert service["labels"] == {"sandboxer.id": "k3v9x2m7q4ta", "sandboxer.profile": "a$$b"}
+    assert document["networks"]["default"]["labels"] == service["labels"]
+    assert "name" not in document
+    assert "name" not in document["networks"]["default"]
+    ports = json.dumps(service.get("ports", []))
+    assert ("8080" in ports) is (publish == "declared")
+    assert ("127.0.0.1" in ports) is (publish != "none")
+    assert ("container_name" in service) is (publish == "declared" and program != "podman-compose")
+    assert "$$Y" in json.dumps(service["environment"])
+    assert len(found.sha256) == 64
+    assert found.services == {"a": 1}
+
+
+def test_an_override_file_is_no_longer_ignored(tmp_path: Path) -> None:
+    more = {"compose.override.yaml": "services: {a: {privileged: true}}\n"}
+    with pytest.raises(Denied) as caught:
+        prepared(repository(tmp_path / "r", "services: {a: {image: nginx}}\n", **more))
+    (violation,) = (caught.value.details or {})["violations"]
+    assert (violation["file"], violation["grant"]) == ("compose.override.yaml", "privileged")
+    assert caught.value.fault == "caller"
+
+
+def test_variables_come_from_the_repository_and_the_profile_and_from_settings_that_are_granted(tmp_path: Path) -> None:
+    compose = "services: {a: {image: 'nginx:${TAG:-none}', environment: [SECRET]}}\n"
+    repo = repository(tmp_path / "r", compose, **{".env": "TAG=own\n"})
+    settings = {"TAG": "settings", "SECRET": "canary"}
+    plain = prepared(repo, settings=settings)
+    assert b"nginx:own" in plain.file
+    assert b"canary" not in plain.file
+    assert b"nginx:profile" in prepared(repo, settings=settings, env={"TAG": "profile"}).file
+    granted = prepared(repo, settings=settings, grants=["env:SECRET"])
+    assert b"canary" in granted.file
+    assert [note for note in granted.notes if "env:SECRET" in note]
+
+
+def test_a_service_that_the_profile_names_must_be_there(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "r", "services: {b: {image: nginx}, a: {image: nginx, deploy: {replicas: 0}}}\n")
+    assert prepared(repo).main == "b"
+    assert prepared(repo).services == {"b": 1}
+    with pytest.raises(Invalid, match="no service 'c'"):
+        prepared(repo, main_service="c")
+
+
+@pytest.mark.parametrize(
+    "options", [{"grants": ["everything"]}, {"env": {"A=B": "c"}}, {"policy": "lax"}, {"grants": "privileged"}]
+)
+def test_options_that_are_wrong_are_told(options: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(options, ComposeOptions)
