@@ -125,7 +125,7 @@ def _printed_violation(one: Mapping[str, Any]) -> str:
     where = f"{one.get('file')}:{one.get('line')}: {one.get('path')}"
     grant = one.get("grant")
     allowed = f" (allowed by the grant {grant})" if grant else ""
-    return f"  {_printable(where)}\n      {_printable(str(one.get('gives_away')) + allowed)}"
+    return f"  {shown(where)}\n      {shown(str(one.get('gives_away')) + allowed)}"
 
 
 def _lines(text: str) -> str:
