@@ -13,7 +13,7 @@ check: .venv/.test-installed
 
 # The same tests with the full size of every sweep: hours, not minutes.
 soak: .venv/.test-installed
-	@scripts/testbed/install
+	@SANDBOXER_SOAK=1 scripts/testbed/install
 	@SANDBOXER_SOAK=1 $(BIN)/pytest
 
 bench: .venv/.test-installed
