@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from sandboxer.errors import Conflict, Denied, NotFound, SandboxerError
+from sandboxer.errors import Conflict, Denied, Internal, Interrupted, NotFound, SandboxerError
 from sandboxer.manager.core import Core
 from sandboxer.masking import masked
 from sandboxer.models import AuditEntry, Consumer, Grant, Sandbox
@@ -78,8 +78,9 @@ class Asker:
         except SandboxerError as error:
             self.note(core, action, known[-1] if known else target, error.code, actor=actor)
             raise
-        except BaseException:
-            self.note(core, action, known[-1] if known else target, "internal", actor=actor)
+        except BaseException as error:
+            outcome = Internal.code if isinstance(error, Exception) else Interrupted.code
+            self.note(core, action, known[-1] if known else target, outcome, actor=actor)
             raise
         self.note(core, action, known[-1] if known else target, "ok", actor=actor)
 
