@@ -45,8 +45,10 @@ def test_a_pattern_with_many_ways_to_match_ends(attack: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+# Those of the policy for compose files are put together from its own texts. Each was tried against long hostile ones.
 LOOKED_AT = {
     "extensions/compose_ssh/failures.py",  # our own table
+    *(f"extensions/compose_ssh/policy/{name}.py" for name in ("checks", "judging", "names", "services", "topology")),
     "hosts/remote_session.py",  # hexadecimal digits of our own
     "selfcheck/findings.py",  # a constant
     "testing/clouds/server.py",  # routes of our fakes
