@@ -22,6 +22,8 @@ from sandboxer.bounded import Bounds, Excess, check_json, check_yaml, decode
 from sandboxer.config.document import parse
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, failures, listing
+from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
 from sandboxer.extensions.daytona import inside as daytona
 from sandboxer.extensions.daytona.cloud import said_absent
 from sandboxer.extensions.daytona.logs import taken_apart
@@ -283,6 +285,21 @@ def test_yaml_is_measured_with_its_aliases() -> None:
     with pytest.raises(Excess, match="deeper than 2") as refused:
         check_yaml(b"a:\n - - b\n", Bounds(size=100, depth=2))
     assert refused.value.line == 2
+
+
+def test_yaml_that_is_deep_by_its_aliases_is_too_deep() -> None:
+    tower = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}}}\n" for n in range(1, 70))
+    with pytest.raises(Excess, match="deeper than 64 levels, by an alias") as refused:
+        check_yaml(tower)
+    assert refused.value.line == 64
+
+
+def test_an_alias_of_what_it_is_in_is_refused_where_its_name_was_used_before() -> None:
+    text = "x-a: &a 1\nx-b: &a [*a]\nservices: {w: {image: a}}\n"
+    with pytest.raises(Excess, match="stands for what it is in"):
+        check_yaml(text)
+    with pytest.raises(Invalid, match=r"compose.yaml, line 2: the alias \*a stands for what it is in"):
+        parse_compose(text.encode(), name="compose.yaml", account=Account())
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="a0:-?[]{}&*!|>'\"#,% \n\t.<~", max_size=60).map(str.encode))
