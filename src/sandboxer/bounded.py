@@ -157,6 +157,13 @@ class Expansion:
         self._add(cost, None, merged=merged)
         return cost
 
+    def check(self, bounds: Bounds) -> None:
+        """Raise Excess when there are more values, or more of their characters, than there may be."""
+        if self.values > bounds.values:
+            raise Excess(f"more than {bounds.values} values once aliases are expanded")
+        if self.text > bounds.text:
+            raise Excess(f"more than {bounds.text} characters once aliases are expanded")
+
     def _add(self, cost: Cost, anchor: str | None, *, merged: bool) -> None:
         if anchor:
             self._anchors[anchor] = cost
@@ -196,10 +203,7 @@ def _measure(events: Iterable[Any], bounds: Bounds) -> None:
                 expansion.begin(event.anchor)
             elif isinstance(event, yaml.CollectionEndEvent):
                 expansion.end()
-            if expansion.values > bounds.values:
-                raise Excess(f"more than {bounds.values} values once aliases are expanded")
-            if expansion.text > bounds.text:
-                raise Excess(f"more than {bounds.text} characters once aliases are expanded")
+            expansion.check(bounds)
         except Excess as error:
             raise Excess(str(error), line=event.start_mark.line + 1) from None
 
