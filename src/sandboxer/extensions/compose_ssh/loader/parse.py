@@ -18,7 +18,6 @@ from sandboxer.extensions.compose_ssh.loader.scalars import resolved
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
 
 _CORE: Final = "tag:yaml.org,2002:"
-_MOST_DOCUMENTS: Final = 64
 _TAGS: Final = frozenset({"!reset", "!override"})
 
 
@@ -120,8 +119,8 @@ class _Parser:
         elif kind is yaml.DocumentStartEvent:
             self._anchors.clear()
             self._expansion.document()
-            if len(self._documents) >= _MOST_DOCUMENTS:
-                raise self._bad(f"more than {_MOST_DOCUMENTS} documents (`---`)", self._at(event))
+            if len(self._documents) >= self._account.limits.documents:
+                raise self._bad(f"more than {self._account.limits.documents} documents (`---`)", self._at(event))
 
     def _alias(self, event: Any) -> None:
         at = self._at(event)
