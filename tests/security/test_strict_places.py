@@ -37,20 +37,13 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-def remote(sshd: Sshd, work: Path) -> HostSettings:
-    return HostSettings(
-        address=sshd.host, port=sshd.port, user=sshd.user, identity=str(sshd.identity),
-        known_hosts=str(sshd.known_hosts), work_dir=str(work),
-    )  # fmt: skip
-
-
 @pytest.fixture(params=["here", "over SSH"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     if request.param == "here":
         yield LocalHost("local", HostSettings(work_dir=str(tmp_path / "work")))
         return
     server = request.getfixturevalue("sshd")
-    made = SshHost("remote", remote(server, tmp_path / "work"))
+    made = SshHost("remote", server.settings(tmp_path / "work"))
     yield made
     made.close()
 
