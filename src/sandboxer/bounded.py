@@ -34,7 +34,7 @@ DIGITS: Final = 400
 ANSWER: Final = Bounds(size=16 << 20)
 """What an API or an engine answers: a list of ten thousand sandboxes has half a million values."""
 SMALL: Final = Bounds(size=1 << 20, values=100_000, text=4 << 20)
-"""A marker, a handle, a body of a request, a document that a person writes."""
+"""A marker, a handle, a body of a request, a secret of OpenBao, a document that a person writes."""
 
 
 class Excess(msgspec.DecodeError, ValueError):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer.bounded import Bounds, Excess, Expansion
+from sandboxer.bounded import SMALL, Bounds, Excess, Expansion
 from sandboxer.errors import Invalid
 
-BOUNDS: Final = Bounds(size=1 << 20, values=50_000, text=8 << 20)
+BOUNDS: Final = Bounds(size=SMALL.size, values=50_000, text=8 << 20)
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _CORE: Final = "tag:yaml.org,2002:"
 

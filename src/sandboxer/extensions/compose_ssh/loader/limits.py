@@ -6,19 +6,20 @@ from typing import Final
 
 import msgspec
 
+from sandboxer.bounded import SMALL
 from sandboxer.errors import Invalid
 
 
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of one load. A file of 1 MiB can stand for billions of values by its aliases."""
 
-    file_bytes: int = 1024 * 1024
+    file_bytes: int = SMALL.size
     """Of one file."""
     total_bytes: int = 8 * 1024 * 1024
     """Of all files together."""
     files: int = 1000
     """Files that are read, one that is read again counted each time."""
-    depth: int = 64
+    depth: int = SMALL.depth
     """Lists and mappings within one another, also by aliases."""
     nodes: int = 200_000
     """Values once aliases are expanded and services are extended."""

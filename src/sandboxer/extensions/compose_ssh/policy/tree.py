@@ -7,13 +7,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
+from sandboxer.bounded import SMALL
 from sandboxer.extensions.compose_ssh.policy.values import Kind
 from sandboxer.hosts import beneath
-
-MAX_BYTES: Final = 1024 * 1024
-"""Of a Dockerfile: they are a few KiB."""
 
 
 class LocalTree:
@@ -39,10 +36,10 @@ class LocalTree:
             with self._open(path, beneath.READ) as descriptor, open(descriptor, "rb", closefd=False) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     return None
-                data = file.read(MAX_BYTES + 1)
+                data = file.read(SMALL.size + 1)
         except OSError:
             return None
-        return data if len(data) <= MAX_BYTES else None
+        return data if len(data) <= SMALL.size else None
 
     def entries(self, path: str) -> Mapping[str, Kind]:
         """What lies in the directory at `path`; nothing when it is none."""
