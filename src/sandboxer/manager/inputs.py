@@ -39,7 +39,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def held(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[Inputs]:
+def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[Inputs]:
     """Open each path input once, without a link (they were followed when the request was read): with `roots` beneath
     one of them, else anywhere. What is not there is handed on as a path at which nothing can ever be.
 
