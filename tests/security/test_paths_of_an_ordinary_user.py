@@ -18,7 +18,7 @@ import pytest
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid
-from sandboxer.hosts import bridge, local, local_session, strict, syncing, treewalk  # noqa: F401
+from sandboxer.hosts import bridge, local, local_session, strict_modes, syncing, treewalk  # noqa: F401
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import transfer
 from sandboxer.manager.inputs import held_inputs
