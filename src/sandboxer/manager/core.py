@@ -26,7 +26,7 @@ from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
 from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, Others, Store
-from sandboxer.store.recent import RecentCreates
+from sandboxer.store.create_rates import RecentCreates
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
