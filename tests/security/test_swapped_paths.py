@@ -248,10 +248,10 @@ def test_links_that_stay_beneath_are_followed_and_others_are_not(trees: tuple[Pa
             with open(beneath.follow_at(top, good), "rb") as file:
                 assert file.read() == b"inside"
         for bad in ("up", "whole", "far/whose", "round"):
-            with pytest.raises(beneath.Led):
+            with pytest.raises(beneath.LinkOnPath):
                 beneath.follow_at(top, bad)
         for bad in ("a", "../tree/whose", "/etc/passwd"):
-            with pytest.raises(beneath.Led):
+            with pytest.raises(beneath.LinkOnPath):
                 beneath.open_at(top, bad)
 
 

@@ -23,27 +23,28 @@ _MAX_LINKS: Final = 40
 """As many links as the kernel itself follows in one path."""
 
 
-class Led(OSError):
+class LinkOnPath(OSError):
     """There is a link on the way."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.ELOOP, "a link leads elsewhere", path)
 
 
-class Looped(Led):
+class LinkLoop(LinkOnPath):
     """More links than the kernel follows."""
 
 
 def parts_of(path: str | PurePosixPath) -> tuple[str, ...]:
-    """The components of a relative path; raises Led for one that could climb."""
+    """The components of a relative path; raises LinkOnPath for one that could climb."""
     parts = tuple(part for part in PurePosixPath(path).parts if part != ".")
     if any(part in ("..", "/") or "\0" in part for part in parts):
-        raise Led(str(path)[:200])
+        raise LinkOnPath(str(path)[:200])
     return parts
 
 
 def open_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int:
-    """Open `path` beneath an open directory; no component may be a link. Raises Led for one, OSError otherwise."""
+    """Open `path` beneath an open directory; no component may be a link. Raises LinkOnPath for one, OSError
+    otherwise."""
     parts = parts_of(path) or (".",)
     at = directory
     try:
@@ -60,7 +61,7 @@ def open_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int
 
 def open_beneath(root: Path, path: Path, flags: int = READ) -> int:
     """Open the absolute `path`, which names something in `root` or `root` itself, without a link below it (`root` is
-    the operator's: links in it are followed). Raises Led, OSError; ValueError when it does not lie there."""
+    the operator's: links in it are followed). Raises LinkOnPath, OSError; ValueError when it does not lie there."""
     relative = str(path.relative_to(root))
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -71,14 +72,15 @@ def open_beneath(root: Path, path: Path, flags: int = READ) -> int:
 
 def follow_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int:
     """Open `path` beneath an open directory, following links (and `..`) as long as they stay beneath it, each name
-    resolved here and none by the kernel. Raises Led for one that leaves, Looped for too many; OSError otherwise."""
+    resolved here and none by the kernel. Raises LinkOnPath for one that leaves, LinkLoop for too many;
+    OSError otherwise."""
     waiting, ways, links = _reversed_parts(str(path), path), [os.dup(directory)], 0
     try:
         while waiting:
             part = waiting.pop()
             if part == "..":
                 if len(ways) == 1:
-                    raise Led(str(path))
+                    raise LinkOnPath(str(path))
                 os.close(ways.pop())
                 continue
             try:
@@ -91,7 +93,7 @@ def follow_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> i
                     raise OSError(error.errno, error.strerror, str(path)) from error
                 links += 1
                 if links > _MAX_LINKS:
-                    raise Looped(str(path)) from error
+                    raise LinkLoop(str(path)) from error
                 waiting += _reversed_parts(target, path)
         return os.open(".", flags | os.O_CLOEXEC, dir_fd=ways[-1])
     finally:
@@ -101,7 +103,7 @@ def follow_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> i
 
 def _reversed_parts(written: str, path: object) -> list[str]:
     if written.startswith("/") or "\0" in written:
-        raise Led(str(path)[:200])
+        raise LinkOnPath(str(path)[:200])
     return [part for part in reversed(written.split("/")) if part not in ("", ".")]
 
 
@@ -118,7 +120,7 @@ def _step(at: int, part: str, flags: int, path: object) -> int:
     except OSError as error:
         # of a link, O_DIRECTORY says that it is no directory
         if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and _target(at, part) is not None):
-            raise Led(str(path)) from error
+            raise LinkOnPath(str(path)) from error
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.hosts import beneath
-from sandboxer.hosts.beneath import Held, Led
+from sandboxer.hosts.beneath import Held, LinkOnPath
 from sandboxer.manager.core import Progress
 from sandboxer.models import Profile
 
@@ -72,7 +72,7 @@ def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
     path = Path(value)
     try:
         fd = beneath.open_beneath(Path("/"), path) if roots is None else _beneath_one(name, path, roots)
-    except Led as error:
+    except LinkOnPath as error:
         raise Denied(
             f"input {name!r}: {value} leads through a link that was not there when the request was read",
             hint="name the place itself, and let nobody else write there meanwhile",

@@ -76,9 +76,9 @@ class DirectoryReader:
             raise Denied(f"{path[:200]!r} is not a path inside the repository", hint="give a relative path")
         try:
             return beneath.follow_at(self._root, path)
-        except beneath.Looped as error:
+        except beneath.LinkLoop as error:
             raise Invalid(f"{path[:200]} is a loop of links", hint="put the file itself into the repository") from error
-        except beneath.Led as error:
+        except beneath.LinkOnPath as error:
             raise Denied(
                 f"{path[:200]} leads out of the repository", hint="put the file itself into the repository"
             ) from error
