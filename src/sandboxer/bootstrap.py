@@ -25,8 +25,8 @@ from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.store.audit_log import AuditLog
+from sandboxer.store.create_rates import RecentCreates
 from sandboxer.store.json_store import JsonStore
-from sandboxer.store.recent import RecentCreates
 from sandboxer.store.tokens import TokenStore
 
 if TYPE_CHECKING:

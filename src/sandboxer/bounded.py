@@ -34,7 +34,7 @@ DIGITS: Final = 400
 ANSWER: Final = Bounds(size=16 << 20)
 """What an API or an engine answers: a list of ten thousand sandboxes has half a million values."""
 SMALL: Final = Bounds(size=1 << 20, values=100_000, text=4 << 20)
-"""A marker, a handle, a body of a request, a document that a person writes."""
+"""A marker, a handle, a body of a request, a secret of OpenBao, a document that a person writes."""
 
 
 class Excess(msgspec.DecodeError, ValueError):
@@ -95,6 +95,10 @@ def number(text: str) -> int | None:
     return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
+Cost = tuple[int, int, int]
+"""Of a YAML value: how many values it stands for, the characters of their scalars, and how deep they are nested."""
+
+
 @dataclass(slots=True)
 class _Level:
     """A list or mapping whose end has not come: what it holds so far."""
@@ -102,6 +106,72 @@ class _Level:
     anchor: str | None
     values: int = 1
     text: int = 0
+    height: int = 0
+
+
+class Expansion:
+    """What a YAML document comes to once its aliases are expanded, told event by event: nothing is expanded for it.
+
+    `merged` says of a value that it is what `<<` names, whose keys are laid into the mapping above. Raises Excess for
+    what is nested deeper than `depth`, also by aliases, and for an alias of what it is in."""
+
+    __slots__ = ("_anchors", "_levels", "depth", "text", "values")
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.values = self.text = 0
+        self._anchors: dict[str, Cost] = {}
+        self._levels: list[_Level] = []
+
+    def document(self) -> None:
+        """Another document begins: no alias reaches over its beginning."""
+        self._anchors.clear()
+
+    def begin(self, anchor: str | None) -> None:
+        """A list or mapping begins."""
+        if len(self._levels) >= self.depth:
+            raise Excess(f"nested deeper than {self.depth} levels")
+        self._levels.append(_Level(anchor))
+        self.values += 1
+
+    def end(self, *, merged: bool = False) -> None:
+        """The innermost list or mapping ends."""
+        done = self._levels.pop()
+        self._add((done.values, done.text, done.height + 1), done.anchor, merged=merged)
+
+    def scalar(self, length: int, anchor: str | None) -> None:
+        """A scalar of so many characters."""
+        self.values += 1
+        self.text += length
+        self._add((1, length, 0), anchor, merged=False)
+
+    def alias(self, name: str, *, merged: bool = False) -> Cost:
+        """An alias, and what it stands for; one value where nothing was called so."""
+        if any(level.anchor == name for level in self._levels):
+            raise Excess(f"the alias *{name[:80]} stands for what it is in")
+        cost = self._anchors.get(name, (1, 0, 0))
+        if len(self._levels) + cost[2] > self.depth:
+            raise Excess(f"nested deeper than {self.depth} levels, by an alias")
+        self.values += cost[0]
+        self.text += cost[1]
+        self._add(cost, None, merged=merged)
+        return cost
+
+    def check(self, bounds: Bounds) -> None:
+        """Raise Excess when there are more values, or more of their characters, than there may be."""
+        if self.values > bounds.values:
+            raise Excess(f"more than {bounds.values} values once aliases are expanded")
+        if self.text > bounds.text:
+            raise Excess(f"more than {bounds.text} characters once aliases are expanded")
+
+    def _add(self, cost: Cost, anchor: str | None, *, merged: bool) -> None:
+        if anchor:
+            self._anchors[anchor] = cost
+        if self._levels:
+            above = self._levels[-1]
+            above.values += cost[0]
+            above.text += cost[1]
+            above.height = max(above.height, cost[2] - merged)  # what is merged gets no deeper
 
 
 def check_yaml(text: bytes | str, bounds: Bounds = SMALL) -> None:
@@ -120,40 +190,22 @@ def check_yaml(text: bytes | str, bounds: Bounds = SMALL) -> None:
 def _measure(events: Iterable[Any], bounds: Bounds) -> None:
     import yaml
 
-    anchors: dict[str, tuple[int, int]] = {}
-    levels = [_Level(None)]
+    expansion = Expansion(bounds.depth)  # a `<<` counts as a level: PyYAML goes down for each
     for event in events:
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            name = str(event.anchor)
-            if any(level.anchor == name for level in levels):
-                raise Excess(f"the alias *{name} stands for what it is in", line=line)
-            values, length = anchors.get(name, (1, 0))
-        elif isinstance(event, yaml.ScalarEvent):
-            if len(event.value) > DIGITS and _NUMBER.fullmatch(event.value) and _is_number(event):
-                raise Excess(f"a number of more than {DIGITS} digits", line=line)
-            values, length = 1, len(event.value)
-            if event.anchor:
-                anchors[event.anchor] = values, length
-        elif isinstance(event, yaml.CollectionStartEvent):
-            levels.append(_Level(event.anchor))
-            if len(levels) - 1 > bounds.depth:
-                raise Excess(f"nested deeper than {bounds.depth} levels", line=line)
-            continue
-        elif isinstance(event, yaml.CollectionEndEvent):
-            done = levels.pop()
-            values, length = done.values, done.text
-            if done.anchor:
-                anchors[done.anchor] = values, length
-        else:
-            continue
-        # the sum over the open levels is what there is so far, so each of them alone is no more
-        levels[-1].values += values
-        levels[-1].text += length
-        if sum(level.values for level in levels) > bounds.values:
-            raise Excess(f"more than {bounds.values} values once aliases are expanded", line=line)
-        if sum(level.text for level in levels) > bounds.text:
-            raise Excess(f"more than {bounds.text} characters once aliases are expanded", line=line)
+        try:
+            if isinstance(event, yaml.AliasEvent):
+                expansion.alias(str(event.anchor))
+            elif isinstance(event, yaml.ScalarEvent):
+                if len(event.value) > DIGITS and _NUMBER.fullmatch(event.value) and _is_number(event):
+                    raise Excess(f"a number of more than {DIGITS} digits")
+                expansion.scalar(len(event.value), event.anchor)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                expansion.begin(event.anchor)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                expansion.end()
+            expansion.check(bounds)
+        except Excess as error:
+            raise Excess(str(error), line=event.start_mark.line + 1) from None
 
 
 def _is_number(event: Any) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandboxer.hosts.base import Host
@@ -18,13 +19,8 @@ def settings_for(server: Sshd, *, port: int | None = None, host_key: str | None 
     if port is not None:
         known_hosts = server.directory / f"known_hosts_{port}"
         known_hosts.write_text(server.known_hosts.read_text().replace(f":{server.port}", f":{port}"))
-    return HostSettings(
-        address=server.host,
-        user=server.user,
-        port=port or server.port,
-        identity=str(server.identity),
-        known_hosts=str(known_hosts),
-        host_key=host_key,
+    return msgspec.structs.replace(
+        server.settings(), port=port or server.port, known_hosts=str(known_hosts), host_key=host_key
     )
 
 

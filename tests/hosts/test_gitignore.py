@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.gitignore import ignored, parse
-from sandboxer.hosts.patterns import Filter
 from sandboxer.hosts.trees import listing
 from sandboxer.timing import Deadline
-from tests.hosts.test_sync import Way, by_rsync, by_tar
+from tests.hosts.test_sync import Way, by_rsync, by_tar, walked
 from tests.sizes import scaled
 from tests.testbed.components import need
 
@@ -62,7 +61,7 @@ def test_what_git_takes_arrives_and_nothing_else(host: Host, tmp_path: Path, way
 
 def test_a_list_of_what_is_wanted_lets_that_in(tmp_path: Path) -> None:
     source = plant(tmp_path, ["compose.yaml", "src/main.py", "src/main.pyc", "data/dump"], {".": "/*\n!/src\n*.pyc\n"})
-    assert {name for _, name in Filter((), gitignore=True).walk(source)} == {".", "src", "src/main.py"}
+    assert walked(source) == {".", "src", "src/main.py"}
 
 
 def test_a_gitignore_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -94,8 +93,7 @@ def test_any_rules_are_read_as_git_reads_them(
 ) -> None:
     need("git")
     top = plant(tmp_path_factory.mktemp("tree"), names, {".": "\n".join(rules), "a": "\n".join(inner)})
-    walked = {name for _, name in Filter(["/.git"], gitignore=True).walk(top)}
-    assert {name for name in walked if not (top / name).is_dir()} == taken_by_git(top)
+    assert {name for name in walked(top, ["/.git"]) if not (top / name).is_dir()} == taken_by_git(top)
 
 
 @given(data=st.binary(max_size=60), path=st.text(alphabet="ab/[]*ü", min_size=1, max_size=8))

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.hosts import beneath, syncing
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.patterns import Filter
 from sandboxer.hosts.trees import RsyncOutput, format_bytes, rsync_argv, rsync_notes
+from sandboxer.hosts.treewalk import Walk
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 
@@ -52,6 +52,12 @@ def plant(top: Path) -> None:
     (top / "big").write_bytes(os.urandom(300_000))
     os.utime(top / "plain", (1_500_000_000, 1_500_000_000))
     os.mkfifo(top / "fifo")
+
+
+def walked(top: Path, exclude: Sequence[str] = ()) -> set[str]:
+    """The names that are copied of a tree, its .gitignore files honoured."""
+    with beneath.directory(top) as fd:
+        return {entry.relative for entry in Walk(exclude, gitignore=True).entries(fd)}
 
 
 def picture(top: Path) -> dict[str, tuple[object, ...]]:
@@ -290,4 +296,4 @@ def test_tar_leaves_out_exactly_what_rsync_would(
     host = LocalHost("local", HostSettings())
     host.sync(source, str(target), Deadline(30), exclude=exclude, gitignore=True)
     copied = {str(path.relative_to(target)) for path in target.rglob("*")} | {"."}
-    assert {relative for _, relative in Filter(exclude, gitignore=True).walk(source)} == copied
+    assert walked(source, exclude) == copied

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import socket
 import subprocess
 import sys
 import threading
@@ -22,19 +20,19 @@ from sandboxer.bounded import Bounds, Excess, check_json, check_yaml, decode
 from sandboxer.config.document import parse
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, failures, listing
+from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
 from sandboxer.extensions.daytona import inside as daytona
 from sandboxer.extensions.daytona.cloud import said_absent
 from sandboxer.extensions.daytona.logs import taken_apart
 from sandboxer.extensions.directories import marker
 from sandboxer.extensions.e2b import making, refusals, wire
 from sandboxer.hosts.base import Result
-from sandboxer.http import Answer, Api
+from sandboxer.http import Answer
 from sandboxer.models import Profile
 from sandboxer.names import MARKER_FILE
 from sandboxer.selfcheck.inside import read_answer
-from sandboxer.timing import Deadline
 from tests.api.served import Served, serving
-from tests.http.peers import peer, saying
 from tests.installations import installed
 
 MIB = 1 << 20
@@ -285,6 +283,21 @@ def test_yaml_is_measured_with_its_aliases() -> None:
     assert refused.value.line == 2
 
 
+def test_yaml_that_is_deep_by_its_aliases_is_too_deep() -> None:
+    tower = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}}}\n" for n in range(1, 70))
+    with pytest.raises(Excess, match="deeper than 64 levels, by an alias") as refused:
+        check_yaml(tower)
+    assert refused.value.line == 64
+
+
+def test_an_alias_of_what_it_is_in_is_refused_where_its_name_was_used_before() -> None:
+    text = "x-a: &a 1\nx-b: &a [*a]\nservices: {w: {image: a}}\n"
+    with pytest.raises(Excess, match="stands for what it is in"):
+        check_yaml(text)
+    with pytest.raises(Invalid, match=r"compose.yaml, line 2: the alias \*a stands for what it is in"):
+        parse_compose(text.encode(), name="compose.yaml", account=Account())
+
+
 @given(st.binary(max_size=200) | st.text(alphabet="a0:-?[]{}&*!|>'\"#,% \n\t.<~", max_size=60).map(str.encode))
 def test_no_bytes_break_the_reading_of_yaml(data: bytes) -> None:
     try:
@@ -324,74 +337,6 @@ def test_what_is_no_number_is_none(text: str) -> None:
 
 def test_a_number_is_one() -> None:
     assert [bounded.number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
-
-
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-CHUNKS = {
-    "a negative size": b"-1\r\n",
-    "a size with an underscore": b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
-    "a size with 0x": b"0x2\r\n{}\r\n0\r\n\r\n",
-    "a signed size": b"+2\r\n{}\r\n0\r\n\r\n",
-    "a size of a thousand digits": b"f" * 1000 + b"\r\n",
-    "a long extension": b"2;" + b"a" * 5000 + b"\r\n{}\r\n0\r\n\r\n",
-    "no size": b"\r\n",
-    "trailers without end": b"2\r\n{}\r\n0\r\n" + b"X-A: b\r\n" * 1000,
-}
-
-
-@pytest.mark.parametrize("said", CHUNKS.values(), ids=CHUNKS.keys())
-def test_chunks_that_are_none_are_refused(said: bytes) -> None:
-    with peer(saying(HEAD + said)) as address:
-        api = Api(address, name="Thing")
-        with pytest.raises(SandboxerError, match="Thing"):
-            api.call("GET", "/x", Deadline(30))
-        with pytest.raises(SandboxerError, match="Thing"), api.stream("GET", "/x", Deadline(30)) as streamed:
-            list(streamed.chunks())
-
-
-def test_a_chunk_of_minus_one_is_not_read_to_the_end_of_the_connection() -> None:
-    """The standard library does so, past every limit: the peer says as much as there is memory for."""
-    sent = [0]
-
-    def flood(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(HEAD + b"-1\r\n")
-        piece = b"x" * MIB
-        while sent[0] < 256 * MIB:
-            connection.sendall(piece)
-            sent[0] += len(piece)
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with peer(flood) as address, pytest.raises(SandboxerError):
-        Api(address, name="Thing").call("GET", "/x", Deadline(60), limit=1000)
-    assert sent[0] < 128 * MIB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
-
-
-FLOODS = {
-    "headers": b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 5000,
-    "a long header": b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * MIB,
-    "a status line without end": b"HTTP/1.1 200 " + b"K" * MIB,
-    "a status of many digits": b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n\r\n",
-    "both lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n-9\r\n",
-    "a time in letters": b"HTTP/1.1 429 Slow\r\nRetry-After: " + b"9" * 5000 + b"\r\nContent-Length: 0\r\n\r\n",
-    "a time beyond time": b"HTTP/1.1 429 Slow\r\nRetry-After: Mon, 99 Jan 99999 99:99:99 +9999\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("said", FLOODS.values(), ids=FLOODS.keys())
-def test_heads_that_flood_are_refused(said: bytes) -> None:
-    with peer(saying(said)) as address, pytest.raises(SandboxerError, match="Thing"):
-        Api(address, name="Thing").call("GET", "/x", Deadline(30)).json()
-
-
-def test_a_packed_answer_is_not_unpacked() -> None:
-    """We do not ask for compression; who compresses all the same is not understood."""
-    import gzip
-
-    packed = gzip.compress(b"0" * (64 * MIB))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    with peer(saying(head + packed)) as address, pytest.raises(BackendError, match="not JSON"):
-        Api(address, name="Thing").call("GET", "/x", Deadline(30)).json()
 
 
 def test_the_bounds_are_what_they_say() -> None:

@@ -41,15 +41,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return
     need("sshd")
     with Sshd(tmp_path_factory.mktemp("sshd")) as sshd:
-        settings = HostSettings(
-            address=sshd.host,
-            port=sshd.port,
-            user=sshd.user,
-            identity=str(sshd.identity),
-            known_hosts=str(sshd.known_hosts),
-            work_dir=str(work),
-        )
-        host = SshHost("remote", settings)
+        host = SshHost("remote", sshd.settings(work))
         yield Bench(work, host)
         host.close()
 

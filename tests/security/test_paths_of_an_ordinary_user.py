@@ -18,9 +18,10 @@ import pytest
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid
-from sandboxer.hosts import bridge, local, local_session, strict, syncing, treewalk  # noqa: F401
+from sandboxer.hosts import bridge, local, local_session, strict_modes, syncing, treewalk  # noqa: F401
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import holding, transfer
+from sandboxer.manager import transfer
+from sandboxer.manager.inputs import held_inputs
 from sandboxer.models import HostSettings, Profile
 from sandboxer.timing import Deadline
 from tests.installations import installed
@@ -82,12 +83,12 @@ def test_a_tree_that_is_swapped_is_the_one_that_was_judged(place: Path, profile:
             made.mkdir(parents=True)
             (made / "whose").write_text(text)
         host = LocalHost("local", HostSettings())
-        with holding.held(profile, {"repo": str(tree)}, [str(place / "root")] if allowed else None) as inputs:
+        with held_inputs(profile, {"repo": str(tree)}, [str(place / "root")] if allowed else None) as inputs:
             tree.rename(place / "aside")
             tree.symlink_to(outside)
             host.sync(Path(inputs.values["repo"]), str(place / "copy"), Deadline(120))
         assert (place / "copy" / "whose").read_text() == "inside"
-        with pytest.raises(Denied), holding.held(profile, {"repo": str(tree)}, [str(place / "root")]):
+        with pytest.raises(Denied), held_inputs(profile, {"repo": str(tree)}, [str(place / "root")]):
             pass
 
     as_user(check)

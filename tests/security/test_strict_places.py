@@ -15,7 +15,7 @@ import pytest
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import BackendError, Denied
 from sandboxer.extensions.base import Exec
-from sandboxer.hosts import strict
+from sandboxer.hosts import strict_modes
 from sandboxer.hosts.base import Host, Result, Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.ssh import SshHost
@@ -37,20 +37,13 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-def remote(sshd: Sshd, work: Path) -> HostSettings:
-    return HostSettings(
-        address=sshd.host, port=sshd.port, user=sshd.user, identity=str(sshd.identity),
-        known_hosts=str(sshd.known_hosts), work_dir=str(work),
-    )  # fmt: skip
-
-
 @pytest.fixture(params=["here", "over SSH"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     if request.param == "here":
         yield LocalHost("local", HostSettings(work_dir=str(tmp_path / "work")))
         return
     server = request.getfixturevalue("sshd")
-    made = SshHost("remote", remote(server, tmp_path / "work"))
+    made = SshHost("remote", server.settings(tmp_path / "work"))
     yield made
     made.close()
 
@@ -143,9 +136,9 @@ def test_a_group_counts_when_somebody_else_is_in_it(host: Host, tmp_path: Path) 
 @pytest.mark.parametrize("said", ["", "owner", "owner x /a", "what 1 /a", "fine\nfine"])
 def test_an_answer_that_makes_no_sense_is_no_yes(said: str) -> None:
     with pytest.raises(BackendError):
-        strict.answered(Result(0, said.encode(), b""), "/a", "h")
+        strict_modes.answered(Result(0, said.encode(), b""), "/a", "h")
     with pytest.raises(BackendError):
-        strict.answered(Result(1, b"fine\n", b"no"), "/a", "h")
+        strict_modes.answered(Result(1, b"fine\n", b"no"), "/a", "h")
 
 
 def ran(here: Installation, record_id: str) -> int:
@@ -217,11 +210,11 @@ def test_an_ordinary_user_is_held_to_the_same() -> None:
                 os.chown(path, STRANGER, STRANGER)
         script = (
             "import os, sys; sys.path[:0] = [sys.argv[4]]; from pathlib import Path; "
-            "from sandboxer.hosts import strict; import grp, pwd; "
+            "from sandboxer.hosts import strict_modes; import grp, pwd; "
             f"os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER}); "
-            "print([strict.examine(Path(path)) is None for path in sys.argv[1:4]])"
+            "print([strict_modes.examine(Path(path)) is None for path in sys.argv[1:4]])"
         )
-        source = str(Path(strict.__file__).parents[2])
+        source = str(Path(strict_modes.__file__).parents[2])
         words = [sys.executable, "-c", script, f"{top}/mine/work", "/usr/share", f"{top}/open/work", source]
         done = subprocess.run(words, capture_output=True, check=False, timeout=60)
     assert done.stdout == b"[True, True, False]\n", done.stderr

@@ -18,8 +18,8 @@ from sandboxer.errors import Denied, SandboxerError
 from sandboxer.hosts import beneath
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.treewalk import Walk
-from sandboxer.manager import holding
 from sandboxer.manager.attempts import LINKS_NOTE
+from sandboxer.manager.inputs import held_inputs
 from sandboxer.manager.plan import Plan
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
@@ -182,7 +182,7 @@ def test_what_is_not_there_when_it_is_judged_cannot_be_put_there_later(tmp_path:
     allowed = tmp_path / "allowed"
     allowed.mkdir()
     profile = opened(tmp_path).manager.profile("profile.native")
-    with holding.held(profile, {"repo": str(allowed / "later")}, [str(allowed)]) as inputs:
+    with held_inputs(profile, {"repo": str(allowed / "later")}, [str(allowed)]) as inputs:
         (allowed / "later").symlink_to("/etc")
         assert not Path(inputs.values["repo"]).exists()
         assert inputs.named(f"{inputs.values['repo']} is not a directory") == f"{allowed}/later is not a directory"
@@ -248,10 +248,10 @@ def test_links_that_stay_beneath_are_followed_and_others_are_not(trees: tuple[Pa
             with open(beneath.follow_at(top, good), "rb") as file:
                 assert file.read() == b"inside"
         for bad in ("up", "whole", "far/whose", "round"):
-            with pytest.raises(beneath.Led):
+            with pytest.raises(beneath.LinkOnPath):
                 beneath.follow_at(top, bad)
         for bad in ("a", "../tree/whose", "/etc/passwd"):
-            with pytest.raises(beneath.Led):
+            with pytest.raises(beneath.LinkOnPath):
                 beneath.open_at(top, bad)
 
 
@@ -276,7 +276,7 @@ def test_a_tree_that_others_may_write_is_not_given_to_rsync(tmp_path: Path, tree
     methods = []
     for mode in (0o755, 0o777):
         (inside / "below").chmod(mode)
-        with holding.held(profile, {"repo": str(inside)}, None) as inputs:
+        with held_inputs(profile, {"repo": str(inside)}, None) as inputs:
             target = tmp_path / f"copy-{mode:o}"
             methods.append(host.sync(Path(inputs.values["repo"]), str(target), Deadline(60)).method)
             assert (target / "below" / "whose").read_text() == "inside"

@@ -22,7 +22,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.manager.asking import Asker
 from sandboxer.models import Grant
 from sandboxer.payments.ledger import TokenBudget
-from sandboxer.store.recent import RecentCreates
+from sandboxer.store.create_rates import RecentCreates
 from tests.api.served import serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command

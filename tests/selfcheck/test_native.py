@@ -46,15 +46,7 @@ def over_ssh(tmp_path: Path) -> Iterator[Context]:
     if not have("sshd"):
         pytest.skip("no sshd here; run scripts/testbed/install")
     with Sshd(tmp_path / "sshd") as sshd:
-        settings = HostSettings(
-            address=sshd.host,
-            user=sshd.user,
-            port=sshd.port,
-            identity=str(sshd.identity),
-            known_hosts=str(sshd.known_hosts),
-            work_dir=str(tmp_path / "work"),
-        )
-        host = SshHost("far", settings)
+        host = SshHost("far", sshd.settings(tmp_path / "work"))
         yield usable(host)
         host.close()
 

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from sandboxer.models import HostSettings
+
 from . import processes
 from .components import have
 from .waiting import eventually
@@ -91,6 +93,17 @@ class Sshd:
         self.port = 0
         self._process = self._start(served, set_env or {}, options)
         self._write_client_files()
+
+    def settings(self, work: Path | None = None) -> HostSettings:
+        """The entry of config.yaml for it, with `work` as its work directory."""
+        return HostSettings(
+            address=self.host,
+            user=self.user,
+            port=self.port,
+            identity=str(self.identity),
+            known_hosts=str(self.known_hosts),
+            work_dir=None if work is None else str(work),
+        )
 
     def words(self, *command: str, alias: str | None = None) -> list[str]:
         """The words that run a command over there with OpenSSH: `ssh` joins and the login shell splits them."""

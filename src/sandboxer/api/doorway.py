@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from sandboxer import bounded
 from sandboxer.api.call import CALL, ORIGIN, Call
 from sandboxer.api.gate import Refusal, bearer, needs_token, refusal
 from sandboxer.api.problems import respond
@@ -22,7 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_BODY: Final = 1024 * 1024
+MAX_BODY: Final = bounded.SMALL.size
 """The largest request body, in bytes."""
 BODY_SECONDS: Final = 30.0
 """How long a request may take to arrive."""

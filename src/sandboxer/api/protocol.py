@@ -13,7 +13,7 @@ from typing import Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sandboxer.api.crowd import Held, Limits, limits, peer_of, to_close
+from sandboxer.api.connections import Held, Limits, limits, peer_of, to_close
 from sandboxer.api.heads import TOO_LARGE, StrictBuffer
 from sandboxer.api.problems import MEDIA_TYPE, encode, problem
 from sandboxer.errors import Invalid, SandboxerError, Timeout, Unavailable

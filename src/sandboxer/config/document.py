@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import yaml
 
 T = TypeVar("T")
-MAX_BYTES = 1 << 20
-"""The largest document that is read, in bytes."""
 
 _AT = re.compile(r" - at `(.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(.*?)`")
@@ -32,7 +30,7 @@ def load(path: Path, model: type[T]) -> T:
     """The document at `path` as `model`. Raises Invalid naming file, line and key."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)  # of a file that has no end, no more
+            raw = file.read(bounded.SMALL.size + 1)  # of a file that has no end, no more
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}", hint=f"look at `ls -l {path}`") from error
     return parse(raw, model, source=str(path))
@@ -40,7 +38,7 @@ def load(path: Path, model: type[T]) -> T:
 
 def parse(raw: bytes, model: type[T], *, source: str) -> T:
     """The YAML text `raw` as `model`; `source` is what error messages call it."""
-    if len(raw) > MAX_BYTES:
+    if len(raw) > bounded.SMALL.size:
         raise Invalid(f"{source} is larger than 1 MiB", hint="is this the right file?")
     data = _data(raw, source)
     data = {} if data is None else data

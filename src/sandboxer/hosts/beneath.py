@@ -23,23 +23,28 @@ _MAX_LINKS: Final = 40
 """As many links as the kernel itself follows in one path."""
 
 
-class Led(OSError):
+class LinkOnPath(OSError):
     """There is a link on the way."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.ELOOP, "a link leads elsewhere", path)
 
 
+class LinkLoop(LinkOnPath):
+    """More links than the kernel follows."""
+
+
 def parts_of(path: str | PurePosixPath) -> tuple[str, ...]:
-    """The components of a relative path; raises Led for one that could climb."""
+    """The components of a relative path; raises LinkOnPath for one that could climb."""
     parts = tuple(part for part in PurePosixPath(path).parts if part != ".")
     if any(part in ("..", "/") or "\0" in part for part in parts):
-        raise Led(str(path)[:200])
+        raise LinkOnPath(str(path)[:200])
     return parts
 
 
 def open_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int:
-    """Open `path` beneath an open directory; no component may be a link. Raises Led for one, OSError otherwise."""
+    """Open `path` beneath an open directory; no component may be a link. Raises LinkOnPath for one, OSError
+    otherwise."""
     parts = parts_of(path) or (".",)
     at = directory
     try:
@@ -56,7 +61,7 @@ def open_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int
 
 def open_beneath(root: Path, path: Path, flags: int = READ) -> int:
     """Open the absolute `path`, which names something in `root` or `root` itself, without a link below it (`root` is
-    the operator's: links in it are followed). Raises Led, OSError; ValueError when it does not lie there."""
+    the operator's: links in it are followed). Raises LinkOnPath, OSError; ValueError when it does not lie there."""
     relative = str(path.relative_to(root))
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -66,34 +71,47 @@ def open_beneath(root: Path, path: Path, flags: int = READ) -> int:
 
 
 def follow_at(directory: int, path: str | PurePosixPath, flags: int = READ) -> int:
-    """Open `path` beneath an open directory, following links as long as they stay beneath it, each name resolved here
-    and none by the kernel. Raises Led for one that leaves, or too many; OSError otherwise."""
-    waiting, ways, links = list(reversed(parts_of(path))), [os.dup(directory)], 0
+    """Open `path` beneath an open directory, following links (and `..`) as long as they stay beneath it, each name
+    resolved here and none by the kernel. Raises LinkOnPath for one that leaves, LinkLoop for too many;
+    OSError otherwise."""
+    waiting, ways, links = _reversed_parts(str(path), path), [os.dup(directory)], 0
     try:
         while waiting:
             part = waiting.pop()
             if part == "..":
                 if len(ways) == 1:
-                    raise Led(str(path))
+                    raise LinkOnPath(str(path))
                 os.close(ways.pop())
                 continue
             try:
-                target = os.readlink(part, dir_fd=ways[-1])
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
                 if not waiting:
-                    return _step(ways[-1], part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, path)
-                ways.append(_step(ways[-1], part, WAY, path))
-                continue
-            links += 1
-            if target.startswith("/") or links > _MAX_LINKS:
-                raise Led(str(path))
-            waiting += [name for name in reversed(target.split("/")) if name not in ("", ".")]
+                    return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=ways[-1])
+                ways.append(os.open(part, WAY, dir_fd=ways[-1]))
+            except OSError as error:
+                target = _target(ways[-1], part) if error.errno in (errno.ELOOP, errno.ENOTDIR) else None
+                if target is None:
+                    raise OSError(error.errno, error.strerror, str(path)) from error
+                links += 1
+                if links > _MAX_LINKS:
+                    raise LinkLoop(str(path)) from error
+                waiting += _reversed_parts(target, path)
         return os.open(".", flags | os.O_CLOEXEC, dir_fd=ways[-1])
     finally:
         for way in ways:
             os.close(way)
+
+
+def _reversed_parts(written: str, path: object) -> list[str]:
+    if written.startswith("/") or "\0" in written:
+        raise LinkOnPath(str(path)[:200])
+    return [part for part in reversed(written.split("/")) if part not in ("", ".")]
+
+
+def _target(at: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=at)
+    except OSError:
+        return None
 
 
 def _step(at: int, part: str, flags: int, path: object) -> int:
@@ -101,16 +119,9 @@ def _step(at: int, part: str, flags: int, path: object) -> int:
         return os.open(part, flags, dir_fd=at)
     except OSError as error:
         # of a link, O_DIRECTORY says that it is no directory
-        if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and _is_link(at, part)):
-            raise Led(str(path)) from error
+        if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and _target(at, part) is not None):
+            raise LinkOnPath(str(path)) from error
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _is_link(at: int, part: str) -> bool:
-    try:
-        return stat.S_ISLNK(os.stat(part, dir_fd=at, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
 
 
 def written_by_others(status: os.stat_result) -> bool:
@@ -167,6 +178,12 @@ def is_strict(path: Path) -> bool:
     """Whether a tree is only to be read by descriptor: one that is held so."""
     held = _held.get(str(path))
     return held is not None and held.strict
+
+
+def name_of(path: Path) -> str:
+    """What people know a path by."""
+    held = _held.get(str(path))
+    return held.name if held is not None else str(path)
 
 
 def absent(name: str) -> str:

@@ -14,10 +14,8 @@ many rules and many names take ends with the deadline.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import Invalid
@@ -71,21 +69,6 @@ class Ignore:
 def as_text(name: str) -> str:
     """A file name of the operating system as it is compared here."""
     return os.fsencode(name).decode("latin-1")
-
-
-def read(directory: Path, *, base: str) -> list[Ignore]:
-    """The rules of the .gitignore file in `directory`, if there is one; a link is none, as for git. Raises OSError, and
-    Invalid for a file that is too large."""
-    path = directory / FILE_NAME
-    try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return []
-        # it may have become something else since
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return []
-    with os.fdopen(descriptor, "rb") as file:
-        return parse(file.read(MAX_BYTES + 1), base=base, source=str(path))
 
 
 def parse(data: bytes, *, base: str = "", source: str = FILE_NAME) -> list[Ignore]:

@@ -123,12 +123,6 @@ _OWN_SESSION: Final = (
 )
 
 
-def command(*, tty: bool = False) -> list[str]:
-    """The words that start a shell which waits for a header on its stdin; with `tty`, on descriptor 3, which is where
-    a host puts a command's `prelude` when stdin is a terminal."""
-    return ["sh", "-c", BOOT_FD3 if tty else BOOT]
-
-
 def quote(word: str) -> str:
     """One shell word, on one line; raises Invalid for a NUL, which no argument can hold. A newline becomes the
     variable that `header` defines."""
@@ -193,8 +187,8 @@ def header(
     clean_env: bool = False,
     tty: bool = False,
 ) -> bytes:
-    """What `command(tty=tty)` must read first so that it becomes `argv`. Exit codes: 126 when `cwd` cannot be entered
-    or the program cannot be executed, 127 when it is not found. Raises Invalid."""
+    """What a shell that runs `BOOT` (with `tty`, `BOOT_FD3`) must read first so that it becomes `argv`. Exit codes: 126
+    when `cwd` cannot be entered or the program cannot be executed, 127 when it is not found. Raises Invalid."""
     program = _program(argv, env=env or {}, cwd=cwd, clean_env=clean_env)
     if tty:
         program = f"exec 3<&-; {program}"

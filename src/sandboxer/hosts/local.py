@@ -48,16 +48,16 @@ class LocalHost(Host):
 
     def check_place(self, path: str, deadline: Deadline) -> None:
         """See Host."""
-        from sandboxer.hosts import strict
+        from sandboxer.hosts import strict_modes
 
         deadline.check(f"looking at {path}")
         try:
-            fault = strict.examine(Path(path))
+            fault = strict_modes.examine(Path(path))
         except OSError as error:
             raise _translated(error, f"who may write above {path} cannot be seen") from error
         if fault is not None:
             setting = f"`work_dir` of {self.name} in config.yaml"
-            raise strict.refusal(fault, path, host=self.name, user=strict.this_user(), setting=setting)
+            raise strict_modes.refusal(fault, path, host=self.name, user=strict_modes.this_user(), setting=setting)
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. An interrupt is noticed at once when it comes as an exception in this thread."""

@@ -122,17 +122,17 @@ class SshHost(Host):
 
     def check_place(self, path: str, deadline: Deadline) -> None:
         """See Host. What was found well is not asked for again for a minute."""
-        from sandboxer.hosts import strict
+        from sandboxer.hosts import strict_modes
 
         looked = self._looked.get(path)
         if looked is not None and time.monotonic() - looked < _LOOKED_SECONDS:
             return
-        fault = strict.answered(
-            self.run(["sh", "-c", strict.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
+        fault = strict_modes.answered(
+            self.run(["sh", "-c", strict_modes.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
         )
         if fault is not None:
             setting, user = f"`work_dir` of {self.name} in config.yaml", self.address().user or "root"
-            raise strict.refusal(fault, path, host=self.name, user=user, setting=setting)
+            raise strict_modes.refusal(fault, path, host=self.name, user=user, setting=setting)
         self._looked[path] = time.monotonic()
 
     def run(

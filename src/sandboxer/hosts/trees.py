@@ -55,11 +55,14 @@ def listing(source: Path, *, exclude: Sequence[str] = (), deadline: Deadline | N
     """The names below `source` that its .gitignore files do not leave out, each with a NUL behind it: for rsync, whose
     own reading of such files knows no `!` and anchors differently. Raises BackendError for what cannot be read, Invalid
     for more than can be read, Timeout at the deadline."""
-    from sandboxer.hosts.patterns import Filter
+    from sandboxer.hosts import beneath
+    from sandboxer.hosts.treewalk import Walk
 
     check_patterns(exclude)
     try:
-        names = [name for _, name in Filter(exclude, gitignore=True).walk(source, deadline)]
+        with beneath.directory(source) as top:
+            walk = Walk(exclude, gitignore=True, deadline=deadline, name=beneath.name_of(source))
+            names = [entry.relative for entry in walk.entries(top)]
     except OSError as error:
         raise unreadable(error, source) from error
     # without the top, `.`: rsync would take all that lies in it
@@ -194,7 +197,7 @@ def write_tar(
 
     files = 0
     out = Out()
-    walk = Walk(exclude, gitignore, deadline=deadline)
+    walk = Walk(exclude, gitignore, deadline=deadline, name=beneath.name_of(source))
     with (
         beneath.directory(source) as top,
         tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as archive,

@@ -13,9 +13,13 @@ from sandboxer.errors import Invalid
 from sandboxer.hosts import beneath
 from sandboxer.hosts.gitignore import FILE_NAME, MAX_BYTES, Ignore, as_text, ignored, parse
 from sandboxer.hosts.gitignore import below as with_own
-from sandboxer.hosts.patterns import MAX_DEPTH, MAX_ENTRIES, rule
+from sandboxer.hosts.patterns import rule
 from sandboxer.timing import Deadline
 
+MAX_ENTRIES: Final = 5_000_000
+"""The most names in a tree that is walked here. (Chromium's sources have 500,000.)"""
+MAX_DEPTH: Final = 512
+"""How deep a tree may be."""
 _CHANGED: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
 
 
@@ -60,7 +64,8 @@ class Entry:
 class Walk:
     """The regular files, directories and links of a tree that are copied, parents first, the top as `.`.
 
-    `special` counts what is neither, `gone` what went away or became something else meanwhile. Raises OSError for what
+    `name` is the tree's in messages. `special` counts what is neither, `gone` what went away or became something else
+    meanwhile. Raises OSError for what
     cannot be read, Invalid for a tree or a .gitignore file that is too large, Timeout at the deadline."""
 
     exclude: Sequence[str] = ()
@@ -68,6 +73,7 @@ class Walk:
     special: int = 0
     gone: int = 0
     deadline: Deadline | None = None
+    name: str = "the tree"
     _seen: int = 0
 
     def entries(self, top: int) -> Iterator[Entry]:
@@ -81,8 +87,7 @@ class Walk:
             if at is None:
                 continue
             try:
-                own = _ignores(at, prefix) if self.gitignore else []
-                ignores = with_own(above, own, source=prefix + FILE_NAME)
+                ignores = self._ignores(at, prefix, above) if self.gitignore else above
                 below: list[tuple[str, list[Ignore]]] = []
                 for name in sorted(os.listdir(at)):  # noqa: PTH208 - of a descriptor
                     self._count(prefix)
@@ -111,11 +116,11 @@ class Walk:
     def _count(self, prefix: str) -> None:
         self._seen += 1
         if self._seen > MAX_ENTRIES:
-            raise Invalid(f"the tree holds more than {MAX_ENTRIES} names", hint="give a smaller tree")
+            raise Invalid(f"{self.name} holds more than {MAX_ENTRIES} names", hint="give a smaller tree")
         if prefix.count("/") > MAX_DEPTH:
-            raise Invalid(f"the tree is deeper than {MAX_DEPTH} directories", hint="give a smaller tree")
+            raise Invalid(f"{self.name} is deeper than {MAX_DEPTH} directories", hint="give a smaller tree")
         if self.deadline is not None:
-            self.deadline.check("reading the tree")
+            self.deadline.check(f"reading {self.name}")
 
     def _ignored(self, ignores: Sequence[Ignore], relative: str, *, is_directory: bool) -> bool:
         if not ignores:
@@ -132,16 +137,16 @@ class Walk:
             self.gone += 1
             return None
 
-
-def _ignores(at: int, prefix: str) -> list[Ignore]:
-    """The rules of the directory's .gitignore file; a link is none, as for git."""
-    try:
-        fd = beneath.open_at(at, FILE_NAME)
-    except OSError as error:
-        if error.errno in _CHANGED:
-            return []
-        raise
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return []
-        return parse(file.read(MAX_BYTES + 1), base=as_text(prefix), source=prefix + FILE_NAME)
+    def _ignores(self, at: int, prefix: str, above: list[Ignore]) -> list[Ignore]:
+        """The rules from above with those of the directory's .gitignore file; a link is none, as for git."""
+        source = f"{self.name}/{prefix}{FILE_NAME}"
+        try:
+            fd = beneath.open_at(at, FILE_NAME)
+        except OSError as error:
+            if error.errno in _CHANGED:
+                return above
+            raise OSError(error.errno, error.strerror, source) from error
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return above
+            return with_own(above, parse(file.read(MAX_BYTES + 1), base=as_text(prefix), source=source), source=source)

@@ -11,7 +11,7 @@ import msgspec
 from sandboxer import bounded
 from sandboxer.errors import BackendError
 
-MAX_BODY: Final = 16 * 1024 * 1024
+MAX_BODY: Final = bounded.ANSWER.size
 """How much of an answer is read, in bytes, unless told otherwise."""
 
 

@@ -15,9 +15,10 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import holding, money, trust
+from sandboxer.manager import money, trust
 from sandboxer.manager.candidates import checked_options, manifests_of, refs_of
 from sandboxer.manager.core import Core, Progress
+from sandboxer.manager.inputs import held_inputs
 from sandboxer.manager.plan import Plan
 from sandboxer.manager.removal import ROLLBACK_SECONDS, take_back
 from sandboxer.manager.report import place_of
@@ -69,7 +70,7 @@ def examine(core: Core, plan: Plan) -> None:
     if candidate.host is None:
         return
     extension, sandbox_id = core.extensions.get(candidate.extension), new_id()
-    with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:
+    with held_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
         spec = Spec(
             sandbox_id=sandbox_id,
             resource=resource_name(sandbox_id),
@@ -122,7 +123,7 @@ class Attempt:
         core, plan, record = self.core, self.plan, self.record
         self._progress("resolve", f"{plan.profile.id} on {record.host or record.extension}")
         extension = core.extensions.get(record.extension)
-        with holding.held(plan.profile, plan.inputs, plan.roots) as inputs:
+        with held_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
             spec = Spec(
                 sandbox_id=record.id,
                 resource=resource_name(record.id),

@@ -11,7 +11,7 @@ import msgspec
 
 from sandboxer import events, secrets
 from sandboxer.config.catalog import Shelf
-from sandboxer.errors import Conflict, Invalid, NotFound
+from sandboxer.errors import Conflict, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, Locks, Slots
@@ -19,14 +19,14 @@ from sandboxer.manager.health import Health
 from sandboxer.manager.watch import Watch
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
-from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
+from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
 from sandboxer.payments.purse import Purse
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
 from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, Others, Store
-from sandboxer.store.recent import RecentCreates
+from sandboxer.store.create_rates import RecentCreates
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
@@ -227,10 +227,3 @@ class Core:
             return Change(record=after if after != record else None)
 
         return self.store.update(sandbox_id, change) or self.current(sandbox_id)
-
-
-def check_id(text: str) -> str:
-    """A full sandbox id; raises Invalid."""
-    if not ID.fullmatch(text):
-        raise Invalid(f"{text[:80]!r} is not a sandbox id", hint="an id is 12 lower-case letters and digits")
-    return text

@@ -14,7 +14,7 @@ from sandboxer.errors import Internal, Invalid, SandboxerError, from_document
 from sandboxer.manager.asking import checked_profile, operator
 from sandboxer.manager.candidates import Asked, Candidate, survey
 from sandboxer.manager.core import Core
-from sandboxer.manager.holding import outside
+from sandboxer.manager.inputs import outside
 from sandboxer.manager.money import token_budget
 from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor

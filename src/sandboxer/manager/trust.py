@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from sandboxer.hosts import strict
+from sandboxer.hosts import strict_modes
 from sandboxer.manager.core import Core
 from sandboxer.models import Sandbox
 from sandboxer.names import resource_name
@@ -32,10 +32,10 @@ def check_data(core: Core) -> None:
     """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
     what that user's records say: it is told by `doctor`, and all others are still kept out."""
     place = core.purse.path.parent
-    fault = strict.examine(place, trusted=whose_data(core) or 0)
+    fault = strict_modes.examine(place, trusted=whose_data(core) or 0)
     if fault is not None:
-        user = strict.this_user()
-        raise strict.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
+        user = strict_modes.this_user()
+        raise strict_modes.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
 
 
 def whose_data(core: Core) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
 from sandboxer.http import Answer, Api, refusal, segment
 from sandboxer.models import AppRole, OpenBaoSettings
@@ -14,7 +15,7 @@ from sandboxer.timing import Deadline, format_duration
 
 SECONDS: Final = 20.0
 """How long reading one value may take, login and repetitions included, within the deadline of the whole."""
-MAX_ANSWER: Final = 1024 * 1024
+MAX_ANSWER: Final = bounded.SMALL.size
 """The longest answer that is read, in bytes; OpenBao keeps secrets of up to 1 MiB by default."""
 _LOGIN: Final = "set BAO_TOKEN, or openbao.token or openbao.app_role in config.yaml"
 

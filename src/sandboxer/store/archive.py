@@ -88,7 +88,7 @@ class Archive:
         for path in self._months():
             if of is not None and not self._may_have(path, of):
                 continue
-            for line in reversed(list(_lines_with(self._read(path), needle))):
+            for line in reversed(list(_lines_with(disk.read_file(path), needle))):
                 if at_start and not line.startswith(needle):
                     continue
                 record = _decode(line, path)
@@ -108,7 +108,7 @@ class Archive:
             self._ids[path] = version, None
             return True
         if ids is None:
-            starts = (line[7:] for line in self._read(path).split(b"\n") if line.startswith(b'{"id":"'))
+            starts = (line[7:] for line in disk.read_file(path).split(b"\n") if line.startswith(b'{"id":"'))
             ids = frozenset(start[: start.find(b'"')] for start in starts)
             self._ids[path] = version, ids
         return not ID.fullmatch(sandbox_id) or sandbox_id.encode() in ids
@@ -121,16 +121,6 @@ class Archive:
             except FileNotFoundError:
                 return []
         return sorted(found, reverse=True)
-
-    def _read(self, path: Path) -> bytes:
-        with disk.refusals("read", path):
-            descriptor = disk.open_regular(path)
-            if descriptor is None:
-                return b""
-            try:
-                return disk.read_all(descriptor)
-            finally:
-                disk.close(descriptor)
 
     def _append(self, path: Path, lines: Iterable[bytes]) -> None:
         disk.ensure_directory(self._directory)

@@ -64,7 +64,7 @@ class AuditLog:
         """All that are kept, oldest first; a line that a crash cut short is passed over. Raises Denied or Unavailable,
         and StoreCorrupt for what is no plain file."""
         for path in reversed([self._path, *(self._numbered(n) for n in range(1, self._older + 1))]):
-            for line in self._read(path).split(b"\n"):
+            for line in disk.read_file(path).split(b"\n"):
                 with suppress(msgspec.DecodeError, UnicodeDecodeError):
                     if line:
                         yield msgspec.json.decode(line, type=AuditEntry)
@@ -101,13 +101,3 @@ class AuditLog:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{FILE}.{number}")
-
-    def _read(self, path: Path) -> bytes:
-        with disk.refusals("read", path):
-            descriptor = disk.open_regular(path)
-            if descriptor is None:
-                return b""
-            try:
-                return disk.read_all(descriptor)
-            finally:
-                disk.close(descriptor)

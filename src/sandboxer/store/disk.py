@@ -145,6 +145,18 @@ def open_regular(path: Path) -> int | None:
     return descriptor
 
 
+def read_file(path: Path) -> bytes:
+    """What is in a file of ours; nothing where there is none."""
+    with refusals("read", path):
+        descriptor = open_regular(path)
+        if descriptor is None:
+            return b""
+        try:
+            return read_all(descriptor)
+        finally:
+            close(descriptor)
+
+
 def close(descriptor: int) -> None:
     """Close; what the system says against it is no news: what had to be durable was flushed before, and told there."""
     with suppress(OSError):

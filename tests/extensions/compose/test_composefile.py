@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, SandboxerError, Unsupported
-from sandboxer.extensions.compose_ssh.composefile import CANDIDATES, ComposeFile, check, read, rewrite
+from sandboxer.extensions.compose_ssh.composefile import ComposeFile, check, read, rewrite
 from sandboxer.extensions.compose_ssh.document import dump, load
+from sandboxer.extensions.compose_ssh.loader import CANDIDATES
 from sandboxer.extensions.compose_ssh.options import Publish
 
 LABELS = {"sandboxer.id": "k3v9x2m7q4ta", "sandboxer.expires": "12"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, SandboxerError
-from sandboxer.extensions.compose_ssh.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, Plain, dump, load
+from sandboxer.extensions.compose_ssh.document import BOUNDS, Plain, dump, load
 
 
 def read(text: str) -> dict[str, object]:
@@ -56,7 +56,7 @@ def test_anchors_and_merge_keys_are_expanded() -> None:
         ("- a\n", r"not a mapping"),
         ("", r"not a mapping"),
         ("a: \x00\n", r"compose.yaml"),
-        ("a: " + "[" * (MAX_DEPTH + 1), r"deeper than"),
+        ("a: " + "[" * (BOUNDS.depth + 1), r"deeper than"),
         ("a: " + "[" * 100_000, r"compose.yaml"),
     ],
 )
@@ -68,13 +68,21 @@ def test_what_is_wrong_is_named_with_its_line(text: str, what: str) -> None:
 def test_a_bomb_of_aliases_is_refused_quickly() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
-    with pytest.raises(Invalid, match=f"more than {MAX_NODES}"):
+    with pytest.raises(Invalid, match=f"more than {BOUNDS.values}"):
         read("\n".join(levels))
+
+
+def test_aliases_of_one_long_scalar_and_a_tower_of_them_are_refused() -> None:
+    with pytest.raises(Invalid, match="line 2: more than 8388608 characters once aliases are expanded"):
+        read("x-a: &a " + "x" * 200_000 + "\nx-b: [" + ",".join(["*a"] * 4000) + "]\n")
+    tower = "a0: &a0 {}\n" + "".join(f"a{n}: &a{n} {'[' * 50}*a{n - 1}{']' * 50}\n" for n in range(1, 30))
+    with pytest.raises(Invalid, match="line 3: nested deeper than 64 levels, by an alias"):
+        read(tower)
 
 
 def test_a_huge_file_and_one_that_is_not_utf8_are_refused() -> None:
     with pytest.raises(Invalid, match="larger"):
-        load(b"a" * (MAX_BYTES + 1), name="x")
+        load(b"a" * (BOUNDS.size + 1), name="x")
     with pytest.raises(Invalid, match="line 2: not UTF-8"):
         load(b"a: 1\nb: \xff\n", name="x")
 

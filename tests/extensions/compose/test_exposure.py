@@ -10,7 +10,7 @@ import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.exposure import isolation
-from sandboxer.extensions.compose_ssh.shown import Shown, parse
+from sandboxer.extensions.compose_ssh.inspected import Shown, parse
 from tests.extensions.compose.bed import Bed
 from tests.testbed import repos
 from tests.testbed.image import BASE

@@ -63,6 +63,17 @@ def test_labels_names_and_ports_of_ours_are_in_the_file_and_nothing_is_left_to_b
     assert found.services == {"a": 1}
 
 
+def test_a_request_leaves_nothing_open(tmp_path: Path) -> None:
+    good = repository(tmp_path / "good", "services: {a: {image: x}}\n")
+    bad = repository(tmp_path / "bad", "services: {a: {image: [}}\n")
+    before = sorted(Path("/proc/self/fd").iterdir())
+    for _ in range(3):
+        prepared(good)
+        with pytest.raises(Invalid):
+            prepared(bad)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
 def test_an_override_file_is_no_longer_ignored(tmp_path: Path) -> None:
     more = {"compose.override.yaml": "services: {a: {privileged: true}}\n"}
     with pytest.raises(Denied) as caught:

@@ -14,7 +14,6 @@ import pytest
 
 from sandboxer.extensions.native import NativeExtension
 from sandboxer.hosts.ssh import SshHost
-from sandboxer.models import HostSettings
 from sandboxer.names import new_id
 from sandboxer.testing.conformance import Bench as Suite
 from sandboxer.testing.conformance import ConformanceSuite
@@ -32,21 +31,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-def settings(sshd: Sshd, work: Path) -> HostSettings:
-    return HostSettings(
-        address=sshd.host,
-        port=sshd.port,
-        user=sshd.user,
-        identity=str(sshd.identity),
-        known_hosts=str(sshd.known_hosts),
-        work_dir=str(work),
-    )
-
-
 @pytest.fixture(scope="module")
 def remote(sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     work = tmp_path_factory.mktemp("remote") / "work"
-    host = SshHost("remote", settings(sshd, work))
+    host = SshHost("remote", sshd.settings(work))
     yield Bench(work, host)
     host.close()
 
@@ -59,7 +47,7 @@ class TestNativeOverSsh(ConformanceSuite):
         return Suite(
             extension=NativeExtension,
             extension_id="ext.native",
-            hosts=lambda: SshHost("remote", settings(sshd, work)),
+            hosts=lambda: SshHost("remote", sshd.settings(work)),
             census=lambda: sorted(Census.take(dirs=[work], marks=[str(work)]).found),
             broken={"options": {"services": {"bad": {"command": ["sh", "-c", "exit 3"], "restart": "never"}}}},
         )
@@ -123,7 +111,7 @@ def test_a_creator_that_is_killed_leaves_only_what_can_be_found_and_removed(
     import msgspec
 
     sandbox_id = new_id()
-    words = [sys.executable, "-c", _CREATE, msgspec.json.encode(settings(sshd, remote.work)).decode(), sandbox_id]
+    words = [sys.executable, "-c", _CREATE, msgspec.json.encode(sshd.settings(remote.work)).decode(), sandbox_id]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as creator:
         assert creator.stdout is not None
         assert creator.stdout.readline() == b"go\n"

@@ -26,7 +26,7 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, asked, engine, exposure, failures, listing, request, shown
+from sandboxer.extensions.compose_ssh import argv, asked, engine, exposure, failures, inspected, listing, request
 from sandboxer.extensions.compose_ssh.inside import Inside
 from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeOptions, Remembered, from_handle, to_handle
 from sandboxer.hosts.base import Host, Result
@@ -168,7 +168,7 @@ class ComposeExtension(Inside, SandboxExtension, CanExec, CanCopy, CanLogs, CanR
         return Ready(reachability=reachability, isolation=self._isolation(sandbox, ctx))
 
     def _isolation(self, sandbox: Remembered, ctx: Context) -> Isolation:
-        found = shown.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
+        found = inspected.parse(self.looked(argv.describe(sandbox), sandbox, ctx))
         own = (sandbox.directory, sandbox.pristine)
         told = exposure.isolation(found, project=sandbox.name, directories=own)
         return msgspec.structs.replace(told, notes=[*told.notes, *sandbox.notes])

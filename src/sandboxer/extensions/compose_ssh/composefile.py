@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.errors import Invalid, Unsupported
-from sandboxer.extensions.compose_ssh.document import MAX_BYTES, Document, Plain, dump, is_null, load
+from sandboxer.errors import Denied, Invalid, NotFound, Unsupported
+from sandboxer.extensions.compose_ssh.document import Document, Plain, dump, is_null, load
+from sandboxer.extensions.compose_ssh.loader import CANDIDATES, DirectoryReader, Reader
 from sandboxer.extensions.compose_ssh.options import Publish
 from sandboxer.extensions.compose_ssh.ports import remap
 from sandboxer.names import SERVICE
 
-CANDIDATES: Final = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _COUNT: Final = re.compile(r"\d{1,4}")
 
 
@@ -47,49 +47,35 @@ def read(repo: Path, wanted: str | None) -> ComposeFile:
     """The compose file of `repo`: `wanted`, or the first candidate that exists. Raises Invalid."""
     if not repo.is_dir():
         raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
-    path = _inside(repo, wanted) if wanted else _first(repo)
-    relative = PurePosixPath(wanted) if wanted else PurePosixPath(path.name)
-    name = str(relative)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Invalid(f"{name} cannot be read: {error.strerror}", hint="check the file's permissions") from error
+    with DirectoryReader(repo) as reader:
+        name = _inside(wanted) if wanted else _first(repo, reader)
+        try:
+            data = reader.read(name)
+        except (Denied, NotFound) as error:
+            raise Invalid(error.message, hint=error.hint) from error
     document = load(data, name=name)
     check(document, name=name)
     return ComposeFile(path=name, document=document)
 
 
-def _first(repo: Path) -> Path:
+def _first(repo: Path, reader: Reader) -> str:
     for candidate in CANDIDATES:
-        if (repo / candidate).exists():
-            return _regular(repo, repo / candidate, candidate)
+        try:
+            if reader.exists(candidate):
+                return candidate
+        except Denied as error:
+            raise Invalid(error.message, hint=error.hint) from error
     raise Invalid(
         f"{repo} has no compose file: looked for {', '.join(CANDIDATES)}",
         hint="name it with --input compose_file=PATH (relative to the repository)",
     )
 
 
-def _inside(repo: Path, wanted: str) -> Path:
+def _inside(wanted: str) -> str:
     pure = PurePosixPath(wanted)
     if pure.is_absolute() or ".." in pure.parts or "\0" in wanted or not pure.parts:
         raise Invalid(f"compose_file {wanted[:200]!r} is not a path inside the repository", hint="give a relative path")
-    return _regular(repo, repo / pure, wanted)
-
-
-def _regular(repo: Path, path: Path, name: str) -> Path:
-    try:
-        real = path.resolve(strict=True)
-    except OSError as error:
-        reason = error.strerror or "it cannot be found"
-        raise Invalid(f"{name[:200]} in {repo}: {reason}", hint="check --input compose_file") from error
-    except RuntimeError as error:  # a loop of symbolic links, before Python 3.13
-        raise Invalid(f"{name[:200]} in {repo} is a loop of links", hint="check --input compose_file") from error
-    if not real.is_relative_to(repo.resolve()):
-        raise Invalid(f"{name[:200]} leads out of the repository", hint="put the file itself into the repository")
-    if not real.is_file():
-        raise Invalid(f"{name[:200]} in {repo} is not a regular file", hint="check --input compose_file")
-    return real
+    return str(pure)
 
 
 def check(document: Mapping[str, Any], *, name: str) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sandboxer.bounded import SMALL, Bounds, Excess, Expansion
 from sandboxer.errors import Invalid
 
-MAX_BYTES: Final = 1024 * 1024
-MAX_NODES: Final = 50_000
-"""Scalars, lists and mappings after aliases are expanded: a file of 1 MiB can otherwise stand for billions."""
-MAX_DEPTH: Final = 64
+BOUNDS: Final = Bounds(size=SMALL.size, values=50_000, text=8 << 20)
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _CORE: Final = "tag:yaml.org,2002:"
 
@@ -36,8 +34,8 @@ def is_null(value: object) -> bool:
 
 def load(data: bytes, *, name: str) -> Document:
     """The mapping in `data`; `name` is the file's name for messages. Raises Invalid with the line that is wrong."""
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"{name} is larger than {MAX_BYTES // 1024} KiB", hint="a compose file is a few KiB")
+    if len(data) > BOUNDS.size:
+        raise Invalid(f"{name} is larger than {BOUNDS.size // 1024} KiB", hint="a compose file is a few KiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -85,8 +83,8 @@ class _Reader:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._nodes = 0
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._expansion = Expansion(BOUNDS.depth)
+        self._anchors: dict[str, Any] = {}
 
     def _bad(self, what: str, mark: Any) -> Invalid:
         where = f"{self._name}, line {mark.line + 1}" if mark is not None else self._name
@@ -114,38 +112,41 @@ class _Reader:
                 documents += 1
                 if documents > 1:
                     raise self._bad("a second document (`---`)", event.start_mark)
-            elif isinstance(event, yaml.AliasEvent):
-                if event.anchor not in self._anchors:
-                    raise self._bad(f"alias *{event.anchor} has no anchor before it", event.start_mark)
-                value, size = self._anchors[event.anchor]
-                self._count(size, event.start_mark)
-                self._place(open_, root, value, size, event.start_mark)
-            elif isinstance(event, yaml.ScalarEvent):
-                self._count(1, event.start_mark)
-                value = self._scalar(event)
-                if event.anchor:
-                    self._anchors[event.anchor] = (value, 1)
-                self._place(open_, root, value, 1, event.start_mark)
-            elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
-                self._count(1, event.start_mark)
-                kind = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
-                if event.tag not in (None, "!", _CORE + kind):
-                    raise self._foreign_tag(event)
-                if len(open_) >= MAX_DEPTH:
-                    raise self._bad(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
-                open_.append(_Open([] if kind == "seq" else {}, event.anchor, event.start_mark))
-            elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
-                done = open_.pop()
-                value = self._merged(done)
-                if done.anchor:
-                    self._anchors[done.anchor] = (value, done.size)
-                self._place(open_, root, value, done.size, done.mark)
+                continue
+            try:
+                self._take(event, open_, root)
+                self._expansion.check(BOUNDS)
+            except Excess as error:
+                raise self._bad(str(error), event.start_mark) from None
         return root[0] if root else None
 
-    def _count(self, size: int, mark: Any) -> None:
-        self._nodes += size
-        if self._nodes > MAX_NODES:
-            raise self._bad(f"more than {MAX_NODES} values once aliases are expanded", mark)
+    def _take(self, event: Any, open_: list[_Open], root: list[Any]) -> None:
+        import yaml
+
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise self._bad(f"alias *{event.anchor} has no anchor before it", event.start_mark)
+            self._expansion.alias(event.anchor)
+            self._place(open_, root, self._anchors[event.anchor], event.start_mark)
+        elif isinstance(event, yaml.ScalarEvent):
+            self._expansion.scalar(len(event.value), event.anchor)
+            value = self._scalar(event)
+            if event.anchor:
+                self._anchors[event.anchor] = value
+            self._place(open_, root, value, event.start_mark)
+        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            self._expansion.begin(event.anchor)
+            kind = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
+            if event.tag not in (None, "!", _CORE + kind):
+                raise self._foreign_tag(event)
+            open_.append(_Open([] if kind == "seq" else {}, event.anchor, event.start_mark))
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            self._expansion.end()
+            done = open_.pop()
+            merged = self._merged(done)
+            if done.anchor:
+                self._anchors[done.anchor] = merged
+            self._place(open_, root, merged, done.mark)
 
     def _scalar(self, event: Any) -> str:
         if event.tag in (None, "!"):
@@ -161,12 +162,11 @@ class _Reader:
         error = self._bad(f"the tag {shown} is not supported", event.start_mark)
         return Invalid(error.message, hint="write the value without a tag; overrides are for a second compose file")
 
-    def _place(self, open_: list[_Open], root: list[Any], value: Any, size: int, mark: Any) -> None:
+    def _place(self, open_: list[_Open], root: list[Any], value: Any, mark: Any) -> None:
         if not open_:
             root.append(value)
             return
         top = open_[-1]
-        top.size += size
         if isinstance(top.value, list):
             top.value.append(value)
         elif top.key is None:
@@ -198,12 +198,11 @@ class _Reader:
 class _Open:
     """A list or mapping whose end has not been seen."""
 
-    __slots__ = ("anchor", "key", "mark", "merges", "size", "value")
+    __slots__ = ("anchor", "key", "mark", "merges", "value")
 
     def __init__(self, value: Any, anchor: str | None, mark: Any) -> None:
         self.value = value
         self.anchor = anchor
         self.mark = mark
-        self.size = 1
         self.key: str | None = None
         self.merges: list[tuple[Any, Any]] = []

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL, SERVICE_LABEL
-from sandboxer.extensions.compose_ssh.shown import Item, Shown
+from sandboxer.extensions.compose_ssh.inspected import Item, Shown
 from sandboxer.models import Isolation, SyscallFilter
 
 _PLAIN_CAPS: Final = frozenset(

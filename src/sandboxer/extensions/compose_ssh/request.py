@@ -58,13 +58,14 @@ def prepare(
     grants = policy.Grants.parse(options.grants)
     if not repo.is_dir():
         raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
-    project = loader.load(
-        loader.DirectoryReader(repo),
-        files=(wanted,) if wanted else None,
-        environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
-        project_name=spec.resource,
-        directory=directory,
-    )
+    with loader.DirectoryReader(repo) as reader:
+        project = loader.load(
+            reader,
+            files=(wanted,) if wanted else None,
+            environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
+            project_name=spec.resource,
+            directory=directory,
+        )
     observed = Observed(policy.LocalTree(repo))
     verdict = policy.judge(
         project,

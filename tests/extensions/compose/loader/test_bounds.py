@@ -89,6 +89,17 @@ BOMBS: dict[str, tuple[dict[str, str], str]] = {
         },
         "of text once aliases",
     ),
+    "one long variable a hundred thousand times in one text": (
+        {
+            "compose.yaml": 'services: {w: {image: a, labels: {l: "' + "${B:-$A}" * 100_000 + '"}}}',
+            ".env": "A=" + "x" * 1_000_000,
+        },
+        "of text once aliases",
+    ),
+    "one long variable ten thousand times in one line of .env": (
+        {"compose.yaml": WEB, ".env": "A=" + "x" * 1_000_000 + "\nB=" + "$A" * 10_000},
+        "of text once aliases",
+    ),
     "variables of .env that double": (
         {
             "compose.yaml": WEB,

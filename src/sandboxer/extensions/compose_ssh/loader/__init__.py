@@ -3,7 +3,7 @@
 from sandboxer.extensions.compose_ssh.loader.directory import DirectoryReader
 from sandboxer.extensions.compose_ssh.loader.dump import dump
 from sandboxer.extensions.compose_ssh.loader.limits import Limits
-from sandboxer.extensions.compose_ssh.loader.load import load
+from sandboxer.extensions.compose_ssh.loader.load import CANDIDATES, load
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Project, Reader
 
-__all__ = ["DirectoryReader", "Limits", "Origin", "Path", "Project", "Reader", "dump", "load"]
+__all__ = ["CANDIDATES", "DirectoryReader", "Limits", "Origin", "Path", "Project", "Reader", "dump", "load"]

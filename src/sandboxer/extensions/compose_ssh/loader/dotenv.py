@@ -110,7 +110,12 @@ class _Reader:
 
     def _expanded(self, value: str, begin: int) -> str:
         # what the caller gave wins over a line before, as it wins in the end
-        return substituted(value, _Both(self._known, self._found), fail=lambda what: self._bad(f"it {what}", begin))
+        return substituted(
+            value,
+            _Both(self._known, self._found),
+            fail=lambda what: self._bad(f"it {what}", begin),
+            most=self._account.text_left,
+        )
 
 
 def _unescaped(match: re.Match[str]) -> str:

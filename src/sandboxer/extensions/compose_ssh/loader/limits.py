@@ -6,27 +6,39 @@ from typing import Final
 
 import msgspec
 
+from sandboxer.bounded import SMALL
 from sandboxer.errors import Invalid
 
 
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of one load. A file of 1 MiB can stand for billions of values by its aliases."""
 
-    file_bytes: int = 1024 * 1024
+    file_bytes: int = SMALL.size
     """Of one file."""
     total_bytes: int = 8 * 1024 * 1024
     """Of all files together."""
     files: int = 1000
     """Files that are read, one that is read again counted each time."""
-    depth: int = 64
-    """Lists and mappings within one another, and includes, extends and `${A:-${B}}` too."""
+    depth: int = SMALL.depth
+    """Lists and mappings within one another, also by aliases."""
     nodes: int = 200_000
     """Values once aliases are expanded and services are extended."""
     text: int = 8 * 1024 * 1024
     """Characters of all scalars, after aliases and variables."""
+    documents: int = 64
+    """Documents (`---`) of one file."""
+    includes: int = 32
+    """Files that include or extend one another."""
+    variables: int = 16
+    """Variables within one another: `${A:-${B}}`."""
+    ports: int = 4096
+    """Ports of one range."""
+    notes: int = 50
+    """Notes that are told of one project."""
 
 
 DEFAULT: Final = Limits()
+TOO_MUCH_TEXT: Final = "more than {} KiB of text once aliases and variables are expanded"
 
 
 class Account:
@@ -37,6 +49,11 @@ class Account:
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self.limits = limits
         self._bytes = self._files = self._nodes = self._text = 0
+
+    @property
+    def text_left(self) -> int:
+        """How many characters of text there may still be."""
+        return max(0, self.limits.text - self._text)
 
     def file(self, name: str, size: int) -> None:
         """Count a file that was read. Raises Invalid."""
@@ -58,7 +75,7 @@ class Account:
         where = f"{where}, line {line}" if line else where
         if self._nodes > self.limits.nodes:
             raise _over(where, f"more than {self.limits.nodes} values once aliases and extends are expanded")
-        raise _over(where, f"more than {self.limits.text // 1024} KiB of text once aliases and variables are expanded")
+        raise _over(where, TOO_MUCH_TEXT.format(self.limits.text // 1024))
 
 
 def _over(where: str, what: str) -> Invalid:

@@ -54,11 +54,12 @@ def load(
     values = plain(document, origins)
     notes = [f"the variable {name} is not set: an empty text takes its place" for name in sorted(source.unset)]
     return Project(
-        name=project_name, document=values, origins=origins, files=tuple(source.read), notes=tuple(notes[:_MOST_NOTES])
+        name=project_name,
+        document=values,
+        origins=origins,
+        files=tuple(source.read),
+        notes=tuple(notes[: limits.notes]),
     )
-
-
-_MOST_NOTES: Final = 50
 
 
 def _dotenv(source: Files, base: str, known: dict[str, str]) -> dict[str, str]:

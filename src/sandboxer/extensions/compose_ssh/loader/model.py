@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.files import Files
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT
 from sandboxer.extensions.compose_ssh.loader.merge import merged, settled, unified
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, bad, copied, size
 
 _SERVICE: Final = ("services", "*")
 _SECTIONS: Final = ("services", "networks", "volumes", "secrets", "configs")
-_DEEPEST: Final = 32
 """Includes within one another, and services that extend one another."""
 
 Variables = Mapping[str, str]
@@ -61,8 +61,10 @@ def _include(files: Files, document: Map, *, base: str, variables: Variables, wi
     if entries is RESET or entries is None:
         return
     entries = entries.value if isinstance(entries, Override) else entries
-    if len(within) > _DEEPEST:
-        raise Invalid(f"{within[-1]}: includes nested deeper than {_DEEPEST} levels", hint="include fewer levels")
+    if len(within) > DEFAULT.includes:
+        raise Invalid(
+            f"{within[-1]}: includes nested deeper than {DEFAULT.includes} levels", hint="include fewer levels"
+        )
     for index, entry in enumerate(entries):
         origin = entries.at[index]
         where = ("include", index)
@@ -131,8 +133,8 @@ class _Extender:
             return service
         at = body.at.get("extends")
         link = f"{self._path}:{name}"
-        if link in chain or len(chain) >= _DEEPEST:
-            what = "extends itself" if link in chain else f"is the last of more than {_DEEPEST} extends"
+        if link in chain or len(chain) >= DEFAULT.includes:
+            what = "extends itself" if link in chain else f"is the last of more than {DEFAULT.includes} extends"
             raise bad(f"{what}: {' -> '.join([*chain, link])[:400]}", ("services", name, "extends"), at)
         extends = body["extends"]
         if isinstance(extends, Override):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer.bounded import Excess, Expansion
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.project import Origin
@@ -17,7 +18,6 @@ from sandboxer.extensions.compose_ssh.loader.scalars import resolved
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
 
 _CORE: Final = "tag:yaml.org,2002:"
-_MOST_DOCUMENTS: Final = 64
 _TAGS: Final = frozenset({"!reset", "!override"})
 
 
@@ -55,22 +55,15 @@ def parse(data: bytes, *, name: str, account: Account) -> Parsed:
     return Parsed(documents, shared=parser.shared, tagged=parser.tagged)
 
 
-Cost = tuple[int, int, int]
-"""Of a value: how many values it stands for, the characters of their scalars, and how deep they are nested."""
-
-
 class _Open:
     """A list or mapping whose end has not been seen."""
 
-    __slots__ = ("anchor", "height", "key", "key_at", "merges", "nodes", "tag", "text", "value")
+    __slots__ = ("anchor", "key", "key_at", "merges", "tag", "value")
 
     def __init__(self, value: Map | Seq, anchor: str | None, tag: str | None) -> None:
         self.value = value
         self.anchor = anchor
         self.tag = tag
-        self.nodes = 1
-        self.text = 0
-        self.height = 1
         self.key: str | None = None
         self.key_at: Origin | None = None
         self.merges: list[tuple[Any, Origin]] = []
@@ -80,7 +73,8 @@ class _Parser:
     def __init__(self, name: str, account: Account) -> None:
         self._name = name
         self._account = account
-        self._anchors: dict[str, tuple[Any, Cost]] = {}
+        self._anchors: dict[str, Any] = {}
+        self._expansion = Expansion(account.limits.depth)
         self._open: list[_Open] = []
         self._documents: list[Any] = []
         self._last = Origin(name, 0)
@@ -100,36 +94,52 @@ class _Parser:
         )
 
     def read(self, events: Any) -> list[Any]:
+        for event in events:
+            try:
+                self._take(event, type(event))
+            except Excess as error:
+                raise self._bad(str(error), self._at(event)) from None
+        return [document for document in self._documents if document is not None]
+
+    def _take(self, event: Any, kind: type) -> None:
         import yaml
 
-        for event in events:
-            kind = type(event)
-            if kind is yaml.ScalarEvent:
-                value, text = self._scalar(event)
-                self._place(value, self._at(event), cost=(1, text, 0), plain=_is_plain(event), anchor=event.anchor)
-            elif kind is yaml.AliasEvent:
-                at = self._at(event)
-                if event.anchor not in self._anchors:
-                    raise self._bad(f"alias *{event.anchor[:80]} has no anchor before it", at)
-                value, cost = self._anchors[event.anchor]
-                self.shared = True
-                self._place(value, at, cost=cost, plain=False, anchor=None)
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                self._end(event)
-            elif kind is yaml.DocumentStartEvent:
-                self._anchors.clear()
-                if len(self._documents) >= _MOST_DOCUMENTS:
-                    raise self._bad(f"more than {_MOST_DOCUMENTS} documents (`---`)", self._at(event))
-        return [document for document in self._documents if document is not None]
+        if kind is yaml.ScalarEvent:
+            at = self._at(event)
+            value, text = self._scalar(event)
+            self._account.values(self._name, nodes=1, text=text, line=at.line)
+            self._expansion.scalar(text, event.anchor)
+            self._settle(value, at, plain=_is_plain(event), anchor=event.anchor)
+        elif kind is yaml.AliasEvent:
+            self._alias(event)
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            self._end(event)
+        elif kind is yaml.DocumentStartEvent:
+            self._anchors.clear()
+            self._expansion.document()
+            if len(self._documents) >= self._account.limits.documents:
+                raise self._bad(f"more than {self._account.limits.documents} documents (`---`)", self._at(event))
+
+    def _alias(self, event: Any) -> None:
+        at = self._at(event)
+        if event.anchor not in self._anchors:
+            raise self._bad(f"alias *{event.anchor[:80]} has no anchor before it", at)
+        nodes, text, _ = self._expansion.alias(event.anchor, merged=self._merging())
+        self.shared = True
+        self._account.values(self._name, nodes=nodes, text=text, line=at.line)
+        self._settle(self._anchors[event.anchor], at, plain=False, anchor=None)
+
+    def _merging(self) -> bool:
+        """Whether what comes is what a `<<` names."""
+        return bool(self._open) and self._open[-1].key == _MERGE
 
     def _begin(self, event: Any, value: Map | Seq) -> None:
         tag = event.tag
         if tag not in (None, "!", _CORE + ("map" if isinstance(value, Map) else "seq")) and tag not in _TAGS:
             raise self._foreign_tag(event)
-        if len(self._open) >= self._account.limits.depth:
-            raise self._bad(f"nested deeper than {self._account.limits.depth} levels", self._at(event))
+        self._expansion.begin(event.anchor)
         if self._open and isinstance(self._open[-1].value, Map) and self._open[-1].key is None:
             raise self._bad("a key that is not a word", self._at(event))
         opened = _Open(value, event.anchor, tag)
@@ -146,7 +156,8 @@ class _Parser:
             self.tagged = True
             value = RESET if done.tag == "!reset" else Override(value)
         begun = done.key_at or self._at(event)
-        self._settle(value, begun, cost=(done.nodes, done.text, done.height), plain=False, anchor=done.anchor)
+        self._expansion.end(merged=self._merging())
+        self._settle(value, begun, plain=False, anchor=done.anchor)
 
     def _scalar(self, event: Any) -> tuple[Any, int]:
         tag, text = event.tag, event.value
@@ -174,22 +185,13 @@ class _Parser:
         shown = event.tag.replace(_CORE, "!!")[:80]
         return self._bad(f"the tag {shown} is not supported", self._at(event))
 
-    def _place(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
-        self._account.values(self._name, nodes=cost[0], text=cost[1], line=at.line)
-        if len(self._open) + cost[2] > self._account.limits.depth:
-            raise self._bad(f"nested deeper than {self._account.limits.depth} levels, by an alias", at)
-        self._settle(value, at, cost=cost, plain=plain, anchor=anchor)
-
-    def _settle(self, value: Any, at: Origin, *, cost: Cost, plain: bool, anchor: str | None) -> None:
+    def _settle(self, value: Any, at: Origin, *, plain: bool, anchor: str | None) -> None:
         if anchor:
-            self._anchors[anchor] = (value, cost)
+            self._anchors[anchor] = value
         if not self._open:
             self._documents.append(value)
             return
         top = self._open[-1]
-        top.nodes += cost[0]
-        top.text += cost[1]
-        top.height = max(top.height, cost[2] + (top.key != _MERGE))  # what is merged gets no deeper
         if isinstance(top.value, Seq):
             top.value.add(value, at)
         elif top.key is None:

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Any, Final
 
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT
 from sandboxer.extensions.compose_ssh.loader.shapes import Spot, record, scalar, text, whole
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
 
@@ -23,7 +24,6 @@ _LONG: Final = record(
         "app_protocol": text,
     }
 )
-_MOST: Final = 4096
 """Ports of one range; a service publishes a handful."""
 
 
@@ -115,6 +115,6 @@ def _range(value: str, spot: Spot) -> tuple[int, int]:
     if match is None:
         raise spot.bad(f"has a port that is no number: {value[:80]!r}")
     first, last = int(match[1]), int(match[2] or match[1])
-    if not first <= last < 65536 or last - first >= _MOST:
+    if not first <= last < 65536 or last - first >= DEFAULT.ports:
         raise spot.bad(f"has a range of ports that is none, or too long: {value[:80]!r}")
     return first, last

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, TOO_MUCH_TEXT, Account
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path
 from sandboxer.extensions.compose_ssh.loader.tree import Map, Override, Seq, bad
 
@@ -18,43 +19,74 @@ Fail = Callable[[str], Exception]
 _NAME: Final = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 _MARK: Final = re.compile(r"\$(?:(?P<escaped>\$)|(?P<named>[_a-zA-Z][_a-zA-Z0-9]*)|(?P<braced>\{))")
 _BRACE: Final = re.compile(r"[{}]")
-_MOST_NESTED: Final = 16
 
 
-def substituted(text: str, variables: Mapping[str, str], *, fail: Fail, unset: set[str] | None = None) -> str:
-    """`text` with its variables replaced; names that are not set are put into `unset`. Raises what `fail` makes."""
-    return _substituted(text, variables, fail, set() if unset is None else unset, 0)
+def substituted(
+    text: str, variables: Mapping[str, str], *, fail: Fail, unset: set[str] | None = None, most: int = DEFAULT.text
+) -> str:
+    """`text` with its variables replaced; names that are not set are put into `unset`. Raises what `fail` makes, also
+    for what would be longer than `most` characters, before it is."""
+    return _Template(variables, fail, set() if unset is None else unset, most).replaced(text)
 
 
-def _substituted(text: str, variables: Mapping[str, str], fail: Fail, unset: set[str], depth: int) -> str:
-    if "$" not in text:
-        return text
-    if depth > _MOST_NESTED:
-        raise fail(f"has variables nested deeper than {_MOST_NESTED} levels")
-    parts: list[str] = []
-    place = 0
-    while match := _MARK.search(text, place):
-        parts.append(text[place : match.start()])
-        place = match.end()
-        if match["escaped"]:
-            parts.append("$")
-        elif match["named"]:
-            parts.append(_value(match["named"], variables, unset))
-        else:
-            end = _closing(text, match.start() + 1)
-            if end < 0:
-                raise fail(f"has a variable without its closing brace: {text[match.start() :][:80]!r}")
-            parts.append(_braced(text[place:end], variables, fail, unset, depth))
-            place = end + 1
-    parts.append(text[place:])
-    return "".join(parts)
+@dataclass(frozen=True, slots=True)
+class _Template:
+    variables: Mapping[str, str]
+    fail: Fail
+    unset: set[str]
+    most: int
 
+    def replaced(self, text: str, depth: int = 0) -> str:
+        if "$" not in text:
+            return text
+        if depth > DEFAULT.variables:
+            raise self.fail(f"has variables nested deeper than {DEFAULT.variables} levels")
+        parts: list[str] = []
+        place = length = 0
+        while match := _MARK.search(text, place):
+            parts.append(text[place : match.start()])
+            place = match.end()
+            if match["escaped"]:
+                parts.append("$")
+            elif match["named"]:
+                parts.append(self._value(match["named"]))
+            else:
+                end = _closing(text, match.start() + 1)
+                if end < 0:
+                    raise self.fail(f"has a variable without its closing brace: {text[match.start() :][:80]!r}")
+                parts.append(self._braced(text[place:end], depth))
+                place = end + 1
+            length += len(parts[-2]) + len(parts[-1])
+            if length > self.most:
+                raise self.fail(f"makes {TOO_MUCH_TEXT.format(DEFAULT.text // 1024)}")
+        parts.append(text[place:])
+        return "".join(parts)
 
-def _value(name: str, variables: Mapping[str, str], unset: set[str]) -> str:
-    if name not in variables:
-        unset.add(name)
-        return ""
-    return variables[name]
+    def _value(self, name: str) -> str:
+        if name not in self.variables:
+            self.unset.add(name)
+            return ""
+        return self.variables[name]
+
+    def _braced(self, inner: str, depth: int) -> str:
+        match = _NAME.match(inner)
+        rest = inner[match.end() :] if match else inner
+        operator = rest[:2] if rest[:1] == ":" else rest[:1]
+        if match is None or "\n" in inner or (rest and operator not in _OPERATORS):
+            raise self.fail(f"has {'${' + inner[:80] + '}'!r}, which is no variable: write a `$` that is meant as `$$`")
+        name, word = match[0], rest[len(operator) :]
+        if not rest:
+            return self._value(name)
+        present = bool(self.variables.get(name)) if operator[0] == ":" else name in self.variables
+        kind = operator[-1]
+        if kind == "+":
+            return self.replaced(word, depth + 1) if present else ""
+        if present:
+            return self.variables[name]
+        word = self.replaced(word, depth + 1)
+        if kind == "?":
+            raise self.fail(f"needs the variable {name}" + (f": {word[:200]}" if word else ""))
+        return word
 
 
 def _closing(text: str, start: int) -> int:
@@ -62,32 +94,11 @@ def _closing(text: str, start: int) -> int:
     depth = 0
     for match in _BRACE.finditer(text, start):
         depth += 1 if match[0] == "{" else -1
-        if depth > 4 * _MOST_NESTED:
+        if depth > 4 * DEFAULT.variables:
             break
         if depth == 0:
             return match.start()
     return -1
-
-
-def _braced(inner: str, variables: Mapping[str, str], fail: Fail, unset: set[str], depth: int) -> str:
-    match = _NAME.match(inner)
-    rest = inner[match.end() :] if match else inner
-    operator = rest[:2] if rest[:1] == ":" else rest[:1]
-    if match is None or "\n" in inner or (rest and operator not in _OPERATORS):
-        raise fail(f"has {'${' + inner[:80] + '}'!r}, which is no variable: write a `$` that is meant as `$$`")
-    name, word = match[0], rest[len(operator) :]
-    if not rest:
-        return _value(name, variables, unset)
-    present = bool(variables.get(name)) if operator[0] == ":" else name in variables
-    kind = operator[-1]
-    if kind == "+":
-        return _substituted(word, variables, fail, unset, depth + 1) if present else ""
-    if present:
-        return variables[name]
-    word = _substituted(word, variables, fail, unset, depth + 1)
-    if kind == "?":
-        raise fail(f"needs the variable {name}" + (f": {word[:200]}" if word else ""))
-    return word
 
 
 _OPERATORS: Final = frozenset({":-", "-", ":?", "?", ":+", "+"})
@@ -145,6 +156,8 @@ class Substitution:
                 what, path, origin, hint="set the variable in the repository's .env or in the profile's options.env"
             )
 
-        result = substituted(text, self._variables, fail=fail, unset=self._unset)
+        result = substituted(
+            text, self._variables, fail=fail, unset=self._unset, most=self._account.text_left + len(text)
+        )
         self._account.values(origin.file if origin else "the project", text=max(0, len(result) - len(text)))
         return result

@@ -7,17 +7,14 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
+from sandboxer.bounded import SMALL
 from sandboxer.extensions.compose_ssh.policy.values import Kind
-
-MAX_BYTES: Final = 1024 * 1024
-"""Of a Dockerfile: they are a few KiB."""
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from sandboxer.hosts import beneath
 
 
 class LocalTree:
-    """A directory of this machine. Each step of a path is opened from the one before, so that none is a link."""
+    """A directory of this machine, in which no link is followed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -35,18 +32,14 @@ class LocalTree:
 
     def read(self, path: str) -> bytes | None:
         """The bytes of the regular file at `path`."""
-        parent, _, name = path.rpartition("/")
         try:
-            with self._open(parent) as directory:
-                # not to wait for the other end of a pipe
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                with os.fdopen(os.open(name, flags, dir_fd=directory), "rb") as file:
-                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                        return None
-                    data = file.read(MAX_BYTES + 1)
+            with self._open(path, beneath.READ) as descriptor, open(descriptor, "rb", closefd=False) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return None
+                data = file.read(SMALL.size + 1)
         except OSError:
             return None
-        return data if len(data) <= MAX_BYTES else None
+        return data if len(data) <= SMALL.size else None
 
     def entries(self, path: str) -> Mapping[str, Kind]:
         """What lies in the directory at `path`; nothing when it is none."""
@@ -66,17 +59,14 @@ class LocalTree:
             return ""
 
     @contextmanager
-    def _open(self, path: str) -> Iterator[int]:
+    def _open(self, path: str, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[int]:
         # the root itself may be named by a link: the operator chose it
-        descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in path.split("/") if path else ():
-                inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
+        with beneath.directory(self._root) as root:
+            descriptor = beneath.open_at(root, path, flags)
+            try:
+                yield descriptor
+            finally:
                 os.close(descriptor)
-                descriptor = inner
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
 
 def _kind(mode: int) -> Kind:

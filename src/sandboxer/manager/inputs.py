@@ -14,7 +14,7 @@ import msgspec
 
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.hosts import beneath
-from sandboxer.hosts.beneath import Held, Led
+from sandboxer.hosts.beneath import Held, LinkOnPath
 from sandboxer.manager.core import Progress
 from sandboxer.models import Profile
 
@@ -39,7 +39,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def held(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[Inputs]:
+def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[Inputs]:
     """Open each path input once, without a link (they were followed when the request was read): with `roots` beneath
     one of them, else anywhere. What is not there is handed on as a path at which nothing can ever be.
 
@@ -72,7 +72,7 @@ def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
     path = Path(value)
     try:
         fd = beneath.open_beneath(Path("/"), path) if roots is None else _beneath_one(name, path, roots)
-    except Led as error:
+    except LinkOnPath as error:
         raise Denied(
             f"input {name!r}: {value} leads through a link that was not there when the request was read",
             hint="name the place itself, and let nobody else write there meanwhile",

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.api.crowd import Held, Limits, limits, peer_of, to_close
+from sandboxer.api.connections import Held, Limits, limits, peer_of, to_close
 from sandboxer.bootstrap import Installation
 from tests.api.served import serving
 from tests.api.test_server import ROOT, START, started
