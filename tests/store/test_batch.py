@@ -434,7 +434,9 @@ def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(
         chance = random.Random(7)  # noqa: S311 - for moments, not for secrets
         while not finished.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            time.sleep(chance.random() * 0.01 * (1 + stopped / (1 + 4 * told)))  # the moment of the interrupt, not a wait for anything
+            time.sleep(
+                chance.random() * 0.01 * (1 + stopped / (1 + 4 * told))
+            )  # the moment of the interrupt, not a wait for anything
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         if exposed.is_set():
