@@ -290,6 +290,17 @@ def test_recreate_is_bound_to_the_allowed_roots_too(api: Client, here: Installat
     assert api.get(f"/v1/sandboxes/{record.id}").json()["state"] == "ready"
 
 
+def test_recreate_destroys_nothing_for_a_place_that_is_not_trusted(
+    api: Client, here: Installation, tmp_path: Path
+) -> None:
+    record = create(here)
+    (tmp_path / "work").chmod(0o777)
+    answer = api.post(f"/v1/sandboxes/{record.id}/recreate")
+    assert (answer.status_code, answer.json()["code"]) == (403, "denied")
+    (tmp_path / "work").chmod(0o755)
+    assert api.get(f"/v1/sandboxes/{record.id}").json()["state"] == "ready"
+
+
 def test_recreate_gives_a_new_id_and_ends_the_old_one(api: Client, tmp_path: Path) -> None:
     old = api.post("/v1/sandboxes?wait=true", json={**FAKE, "name": "keeps-its-name"}).json()
     answer = api.post(f"/v1/sandboxes/{old['id']}/recreate?wait=true")

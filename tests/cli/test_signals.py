@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sandboxer.cli import signals
 from sandboxer.cli.signals import Signalled
 from tests.testbed.interrupts import installed
 
@@ -73,3 +74,29 @@ def test_other_errors_that_python_drops_are_shown(capsys: pytest.CaptureFixture[
         del broken
         assert sys.unraisablehook is not sys.__unraisablehook__
     assert "broken in the end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [in_a_finaliser, in_a_callback])
+def test_it_is_not_lost_where_it_comes_again_before_python_has_dropped_it(
+    where: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the time for the finaliser to end is over before our hook has returned."""
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.000001)
+    for _ in range(20):
+        with installed(), pytest.raises(Signalled):
+            waiting_after((where, signal.SIGTERM))
+
+
+def test_one_that_comes_while_another_error_is_shown_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken in the end")
+
+    def shown(number: int) -> None:
+        broken = Broken()
+        monkeypatch.setattr(sys, "__unraisablehook__", lambda _dropped: signal.raise_signal(number))
+        del broken
+
+    with installed(), pytest.raises(Signalled) as raised:
+        waiting_after((shown, signal.SIGTERM))
+    assert raised.value.number == signal.SIGTERM

@@ -12,6 +12,7 @@ from sandboxer.errors import Invalid
 from sandboxer.models import Profile
 from tests.cli.running import Command
 
+TOKEN = "  - name: {}\n    ref: env:A\n    role: admin\n"
 HEAD = "id: profile.own\nversion: 1.0.0\nextension: ext.native\n"
 
 
@@ -24,6 +25,14 @@ HEAD = "id: profile.own\nversion: 1.0.0\nextension: ext.native\n"
         ("hosts:\n  a:\n    env: {A: b}\n  b:\n    env:\n      A: b\n      C: 1\n", 7, "hosts.b.env.C"),
         ("budgets:\n  agt:a: {usd: '1'}\n  agt:b: {usd: 1}\n", 3, "budgets.agt:b.usd"),
         ("api:\n  allowed_roots:\n    - /a\n    - 5\n", 4, "api.allowed_roots.1"),
+        ("api:\n  allowed_roots:\n    - /a\n    - b\n", 4, "api.allowed_roots[1]"),
+        ("api:\n  tokens:\n  - name: a\n    ref: env:A\n    role: use\n", 3, "api.tokens[0]"),
+        (f"api:\n  tokens:\n{TOKEN.format('a')}{TOKEN.format('a')}", 6, "api.tokens[1].name"),
+        (f"api:\n  tokens:\n{TOKEN.format('a')}{TOKEN.format('b')}    expires: soon\n", 9, "api.tokens[1].expires"),
+        (f"api:\n  tokens:\n{TOKEN.format('a')}    consumer: bob\n", 6, "api.tokens[0].consumer"),
+        (f"api:\n  tokens:\n{TOKEN.format('a')}    budget: x\n", 6, "api.tokens[0].budget"),
+        ("api:\n  tokens:\n  - name: a\n    role: admin\n    ref: secret\n", 5, "api.tokens[0].ref"),
+        ("quotas:\n  'agt:a': {live: 1}\n  'agt:b.c': {live: -1}\n", 3, "quotas.agt:b.c.live"),
         ("defaults:\n  ttl: soon\n", 2, "defaults.ttl"),
         ("hosts: {}\ndefaults:\n  actor: bob\n", 3, "defaults.actor"),
         ("hosts:\n  a: {}\n  b:\n    port: 70000\n", 4, "hosts.b.port"),

@@ -66,6 +66,20 @@ def test_what_the_command_prints_fits_its_schema(tmp_path: Path) -> None:
         fits(name, sandboxer(*asked).document)
 
 
+def test_the_violations_of_a_real_refusal_fit_the_schema_and_nothing_else_does(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "compose.yaml").write_text("services: {a: {image: nginx, privileged: true, invented: 1}}\n")
+    words = ("create", "--profile", "profile.compose-e2e", "--host", "local", "--input", f"repo={repo}", "--dry-run")
+    refused = Command(tmp_path)(*words, "--json").document
+    fits("error", refused)
+    violations = refused["error"]["details"]["violations"]
+    assert {one["grant"] for one in violations} == {"privileged", None}
+    violations[0]["more"] = 1
+    with pytest.raises(AssertionError, match="more"):
+        fits("error", refused)
+
+
 def test_every_error_fits_the_schema() -> None:
     for error in TREE:
         fits("error", {"error": error("why", hint="do this").document()})

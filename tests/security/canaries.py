@@ -43,7 +43,7 @@ class Canaries:
 
     def channels(self, start: str = "") -> list[str]:
         """The names that begin so."""
-        return [name for name in self._values if name.startswith(start)]
+        return [name for name in list(self._values) if name.startswith(start)]
 
     def hits(self, data: bytes) -> list[str]:
         """The channels whose values are in `data`: as they are, in parts, reversed, in base64 or in hexadecimal."""
@@ -52,13 +52,13 @@ class Canaries:
         return sorted(found)
 
     def _named(self, part: str) -> str:
-        for name, value in self._values.items():
+        for name, value in list(self._values.items()):  # another thread adds some meanwhile
             if value.startswith(part[: len(value)]):
                 return name
         return f"a canary of nobody, {part[:10]}..."
 
     def _forms(self) -> dict[str, list[bytes]]:
-        return {name: list(_encoded(value.encode())) for name, value in dict(self._values).items()}
+        return {name: list(_encoded(value.encode())) for name, value in list(self._values.items())}
 
 
 def _encoded(value: bytes) -> Iterator[bytes]:

@@ -114,6 +114,21 @@ def test_all_that_is_wrong_is_told_at_once_for_people_too_also_by_a_dry_run(gate
     assert gated.heard() == before
 
 
+def test_a_recreate_that_would_be_denied_destroys_nothing(gated: Gated, tmp_path: Path) -> None:
+    """Also one that an earlier version made, before there was a gate: its volumes would be gone for nothing."""
+    repo = hostile(tmp_path / "repo", "services: {a: {image: nginx}}\n")
+    made = gated.create(repo, "--json")  # the host has no engine: it fails, and its record stays
+    sandbox_id = made.error["sandbox_id"]
+    hostile_now = "services: {a: {image: nginx, privileged: true}}\n"
+    (repo / "compose.yaml").write_text(hostile_now)
+    before = gated.heard()
+    answer = gated.sandboxer("recreate", sandbox_id, "--json", seconds=120)
+    assert (answer.status, answer.error["code"]) == (DENIED, "denied")
+    assert answer.error["details"]["violations"][0]["path"] == "services.a.privileged"
+    assert gated.sandboxer("get", sandbox_id, "--json").document["state"] == "failed"
+    assert gated.heard() == before
+
+
 def test_a_key_that_the_hosts_program_lacks_is_unsupported_before_anything_is_sent(
     gated: Gated, tmp_path: Path
 ) -> None:

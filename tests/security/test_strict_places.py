@@ -179,6 +179,9 @@ def test_nothing_is_run_from_there_but_it_can_be_taken_away(
         again.manager.create(again.manager.plan(Request(profile="profile.native", host=where)))
     assert "chown root" in caught.value.hint
     assert sorted(work.iterdir()) == before
+    with pytest.raises(Denied, match="another user"):
+        again.manager.recreate(record.id)
+    assert again.manager.get(record.id).state == "ready", "what is known beforehand destroys nothing"
     assert again.manager.destroy(record.id).state == "destroyed"
     assert not (work / f"sbx-{record.id}").exists()
 

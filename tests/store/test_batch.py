@@ -128,12 +128,12 @@ def test_a_write_carries_so_many_and_no_more() -> None:
     assert register.state == tuple(words)
 
 
-def told_early(kind: type[Commits[State]]) -> bool:
-    """Whether somebody was told of a change before it was written."""
+def told_early(kind: type[Commits[State]], *, patience: float) -> bool:
+    """Whether somebody is told of a change within so many seconds although it is not written."""
     register = Register(kind)
     told = threading.Event()
     early: list[bool] = []
-    register.before_write = lambda: early.append(told.wait(0.2))
+    register.before_write = lambda: early.append(told.wait(patience))
 
     def add(word: str) -> None:
         register.add(word)
@@ -146,11 +146,11 @@ def told_early(kind: type[Commits[State]]) -> bool:
 
 def test_nobody_is_told_before_the_write_is_through() -> None:
     """Promise 11, for those who share a write."""
-    assert not told_early(Commits)
+    assert not told_early(Commits, patience=0.2)
 
 
 def test_that_is_seen_of_one_that_tells_first() -> None:
-    assert told_early(Hasty)
+    assert told_early(Hasty, patience=30)  # as soon as the told thread has its turn
 
 
 # -- a write that fails -----------------------------------------------------------------------------------------------
@@ -434,7 +434,9 @@ def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(
         chance = random.Random(7)  # noqa: S311 - for moments, not for secrets
         while not finished.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            time.sleep(chance.random() * 0.01)  # the moment of the interrupt, not a wait for anything
+            time.sleep(
+                chance.random() * 0.01 * (1 + stopped / (1 + 4 * told))
+            )  # the moment of the interrupt, not a wait for anything
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         if exposed.is_set():
@@ -452,8 +454,9 @@ def test_interrupts_at_any_moment_lose_nothing_and_leave_nobody_waiting(
     try:
         for thread in threads:
             thread.start()
-        until = time.monotonic() + 2
-        while time.monotonic() < until:
+        started = time.monotonic()
+        # for two seconds, on a busy machine until enough was told and enough interrupted
+        while time.monotonic() - started < (2 if stopped > 20 and told + sum(counts) > 20 else 60):
             try:
                 exposed.set()
                 begun += 1

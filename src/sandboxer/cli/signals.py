@@ -39,18 +39,30 @@ def install() -> None:
             signal.signal(number, _on_signal)
 
 
-def _on_signal(number: int, _frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if _seen:
         os.write(2, b"\nsandboxer: interrupted again; what was begun is left to `sandboxer reconcile --apply`\n")
         os._exit(128 + number)
     _seen.append(number)
     if sys.stderr.isatty():
         os.write(2, b"\nsandboxer: interrupted; taking back what was begun (again to leave it)\n")
+    _interrupt(number, frame)
+
+
+def _on_alarm(number: int, frame: FrameType | None) -> None:
+    _interrupt(_seen[0] if _seen else number, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise what interrupts the main thread; later, when it would be raised in our own hook, where it is lost."""
+    seconds = AGAIN_SECONDS
+    while frame is not None:
+        if frame.f_code is _on_unraisable.__code__:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            return
+        seconds *= 2  # the deeper, the later: on a slow machine, the next one comes before this one has returned
+        frame = frame.f_back
     raise Signalled(number)
-
-
-def _on_alarm(number: int, _frame: FrameType | None) -> None:
-    raise Signalled(_seen[0] if _seen else number)
 
 
 def _on_unraisable(dropped: sys.UnraisableHookArgs) -> None:

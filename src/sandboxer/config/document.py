@@ -173,21 +173,34 @@ def with_line(error: Invalid, path: Path, *, source: str) -> Invalid:
 
 
 def _steps_to(path: Path, dotted: str) -> list[str | int]:
-    """The keys of `a.b.c`, where a key may have dots itself: the longest that is there."""
+    """The keys of `a.b[0].c`, where a key may have dots itself: the longest that is there."""
     steps: list[str | int] = []
     try:
         found = _data(path.read_bytes(), str(path))
     except (OSError, Invalid):
         return steps
     rest = dotted.rstrip(":,")
-    while isinstance(found, dict):
-        fits = [key for key in found if isinstance(key, str) and (rest == key or rest.startswith(f"{key}."))]
+    while rest:
+        if isinstance(found, list):
+            number, _, after = rest.removeprefix("[").partition("]")
+            if not number.isdecimal() or int(number) >= len(found):
+                break
+            steps.append(int(number))
+            found, rest = found[int(number)], after.removeprefix(".")
+            continue
+        if not isinstance(found, dict):
+            break
+        fits = [key for key in found if isinstance(key, str) and _begins(rest, key)]
         if not fits:
             break
         key = max(fits, key=len)
         steps.append(key)
-        found, rest = found[key], rest[len(key) + 1 :]
+        found, rest = found[key], rest[len(key) :].removeprefix(".")
     return steps
+
+
+def _begins(dotted: str, key: str) -> bool:
+    return dotted.startswith(key) and dotted[len(key) : len(key) + 1] in ("", ".", "[")
 
 
 def _step(match: re.Match[str]) -> str | int:

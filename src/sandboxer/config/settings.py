@@ -110,14 +110,18 @@ def _check_api(api: ApiSettings) -> None:
             "api.token (or SANDBOXER_API_TOKEN) has characters that no header can carry",
             hint="make one with `openssl rand -hex 32`",
         )
-    for root in api.allowed_roots:
+    for place, root in enumerate(api.allowed_roots):
         if not root.startswith(("/", "~/")):
-            raise Invalid(f"config.yaml: api.allowed_roots {root!r} is not absolute", hint="start it with / or ~/")
+            key = f"api.allowed_roots[{place}]"
+            raise Invalid(f"config.yaml: {key} {root!r} is not absolute", hint="start it with / or ~/")
     names = [token.name for token in api.tokens]
     for place, token in enumerate(api.tokens):
         _check_token(token, f"api.tokens[{place}]")
-        if names.count(token.name) > 1:
-            raise Invalid(f"config.yaml: two api.tokens are called {token.name!r}", hint="name each differently")
+        if token.name in names[:place]:
+            raise Invalid(
+                f"config.yaml: api.tokens[{place}].name {token.name!r} is that of another one too",
+                hint="name each differently",
+            )
 
 
 def _check_token(token: TokenSettings, key: str) -> None:

@@ -16,7 +16,7 @@ from sandboxer.errors import Conflict, Invalid, SandboxerError, from_document
 from sandboxer.extensions.base import Exec, capabilities
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import accounts, establish, lifetime, quotas, removal, tokens, use
+from sandboxer.manager import accounts, establish, lifetime, quotas, removal, tokens, trust, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
 from sandboxer.manager.accounts import Table
@@ -206,12 +206,26 @@ class SandboxManager:
         quotas.check(self.core, plan.consumer, without=record.id)
         return plan
 
+    def check_recreate(self, text: str, plan: Plan) -> None:
+        """Raise what the backend would say of a plan of `recreate_plan`, and whether its host's work directory can be
+        trusted, while the old sandbox still lives."""
+        host = plan.first.host
+        if plan.profile.route is not None or host is None:
+            return  # in a route, another candidate may take what the first one refuses
+        try:
+            examine(self.core, plan)
+            trust.check_host(self.core, host)
+        except SandboxerError as error:
+            self.asker.note(self.core, "recreate", text, error.code)
+            raise
+
     def recreate(
         self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
     ) -> Sandbox:
         """A new sandbox, with a new id, from the same request; the old one is destroyed first, since the two could
         not hold the same name and ports at once."""
         plan = self.recreate_plan(text, actor=actor)
+        self.check_recreate(text, plan)
         self.destroy(text, progress=progress)
         return self.create(plan, timeout=timeout, progress=progress)
 

@@ -28,6 +28,14 @@ def check(core: Core, record: Sandbox, deadline: Deadline | None = None) -> None
     host.check_place(made_in or host.work_dir(deadline), deadline)
 
 
+def check_host(core: Core, name: str) -> None:
+    """Raise Denied when somebody else could change what would be run for a new sandbox on a host."""
+    check_data(core)
+    deadline = Deadline(LOOK_SECONDS)
+    host = core.open_host(name)
+    host.check_place(host.work_dir(deadline), deadline)
+
+
 def check_data(core: Core) -> None:
     """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
     what that user's records say: it is told by `doctor`, and all others are still kept out."""

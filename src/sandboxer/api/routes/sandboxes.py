@@ -82,6 +82,7 @@ async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -
     slot = service.creating.reserve(service.caller)
     try:
         plan = await service.short.run(partial(service.manager.recreate_plan, sandbox, roots=service.roots))
+        await service.asking.run(partial(service.manager.check_recreate, sandbox, plan))
         old = await service.short.run(partial(service.manager.wish_gone, sandbox))
         await _waited(service.remove(old.id), old)
         started = await service.short.run(partial(service.establish, plan, slot))
