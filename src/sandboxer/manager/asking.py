@@ -72,17 +72,21 @@ class Asker:
     @contextmanager
     def change(self, core: Core, action: str, target: str | None, *, actor: str | None = None) -> Iterator[list[str]]:
         """Note a change, and what came of it. What is appended to the list it gives is the target, once it is known."""
-        known: list[str] = []
-        try:
+        known = [] if target is None else [target]
+        with self.failure(core, action, known, actor=actor):
             yield known
-        except SandboxerError as error:
-            self.note(core, action, known[-1] if known else target, error.code, actor=actor)
-            raise
+        self.note(core, action, known[-1] if known else None, "ok", actor=actor)
+
+    @contextmanager
+    def failure(self, core: Core, action: str, target: Sequence[str], *, actor: str | None = None) -> Iterator[None]:
+        """Note an error, if there is one, of the last of `target`: for what goes on after a change was noted."""
+        try:
+            yield
         except BaseException as error:
             outcome = Internal.code if isinstance(error, Exception) else Interrupted.code
-            self.note(core, action, known[-1] if known else target, outcome, actor=actor)
+            outcome = error.code if isinstance(error, SandboxerError) else outcome
+            self.note(core, action, target[-1] if target else None, outcome, actor=actor)
             raise
-        self.note(core, action, known[-1] if known else target, "ok", actor=actor)
 
 
 def operator(core: Core) -> str:
