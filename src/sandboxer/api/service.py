@@ -43,10 +43,10 @@ class Started:
 class Service:
     """One running API. The installation is opened on first use; importing the application reads no configuration."""
 
-    def __init__(self, opening: Callable[[], Installation]) -> None:
+    def __init__(self, opening: Callable[[], Installation], keyring: Keyring | None = None) -> None:
         self._opening = opening
         self._installation: Installation | None = None
-        self._keyring: Keyring | None = None
+        self._keyring = keyring
         self._opening_lock = threading.Lock()
         self._removals_lock = threading.Lock()
         self._relays: list[RelayLoop] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -93,8 +94,18 @@ def operator(core: Core) -> str:
     """Who it is that works at the command line, such as `adm:ops`."""
     if core.settings.defaults.actor is not None:
         return core.settings.defaults.actor
-    user = core.environment.get("USER") or core.environment.get("LOGNAME") or "unknown"
+    user = core.environment.get("USER") or core.environment.get("LOGNAME") or _login()
     return f"adm:{plain_actor_name(user)}"
+
+
+def _login() -> str:
+    """The user's name where no variable tells it, as under systemd and in tmux."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "unknown"
 
 
 def _shown(text: str) -> str:

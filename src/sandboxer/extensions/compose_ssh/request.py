@@ -121,9 +121,10 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
         allow = (
             f"options: {{grants: [{', '.join(grants)}]}} in a profile of yours allows some of it; " if grants else ""
         )
+        places = list(dict.fromkeys(one["path"] for one in found))  # a Dockerfile is one place
         raise Denied(
             f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
-            f"{', '.join(one['path'] for one in found[:5])}{', ...' * (len(found) > 5)}",
+            f"{', '.join(places[:5])}{', ...' * (len(places) > 5)}",
             hint=f"{allow}policy: trusted takes the file at its word; see docs/compose-policy.md",
             fault="caller",
             details={"violations": found},
