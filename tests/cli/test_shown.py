@@ -61,3 +61,15 @@ def test_serve_and_doctor_say_which_token_of_the_configuration_is_not_there(sand
     (finding,) = [one for one in sandboxer("doctor", "--json").document["findings"] if one["subject"] == "tokens"]
     assert finding["level"] == "warning"
     assert "NOT_SET" in finding["text"]
+
+
+def test_a_grant_that_is_none_is_told_with_its_profile_and_line(sandboxer: Command) -> None:
+    file = sandboxer.root / "config" / "profiles" / "profile.shop.yaml"
+    file.write_text(
+        "id: profile.shop\nversion: 1.0.0\nextension: ext.compose-ssh\nttl: {default: 1h}\n"
+        'options: {grants: ["bind:/srv/../etc"]}\n'
+    )
+    answer = sandboxer("profiles", "validate", "--json")
+    assert answer.status == 2
+    assert answer.error["message"].startswith(f"{file}, line 5: ")
+    assert "bind:/srv/../etc" in answer.error["message"]
