@@ -33,6 +33,11 @@ def parse_duration(text: str | int | float, *, what: str = "duration") -> int:
     return int(seconds) if seconds >= 1 else 1
 
 
+def brief(instant: str) -> str:
+    """A time as tables show it, to the second: `2027-01-15T08:00:00.123Z` as `2027-01-15T08:00:00Z`."""
+    return f"{instant.partition('.')[0].removesuffix('Z')}Z"
+
+
 def format_duration(seconds: float) -> str:
     """`5400` as `1h30m`: the inverse of `parse_duration` for whole seconds."""
     left, parts = int(seconds), []
@@ -41,6 +46,16 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def remaining(until: float | None) -> str:
+    """How long it is until then, as tables show it: `29m`, `never`, `over`."""
+    if until is None:
+        return "never"
+    seconds = until - now()
+    if seconds <= 0:
+        return "over"
+    return format_duration(seconds if seconds < 120 else seconds // 60 * 60)
 
 
 def now() -> float:

@@ -41,7 +41,7 @@ def run(data: bytes) -> None:
 def _unpack(target: Path, data: bytes) -> None:
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with stage_in(fd, LIMIT) as stage:
+        with stage_in(fd, LIMIT, shown=target) as stage:
             stage.budget = Budget(LIMIT, "the test", entries=2000)
             _fill(stage, data)
             if stage.taken:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from httpx import Client
 
+from sandboxer.errors import Denied
 from sandboxer.models import AuditEntry
 from sandboxer.store.audit_log import FILE, REFUSED, AuditLog
+from sandboxer.testing.fake import Faults
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
-from tests.installations import installed
+from tests.installations import create, installed
 
 
 def noted(command: Command, *more: str) -> list[dict[str, Any]]:
@@ -85,6 +87,25 @@ def test_a_refused_change_is_a_line_too(scene: tuple[Command, Served, Client, Cl
         ("agt:ann", "destroy", "zzzzzzzzzzzz", "not_found"),
         ("agt:ann", "recreate", "zzzzzzzzzzzz", "not_found"),
         ("(no token)", "POST", "/v1/reconcile", "denied"),
+    ]
+
+
+def test_a_create_that_is_refused_after_it_was_begun_is_a_line_of_its_own(tmp_path: Path) -> None:
+    """As one whose compose file is refused: what was recorded, and then what came of it; not `ok` alone."""
+    faults = Faults(plan={"provision": Denied("nobody granted that", hint="grant it")}, once=False)
+    here = installed(tmp_path, faults)
+    with pytest.raises(Denied):
+        create(here)
+    with serving(here) as server, bearing(server, token(here, "use", "agt:ann").token) as ann:
+        refused = ann.post("/v1/sandboxes?wait=true", json={"profile": "profile.fake"})
+    assert refused.status_code == 403
+    told: dict[str, list[tuple[str, str, str]]] = {record.id: [] for record in here.manager.list()}
+    for entry in here.manager.audit(since=None):
+        if entry.action == "create":
+            told[entry.target or ""].append((entry.actor, entry.from_, entry.outcome))
+    assert [*told.values()] == [
+        [("adm:tester", "cli", "ok"), ("adm:tester", "cli", "denied")],
+        [("agt:ann", "http", "ok"), ("agt:ann", "http", "denied")],
     ]
 
 

@@ -52,7 +52,7 @@ class Call:
             raise Denied("this path is open to nobody", hint="see docs/api.md for the paths there are")
         if not allows(self.grant.role, right):
             raise Denied(
-                f"a token of role {self.grant.role} may not {right.action}",
+                f"a token of role {self.grant.role} may not `{right.action}`",
                 hint=f"use a token of role {right.role}",
             )
 

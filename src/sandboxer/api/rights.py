@@ -37,14 +37,14 @@ RIGHTS: Final[dict[tuple[str, str], Right]] = {
     ("GET", "/v1/profiles"): Right("read", "profiles"),
     ("GET", "/v1/extensions"): Right("read", "extensions"),
     ("GET", "/v1/events"): Right("read", "events"),
-    ("GET", "/v1/hosts/{host}"): Right("admin", "host"),
+    ("GET", "/v1/hosts/{host}"): Right("admin", "inspect host"),
     ("POST", "/v1/route/explain"): Right("read", "explain"),
     ("GET", "/v1/credits"): Right("read", "credits"),
     ("GET", "/v1/usage"): Right("read", "usage"),
-    ("GET", "/v1/tokens"): Right("admin", "tokens"),
+    ("GET", "/v1/tokens"): Right("admin", "tokens list"),
     ("POST", "/v1/tokens"): Right("admin", "tokens create", changes=True),
     ("DELETE", "/v1/tokens/{token}"): Right("admin", "tokens revoke", changes=True),
-    ("GET", "/v1/audit"): Right("admin", "audit"),
+    ("GET", "/v1/audit"): Right("admin", "audit list"),
 }
 """By method and path; `/healthz` alone needs no token, and so no role."""
 

@@ -35,11 +35,13 @@ def serve(
     """Serve until SIGINT or SIGTERM. Port 0 takes a free one; `listening` is told `host`, `port` and `url` once it
     listens.
 
-    Raises Denied beyond loopback without a token, Conflict when the port is in use, Invalid for an address that is
-    none or not ours, Unavailable when the application does not start."""
-    check_exposure(host, closed=is_loopback(host) or Keyring(installation.manager.core).closed)
+    Raises what keeps a token of the configuration from being read, Denied beyond loopback without a token, Conflict
+    when the port is in use, Invalid for an address that is none or not ours, Unavailable when the application does not
+    start."""
+    keyring = Keyring(installation.manager.core)
+    check_exposure(host, closed=is_loopback(host) or keyring.closed)
     with listen(host, port) as listener:
-        server = make_server(installation, listening=listening)
+        server = make_server(installation, listening=listening, keyring=keyring)
         with _hangup_ends(server):
             server.run(sockets=[listener])
     if not server.started:
@@ -62,15 +64,18 @@ def _hangup_ends(server: uvicorn.Server) -> Iterator[None]:
 
 
 def make_server(
-    installation: Installation, *, listening: Callable[[dict[str, Any]], None] | None = None
+    installation: Installation,
+    *,
+    listening: Callable[[dict[str, Any]], None] | None = None,
+    keyring: Keyring | None = None,
 ) -> uvicorn.Server:
-    """The server, not yet running."""
+    """The server, not yet running. `keyring`: its tokens, where they were read."""
     import uvicorn
 
     from sandboxer.api.app import create_app
     from sandboxer.api.protocol import Protocol
 
-    application = create_app(lambda: installation)
+    application = create_app(lambda: installation, keyring=keyring)
 
     class Server(uvicorn.Server):
         """Says where it listens once it handles signals: who waits for the line may send one at once."""

@@ -43,10 +43,10 @@ class Started:
 class Service:
     """One running API. The installation is opened on first use; importing the application reads no configuration."""
 
-    def __init__(self, opening: Callable[[], Installation]) -> None:
+    def __init__(self, opening: Callable[[], Installation], keyring: Keyring | None = None) -> None:
         self._opening = opening
         self._installation: Installation | None = None
-        self._keyring: Keyring | None = None
+        self._keyring = keyring
         self._opening_lock = threading.Lock()
         self._removals_lock = threading.Lock()
         self._relays: list[RelayLoop] = []
@@ -144,12 +144,12 @@ class Service:
     # -- work that outlives its request ---------------------------------------------------------------------------
 
     def establish(self, plan: Plan, slot: Slot, *, by: SandboxManager) -> Started:
-        """Record the intent as `by` whom it was asked for, and let the crew carry it out. Blocks for one write of the
-        store."""
+        """Record the intent as `by` whom it was asked for, and let the crew carry it out, as theirs too. Blocks for one
+        write of the store."""
         begun = by.begin(plan)
         if isinstance(begun, Sandbox):
             return Started(begun, None)
-        work = slot.submit(partial(self.manager.carry_out, plan, begun))
+        work = slot.submit(partial(by.carry_out, plan, begun))
         work.add_done_callback(report_bug)
         return Started(begun.record, work)
 

@@ -17,7 +17,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Request, Sandbox
 from sandboxer.names import parse_pairs
 from sandboxer.state import LIVE
-from sandboxer.timing import format_duration, now, parse_duration
+from sandboxer.timing import format_duration, parse_duration, remaining
 
 
 def create(
@@ -179,21 +179,11 @@ def extend_ttl(
         if wants_json(json):
             emit(here.manager.document(record))
             return
-        say(f"{record.id} expires in {_left(record)}")
-
-
-def _left(record: Sandbox) -> str:
-    if record.expires_at is None:
-        return "never"
-    seconds = record.expires_at - now()
-    if seconds <= 0:
-        return "over"
-    rounded = seconds if seconds < 120 else seconds // 60 * 60
-    return format_duration(rounded)
+        say(f"{record.id} expires in {remaining(record.expires_at)}")
 
 
 def _row(document: dict[str, Any], record: Sandbox) -> list[str]:
-    expires = _left(record) if record.state in LIVE else "-"
+    expires = remaining(record.expires_at) if record.state in LIVE else "-"
     return [
         document["id"],
         document["name"] or "-",

@@ -27,7 +27,10 @@ def inspect_host(
         if wants_json(json):
             emit(document)
             return
-        facts((key, str(value)) for key, value in document.items() if value is not None)
+        from sandboxer.cli.selfcheck_view import host_facts, programs
+
+        tools = [tool for tool in (document.get("tools") or {}).values() if tool]
+        facts([("host", document.get("host")), *host_facts(document), ("tools", programs(tools))])
 
 
 def doctor(

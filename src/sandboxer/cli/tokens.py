@@ -9,8 +9,8 @@ import typer
 
 from sandboxer.cli.options import Json, installation
 from sandboxer.cli.output import emit, facts, note, say, table, wants_json
-from sandboxer.manager.tokens import Wanted
-from sandboxer.timing import parse_duration
+from sandboxer.manager.tokens import TokenDocument, Wanted
+from sandboxer.timing import brief, parse_duration, parse_time, remaining
 
 
 def tokens_create(
@@ -55,15 +55,17 @@ def tokens_list(json: Json = False) -> None:
             return
         table(
             ["ID", "NAME", "ROLE", "CONSUMER", "PROFILES", "BUDGET", "STATE", "EXPIRES"],
-            [
-                [
-                    one.id, one.name, one.role, one.consumer or "-", ",".join(one.profiles) or "all",
-                    one.budget or "-", one.state, one.expires_at or "never",
-                ]
-                for one in found
-            ],
+            [_row(one) for one in found],
             empty="no tokens; `sandboxer tokens create NAME --role use --consumer agt:NAME` makes one",
-        )  # fmt: skip
+        )
+
+
+def _row(one: TokenDocument) -> list[str]:
+    ends = None if one.expires_at is None else parse_time(one.expires_at)
+    return [
+        one.id, one.name, one.role, one.consumer or "-", ",".join(one.profiles) or "all", one.budget or "-", one.state,
+        "-" if one.state == "revoked" else remaining(ends),
+    ]  # fmt: skip
 
 
 def tokens_revoke(
@@ -92,6 +94,9 @@ def audit_list(
             return
         table(
             ["TIME", "WHO", "FROM", "ACTION", "TARGET", "OUTCOME"],
-            [[entry.at, entry.actor, entry.from_, entry.action, entry.target or "-", entry.outcome] for entry in found],
+            [
+                [brief(entry.at), entry.actor, entry.from_, entry.action, entry.target or "-", entry.outcome]
+                for entry in found
+            ],
             empty="nothing was changed",
         )

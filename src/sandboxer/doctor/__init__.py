@@ -12,6 +12,7 @@ from sandboxer.doctor import keys
 from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
 from sandboxer.manager import trust
+from sandboxer.manager.tokens import Keyring
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 
@@ -79,8 +80,13 @@ def _tokens(here: Installation) -> Iterator[Finding]:
         hint = f"nobody is let in: put a copy of {core.tokens.path} back, or move it away and make the tokens anew"
         yield Finding(subject="tokens", level="error", text=error.message, hint=hint)
         return
-    if live:
-        yield Finding(subject="tokens", level="ok", text=f"{live} count")
+    try:
+        Keyring(core)
+    except SandboxerError as error:  # `serve` would say so, and not start
+        yield of_error("tokens", error, level="warning")
+    else:
+        if live:
+            yield Finding(subject="tokens", level="ok", text=f"{live} let in over HTTP")
 
 
 def _programs() -> Iterator[Finding]:

@@ -108,9 +108,10 @@ class SandboxManager:
     def carry_out(
         self, plan: Plan, begun: Begun, *, timeout: float | None = None, progress: Progress = quiet
     ) -> Sandbox:
-        """Establish what was begun, up to ready."""
+        """Establish what was begun, up to ready. The audit tells that it was begun, and by this that it failed."""
         seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
-        return establish.carry_out(self.core, plan, begun, Deadline(seconds), progress)
+        with self.asker.failure(self.core, "create", [begun.record.id], actor=text_of(plan.consumer)):
+            return establish.carry_out(self.core, plan, begun, Deadline(seconds), progress)
 
     def create(self, plan: Plan, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
         """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -72,25 +73,39 @@ class Asker:
     @contextmanager
     def change(self, core: Core, action: str, target: str | None, *, actor: str | None = None) -> Iterator[list[str]]:
         """Note a change, and what came of it. What is appended to the list it gives is the target, once it is known."""
-        known: list[str] = []
-        try:
+        known = [] if target is None else [target]
+        with self.failure(core, action, known, actor=actor):
             yield known
-        except SandboxerError as error:
-            self.note(core, action, known[-1] if known else target, error.code, actor=actor)
-            raise
+        self.note(core, action, known[-1] if known else None, "ok", actor=actor)
+
+    @contextmanager
+    def failure(self, core: Core, action: str, target: Sequence[str], *, actor: str | None = None) -> Iterator[None]:
+        """Note an error, if there is one, of the last of `target`: for what goes on after a change was noted."""
+        try:
+            yield
         except BaseException as error:
             outcome = Internal.code if isinstance(error, Exception) else Interrupted.code
-            self.note(core, action, known[-1] if known else target, outcome, actor=actor)
+            outcome = error.code if isinstance(error, SandboxerError) else outcome
+            self.note(core, action, target[-1] if target else None, outcome, actor=actor)
             raise
-        self.note(core, action, known[-1] if known else target, "ok", actor=actor)
 
 
 def operator(core: Core) -> str:
     """Who it is that works at the command line, such as `adm:ops`."""
     if core.settings.defaults.actor is not None:
         return core.settings.defaults.actor
-    user = core.environment.get("USER") or core.environment.get("LOGNAME") or "unknown"
+    user = core.environment.get("USER") or core.environment.get("LOGNAME") or _login()
     return f"adm:{plain_actor_name(user)}"
+
+
+def _login() -> str:
+    """The user's name where no variable tells it, as under systemd and in tmux."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "unknown"
 
 
 def _shown(text: str) -> str:

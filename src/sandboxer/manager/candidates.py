@@ -252,12 +252,15 @@ def profile_options(core: Core, profile: Profile, manifest: Manifest, model: typ
         return msgspec.convert(options, model)
     except msgspec.ValidationError as error:
         said = complaint(error, options, model)
-        first, place = said.steps[0] if said.steps else None, ""
-        above = ("route", "options", manifest.id) if first in own else ("options",) if first in profile.options else ()
+        place = ""
+        # what a model says of several options together names none of them
+        named = said.steps[0] if said.steps else next(iter({**own, **profile.options}), None)
+        above = ("route", "options", manifest.id) if named in own else ("options",) if named in profile.options else ()
         file = core.profiles.file_of(profile)
         if above and file is not None:
-            said = said._replace(steps=(*above, *said.steps))
-            place = f"{place_of(file, said.steps)}: "
+            steps = (*above, *said.steps)
+            place = f"{place_of(file, steps)}: "
+            said = said._replace(steps=steps if said.steps else ())
         raise _bad_options(manifest.id, f"{place}options of {manifest.id}: {said}") from None
 
 

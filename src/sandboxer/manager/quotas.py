@@ -35,7 +35,7 @@ def check_live(quota: Quota, consumer: Consumer, others: Others, *, without: str
     there = _count(record for record in others.of_consumer(consumer) if record.id != without)
     if there >= quota.live:
         raise OverQuota(
-            f"{text_of(consumer)} has {there} sandboxes, and may have {quota.live} at once",
+            f"{text_of(consumer)} has as many sandboxes as it may have at once: {quota.live}",
             retry_after=LIVE_SECONDS,
             hint="destroy one that is not needed",
         )
@@ -66,7 +66,8 @@ def check(core: Core, consumer: Consumer, *, without: str | None = None) -> None
 def _refuse_until(wait: float | None, quota: Quota, consumer: Consumer) -> None:
     if wait is not None:
         raise OverQuota(
-            f"{text_of(consumer)} may begin {quota.creates_per_minute} sandboxes in a minute", retry_after=wait
+            f"{text_of(consumer)} has begun as many sandboxes as it may in a minute: {quota.creates_per_minute}",
+            retry_after=wait,
         )
 
 
@@ -80,7 +81,7 @@ def exec_slot(core: Core, consumer: Consumer) -> Iterator[None]:
     slot = core.slots.try_take(text_of(consumer), quota.execs)
     if slot is None:
         raise OverQuota(
-            f"{text_of(consumer)} runs {quota.execs} commands, and may not run more at once",
+            f"{text_of(consumer)} runs as many commands as it may at once: {quota.execs}",
             retry_after=EXEC_SECONDS,
             hint="wait until one has ended",
         )

@@ -182,7 +182,7 @@ def copy_out(source: str, target: str, inside: Inside, *, max_size: int | None =
         place = Path(target) / name if name and (Path(target).is_dir() or target.endswith("/")) else Path(target)
         with (
             _landing_at(place, contents=not name and place.is_dir()) as landing,
-            stage_in(landing.fd, max_size) as stage,
+            stage_in(landing.fd, max_size, shown=place if landing.name is None else place.parent) as stage,
         ):
             _receive(inside, path, stage, limit=max(MAX_STREAM, max_size or 0))
             if stage.taken == 0:

@@ -316,10 +316,14 @@ def _move(source: int, name: str, target: int, called: str) -> None:
 
 
 @contextmanager
-def stage_in(directory: int, asked: int | None) -> Iterator[Stage]:
-    """A stage in an open directory, so that what is in it is only renamed at the end. It goes in every case."""
+def stage_in(directory: int, asked: int | None, *, shown: Path) -> Iterator[Stage]:
+    """A stage in an open directory, so that what is in it is only renamed at the end. It goes in every case.
+    Errors call the directory `shown`."""
     name = f".sandboxer-cp-{os.urandom(6).hex()}"
-    os.mkdir(name, 0o700, dir_fd=directory)
+    try:
+        os.mkdir(name, 0o700, dir_fd=directory)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(shown)) from None  # the stage's name says nothing to anybody
     try:
         fd = beneath.open_at(directory, name, _DIRECTORY)
         try:

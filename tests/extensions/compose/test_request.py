@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from sandboxer.errors import Denied, Invalid
 from sandboxer.extensions.compose_ssh import argv, request
@@ -36,6 +37,24 @@ def repository(folder: Path, compose: str, **files: str) -> Path:
     for name, text in {"compose.yaml": compose, **files}.items():
         (folder / name).write_text(text)
     return folder
+
+
+def test_a_refusal_names_each_place_once_in_the_repositorys_words_and_grants_that_can_be_pasted(tmp_path: Path) -> None:
+    compose = """
+services:
+  a: {build: ., volumes: ["./data:/d", "./data/sub:/s", "/srv/a:/srv:ro"]}
+"""
+    folder = repository(tmp_path / "r", compose, Dockerfile="# syntax=x/y\nFROM alpine\nADD https://a.b/c /c\n")
+    (folder / "data" / "sub").mkdir(parents=True)
+    with pytest.raises(Denied) as caught:
+        prepared(folder)
+    error = caught.value
+    places = ["services.a.build.dockerfile", "services.a.volumes[1]", "services.a.volumes[2]"]
+    assert error.message.endswith(f"granted: {', '.join(places)}")
+    told = [one["gives_away"] for one in (error.details or {})["violations"]]
+    assert any("./data/sub lies beneath ./data, " in text for text in told)
+    pasted = yaml.safe_load(error.hint.partition(" in a profile")[0])
+    assert pasted == {"options": {"grants": ["bind:/srv/a:ro"]}}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -6,6 +6,7 @@ With `policy: trusted` nothing is judged, and the compose program resolves the f
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,14 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
     if verdict.violations:
         found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations]
         grants = list(dict.fromkeys(one["grant"] for one in found if one["grant"]))
-        allow = (
-            f"options: {{grants: [{', '.join(grants)}]}} in a profile of yours allows some of it; " if grants else ""
-        )
+        every = all(one["grant"] for one in found)
+        words = json.dumps(grants, ensure_ascii=False)  # to be pasted: a path may hold what YAML gives a meaning
+        allow = f"options: {{grants: {words}}} in a profile of yours allows {'it' if every else 'some'}; "
+        places = list(dict.fromkeys(one["path"] for one in found))  # a Dockerfile is one place
         raise Denied(
             f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
-            f"{', '.join(one['path'] for one in found[:5])}{', ...' * (len(found) > 5)}",
-            hint=f"{allow}policy: trusted takes the file at its word; see docs/compose-policy.md",
+            f"{', '.join(places[:5])}{', ...' * (len(places) > 5)}",
+            hint=f"{allow if grants else ''}docs/compose-policy.md tells what to write instead",
             fault="caller",
             details={"violations": found},
         )

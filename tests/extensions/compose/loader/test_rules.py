@@ -208,6 +208,11 @@ def test_a_file_outside_the_repository_is_denied(tree: Tree) -> None:
         loaded(tree)
 
 
+def test_an_included_address_is_denied_and_called_what_it_is() -> None:
+    with pytest.raises(Denied, match=r"^compose\.yaml, line 1: 'https://example\.org/x\.git' is an address"):
+        loaded({"compose.yaml": "include: ['https://example.org/x.git']"})
+
+
 def test_files_of_the_repository_may_be_named_by_their_path_on_the_host() -> None:
     tree = {"compose.yaml": f"include: [{DIRECTORY}/sub/a.yaml]", "sub/a.yaml": "services: {w: {image: a}}"}
     assert loaded(tree).files == ("compose.yaml", "sub/a.yaml")

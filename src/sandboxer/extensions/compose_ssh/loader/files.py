@@ -35,10 +35,11 @@ class Files:
         root = self.directory.rstrip("/") + "/"
         if absolute == self.directory:
             return "."
-        if not absolute.startswith(root) or path.startswith("~"):
+        if not absolute.startswith(root) or path.startswith("~") or "://" in path:
             where = f"{origin.file}, line {origin.line}: " if origin else ""
+            wrong = "is an address, and no file of the repository" if "://" in path else "leads out of the repository"
             raise Denied(
-                f"{where}{path[:200]!r} leads out of the repository",
+                f"{where}{path[:200]!r} {wrong}",
                 hint="put the file into the repository",
                 details={"file": origin.file, "line": origin.line} if origin else None,
             )

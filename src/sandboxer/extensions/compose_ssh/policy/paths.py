@@ -156,6 +156,13 @@ def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
     return found
 
 
+def _said(one: Opened) -> str:
+    """A path as its repository would write it; one of the host as it is."""
+    if one.inside is None:
+        return one.full
+    return f"./{one.inside}" if one.inside else "the repository"
+
+
 def separate(gate: Gate, opened: list[Opened]) -> None:
     """Keep what is opened apart from what containers write: from a copy, or by a refusal that names the pair."""
     writable = {one.full: one for one in opened if one.writable}
@@ -164,7 +171,7 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
         if above is not None and one.what == "bind" and (one.writable or one.inside is None):
             gate.refuse(
                 one.path,
-                f"what a link leads to that a container puts there: {one.full} lies beneath {above.full}, "
+                f"what a link leads to that a container puts there: {_said(one)} lies beneath {_said(above)}, "
                 f"which {shown(above.path)} lets a container write",
             )
             continue
