@@ -40,6 +40,7 @@ class Gate:
         self.port_notes: dict[str, None] = {}
         self.copies: set[str] = set()
         self.dockerfiles: dict[object, Faults] = {}
+        self.read = 0  # characters of Dockerfiles
         self._kinds: dict[str, Kind] = {}
 
     def kind(self, path: str) -> Kind:
