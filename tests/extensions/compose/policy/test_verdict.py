@@ -232,3 +232,11 @@ def test_more_containers_than_a_host_bears_are_refused(tmp_path: Path) -> None:
     services = ", ".join(f"s{number}: {{image: x, scale: 20}}" for number in range(26))
     found = judged(project(tmp_path, f"services: {{{services}}}")).violations
     assert [one.path for one in found] == ["services"]
+
+
+def test_a_path_is_sent_as_it_was_judged(tmp_path: Path) -> None:
+    """A container that writes below what is granted could put a link before the dots."""
+    text = "services: {a: {image: nginx, volumes: ['v:/v']}}\n"
+    text += "volumes: {v: {driver_opts: {type: none, o: bind, device: /srv/shared/sub/..}}}"
+    verdict = judged(project(tmp_path, text), grants=["bind:/srv/shared"])
+    assert verdict.document["volumes"]["v"]["driver_opts"]["device"] == "/srv/shared"

@@ -64,6 +64,7 @@ def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text
         return None
     if not plain_in_tree(gate, path, inside, wanted=("directory",)):
         return None
+    holder[key] = full
     return Opened(path=path, full=full, inside=inside, what="context", writable=False, holder=holder, key=key)
 
 

@@ -134,6 +134,7 @@ def _bind(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable:
             gate.refuse(where, f"the labels of {full} on the host: selinux would change them for everybody")
     elif not plain_in_tree(gate, where, inside, wanted=("file", "directory", "missing")):
         return None
+    holder[key] = full  # a `..` behind a link leads elsewhere than its text says
     return Opened(path=where, full=full, inside=inside, what="bind", writable=writable, holder=holder, key=key)
 
 
@@ -150,6 +151,7 @@ def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
             if full is None or not inside:
                 gate.refuse(path, f"the host's file {str(body['file'])[:200]}")
             elif plain_in_tree(gate, path, inside, wanted=("file",)):
+                body["file"] = full
                 found.append(
                     Opened(path=path, full=full, inside=inside, what="file", writable=False, holder=body, key="file")
                 )
