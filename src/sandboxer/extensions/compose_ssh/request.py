@@ -6,9 +6,11 @@ With `policy: trusted` nothing is judged, and the compose program resolves the f
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +21,8 @@ from sandboxer.extensions.compose_ssh.observed import Observed
 from sandboxer.extensions.compose_ssh.options import ComposeOptions, pristine
 from sandboxer.extensions.compose_ssh.stamp import builds, required, stamp
 
+_BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./:@+=-]*[A-Za-z0-9_/]")
+"""A word that YAML takes as it is, between brackets too."""
 _TRUSTED_NOTE = "the compose file was not judged (policy: trusted)"
 
 
@@ -118,13 +122,11 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
     if verdict.violations:
         found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations]
         grants = list(dict.fromkeys(one["grant"] for one in found if one["grant"]))
-        allow = (
-            f"options: {{grants: [{', '.join(grants)}]}} in a profile of yours allows some of it; " if grants else ""
-        )
+        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
         raise Denied(
             f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
-            f"{', '.join(one['path'] for one in found[:5])}{', ...' * (len(found) > 5)}",
-            hint=f"{allow}policy: trusted takes the file at its word; see docs/compose-policy.md",
+            f"{', '.join(one['path'] for one in found[:2])}{more}",
+            hint=f"{_remedy(grants, whole=all(one['grant'] for one in found))}; see docs/compose-policy.md",
             fault="caller",
             details={"violations": found},
         )
@@ -135,6 +137,16 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
             hint="use a host with another compose program, or leave it out of the file",
             details={"unsupported": lacking},
         )
+
+
+def _remedy(grants: Sequence[str], *, whole: bool) -> str:
+    """What to write into a profile, ready to paste."""
+    trust = "policy: trusted takes the file at its word"
+    if not grants:
+        return f"take it out of the file; {trust}"
+    words = ", ".join(grant if _BARE.fullmatch(grant) else json.dumps(grant) for grant in grants)
+    rest = "it" if whole else "some of it, take the rest out of the file"
+    return f"a profile of yours with options: {{grants: [{words}]}} allows {rest}; {trust}"
 
 
 def _check_main(options: ComposeOptions, services: Sequence[str], file: str) -> None:

@@ -237,6 +237,27 @@ def test_more_containers_than_a_host_bears_are_refused(tmp_path: Path) -> None:
 def test_a_path_is_sent_as_it_was_judged(tmp_path: Path) -> None:
     """A container that writes below what is granted could put a link before the dots."""
     text = "services: {a: {image: nginx, volumes: ['v:/v']}}\n"
-    text += "volumes: {v: {driver_opts: {type: none, o: bind, device: /srv/shared/sub/..}}}"
-    verdict = judged(project(tmp_path, text), grants=["bind:/srv/shared"])
-    assert verdict.document["volumes"]["v"]["driver_opts"]["device"] == "/srv/shared"
+    text += "volumes: {v: {driver_opts: {type: none, o: bind, device: /srv/pool/sub/..}}}"
+    verdict = judged(project(tmp_path, text), grants=["bind:/srv/pool"])
+    assert verdict.document["volumes"]["v"]["driver_opts"]["device"] == "/srv/pool"
+
+
+def test_a_single_file_beneath_what_a_service_writes_comes_from_a_copy_also_without_ro(tmp_path: Path) -> None:
+    text = "services:\n  php: {image: php, volumes: ['.:/app', './php.ini:/etc/php.ini']}\n"
+    text += "  web: {image: nginx, volumes: ['./php.ini:/php.ini:ro']}\n"
+    root = project(tmp_path, text)
+    (root / "php.ini").touch()
+    verdict = judged(root)
+    assert verdict.violations == ()
+    services = verdict.document["services"]
+    assert services["php"]["volumes"][1]["source"] == services["web"]["volumes"][0]["source"] == f"{PRISTINE}/php.ini"
+    assert services["php"]["volumes"][0]["source"] == DIRECTORY
+    assert verdict.copies == ("php.ini",)
+    assert any("what is written by it stays in a copy" in note for note in verdict.notes)
+
+
+def test_a_refused_pair_is_named_as_the_file_names_it_with_what_to_do(tmp_path: Path) -> None:
+    verdict = judged(project(tmp_path, "services: {a: {image: nginx, volumes: ['.:/app', './data:/data']}}"))
+    (found,) = verdict.violations
+    assert "./data lies beneath the whole repository, which services.a.volumes[0]" in found.gives_away
+    assert "a named volume" in found.gives_away

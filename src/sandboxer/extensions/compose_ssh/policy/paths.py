@@ -163,11 +163,12 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
     writable = {one.full: one for one in opened if one.writable}
     for one in opened:
         above = _above(one.full, writable)
-        if above is not None and one.what == "bind" and (one.writable or one.inside is None):
+        if above is not None and one.what == "bind" and not _can_be_a_copy(gate, one):
+            better = "; read-only it comes from a copy, a named volume is another way" if one.inside else ""
             gate.refuse(
                 one.path,
-                f"what a link leads to that a container puts there: {one.full} lies beneath {above.full}, "
-                f"which {shown(above.path)} lets a container write",
+                f"what a link leads to that a container puts there: {_named(one)} lies beneath {_named(above)}, "
+                f"which {shown(above.path)} lets a container write{better}",
             )
             continue
         written = one.what == "context" and any(_within(full, one.area or one.full) for full in writable)
@@ -180,12 +181,24 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             if above is not None:
                 gate.refuse(one.path, f"what a container puts there: {shown(above.path)} holds the sandbox's own files")
             if one.what == "bind":
+                alone = ", and what is written by it stays in a copy" if one.writable else ""
                 gate.note(
-                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes there"
+                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes "
+                    f"there{alone}"
                 )
     gate.copies -= {
         one for one in gate.copies if any(one != other and _within(f"/{one}", f"/{other}") for other in gate.copies)
     }
+
+
+def _can_be_a_copy(gate: Gate, one: Opened) -> bool:
+    """A single file too where it is writable: no link can be put into a file, and people seldom write `:ro`."""
+    return one.inside is not None and (not one.writable or gate.kind(one.inside) == "file")
+
+
+def _named(one: Opened) -> str:
+    """A path as the file's author knows it."""
+    return one.full if one.inside is None else f"./{one.inside}".rstrip("/") if one.inside else "the whole repository"
 
 
 def _above(full: str, writable: dict[str, Opened]) -> Opened | None:
