@@ -19,10 +19,13 @@ from sandboxer.extensions.base import Spec
 from sandboxer.extensions.compose_ssh import argv, asked, composefile, loader, policy
 from sandboxer.extensions.compose_ssh.observed import Observed
 from sandboxer.extensions.compose_ssh.options import ComposeOptions, pristine
+from sandboxer.extensions.compose_ssh.policy import paths
 from sandboxer.extensions.compose_ssh.stamp import builds, required, stamp
 
 _BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./:@+=-]*[A-Za-z0-9_/]")
 """A word that YAML takes as it is, between brackets too."""
+MOST_TOLD: Final = 500
+"""Violations in one answer, and notes of one kind: no person reads more, and each is kept in the record."""
 _TRUSTED_NOTE = "the compose file was not judged (policy: trusted)"
 
 
@@ -62,13 +65,14 @@ def prepare(
     grants = policy.Grants.parse(options.grants)
     if not repo.is_dir():
         raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
-    project = loader.load(
-        loader.DirectoryReader(repo),
-        files=(wanted,) if wanted else None,
-        environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
-        project_name=spec.resource,
-        directory=directory,
-    )
+    with loader.DirectoryReader(repo) as reader:
+        project = loader.load(
+            reader,
+            files=(wanted,) if wanted else None,
+            environment={**{name: env[name] for name in grants.variables if name in env}, **options.env},
+            project_name=spec.resource,
+            directory=directory,
+        )
     observed = Observed(policy.LocalTree(repo))
     verdict = policy.judge(
         project,
@@ -83,7 +87,8 @@ def prepare(
     document = stamp(verdict.document, publish=options.publish, labels=labels, podman=front.podman)
     _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
     file = loader.dump(document)
-    notes = [*project.notes, *verdict.notes, *(verdict.port_notes if options.publish == "declared" else ())]
+    notes = _some([*project.notes, *verdict.notes])
+    notes += _some(verdict.port_notes) if options.publish == "declared" else []
     return Prepared(
         repo=repo,
         file=file,
@@ -92,7 +97,7 @@ def prepare(
         builds=builds(document),
         sha256=hashlib.sha256(file).hexdigest(),
         notes=[*notes, *grants.notes()],
-        copies=_topmost(verdict.copies),
+        copies=paths.topmost(verdict.copies),
         variables=grants.variables,
         observed=observed,
     )
@@ -120,13 +125,14 @@ def _program(front: argv.Front) -> policy.Program:
 
 def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
     if verdict.violations:
-        found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations]
+        count = len(verdict.violations)
+        found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations[:MOST_TOLD]]
         grants = list(dict.fromkeys(one["grant"] for one in found if one["grant"]))
-        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+        more = f" and {count - 2} more" if count > 2 else ""
         raise Denied(
-            f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
+            f"the compose file asks for {count} thing{'s' * (count > 1)} that nobody granted: "
             f"{', '.join(one['path'] for one in found[:2])}{more}",
-            hint=f"{_remedy(grants, whole=all(one['grant'] for one in found))}; see docs/compose-policy.md",
+            hint=f"{_remedy(grants, whole=all(one.grant for one in verdict.violations))}; see docs/compose-policy.md",
             fault="caller",
             details={"violations": found},
         )
@@ -137,6 +143,11 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
             hint="use a host with another compose program, or leave it out of the file",
             details={"unsupported": lacking},
         )
+
+
+def _some(notes: Sequence[str]) -> list[str]:
+    more = len(notes) - MOST_TOLD
+    return [*notes[:MOST_TOLD], *([f"{more} notes more are not told"] if more > 0 else [])]
 
 
 def _remedy(grants: Sequence[str], *, whole: bool) -> str:
@@ -155,10 +166,3 @@ def _check_main(options: ComposeOptions, services: Sequence[str], file: str) -> 
             f"{file} has no service {options.main_service!r}, which the profile's main_service names",
             hint=f"it has: {', '.join(services)}",
         )
-
-
-def _topmost(paths: Sequence[str]) -> list[str]:
-    """The paths without those that lie below another one of them."""
-    if "" in paths:
-        return [""]
-    return [path for path in sorted(set(paths)) if not any(path.startswith(f"{other}/") for other in paths)]

@@ -52,6 +52,9 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
         "FROM alpine\nRUN echo $((1<<CMD))\nRUN <<X\nFROM alpine AS abc\nX\nCOPY --from=abc / /loot\n", {},
     ),
     "an indented comment that old builders do not know": (f"FROM alpine\nRUN echo \\\n  # x\n{LOOT}", {}),
+    "a stage that a build on this image does not have": (
+        "FROM alpine AS abc\nFROM alpine\nONBUILD COPY --from=abc / /loot\n", {},
+    ),
     # addresses
     "an address in pieces": ('FROM alpine\nADD http:""//169.254.169.254/latest /x\n', {}),
     "an address with an escape": ("FROM alpine\nADD http:\\//169.254.169.254/latest /x\n", {}),
@@ -147,3 +150,30 @@ def test_many_dockerfiles_with_arguments_of_their_own_are_not_read_without_end(t
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": builds}))
     (tmp_path / "Dockerfile").write_text("FROM alpine\n" + "RUN echo aaaaaaaaaaaaaaaaaaaaaaaaaaa\n" * 15_000)
     assert any("MiB of Dockerfiles" in one.gives_away for one in judged(tmp_path).violations)
+
+
+def test_labels_of_a_dockerfile_are_taken_back_from_the_containers(tmp_path: Path) -> None:
+    """A container has its image's labels, and a proxy or an updater of the host would act on them."""
+    root = repository(
+        tmp_path,
+        'FROM alpine\nLABEL maintainer=me version=\'1\' traefik.enable=true "a b"="c \\" d=e" \\\n  x.y=\'1 2\'\n'
+        'LABEL swag enable it\nONBUILD LABEL later=1\nLABEL org.opencontainers.image.title="x $y"\n',
+        {},
+    )
+    compose = {"services": {"a": {"build": ".", "image": "ours"}, "b": {"image": "ours"}, "c": {"image": "nginx"}}}
+    (root / "compose.yaml").write_text(json.dumps(compose))
+    verdict = judged(root)
+    wanted = {"traefik.enable": "", "a b": "", "x.y": "", "swag": "", "later": ""}
+    services = verdict.document["services"]
+    assert services["a"]["labels"] == services["b"]["labels"] == wanted
+    assert "labels" not in services["c"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["sandboxer.id=aaaaaaaaaaaa", "com.docker.compose.project=x", "'Io.Podman.x'=1", "$A=1", 'a"b"=1', "a=1 b", 'a="1',
+     "a\\ b=1", "a=`b c=d`", "PODMAN_SYSTEMD_UNIT=x.service", ""],
+)  # fmt: skip
+def test_a_label_that_claims_something_or_cannot_be_told_is_refused(line: str, tmp_path: Path) -> None:
+    (found,) = judged(repository(tmp_path, f"FROM alpine\nLABEL {line}\n", {})).violations
+    assert (found.file, found.line) == ("Dockerfile", 2)

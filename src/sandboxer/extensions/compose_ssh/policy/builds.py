@@ -15,6 +15,8 @@ from sandboxer.extensions.compose_ssh.policy.paths import MAX_DEPTH, Opened, nor
 _IGNORES: Final = (".dockerignore", ".containerignore")
 MAX_SOURCES: Final = 2_000
 """Of COPY and ADD in one Dockerfile: each is looked up."""
+MAX_LABELS: Final = 200
+"""Of one image: each is taken back from the container."""
 MAX_READ: Final = 2 << 20
 """Characters of all Dockerfiles; one that is built with other arguments counts again."""
 _STEERING: Final = re.compile(r"BUILDKIT_(?!INLINE_CACHE$).*", re.IGNORECASE)
@@ -170,6 +172,9 @@ def _judge(
         grant = fault.grant
         if grant is None or not gate.grants.has(grant):
             gate.refuse(path, fault.gives_away, grant, at=where(fault.line))
+    gate.image_labels.setdefault(str(path[1]), {}).update(dict.fromkeys(faults.labels))
+    if len(faults.labels) > MAX_LABELS:
+        gate.refuse(path, f"the time of whoever reads it: at most {MAX_LABELS} labels")
     if len(faults.sources) > MAX_SOURCES:
         gate.refuse(path, f"the time of whoever reads it: at most {MAX_SOURCES} sources of COPY")
         return
@@ -186,15 +191,19 @@ def _leaves(gate: Gate, context: str, source: str) -> str | None:
         if part == "..":
             return None  # builders keep it in the context, and so does the copy
         if any(mark in part for mark in "*?[$"):
-            entries = gate.tree.entries(here)
-            for name, kind in entries.items():
-                if kind == "link" and _outside(gate, context, f"{here}/{name}".lstrip("/")):
-                    return f"{here}/{name}".lstrip("/")
-            return None
+            if (context, here) not in gate.leaving:
+                gate.leaving[context, here] = _any_leaves(gate, context, here)
+            return gate.leaving[context, here]
         here = f"{here}/{part}".lstrip("/")
         if gate.kind(here) == "link":
             return here if _outside(gate, context, here) else None
     return None
+
+
+def _any_leaves(gate: Gate, context: str, directory: str) -> str | None:
+    links = (name for name, kind in gate.tree.entries(directory).items() if kind == "link")
+    paths = (f"{directory}/{name}".lstrip("/") for name in links)
+    return next((path for path in paths if _outside(gate, context, path)), None)
 
 
 def _outside(gate: Gate, context: str, link: str) -> bool:
@@ -234,6 +243,21 @@ def name_images(gate: Gate, document: dict[str, Any]) -> None:
         given = plain(service.get("image"))
         if given and not isinstance(service.get("build"), dict) and _full(given) in renamed:
             service["image"] = renamed[_full(given)]
+    _take_back_labels(gate, services)
+
+
+def _take_back_labels(gate: Gate, services: dict[str, Any]) -> None:
+    """Empty the labels that containers would have of images which are built here: a container's own come first."""
+    by_image: dict[str, dict[str, None]] = {}
+    for name, service in services.items():
+        by_image.setdefault(service.get("image", ""), {}).update(gate.image_labels.get(name, {}))
+    for service in services.values():
+        taken = by_image.get(service.get("image", ""), {})
+        if taken:
+            service["labels"] = {**dict.fromkeys(taken, ""), **(service.get("labels") or {})}
+            gate.note(
+                "labels of Dockerfiles are empty: programs on the host (proxies, updaters, schedulers) act on them"
+            )
 
 
 def _full(image: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.extensions.compose_ssh.policy.names import image_fault
+from sandboxer.extensions.compose_ssh.policy.names import claims, describes, image_fault
 from sandboxer.extensions.compose_ssh.policy.values import Fault, Faults
 from sandboxer.names import PREFIX
 
@@ -33,6 +33,10 @@ _BUILDERS_OWN: Final = re.compile(
 """Arguments that builders set by themselves."""
 _FLAG: Final = re.compile(r"--([A-Za-z][A-Za-z-]*)(?:=([A-Za-z0-9_./:@,$+%=~{}*-]*))?(?: +|$)")
 """Without quotes, backslashes and letters of two bytes: builders also split flags at bytes that are a space alone."""
+_LABEL: Final = re.compile(
+    r"""\s*(?:"([^"\\$]+)"|'([^'\\$]+)'|([^\s"'\\$=]+))=(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s"'\\])*(?=\s|$)"""
+)
+_OLD_LABEL: Final = re.compile(r"""([^\s"'\\$=]+)(?:\s.*|$)""")
 MAX_WORD: Final = 4096
 """Of an image's name and of an argument that it may come from: arguments can be doubled line by line."""
 _KNOWN: Final = frozenset(
@@ -52,6 +56,7 @@ class _Instruction(msgspec.Struct, frozen=True):
     line: int
     word: str
     rest: str
+    later: bool = False  # in a build that uses the image, which has other stages and contexts
 
 
 def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
@@ -61,6 +66,7 @@ def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
         return Faults((Fault(1, f"the time of whoever reads it: at most {MAX_LINES} lines"),), ())
     found: dict[Fault, None] = {}
     sources: dict[tuple[int, str], None] = {}
+    labels: dict[str, None] = {}
     indented = _margins(lines, found)
     escape = _escape(lines, found)
     here = any("<<" in line for line in lines)
@@ -76,7 +82,8 @@ def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
             judging.take(instruction)
         found.update(judging.found)
         sources.update(judging.sources)
-    return Faults(tuple(found), tuple(sources))
+        labels.update(judging.labels)
+    return Faults(tuple(found), tuple(sources), tuple(labels))
 
 
 def _margins(lines: list[str], found: dict[Fault, None]) -> bool:
@@ -151,6 +158,7 @@ class _Reading:
     def __init__(self, args: Mapping[str, str], contexts: set[str], *, lenient: bool, here: bool) -> None:
         self.found: dict[Fault, None] = {}
         self.sources: dict[tuple[int, str], None] = {}
+        self.labels: dict[str, None] = {}
         self._args = args
         self._contexts = contexts
         self._lenient = lenient
@@ -169,7 +177,7 @@ class _Reading:
             return
         if one.word == "ONBUILD":
             word, _, rest = one.rest.partition(" ")
-            self.take(_Instruction(one.line, word.upper(), rest.strip()))
+            self.take(_Instruction(one.line, word.upper(), rest.strip(), later=True))
             return
         flags, rest = _flags(one.rest) if one.word in _FLAGS else ([], one.rest)
         if one.word in _FLAGS and rest.startswith("--"):
@@ -182,6 +190,8 @@ class _Reading:
             self._arg(one, rest)
         elif one.word in ("ADD", "COPY"):
             self._copy(one, rest, stage=any(name == "from" for name, _ in flags))
+        elif one.word == "LABEL":
+            self._label(one)
 
     def _fault(self, one: _Instruction, gives: str, grant: str | None = None) -> None:
         self.found[Fault(one.line, gives, grant)] = None
@@ -232,10 +242,10 @@ class _Reading:
             self._fault(one, f"an image that nobody can name: {text[:120]} has no value in the repository")
             return
         fault = image_fault(name)
-        if fault is None or name in self._contexts:
+        if fault is None or (name in self._contexts and not one.later):
             return  # also where a builder does not take it for a stage
         earlier = name.isascii() and name.isdigit() and len(name) < 6 and int(name) < self._count - 1
-        stage = name in self._stages or (one.word == "COPY" and earlier)
+        stage = not one.later and (name in self._stages or (one.word == "COPY" and earlier))
         if stage and PREFIX not in name and not self._here:
             return
         if name.lower() in self._lowered and image_fault(name.lower()) is None:
@@ -243,6 +253,16 @@ class _Reading:
         if stage and PREFIX not in name:
             fault = "another sandbox's image, where a builder reads the here-documents differently: name it otherwise"
         self._fault(one, fault)
+
+    def _label(self, one: _Instruction) -> None:
+        keys = _label_keys(one.rest)
+        if keys is None:
+            self._fault(one, "a label that builders read in different ways: write NAME=VALUE, the name without `$`")
+        for key in keys or ():
+            if claims(key):
+                self._fault(one, f"whose the container is: the engine or sandboxer reads the label {key[:80]}")
+            elif not describes(key):
+                self.labels[key] = None
 
     def _copy(self, one: _Instruction, rest: str, *, stage: bool) -> None:
         for source in _words(rest)[:-1]:
@@ -284,6 +304,19 @@ def _flags(rest: str) -> tuple[list[tuple[str, str]], str]:
         flags.append((match[1].lower(), match[2] or ""))
         place = match.end()
     return flags, rest[place:]
+
+
+def _label_keys(rest: str) -> list[str] | None:
+    """The names in a LABEL; None where they cannot be told."""
+    keys, place = [], 0
+    while match := _LABEL.match(rest, place):
+        keys.append(match[1] or match[2] or match[3])
+        place = match.end()
+    if "`" in rest or not rest:
+        return None  # it may be an escape
+    if place == 0 and (match := _OLD_LABEL.fullmatch(rest)):
+        return [match[1]]
+    return keys if keys and place == len(rest) else None
 
 
 def _fetched(source: str) -> bool:

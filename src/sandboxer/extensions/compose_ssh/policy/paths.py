@@ -8,6 +8,7 @@ cannot do is to replace the bind's own directory: it is a mount point inside, an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 import msgspec
@@ -161,6 +162,7 @@ def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
 def separate(gate: Gate, opened: list[Opened]) -> None:
     """Keep what is opened apart from what containers write: from a copy, or by a refusal that names the pair."""
     writable = {one.full: one for one in opened if one.writable}
+    holding = {holder for full in writable for holder in (full, *_parents(full))}
     for one in opened:
         above = _above(one.full, writable)
         if above is not None and one.what == "bind" and not _can_be_a_copy(gate, one):
@@ -171,7 +173,7 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
                 f"which {shown(above.path)} lets a container write{better}",
             )
             continue
-        written = one.what == "context" and any(_within(full, one.area or one.full) for full in writable)
+        written = one.what == "context" and (one.area or one.full) in holding
         if one.inside is not None and (above is not None or written):
             if gate.kind(one.inside) != "missing":  # else the engine makes a directory there
                 gate.copies.add(one.inside)
@@ -186,9 +188,7 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
                     f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes "
                     f"there{alone}"
                 )
-    gate.copies -= {
-        one for one in gate.copies if any(one != other and _within(f"/{one}", f"/{other}") for other in gate.copies)
-    }
+    gate.copies = set(topmost(gate.copies))
 
 
 def _can_be_a_copy(gate: Gate, one: Opened) -> bool:
@@ -203,13 +203,18 @@ def _named(one: Opened) -> str:
 
 def _above(full: str, writable: dict[str, Opened]) -> Opened | None:
     """The writable bind that strictly holds `full`."""
-    parent = full
-    while parent != "/":
-        parent = parent.rpartition("/")[0] or "/"
-        if parent in writable:
-            return writable[parent]
-    return None
+    return next((writable[parent] for parent in _parents(full) if parent in writable), None)
 
 
-def _within(full: str, context: str) -> bool:
-    return full == context or full.startswith(context.rstrip("/") + "/")
+def _parents(full: str) -> Iterator[str]:
+    while full != "/":
+        full = full.rpartition("/")[0] or "/"
+        yield full
+
+
+def topmost(paths: Iterable[str]) -> list[str]:
+    """The paths, relative to one place, without those that lie below another one of them."""
+    found = set(paths)
+    return sorted(
+        path for path in found if not path or found.isdisjoint(one.lstrip("/") for one in _parents(f"/{path}"))
+    )
