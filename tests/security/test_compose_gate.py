@@ -105,7 +105,7 @@ def test_all_that_is_wrong_is_told_at_once_for_people_too_also_by_a_dry_run(gate
             "compose.yaml:6:",
         ):
             assert line in answer.stderr
-        for grant in ("the grant privileged)", "the grant bind:/srv/x)", "the grant pid:host)"):
+        for grant in ("grant: privileged\n", "grant: bind:/srv/x\n", "grant: pid:host\n"):
             assert grant in answer.stderr
     planned = gated.create(repo, "--dry-run", "--json")
     assert [one["path"] for one in planned.error["details"]["violations"]] == [

@@ -113,19 +113,24 @@ def complain(error: SandboxerError, *, as_json: bool) -> None:
         note(f"{paint('sandbox:', '2', sys.stderr)} {error.sandbox_id}")
     if error.outcome == "unknown":
         note("something may still exist: run `sandboxer reconcile`")
-    for key in ("violations", "unsupported"):
-        for one in (error.details or {}).get(key) or ():
-            note(_printed_violation(one))
+    for one in (error.details or {}).get("violations") or ():
+        note(_printed_violation(one))
+    for one in (error.details or {}).get("unsupported") or ():
+        note(f"{_place(one)}\n      {shown(str(one.get('gives_away')))}")
     if error.hint:
         note(f"{paint('hint:', '1;34', sys.stderr)} {_lines(error.hint)}")
 
 
 def _printed_violation(one: Mapping[str, Any]) -> str:
-    """What a policy refuses, as two lines: where it stands, and what it would give away or what would allow it."""
-    where = f"{one.get('file')}:{one.get('line')}: {one.get('path')}"
-    grant = one.get("grant")
-    allowed = f" (allowed by the grant {grant})" if grant else ""
-    return f"  {shown(where)}\n      {shown(str(one.get('gives_away')) + allowed)}"
+    """What a policy refuses: where it stands, what it would give away, what would allow it."""
+    lines = [_place(one)]
+    for name, value in (("gives away", one.get("gives_away")), ("grant", one.get("grant") or "none allows it")):
+        lines.append(f"      {paint(f'{name}:', '2', sys.stderr)} {shown(str(value))}")
+    return "\n".join(lines)
+
+
+def _place(one: Mapping[str, Any]) -> str:
+    return "  " + shown(f"{one.get('file')}:{one.get('line')}: {one.get('path')}")
 
 
 def _lines(text: str) -> str:

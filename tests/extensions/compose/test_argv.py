@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,6 +15,7 @@ from sandboxer.extensions.compose_ssh import argv, scripts
 from sandboxer.extensions.compose_ssh.environment import split
 from sandboxer.extensions.compose_ssh.options import Remembered, from_handle, to_handle
 from sandboxer.models import Handle
+from tests.testbed.components import need
 
 SANDBOX = Remembered(
     sandbox_id="k3v9x2m7q4ta",
@@ -136,3 +140,35 @@ def test_a_handle_of_before_the_policy_is_still_one_and_runs_as_it_was_made() ->
     sandbox = from_handle(Handle(version=1, data=old))
     assert sandbox == SANDBOX
     assert "--env-file" not in argv.down(sandbox)
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["judged", "trusted"])
+def test_git_runs_nothing_that_a_judged_repository_names(judged: bool, tmp_path: Path) -> None:
+    """buildx asks git about each build context. The trusted one shows that the attack works."""
+    need("git")
+    app, state, ran = tmp_path / "repo" / "app", tmp_path / "state", tmp_path / "ran"
+    (state / "project").mkdir(parents=True)
+    app.mkdir(parents=True)
+    hostile = app / "hostile"
+    hostile.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hostile.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": "/dev/null"}
+    for words in (["init", "-q"], ["config", "core.fsmonitor", str(hostile)]):
+        subprocess.run(["git", "-C", str(app), *words], check=True, env=env)
+    (state / "compose.yaml").write_text("{}")
+    for name in ("marker.json", "up.out", "up.err"):
+        (state / name).touch()
+    sandbox = Remembered(
+        sandbox_id="k3v9x2m7q4ta",
+        name="sbx-k3v9x2m7q4ta",
+        directory=str(tmp_path / "repo"),
+        state=str(state),
+        project=str(state / "project"),
+        compose=["git", "-C", str(app), "status"],
+        sha256=hashlib.sha256(b"{}").hexdigest() if judged else "",
+    )
+    words = argv.up(sandbox, build=False, keep=["GIT_DIR"])
+    # the front end's place is taken by what buildx runs
+    words = [*words[: words.index("git")], "git", "-C", str(app), "status", "--porcelain"]
+    subprocess.run(words, check=False, env=env, capture_output=True, timeout=60)
+    assert ran.exists() is not judged

@@ -307,3 +307,33 @@ def test_honest_stacks_come_up(beds: Callable[[Kind], Bed], tmp_path: Path, name
     with bed.nothing_left(), bed.sandbox(runnable(case, tmp_path / "app"), settle=0, publish="remapped") as (_, ready):
         assert ready.isolation.syscalls == "filtered"
         assert not [note for note in ready.isolation.notes if "of the host" in note and "mounts" in note]
+
+
+@pytest.mark.parametrize("kind", KINDS if scaled(0, soak=1) else KINDS[-1:])
+def test_a_repository_that_is_built_mounted_whole_and_given_a_settings_file_works(
+    beds: Callable[[Kind], Bed], tmp_path: Path, kind: Kind
+) -> None:
+    """The commonest shape of all: `.:/app`, an anonymous volume inside, `build: .`, env_file, and one file more."""
+    app = {
+        "build": ".",
+        "command": IDLE,
+        "env_file": ".env",
+        "volumes": [".:/app", "/app/node_modules", "./settings.ini:/etc/settings.ini"],
+    }
+    files = {
+        "Dockerfile": f"FROM {BASE}\nWORKDIR /app\nCOPY . .\n",
+        ".env": "WORD='\U0001f600 $$5'\n",
+        "settings.ini": "sent\n",
+        "src/main": "main\n",
+    }
+    repo = written(tmp_path / "app", {"services": {"app": app}}, **files)
+    bed = beds(kind)
+    with bed.nothing_left(), bed.sandbox(repo, settle=0) as (handle, ready):
+        script = "echo $WORD; cat src/main /etc/settings.ini; echo new >src/main; echo mine >/etc/settings.ini; "
+        script += "touch node_modules/x; cat /etc/settings.ini settings.ini"
+        said = bed.run(handle, "sh", "-c", script, service="app")[1].decode()
+        assert said == "\U0001f600 $$5\nmain\nsent\nmine\nsent\n"
+        directory = Path(kept(handle).directory)
+        assert (directory / "src" / "main").read_text() == "new\n"
+        assert not (directory / "node_modules" / "x").exists()
+        assert any("settings.ini as it was sent" in note for note in ready.isolation.notes)

@@ -34,9 +34,20 @@ def notes(item: dict[str, Any], **shown: Any) -> list[str]:
     return got.notes[1:]
 
 
+def test_settings_that_say_nothing_are_not_told() -> None:
+    host: dict[str, Any] = {"Brand": None, "New": [], "Empty": "", "Cgroups": "default", "Memory": 1}
+    host |= {"Tmpfs": {"/a": ""}, "Annotations": {"io.container.manager": "libpod"}}
+    assert notes(container(host)) == []
+
+
 @pytest.mark.parametrize(
     ("host", "words"),
     [
+        ({"Brand": {"new": 1}, "Newer": "x"}, "nobody has looked at yet: Brand, Newer"),
+        ({"StorageOpt": {"size": "1G"}}, "nobody has looked at yet: StorageOpt"),
+        ({"CgroupConf": {"memory.high": "1"}}, "nobody has looked at yet: CgroupConf"),
+        ({"Cgroups": "disabled"}, "nobody has looked at yet: Cgroups"),
+        ({"Annotations": {"run.oci.keep_original_groups": "1"}}, "nobody has looked at yet: Annotations"),
         ({"Privileged": True}, "is privileged"),
         ({"CapAdd": ["CAP_SYS_ADMIN", "NET_ADMIN"]}, "added capabilities: NET_ADMIN, SYS_ADMIN"),
         ({"NetworkMode": "host"}, "uses the host's network"),

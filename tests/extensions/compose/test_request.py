@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,46 @@ def test_a_service_that_the_profile_names_must_be_there(tmp_path: Path) -> None:
 def test_options_that_are_wrong_are_told(options: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(options, ComposeOptions)
+
+
+def refusal(repo: Path, **options: Any) -> Denied:
+    with pytest.raises(Denied) as found:
+        prepared(repo, **options)
+    return found.value
+
+
+def test_the_grants_of_a_hint_can_be_pasted_and_allow_it(tmp_path: Path) -> None:
+    volumes = ["/srv/a b:/a", "/srv/[x]:/b", "/srv/#c:/c:ro", "/srv/- d:/d", "/srv/{e}:/e"]
+    compose = {"services": {"a": {"image": "nginx", "volumes": volumes, "cap_add": ["NET_ADMIN"]}}}
+    repo = repository(tmp_path / "r", json.dumps(compose))
+    hint = refusal(repo).hint
+    text = hint[hint.index("{grants: ") : hint.index("}", hint.rindex("]")) + 1]
+    grants = yaml.safe_load(text)["grants"]
+    assert len(grants) == 6
+    assert prepared(repo, grants=grants).services == {"a": 1}
+
+
+def test_of_thousands_of_violations_as_many_are_told_as_a_person_could_read(tmp_path: Path) -> None:
+    services = {f"s{number}": {"image": "nginx", "privileged": True} for number in range(700)}
+    error = refusal(repository(tmp_path / "r", json.dumps({"services": services})))
+    assert "asks for 701 things" in error.message  # with the number of containers
+    assert len((error.details or {})["violations"]) == request.MOST_TOLD
+
+
+def test_of_thousands_of_notes_too(tmp_path: Path) -> None:
+    services = {"a": {"image": "nginx", "ports": [f"{number}:80" for number in range(1, 901)]}}
+    notes = prepared(repository(tmp_path / "r", json.dumps({"services": services})), publish="declared").notes
+    assert len(notes) == request.MOST_TOLD + 1
+    assert notes[-1] == "400 notes more are not told"
+
+
+@pytest.mark.parametrize(
+    "compose", ["services: {a: {image: nginx}}", "services: {a: {image: nginx, pid: host}}", "services: 1"]
+)
+def test_a_server_that_prepares_many_keeps_no_file_open(tmp_path: Path, compose: str) -> None:
+    repo = repository(tmp_path / "r", compose)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with suppress(Denied, Invalid):
+            prepared(repo)
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 10

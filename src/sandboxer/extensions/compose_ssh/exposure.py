@@ -1,7 +1,7 @@
 """What a stack has of its host, told from what the engine shows: never from the compose file, which it may not be.
 
 Pure. `isolation` tells of each container whatever goes beyond what a plain container has.
-A key that is unknown here says nothing, so `_RULES` goes through the whole HostConfig.
+`_RULES` goes through the whole HostConfig; a key that is unknown here is told as such.
 """
 
 from __future__ import annotations
@@ -284,10 +284,43 @@ def _rest(view: _View) -> Iterator[str]:
         yield f"knows more hosts by name: {', '.join(map(str, names))}"
 
 
+_LOOKED_AT: Final = frozenset(
+    {
+        # the rules above tell of them, or of what they lead to
+        "Binds", "CapAdd", "CgroupMode", "CgroupParent", "CgroupnsMode", "CpuRealtimePeriod", "CpuRealtimeRuntime",
+        "DeviceCgroupRules", "DeviceRequests", "Devices", "ExtraHosts", "GroupAdd", "IpcMode", "LogConfig",
+        "MaskedPaths", "Mounts", "NetworkMode", "OomKillDisable", "OomScoreAdj", "PidMode", "PortBindings",
+        "Privileged", "PublishAllPorts", "ReadonlyPaths", "Runtime", "SecurityOpt", "ShmSize", "Sysctls", "UTSMode",
+        "Ulimits", "UsernsMode", "VolumeDriver", "VolumesFrom",
+        # they only limit, or say something of the inside
+        "AutoRemove", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps",
+        "BlkioWeight", "BlkioWeightDevice", "CapDrop", "Cgroup", "CgroupManager", "ConsoleSize", "ContainerIDFile",
+        "CpuCount", "CpuPercent", "CpuPeriod", "CpuQuota", "CpuShares", "CpusetCpus", "CpusetMems", "DiskQuota", "Dns",
+        "DnsOptions", "DnsSearch", "IOMaximumBandwidth", "IOMaximumIOps", "Init", "Isolation", "KernelMemory",
+        "KernelMemoryTCP", "Links", "Memory", "MemoryReservation", "MemorySwap", "MemorySwappiness", "NanoCpus",
+        "PidsLimit", "ReadonlyRootfs", "RestartPolicy", "Tmpfs",
+    }
+)  # fmt: skip
+_OWN_ANNOTATIONS: Final = ("io.container.manager", "io.podman.annotations.", "org.opencontainers.", "org.systemd.")
+
+
+def _unknown(view: _View) -> Iterator[str]:
+    said = dict(view.host)
+    if said.get("Cgroups") in ("default", "enabled"):
+        del said["Cgroups"]
+    annotations = said.get("Annotations")
+    if isinstance(annotations, dict) and all(str(key).startswith(_OWN_ANNOTATIONS) for key in annotations):
+        del said["Annotations"]
+    names = sorted(key for key, value in said.items() if value and key not in _LOOKED_AT)
+    if names:
+        yield f"has settings of its engine that nobody has looked at yet: {', '.join(names)[:500]}"
+
+
 def _deep(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-_RULES: Final = (_power, _namespaces, _networks, _devices, _security, _mounts, _ports, _resources, _rest)
+_RULES: Final = (_power, _namespaces, _networks, _devices, _security, _mounts, _ports, _resources, _rest,
+                 _unknown)  # fmt: skip

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,8 +19,13 @@ from sandboxer.extensions.base import Spec
 from sandboxer.extensions.compose_ssh import argv, asked, composefile, loader, policy
 from sandboxer.extensions.compose_ssh.observed import Observed
 from sandboxer.extensions.compose_ssh.options import ComposeOptions, pristine
+from sandboxer.extensions.compose_ssh.policy import paths
 from sandboxer.extensions.compose_ssh.stamp import builds, required, stamp
 
+_BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./:@+=-]*[A-Za-z0-9_/]")
+"""A word that YAML takes as it is, between brackets too."""
+MOST_TOLD: Final = 500
+"""Violations in one answer, and notes of one kind: no person reads more, and each is kept in the record."""
 _TRUSTED_NOTE = "the compose file was not judged (policy: trusted)"
 
 
@@ -81,7 +87,8 @@ def prepare(
     document = stamp(verdict.document, publish=options.publish, labels=labels, podman=front.podman)
     _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
     file = loader.dump(document)
-    notes = [*project.notes, *verdict.notes, *(verdict.port_notes if options.publish == "declared" else ())]
+    notes = _some([*project.notes, *verdict.notes])
+    notes += _some(verdict.port_notes) if options.publish == "declared" else []
     return Prepared(
         repo=repo,
         file=file,
@@ -90,7 +97,7 @@ def prepare(
         builds=builds(document),
         sha256=hashlib.sha256(file).hexdigest(),
         notes=[*notes, *grants.notes()],
-        copies=_topmost(verdict.copies),
+        copies=paths.topmost(verdict.copies),
         variables=grants.variables,
         observed=observed,
     )
@@ -118,16 +125,15 @@ def _program(front: argv.Front) -> policy.Program:
 
 def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
     if verdict.violations:
-        found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations]
+        count = len(verdict.violations)
+        found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations[:MOST_TOLD]]
         grants = list(dict.fromkeys(one["grant"] for one in found if one["grant"]))
-        every = all(one["grant"] for one in found)
-        words = json.dumps(grants, ensure_ascii=False)  # to be pasted: a path may hold what YAML gives a meaning
-        allow = f"options: {{grants: {words}}} in a profile of yours allows {'it' if every else 'some'}; "
         places = list(dict.fromkeys(one["path"] for one in found))  # a Dockerfile is one place
         raise Denied(
-            f"the compose file asks for {len(found)} thing{'s' * (len(found) > 1)} that nobody granted: "
+            f"the compose file asks for {count} thing{'s' * (count > 1)} that nobody granted: "
             f"{', '.join(places[:5])}{', ...' * (len(places) > 5)}",
-            hint=f"{allow if grants else ''}docs/compose-policy.md tells what to write instead",
+            hint=f"{_remedy(grants, whole=all(one.grant for one in verdict.violations))}; "
+            "docs/compose-policy.md tells what to write instead",
             fault="caller",
             details={"violations": found},
         )
@@ -140,16 +146,23 @@ def _refuse(verdict: policy.Verdict, front: argv.Front) -> None:
         )
 
 
+def _some(notes: Sequence[str]) -> list[str]:
+    more = len(notes) - MOST_TOLD
+    return [*notes[:MOST_TOLD], *([f"{more} notes more are not told"] if more > 0 else [])]
+
+
+def _remedy(grants: Sequence[str], *, whole: bool) -> str:
+    """What to write into a profile, ready to paste."""
+    if not grants:
+        return "take it out of the file"
+    words = ", ".join(grant if _BARE.fullmatch(grant) else json.dumps(grant) for grant in grants)
+    rest = "it" if whole else "some of it, take the rest out of the file"
+    return f"a profile of yours with options: {{grants: [{words}]}} allows {rest}"
+
+
 def _check_main(options: ComposeOptions, services: Sequence[str], file: str) -> None:
     if options.main_service is not None and options.main_service not in services:
         raise Invalid(
             f"{file} has no service {options.main_service!r}, which the profile's main_service names",
             hint=f"it has: {', '.join(services)}",
         )
-
-
-def _topmost(paths: Sequence[str]) -> list[str]:
-    """The paths without those that lie below another one of them."""
-    if "" in paths:
-        return [""]
-    return [path for path in sorted(set(paths)) if not any(path.startswith(f"{other}/") for other in paths)]

@@ -92,6 +92,7 @@ for n in $(awk 'BEGIN { for (n in ENVIRON) if (n ~ /^[A-Za-z_][A-Za-z0-9_]*$/) p
 done
 cd -- "$project" || exit 125
 judged "$sha" "$state" || { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
+[ -z "$sha" ] || export GIT_DIR=/dev/null BUILDX_GIT_INFO=false BUILDX_GIT_LABELS=false
 "$@" <"$state/compose.yaml" >"$state/up.out" 2>"$state/up.err"; code=$?
 if [ $code = 0 ]; then
   # by rename: a container that may write the directory could have put a link in its place
@@ -105,7 +106,9 @@ tail -c 1500 "$state/up.out" >&2; tail -c 4000 "$state/up.err" >&2; exit $code
 keep, the rest the `up` command.
 
 Only what the programs themselves need is left in their environment: a compose file interpolates whatever is there, and
-what is there belongs to whoever runs the host. The marker comes last, so that it is in no build context."""
+what is there belongs to whoever runs the host. buildx asks git about each build context, and git runs programs that the
+settings of a `.git` in it name: of a judged repository git finds nothing. The marker comes last, so that it is in no
+build context."""
 
 LOOK: Final = r"""
 e=$1 filter=$2; shift 2

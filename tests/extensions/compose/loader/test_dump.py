@@ -121,6 +121,17 @@ def test_no_program_finds_a_variable_in_it(kind: str, tmp_path: Path) -> None:
     assert command in (wanted, [word.replace("$", "$$") for word in wanted])
 
 
+@pytest.mark.parametrize("kind", ["docker compose", "docker-compose", "podman-compose"])
+def test_each_program_reads_every_character_as_it_was_written(kind: str, tmp_path: Path) -> None:
+    """JSON writes a character beyond U+FFFF as a pair, which YAML does not take."""
+    said = "\U0001f600 \U0010ffff \u00e9 \x7f \u0085 \u2028 \\ud83d\\ude00 \\\U0001f600 <<: ~ 0o17 1:30"
+    text = json.dumps({"services": {"w": {"image": "a", "command": [said], "environment": {"A": said}}}})
+    text = text.replace("\\ud83d\\ude00", "\U0001f600").replace("\\udbff\\udfff", "\U0010ffff")
+    service = _config(compose(kind), _sent(tmp_path, text))["services"]["w"]
+    assert service["command"] == [said]
+    assert service["environment"] in ({"A": said}, [f"A={said}"])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -34,6 +34,16 @@ def test_an_honest_file_passes_or_is_told_what_its_program_lacks(case: Case, tmp
         assert bool(verdict.document.get("services")) != lacking(case, program)
 
 
+@pytest.mark.parametrize("case", cases("granted.txt"), ids=lambda case: case.name)
+def test_what_wants_something_of_the_host_names_the_grants_that_make_it_work(case: Case, tmp_path: Path) -> None:
+    wanted = {word.strip() for word in case.path.split(",")}
+    root = case.lay_out(tmp_path)
+    assert {one.grant for one in judged(root).violations} == wanted
+    verdict = judged(root, grants=wanted)
+    assert verdict.violations == ()
+    assert verdict.document["services"]
+
+
 @pytest.mark.parametrize("program", Program)
 def test_each_program_takes_every_honest_file_as_it_is_sent(program: Program, tmp_path: Path) -> None:
     words = program_of(program)

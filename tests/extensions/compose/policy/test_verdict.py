@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandboxer.extensions.compose_ssh.policy import Program, Verdict
+from sandboxer.extensions.compose_ssh.policy.paths import topmost
 from tests.extensions.compose.policy.corpora import DIRECTORY, PRISTINE, SANDBOX, Case, judged, loaded, verdict_on
 
 
@@ -232,3 +235,60 @@ def test_more_containers_than_a_host_bears_are_refused(tmp_path: Path) -> None:
     services = ", ".join(f"s{number}: {{image: x, scale: 20}}" for number in range(26))
     found = judged(project(tmp_path, f"services: {{{services}}}")).violations
     assert [one.path for one in found] == ["services"]
+
+
+def test_a_path_is_sent_as_it_was_judged(tmp_path: Path) -> None:
+    """A container that writes below what is granted could put a link before the dots."""
+    text = "services: {a: {image: nginx, volumes: ['v:/v']}}\n"
+    text += "volumes: {v: {driver_opts: {type: none, o: bind, device: /srv/pool/sub/..}}}"
+    verdict = judged(project(tmp_path, text), grants=["bind:/srv/pool"])
+    assert verdict.document["volumes"]["v"]["driver_opts"]["device"] == "/srv/pool"
+
+
+def test_a_single_file_beneath_what_a_service_writes_comes_from_a_copy_also_without_ro(tmp_path: Path) -> None:
+    text = "services:\n  php: {image: php, volumes: ['.:/app', './php.ini:/etc/php.ini']}\n"
+    text += "  web: {image: nginx, volumes: ['./php.ini:/php.ini:ro']}\n"
+    root = project(tmp_path, text)
+    (root / "php.ini").touch()
+    verdict = judged(root)
+    assert verdict.violations == ()
+    services = verdict.document["services"]
+    assert services["php"]["volumes"][1]["source"] == services["web"]["volumes"][0]["source"] == f"{PRISTINE}/php.ini"
+    assert services["php"]["volumes"][0]["source"] == DIRECTORY
+    assert verdict.copies == ("php.ini",)
+    assert any("what is written by it stays in a copy" in note for note in verdict.notes)
+
+
+def test_a_refused_pair_is_named_as_the_file_names_it_with_what_to_do(tmp_path: Path) -> None:
+    verdict = judged(project(tmp_path, "services: {a: {image: nginx, volumes: ['.:/app', './data:/data']}}"))
+    (found,) = verdict.violations
+    assert "./data lies beneath the whole repository, which services.a.volumes[0]" in found.gives_away
+    assert "a named volume" in found.gives_away
+
+
+def test_thousands_of_copies_and_of_wildcards_are_judged_in_no_time(tmp_path: Path) -> None:
+    services = {f"s{i}": {"image": "nginx", "volumes": [f"./f{i}_{k}:/a{k}:ro" for k in range(50)]} for i in range(200)}
+    services["w"] = {"image": "nginx", "volumes": [".:/app"]}
+    services["b"] = {"build": "."}
+    root = project(tmp_path, json.dumps({"services": services}))
+    for name in (f"f{i}_{k}" for i in range(200) for k in range(50)):
+        (root / name).touch()
+    (root / "Dockerfile").write_text("FROM nginx\n" + "COPY ./*_1 /x\n" * 1900)
+    found = loaded(root)
+    began = time.process_time()
+    verdict = verdict_on(found, root)
+    assert verdict.copies == ("",)  # all of it, as the build's context holds the others
+    assert time.process_time() - began < 15  # what this guards against took 40 s
+
+
+@pytest.mark.parametrize(
+    ("paths", "top"),
+    [
+        (["a", "a/b", "ab", "c/d/e", "c/d"], ["a", "ab", "c/d"]),
+        (["", "a"], [""]),
+        ([], []),
+        (["a/b", "a/c"], ["a/b", "a/c"]),
+    ],
+)
+def test_what_lies_below_another_copy_is_not_copied_twice(paths: list[str], top: list[str]) -> None:
+    assert topmost(paths) == top

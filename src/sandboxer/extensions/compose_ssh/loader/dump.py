@@ -11,6 +11,9 @@ from sandboxer.extensions.compose_ssh.loader.scalars import text_of
 from sandboxer.extensions.compose_ssh.loader.tree import bad
 
 _NUMBER: Final = re.compile(r"-?[0-9]+")
+_PAIR: Final = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|\x7f")
+"""What JSON and YAML write in different ways: a character beyond U+FFFF is a pair in JSON, and no character in YAML;
+JSON leaves DEL as it is."""
 _SIZES: Final = ("mem_limit", "mem_reservation", "memswap_limit", "mem_swappiness", "shm_size")
 
 
@@ -25,7 +28,14 @@ def dump(document: Mapping[str, Any]) -> bytes:
     services = written.get("services")
     if isinstance(services, Mapping):
         written["services"] = {name: _service(body) for name, body in services.items()}
-    return (json.dumps(_escaped(written, ()), indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
+    text = json.dumps(_escaped(written, ()), indent=1, sort_keys=True, ensure_ascii=True)
+    return (_PAIR.sub(_whole, text) + "\n").encode("ascii")
+
+
+def _whole(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return "\\u007f" if match[0] == "\x7f" else match[0]
+    return f"\\U{0x10000 + ((int(match[1], 16) - 0xD800) << 10) + int(match[2], 16) - 0xDC00:08x}"
 
 
 def _service(service: Any) -> Any:

@@ -15,6 +15,11 @@ from sandboxer.extensions.compose_ssh.policy.paths import MAX_DEPTH, Opened, nor
 _IGNORES: Final = (".dockerignore", ".containerignore")
 MAX_SOURCES: Final = 2_000
 """Of COPY and ADD in one Dockerfile: each is looked up."""
+MAX_LABELS: Final = 200
+"""Of one image: each is taken back from the container."""
+MAX_READ: Final = 2 << 20
+"""Characters of all Dockerfiles; one that is built with other arguments counts again."""
+_STEERING: Final = re.compile(r"BUILDKIT_(?!INLINE_CACHE$).*", re.IGNORECASE)
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}")
 
 
@@ -27,6 +32,7 @@ def contexts(gate: Gate, document: dict[str, Any]) -> list[Opened]:
             continue
         path: Path = ("services", name, "build")
         _network(gate, path, build)
+        _steering(gate, path, build)
         context = _directory(gate, (*path, "context"), build, "context")
         if context is not None:
             found.append(context)
@@ -38,6 +44,13 @@ def contexts(gate: Gate, document: dict[str, Any]) -> list[Opened]:
 def _network(gate: Gate, path: Path, build: dict[str, Any]) -> None:
     if build.get("network") == "host":
         gate.granted((*path, "network"), "the network of the host, while it builds", "build:network")
+
+
+def _steering(gate: Gate, path: Path, build: dict[str, Any]) -> None:
+    for name in build.get("args") or {}:
+        if _STEERING.fullmatch(name):
+            gives = "the build to another program, or another way to build: BuildKit itself reads this argument"
+            gate.refuse((*path, "args", name), gives)
 
 
 def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text: str | None = None) -> Opened | None:
@@ -53,6 +66,7 @@ def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text
         return None
     if not plain_in_tree(gate, path, inside, wanted=("directory",)):
         return None
+    holder[key] = full
     return Opened(path=path, full=full, inside=inside, what="context", writable=False, holder=holder, key=key)
 
 
@@ -89,6 +103,8 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
     args = {key: plain(value) or "" for key, value in (build.get("args") or {}).items() if value is not None}
     extra = build.get("additional_contexts")
     known = {str(key) for key in extra} if isinstance(extra, dict) else set()
+    where: Path = (*path, "dockerfile") if "dockerfile" in build else (*path, "context")
+    _ignores(gate, where, [f"{context.inside}/{name}".lstrip("/") for name in _IGNORES])
     inline = build.get("dockerfile_inline")
     if isinstance(inline, str) and inline:
         if build.get("dockerfile"):
@@ -97,7 +113,6 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
         file, line = (origin.file, origin.line) if origin else ("compose.yaml", 1)
         _judge(gate, inline, context, args, known, where=lambda _: (file, line), path=(*path, "dockerfile_inline"))
         return []
-    where: Path = (*path, "dockerfile") if "dockerfile" in build else (*path, "context")
     given = plain(build.get("dockerfile")) or "Dockerfile"
     full = normal(given if given.startswith("/") else f"{context.full}/{given}")
     inside = relative(gate.directory, full) if full is not None else None
@@ -109,13 +124,7 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
         return []
     if not plain_in_tree(gate, where, inside, wanted=("file",)):
         return []
-    for ignore in (
-        *(f"{context.inside}/{name}".lstrip("/") for name in _IGNORES),
-        f"{inside}.dockerignore",
-        f"{inside}.containerignore",
-    ):
-        if gate.kind(ignore) not in ("file", "missing"):
-            gate.refuse(where, f"what {ignore} leads to: it is no plain file, and the builder reads it")
+    _ignores(gate, where, [f"{inside}{name}" for name in _IGNORES])
     data = gate.tree.read(inside)
     try:
         text = data.decode("utf-8-sig") if data is not None else None
@@ -141,18 +150,31 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
     ]
 
 
+def _ignores(gate: Gate, path: Path, files: list[str]) -> None:
+    for file in files:
+        if gate.kind(file) not in ("file", "missing"):
+            gate.refuse(path, f"what {file} leads to: it is no plain file, and the builder reads it")
+
+
 def _judge(
     gate: Gate, text: str, context: Opened, args: dict[str, str], known: set[str], *, where: Any, path: Path
 ) -> None:
-    used = {name: value for name, value in args.items() if name in text}
-    key = (text, tuple(used.items()), frozenset(known))
+    # all of them: a name can go on in the next line
+    key = (text, tuple(args.items()), frozenset(known))
     faults = gate.dockerfiles.get(key)
     if faults is None:
-        faults = gate.dockerfiles[key] = dockerfile.judge(text, args=used, contexts=known)
+        gate.read += len(text)
+        if gate.read > MAX_READ:
+            gate.refuse(path, f"the time of whoever reads it: at most {MAX_READ >> 20} MiB of Dockerfiles")
+            return
+        faults = gate.dockerfiles[key] = dockerfile.judge(text, args=args, contexts=known)
     for fault in faults.found:
         grant = fault.grant
         if grant is None or not gate.grants.has(grant):
             gate.refuse(path, fault.gives_away, grant, at=where(fault.line))
+    gate.image_labels.setdefault(str(path[1]), {}).update(dict.fromkeys(faults.labels))
+    if len(faults.labels) > MAX_LABELS:
+        gate.refuse(path, f"the time of whoever reads it: at most {MAX_LABELS} labels")
     if len(faults.sources) > MAX_SOURCES:
         gate.refuse(path, f"the time of whoever reads it: at most {MAX_SOURCES} sources of COPY")
         return
@@ -169,15 +191,19 @@ def _leaves(gate: Gate, context: str, source: str) -> str | None:
         if part == "..":
             return None  # builders keep it in the context, and so does the copy
         if any(mark in part for mark in "*?[$"):
-            entries = gate.tree.entries(here)
-            for name, kind in entries.items():
-                if kind == "link" and _outside(gate, context, f"{here}/{name}".lstrip("/")):
-                    return f"{here}/{name}".lstrip("/")
-            return None
+            if (context, here) not in gate.leaving:
+                gate.leaving[context, here] = _any_leaves(gate, context, here)
+            return gate.leaving[context, here]
         here = f"{here}/{part}".lstrip("/")
         if gate.kind(here) == "link":
             return here if _outside(gate, context, here) else None
     return None
+
+
+def _any_leaves(gate: Gate, context: str, directory: str) -> str | None:
+    links = (name for name, kind in gate.tree.entries(directory).items() if kind == "link")
+    paths = (f"{directory}/{name}".lstrip("/") for name in links)
+    return next((path for path in paths if _outside(gate, context, path)), None)
 
 
 def _outside(gate: Gate, context: str, link: str) -> bool:
@@ -217,6 +243,21 @@ def name_images(gate: Gate, document: dict[str, Any]) -> None:
         given = plain(service.get("image"))
         if given and not isinstance(service.get("build"), dict) and _full(given) in renamed:
             service["image"] = renamed[_full(given)]
+    _take_back_labels(gate, services)
+
+
+def _take_back_labels(gate: Gate, services: dict[str, Any]) -> None:
+    """Empty the labels that containers would have of images which are built here: a container's own come first."""
+    by_image: dict[str, dict[str, None]] = {}
+    for name, service in services.items():
+        by_image.setdefault(service.get("image", ""), {}).update(gate.image_labels.get(name, {}))
+    for service in services.values():
+        taken = by_image.get(service.get("image", ""), {})
+        if taken:
+            service["labels"] = {**dict.fromkeys(taken, ""), **(service.get("labels") or {})}
+            gate.note(
+                "labels of Dockerfiles are empty: programs on the host (proxies, updaters, schedulers) act on them"
+            )
 
 
 def _full(image: str) -> str:

@@ -14,7 +14,7 @@ HOSTNAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
 INSIDE: Final = r"/[^\x00-\x1f\x7f:,\\]{0,1023}"
 """A path inside a container: `:` and `,` would end it in the words that podman is given."""
 MAX_TEXT: Final = 256 * 1024
-_SIZE: Final = re.compile(r"(\d{1,15})(?:\.0+)?\s?([kmgt]?)(i?b)?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,15})(?:\.0+)?\s?([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|us|µs|ns|m|s))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 _SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -81,7 +81,7 @@ def later(_gate: Gate, _path: Path, value: Any) -> Any:
 
 def text(pattern: str, expected: str) -> Take:
     """A text of that form."""
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
         found = plain(value)

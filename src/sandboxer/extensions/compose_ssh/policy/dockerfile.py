@@ -1,11 +1,13 @@
 """A Dockerfile, judged: which images, places and rights its instructions ask for.
 
-Builders read here-documents in two ways: one as the text of an instruction, an older one as instructions. Both are
-judged.
+Builders read the same text in different ways: here-documents are the text of an instruction or, to older ones,
+instructions; an indented comment between two lines of an instruction is none to old ones; an escape directive is not
+known to all. Every such reading is judged. Where there are more ways than are worth following, the text is refused.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,15 +15,30 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.extensions.compose_ssh.policy.names import image_fault
+from sandboxer.extensions.compose_ssh.policy.names import claims, describes, image_fault
 from sandboxer.extensions.compose_ssh.policy.values import Fault, Faults
+from sandboxer.names import PREFIX
 
 MAX_LINES: Final = 20_000
-_DIRECTIVE: Final = re.compile(r"#\s*escape\s*=\s*(.)\s*", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s")
-_SYNTAX: Final = re.compile(r"(#|//)\s*syntax\s*=.*", re.IGNORECASE)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_MARGIN: Final = re.compile(r"\s*")
 _HEREDOC: Final = re.compile(r"""<<(-?)\s*(["']?)([A-Za-z0-9_.][A-Za-z0-9_.-]*)\2""")
-_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?([-+])([^{}$]*))?\})")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::([-+])([^{}$]*))?\})", re.ASCII)
+"""Without `${A-x}` and `${A+x}`: not every builder knows them."""
+_BUILDERS_OWN: Final = re.compile(
+    r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|OSVERSION|STAGE)|BUILDKIT_.*|SOURCE_DATE_EPOCH|\w+_PROXY", re.IGNORECASE
+)
+"""Arguments that builders set by themselves."""
+_FLAG: Final = re.compile(r"--([A-Za-z][A-Za-z-]*)(?:=([A-Za-z0-9_./:@,$+%=~{}*-]*))?(?: +|$)")
+"""Without quotes, backslashes and letters of two bytes: builders also split flags at bytes that are a space alone."""
+_LABEL: Final = re.compile(
+    r"""\s*(?:"([^"\\$]+)"|'([^'\\$]+)'|([^\s"'\\$=]+))=(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s"'\\])*(?=\s|$)"""
+)
+_OLD_LABEL: Final = re.compile(r"""([^\s"'\\$=]+)(?:\s.*|$)""")
+MAX_WORD: Final = 4096
+"""Of an image's name and of an argument that it may come from: arguments can be doubled line by line."""
 _KNOWN: Final = frozenset(
     {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
      "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
@@ -39,6 +56,7 @@ class _Instruction(msgspec.Struct, frozen=True):
     line: int
     word: str
     rest: str
+    later: bool = False  # in a build that uses the image, which has other stages and contexts
 
 
 def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
@@ -48,40 +66,64 @@ def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
         return Faults((Fault(1, f"the time of whoever reads it: at most {MAX_LINES} lines"),), ())
     found: dict[Fault, None] = {}
     sources: dict[tuple[int, str], None] = {}
+    labels: dict[str, None] = {}
+    indented = _margins(lines, found)
     escape = _escape(lines, found)
     here = any("<<" in line for line in lines)
-    for escaping in (escape,) if escape == "\\" else (escape, "\\"):  # an old builder may not see the directive
-        for heredocs in (True, False) if here else (False,):
-            reading = _Reading(args, contexts, lenient=escaping != escape or (here and not heredocs))
-            for instruction in _instructions(lines, escaping, heredocs=heredocs, found=found):
-                reading.take(instruction)
-            found.update(reading.found)
-            sources.update(reading.sources)
-    return Faults(tuple(found), tuple(sources))
+    usual = (escape, here, True)
+    for reading in itertools.product(
+        {escape, "\\"},  # an old builder may not see the directive
+        {here, False},
+        {True, not indented},
+    ):
+        escaping, heredocs, comments = reading
+        judging = _Reading(args, contexts, lenient=reading != usual, here=here)
+        for instruction in _instructions(lines, escaping, heredocs=heredocs, comments=comments, found=found):
+            judging.take(instruction)
+        found.update(judging.found)
+        sources.update(judging.sources)
+        labels.update(judging.labels)
+    return Faults(tuple(found), tuple(sources), tuple(labels))
+
+
+def _margins(lines: list[str], found: dict[Fault, None]) -> bool:
+    """Note characters that are a space to some builders only; whether a comment is indented."""
+    indented = False
+    for number, line in enumerate(lines, 1):
+        margin = _MARGIN.match(line)
+        begin = margin.end() if margin is not None else 0
+        if _CONTROL.search(line) or line[:begin].strip(" \t"):
+            found[Fault(number, "an instruction that builders end in different places: a space of another kind")] = None
+        indented = indented or (begin > 0 and line[begin : begin + 1] == "#")
+    return indented
 
 
 def _escape(lines: list[str], found: dict[Fault, None]) -> str:
     escape = "\\"
     for number, line in enumerate(lines, 1):
-        text = line.strip()[:400]  # patterns see no line of a megabyte
-        if _SYNTAX.fullmatch(text):
-            found[Fault(number, "the build to another program: `syntax` names an image that reads this file")] = None
-        match = _DIRECTIVE.fullmatch(text)
-        if match is not None and match[1] == "`":
-            escape = "`"
+        text = line.strip()
         if text and not text.startswith(("#", "//")):
             break
+        name, _, value = text.lstrip("#/").partition("=")
+        if name.strip().lower() == "syntax":
+            found[Fault(number, "the build to another program: `syntax` names an image that reads this file")] = None
+        if name.strip().lower() == "escape" and value.strip() == "`":
+            escape = "`"
     return escape
 
 
-def _instructions(lines: list[str], escape: str, *, heredocs: bool, found: dict[Fault, None]) -> Iterator[_Instruction]:
+def _instructions(
+    lines: list[str], escape: str, *, heredocs: bool, comments: bool, found: dict[Fault, None]
+) -> Iterator[_Instruction]:
+    """The instructions; `comments`: also an indented comment does not end one."""
     index = 0
     while index < len(lines):
         start, parts, more = index, [""], False
         while index < len(lines):
             line = lines[index]
             index += 1
-            if line.lstrip().startswith("#") or (more and not line.strip()):
+            comment = line if more and not comments else line.lstrip()
+            if comment.startswith("#") or (more and not line.strip()):
                 if not more:
                     break
                 continue  # comments and empty lines do not end an instruction
@@ -91,6 +133,8 @@ def _instructions(lines: list[str], escape: str, *, heredocs: bool, found: dict[
                 found[Fault(index, "an instruction that builders end in different places: a space of another kind")] = (
                     None
                 )
+            if stripped.endswith(2 * escape):
+                found[Fault(index, f"an instruction that builders end in different places: {2 * escape}")] = None
             parts.append(stripped[: -len(escape)] if more else line)
             if not more:
                 break
@@ -111,14 +155,17 @@ def _instructions(lines: list[str], escape: str, *, heredocs: bool, found: dict[
 class _Reading:
     """The instructions in order, with the stages and variables that they make."""
 
-    def __init__(self, args: Mapping[str, str], contexts: set[str], *, lenient: bool) -> None:
+    def __init__(self, args: Mapping[str, str], contexts: set[str], *, lenient: bool, here: bool) -> None:
         self.found: dict[Fault, None] = {}
         self.sources: dict[tuple[int, str], None] = {}
+        self.labels: dict[str, None] = {}
         self._args = args
         self._contexts = contexts
         self._lenient = lenient
-        self._globals: dict[str, str] = {}
+        self._here = here
+        self._globals: dict[str, str | None] = {}
         self._stages: set[str] = set()
+        self._lowered: set[str] = set()
         self._stage = ""
         self._count = 0
 
@@ -128,11 +175,16 @@ class _Reading:
             if not self._lenient:  # in a here-document it is a line of somebody's script
                 self._fault(one, f"whatever a builder takes {one.word[:40]} for: nobody has looked at it yet")
             return
+        if one.word == "ONBUILD" and one.later:
+            self._fault(one, "an instruction that no builder takes: ONBUILD of ONBUILD")
+            return
         if one.word == "ONBUILD":
             word, _, rest = one.rest.partition(" ")
-            self.take(_Instruction(one.line, word.upper(), rest.strip()))
+            self.take(_Instruction(one.line, word.upper(), rest.strip(), later=True))
             return
         flags, rest = _flags(one.rest) if one.word in _FLAGS else ([], one.rest)
+        if one.word in _FLAGS and rest.startswith("--"):
+            self._fault(one, f"a flag that builders read in different ways: {rest[:40]}")
         for name, value in flags:
             self._flag(one, name, value)
         if one.word == "FROM":
@@ -141,6 +193,8 @@ class _Reading:
             self._arg(one, rest)
         elif one.word in ("ADD", "COPY"):
             self._copy(one, rest, stage=any(name == "from" for name, _ in flags))
+        elif one.word == "LABEL":
+            self._label(one)
 
     def _fault(self, one: _Instruction, gives: str, grant: str | None = None) -> None:
         self.found[Fault(one.line, gives, grant)] = None
@@ -164,40 +218,62 @@ class _Reading:
             self._fault(one, "an image by an argument that builders read in different ways: give one ARG a line")
         for word in rest.split():
             name, is_set, value = word.partition("=")
+            if name in self._globals:
+                self._fault(one, f"an image by an argument that builders read in different ways: {name[:80]} is twice")
+            if not _NAME.fullmatch(name) or _BUILDERS_OWN.fullmatch(name):
+                continue  # then nothing can be said of an image that it names
             default = self._expand(value.strip("\"'")) if is_set else None
-            given = self._args.get(name, default)
-            if given is not None:
-                self._globals[name] = given
+            if is_set and default is None and name not in self._args:
+                continue
+            self._globals[name] = self._args.get(name, default)
 
     def _from(self, one: _Instruction, rest: str) -> None:
         words = rest.split()
         if self._stage:
             self._stages.add(self._stage)  # a stage does not copy from itself
+            self._lowered.add(self._stage.lower())
         if not words:
             self._fault(one, "an image that nobody can name")
         else:
             self._image(one, words[0])
         self._count += 1
-        self._stage = words[2].lower() if len(words) == 3 and words[1].upper() == "AS" else ""
+        self._stage = words[2] if len(words) == 3 and words[1].upper() == "AS" else ""
 
     def _image(self, one: _Instruction, text: str) -> None:
         name = self._expand(text.strip("\"'"))
         if name is None:
             self._fault(one, f"an image that nobody can name: {text[:120]} has no value in the repository")
             return
-        number = name.isascii() and name.isdigit() and len(name) < 6 and int(name) < self._count
-        if name == "scratch" or name.lower() in self._stages or name in self._contexts or number:
-            return
         fault = image_fault(name)
-        if fault is not None:
-            self._fault(one, fault)
+        if fault is None or (name in self._contexts and not one.later):
+            return  # also where a builder does not take it for a stage
+        earlier = name.isascii() and name.isdigit() and len(name) < 6 and int(name) < self._count - 1
+        stage = not one.later and (name in self._stages or (one.word == "COPY" and earlier))
+        if stage and PREFIX not in name and not self._here:
+            return
+        if name.lower() in self._lowered and image_fault(name.lower()) is None:
+            return  # in such letters it cannot be an image
+        if stage and PREFIX not in name:
+            fault = "another sandbox's image, where a builder reads the here-documents differently: name it otherwise"
+        self._fault(one, fault)
+
+    def _label(self, one: _Instruction) -> None:
+        keys = _label_keys(one.rest)
+        if keys is None:
+            self._fault(one, "a label that builders read in different ways: write NAME=VALUE, the name without `$`")
+        for key in keys or ():
+            if claims(key):
+                self._fault(one, f"whose the container is: the engine or sandboxer reads the label {key[:80]}")
+            elif not describes(key):
+                self.labels[key] = None
 
     def _copy(self, one: _Instruction, rest: str, *, stage: bool) -> None:
         for source in _words(rest)[:-1]:
             if source.startswith("<<"):
                 continue
-            remote = "://" in source or source.startswith("git@") or re.search(r"\.git(#.*)?$", source)
-            if one.word == "ADD" and remote:
+            if one.word == "ADD" and any(mark in source for mark in "\"'\\"):
+                self._fault(one, "what the host's network reaches: quotes and backslashes can make up an address")
+            elif one.word == "ADD" and _fetched(source):
                 self._fault(one, "what the host's network reaches: the builder fetches it, not the container")
             elif one.word == "ADD" and "$" in source:
                 self._fault(one, "what the host's network reaches: a variable can hold an address")
@@ -205,30 +281,51 @@ class _Reading:
                 self.sources[one.line, source] = None
 
     def _expand(self, text: str) -> str | None:
+        if len(text) > MAX_WORD:
+            return None
         missing = False
 
         def value(match: re.Match[str]) -> str:
             nonlocal missing
             name, sign, word = match[1] or match[2], match[3], match[4]
-            known = self._globals.get(name)
-            if sign == "+":
-                return word if known else ""
-            if known is None and sign != "-":
+            if name not in self._globals or (sign is None and self._globals[name] is None):
                 missing = True
-            return known or word or "" if sign == "-" else known or ""
+            known = self._globals.get(name) or ""
+            if sign is None:
+                return known
+            return (known or word) if sign == "-" else (word if known else "")
 
         expanded = _VARIABLE.sub(value, text)
-        return None if missing or "$" in expanded or "\\" in expanded else expanded
+        unclear = missing or "$" in expanded or "\\" in expanded or len(expanded) > MAX_WORD
+        return None if unclear else expanded
 
 
 def _flags(rest: str) -> tuple[list[tuple[str, str]], str]:
-    flags = []
-    while rest.startswith("--"):
-        word, _, rest = rest.partition(" ")
-        rest = rest.lstrip()
-        name, _, value = word[2:].partition("=")
-        flags.append((name.lower(), value.strip("\"'")))
-    return flags, rest
+    """The flags, and the rest: it begins with `--` where a flag is of another form."""
+    flags, place = [], 0
+    while match := _FLAG.match(rest, place):
+        flags.append((match[1].lower(), match[2] or ""))
+        place = match.end()
+    return flags, rest[place:]
+
+
+def _label_keys(rest: str) -> list[str] | None:
+    """The names in a LABEL; None where they cannot be told."""
+    keys, place = [], 0
+    while match := _LABEL.match(rest, place):
+        keys.append(match[1] or match[2] or match[3])
+        place = match.end()
+    if "`" in rest or not rest:
+        return None  # it may be an escape
+    if place == 0 and (match := _OLD_LABEL.fullmatch(rest)):
+        return [match[1]]
+    return keys if keys and place == len(rest) else None
+
+
+def _fetched(source: str) -> bool:
+    """Whether a builder may take it for an address."""
+    scp = "@" in source and ":" in source
+    return scp or "://" in source or source.startswith("github.com/") or source.partition("#")[0].endswith(".git")
 
 
 def _words(rest: str) -> list[str]:
@@ -236,7 +333,11 @@ def _words(rest: str) -> list[str]:
         try:
             found = json.loads(rest)
         except (ValueError, RecursionError):
-            return rest.split()
+            found = None
         if isinstance(found, list) and all(isinstance(item, str) for item in found):
             return found
-    return rest.split()
+    return [_unquoted(word) for word in rest.split()]
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word

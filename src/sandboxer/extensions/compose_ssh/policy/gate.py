@@ -40,6 +40,9 @@ class Gate:
         self.port_notes: dict[str, None] = {}
         self.copies: set[str] = set()
         self.dockerfiles: dict[object, Faults] = {}
+        self.image_labels: dict[str, dict[str, None]] = {}  # of what is built, by service
+        self.read = 0  # characters of Dockerfiles
+        self.leaving: dict[tuple[str, str], str | None] = {}  # by context and directory: a link that leads out
         self._kinds: dict[str, Kind] = {}
 
     def kind(self, path: str) -> Kind:

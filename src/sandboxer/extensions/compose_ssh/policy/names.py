@@ -25,6 +25,7 @@ _CLAIMED: Final = (
     "sandboxer.", "sandboxer-",
 )  # fmt: skip
 _KEPT: Final = ("org.opencontainers.image.", "org.label-schema.")
+_DESCRIBING: Final = frozenset({"maintainer", "author", "authors", "version", "description", "license", "vendor"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SANDBOX: Final = re.compile(rf"(?<![^/]){PREFIX}{ID.pattern}(?![a-z0-9])")
 _HOSTNAME: Final = re.compile(HOSTNAME)
@@ -61,13 +62,23 @@ def labels(gate: Gate, path: Path, value: Any) -> Any:
         return wrong(gate, path, "a mapping of labels")
     kept: dict[str, Any] = {}
     for key, item in value.items():
-        if key.lower().startswith(_CLAIMED) or key.upper().startswith("PODMAN_"):
+        if claims(key):
             gate.refuse((*path, key), "whose it is: the engine or sandboxer reads this label")
         elif key.startswith(_KEPT) and plain(item) is not None:
             kept[key] = item
         else:
             gate.note("labels are left out: programs on the host (proxies, updaters, schedulers) act on them")
     return kept or LEFT_OUT
+
+
+def claims(label: str) -> bool:
+    """Whether a label is an engine's or ours."""
+    return label.lower().startswith(_CLAIMED) or label.upper().startswith("PODMAN_")
+
+
+def describes(label: str) -> bool:
+    """Whether a label only tells something of an image, and no program acts on it."""
+    return label.startswith(_KEPT) or label.lower() in _DESCRIBING
 
 
 def container_name(gate: Gate, path: Path, value: Any) -> Any:

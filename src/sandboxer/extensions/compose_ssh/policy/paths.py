@@ -8,6 +8,7 @@ cannot do is to replace the bind's own directory: it is a mount point inside, an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 import msgspec
@@ -134,6 +135,7 @@ def _bind(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable:
             gate.refuse(where, f"the labels of {full} on the host: selinux would change them for everybody")
     elif not plain_in_tree(gate, where, inside, wanted=("file", "directory", "missing")):
         return None
+    holder[key] = full  # a `..` behind a link leads elsewhere than its text says
     return Opened(path=where, full=full, inside=inside, what="bind", writable=writable, holder=holder, key=key)
 
 
@@ -150,6 +152,7 @@ def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
             if full is None or not inside:
                 gate.refuse(path, f"the host's file {str(body['file'])[:200]}")
             elif plain_in_tree(gate, path, inside, wanted=("file",)):
+                body["file"] = full
                 found.append(
                     Opened(path=path, full=full, inside=inside, what="file", writable=False, holder=body, key="file")
                 )
@@ -160,22 +163,24 @@ def _said(one: Opened) -> str:
     """A path as its repository would write it; one of the host as it is."""
     if one.inside is None:
         return one.full
-    return f"./{one.inside}" if one.inside else "the repository"
+    return f"./{one.inside}" if one.inside else "the whole repository"
 
 
 def separate(gate: Gate, opened: list[Opened]) -> None:
     """Keep what is opened apart from what containers write: from a copy, or by a refusal that names the pair."""
     writable = {one.full: one for one in opened if one.writable}
+    holding = {holder for full in writable for holder in (full, *_parents(full))}
     for one in opened:
         above = _above(one.full, writable)
-        if above is not None and one.what == "bind" and (one.writable or one.inside is None):
+        if above is not None and one.what == "bind" and not _can_be_a_copy(gate, one):
+            better = "; read-only it comes from a copy, a named volume is another way" if one.inside else ""
             gate.refuse(
                 one.path,
                 f"what a link leads to that a container puts there: {_said(one)} lies beneath {_said(above)}, "
-                f"which {shown(above.path)} lets a container write",
+                f"which {shown(above.path)} lets a container write{better}",
             )
             continue
-        written = one.what == "context" and any(_within(full, one.area or one.full) for full in writable)
+        written = one.what == "context" and (one.area or one.full) in holding
         if one.inside is not None and (above is not None or written):
             if gate.kind(one.inside) != "missing":  # else the engine makes a directory there
                 gate.copies.add(one.inside)
@@ -185,23 +190,33 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             if above is not None:
                 gate.refuse(one.path, f"what a container puts there: {shown(above.path)} holds the sandbox's own files")
             if one.what == "bind":
+                alone = ", and what is written by it stays in a copy" if one.writable else ""
                 gate.note(
-                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes there"
+                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes "
+                    f"there{alone}"
                 )
-    gate.copies -= {
-        one for one in gate.copies if any(one != other and _within(f"/{one}", f"/{other}") for other in gate.copies)
-    }
+    gate.copies = set(topmost(gate.copies))
+
+
+def _can_be_a_copy(gate: Gate, one: Opened) -> bool:
+    """A single file too where it is writable: no link can be put into a file, and people seldom write `:ro`."""
+    return one.inside is not None and (not one.writable or gate.kind(one.inside) == "file")
 
 
 def _above(full: str, writable: dict[str, Opened]) -> Opened | None:
     """The writable bind that strictly holds `full`."""
-    parent = full
-    while parent != "/":
-        parent = parent.rpartition("/")[0] or "/"
-        if parent in writable:
-            return writable[parent]
-    return None
+    return next((writable[parent] for parent in _parents(full) if parent in writable), None)
 
 
-def _within(full: str, context: str) -> bool:
-    return full == context or full.startswith(context.rstrip("/") + "/")
+def _parents(full: str) -> Iterator[str]:
+    while full != "/":
+        full = full.rpartition("/")[0] or "/"
+        yield full
+
+
+def topmost(paths: Iterable[str]) -> list[str]:
+    """The paths, relative to one place, without those that lie below another one of them."""
+    found = set(paths)
+    return sorted(
+        path for path in found if not path or found.isdisjoint(one.lstrip("/") for one in _parents(f"/{path}"))
+    )

@@ -63,10 +63,12 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Faults(msgspec.Struct, frozen=True):
-    """What was found in a Dockerfile, and the sources in the context that are copied, by line."""
+    """What was found in a Dockerfile, the sources in the context that are copied, by line, and the labels that a
+    container of the image would have."""
 
     found: tuple[Fault, ...]
     sources: tuple[tuple[int, str], ...]
+    labels: tuple[str, ...] = ()
 
 
 class Tree(Protocol):
