@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sandboxer.errors import Invalid, NotFound, OverQuota, SandboxerError, Timeout
+from sandboxer.masking import masked
 from sandboxer.printable import json_safe
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -45,7 +46,7 @@ def problem(error: SandboxerError, *, path: str, status: int | None = None) -> P
         title=error.code.replace("_", " "),
         status=status or error.http_status,
         detail=error.message,
-        instance=path,
+        instance=masked(path),
         code=error.code,
         message=error.message,
         hint=error.hint or "see docs/api.md",
