@@ -86,6 +86,8 @@ def encode(document: object) -> bytes:
 
 def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
     """What is wrong with a request. The values themselves are not repeated: they may be secret."""
+    # of one wrong body there may be as many as it has values, and nobody else is answered meanwhile
+    complaints = complaints[:_MAX_COMPLAINTS]
     for complaint in complaints:
         if complaint.get("type") == "json_invalid":
             reason = str(complaint.get("ctx", {}).get("error", ""))[:200]
@@ -95,7 +97,7 @@ def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
     return Invalid(
         f"{first['where']}: {first['what']}",
         hint=_JSON_HINT if complaints[0].get("loc") == ("body",) else _HINT,
-        details={"errors": errors[:_MAX_COMPLAINTS]},
+        details={"errors": errors},
     )
 
 
