@@ -112,6 +112,7 @@ class Service:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
         happen."""
         installation = self.installation
+        installation.manager.core.extensions.prepare()  # before there are threads that read
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return
