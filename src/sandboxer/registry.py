@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -11,6 +12,7 @@ from sandboxer.config.catalog import Shelf
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.extensions.base import SandboxExtension
 from sandboxer.models import Endpoint, ExtensionSettings, Manifest
+from sandboxer.models.prepared import prepare
 
 ENTRY_POINTS = "sandboxer.extensions"
 """The entry point group by which a third party's package offers an extension: `ext.name = package.module:Class`.
@@ -45,9 +47,23 @@ class Registry:
         """The extension with this id; raises NotFound, or Invalid when its class cannot be had."""
         made = self._made.get(extension_id)
         if made is None:
-            made = load_class(self.manifest(extension_id))()
-            self._made[extension_id] = made
+            kind = load_class(self.manifest(extension_id))
+            if threading.active_count() > 1:
+                prepare(kind.__module__.rpartition(".")[0] or kind.__module__)
+            made = self._made[extension_id] = kind()
         return made
+
+    def prepare(self) -> None:
+        """Import the built-in adapters whole, and what else is imported only when it is needed, and make all records
+        ready. To be called before there are many threads."""
+        from pkgutil import walk_packages
+
+        from sandboxer import events, extensions, http, selfcheck
+
+        for package in (extensions, selfcheck, events, http):
+            for module in walk_packages(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
+        prepare()
 
     def add(self, extension_id: str, make: Callable[[], SandboxExtension]) -> None:
         """Put an extension in by hand: programs that embed sandboxer, and tests with a fake."""

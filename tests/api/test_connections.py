@@ -19,7 +19,7 @@ from sandboxer.api.connections import Held, Limits, limits, peer_of, to_close
 from sandboxer.bootstrap import Installation
 from tests.api.served import serving
 from tests.api.test_server import ROOT, START, started
-from tests.installations import lay_out
+from tests.installations import environment, lay_out
 
 DESCRIPTORS = 256
 MANY = 400
@@ -35,14 +35,47 @@ SAID = {
 }  # fmt: skip
 
 
+FEW = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}))\n"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[int]:
     """The port of a server with a token and few descriptors."""
     lay_out(tmp_path)
-    program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}))\n{START}"
-    program += "serve(installed(pathlib.Path(sys.argv[1]), SANDBOXER_API_TOKEN='s3cret'), '127.0.0.1', 0)"
+    program = f"{FEW}{START}serve(installed(pathlib.Path(sys.argv[1]), SANDBOXER_API_TOKEN='s3cret'), '127.0.0.1', 0)"
     with started([sys.executable, "-c", program, str(tmp_path)], {"PYTHONPATH": str(ROOT)}) as (_, port):
         yield port
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[int]:
+    """The same of `uvicorn sandboxer.api.app:app`, the other way in of contract §6."""
+    lay_out(tmp_path)
+    program = f"{FEW}from uvicorn.main import main; main(['sandboxer.api.app:app', '--port', '0'])"
+    with started([sys.executable, "-c", program], environment(tmp_path, SANDBOXER_API_TOKEN="s3cret")) as (_, port):
+        yield port
+
+
+@pytest.mark.parametrize("said", ["nothing", "half a head"])
+def test_nor_where_somebody_else_started_uvicorn(by_hand: int, said: str) -> None:
+    """They stopped everybody there for as long as they were open."""
+    assert ask(by_hand, "/healthz", source="127.0.0.1", within=30) == 200
+    with contextlib.ExitStack() as stack:
+        for _ in range(MANY):
+            opened(by_hand, stack, SAID[said])
+        for path, source in (("/healthz", "127.0.0.1"), ("/healthz", "127.0.0.2"), ("/v1/sandboxes", "127.0.0.3")):
+            assert ask(by_hand, path, source=source, within=15) == 200
+
+
+def test_heads_are_as_strict_where_somebody_else_started_uvicorn(by_hand: int) -> None:
+    head = b"POST /v1/expire HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", by_hand), timeout=30) as connection:
+        connection.sendall(head + b"2\r\n{}\r\n0\r\n\r\n")
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"urn:sandboxer:error:invalid" in received
 
 
 def ask(port: int, path: str, *, source: str, within: float) -> int:

@@ -195,15 +195,25 @@ def test_a_malformed_body_is_a_problem_of_the_caller(shared: Served, body: bytes
     problem(answer)
 
 
+def test_a_body_that_is_wrong_everywhere_is_told_of_in_part(shared: Served) -> None:
+    """As many complaints as values would keep the others waiting while they are written."""
+    body = b'{"labels": {' + b",".join(b'"k%d":0' % n for n in range(15_000)) + b"}}"
+    answer = shared.send(POST.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert answer.status == 422
+    assert len(problem(answer)["details"]["errors"]) == 20
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
         (b'{"profile":', "Expecting value"), (b"{} {}", "Extra data"), (b'{"name": "\xff"}', "UTF-8"),
-        (b'{"ttl": NaN}', "NaN"), (b'{"ttl": ' + b"9" * 5000 + b"}", "digits"), (b"[" * 100_000, "deep"),
+        (b'{"ttl": NaN}', "NaN"), (b'{"ttl": ' + b"9" * 5000 + b"}", "digits"), (b"[" * 10_000, "deep"),
+        (b"[" * 100_000, "values"),
         (b'{"profile": "profile.absent", "profile": "profile.fake"}', "'profile' is there twice"),
         (b'{"inputs": {"greeting": "a", "greeting": "b"}}', "'greeting' is there twice"),
+        (b'{"labels": {' + b",".join(b'"k%d":0' % n for n in range(20_001)) + b"}}", "more than 20000 values"),
     ],
-    ids=range(8),
+    ids=range(10),
 )  # fmt: skip
 def test_a_body_that_is_not_json_is_422_and_says_why(shared: Served, body: bytes, told: str) -> None:
     """Contract §3: what is `invalid` is 422. A key that is there twice means one thing to us, another to a proxy."""

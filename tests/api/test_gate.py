@@ -46,6 +46,17 @@ def test_a_request_without_a_host_or_with_two_is_refused() -> None:
         assert status([*LOCAL, (b"Host", b"localhost"), BEARER], token=token) == 403
 
 
+def test_a_probe_of_liveness_may_leave_the_host_out() -> None:
+    """As load balancers do by HTTP/1.0; no browser does. What a browser says besides still counts."""
+    for token in (None, "s3cret"):
+        assert status([], token=token, path="/healthz") == 200
+        assert status([(b"origin", b"http://example.org")], token=token, path="/healthz") == 403
+        assert status([*LOCAL, *LOCAL], token=token, path="/healthz") == 403
+        assert status([], token=token, path="/readyz") == 403
+    assert status([], path="/healthz", client="192.0.2.1") == 403
+    assert status([], token="s3cret", path="/healthz", client="192.0.2.1") == 200
+
+
 def test_with_a_token_any_well_formed_host_will_do() -> None:
     assert status([(b"host", b"sandboxer.example.org"), BEARER], token="s3cret") == 200
     assert status([(b"host", b"[2001:db8::1]:443"), BEARER], token="s3cret") == 200

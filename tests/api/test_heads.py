@@ -95,6 +95,7 @@ TOO_LARGE = {
 TAKEN = {
     "the plainest": (NEXT, 200),
     "HTTP/1.0": (b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
+    "a probe by HTTP/1.0 without a host": (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
     "a body": (POST + b"Content-Length: 2\r\n\r\n{}", 200),
     "a body in chunks": (CHUNKED + b"1\r\n{\r\n1;ext=a\r\n}\r\n0\r\n\r\n", 200),
     "a trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n", 200),

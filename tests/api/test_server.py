@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +19,10 @@ import pytest
 
 from sandboxer.api import server, service
 from sandboxer.api.server import check_exposure, listen, serve
+from sandboxer.bootstrap import Installation
 from sandboxer.errors import Conflict, Denied, Invalid
+from sandboxer.manager.tokens import Wanted
+from sandboxer.timing import Deadline
 from tests.cli.running import Command
 from tests.installations import environment, installed, lay_out
 from tests.testbed.waiting import eventually
@@ -156,6 +161,19 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         process.wait(20)
 
 
+def test_a_second_signal_that_comes_early_is_not_lost(here: Installation) -> None:
+    """Between the first one and the moment when the work under way is waited for."""
+    under_way = service.Service(lambda: here)
+    go = threading.Event()
+    work = under_way.removing.submit(lambda: go.wait(60))
+    under_way.hurry()
+    begun = time.monotonic()
+    assert under_way.stop(Deadline(60)) == 1
+    assert time.monotonic() - begun < 30
+    go.set()
+    work.result(30)
+
+
 def test_it_ends_within_ten_seconds() -> None:
     """Promise 3."""
     assert server.GRACE_SECONDS + service.STOP_SECONDS < 10
@@ -177,6 +195,26 @@ def test_uvicorn_serves_the_module_and_an_idle_server_is_small(tmp_path: Path) -
         assert resident <= 120 * 1024
         process.send_signal(signal.SIGTERM)
         process.wait(15)
+
+
+def test_no_log_of_uvicorns_holds_a_token_that_somebody_put_in_a_url(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Contract §6: never in a URL. It does not count there, and is not kept either."""
+    lay_out(tmp_path)
+    held = "a-token-from-the-environment"
+    made = installed(tmp_path).manager.create_token(Wanted(name="a", role="admin"))
+    argv = [sys.executable, "-m", "uvicorn", "sandboxer.api.app:app", "--port", "0"]
+    with started(argv, environment(tmp_path, SANDBOXER_API_TOKEN=held)) as (process, port):
+        for token in (held, made.token):
+            assert httpx.get(f"http://127.0.0.1:{port}/v1/sandboxes?access_token={token}").status_code == 401
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert process.stderr is not None
+        written = capfd.readouterr().out + process.stderr.read()
+    assert written.count("access_token=(secret)") == 2
+    assert held not in written
+    assert made.token not in written
 
 
 def test_a_wrong_configuration_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandboxer.config.catalog import Shelf, resolve_inputs, shelves
+from sandboxer.config.catalog import MAX_INPUTS, Shelf, resolve_inputs, shelves
 from sandboxer.config.document import parse
 from sandboxer.config.paths import Paths, find_paths
 from sandboxer.config.settings import load_settings
@@ -179,6 +179,18 @@ def test_inputs_are_typed_and_complete(tmp_path: Path) -> None:
         with pytest.raises(Invalid) as caught:
             resolve_inputs(profile, wrong, base=tmp_path)
         assert caught.value.hint
+
+
+def test_inputs_are_no_larger_than_a_record_should_carry(tmp_path: Path) -> None:
+    """All records are written at every change: a thousand inputs of a megabyte would stop everybody."""
+    text = PROFILE + "inputs:\n  a: {type: string}\n  b: {type: string}\n  n: {type: int}\n"
+    profile = parse(text.encode(), Profile, source="x")
+    most = {"a": "x" * (MAX_INPUTS // 2), "b": "\u00fc" * (MAX_INPUTS // 4)}
+    assert resolve_inputs(profile, most, base=tmp_path) == most
+    for wrong in ({**most, "a": most["a"] + "x"}, {"n": 10**18}, {"n": -(10**18)}, {"n": "1" * 19}, {"n": 10**399}):
+        with pytest.raises(Invalid):
+            resolve_inputs(profile, wrong, base=tmp_path)
+    assert resolve_inputs(profile, {"n": 10**18 - 1}, base=tmp_path) == {"n": 10**18 - 1}
 
 
 def test_the_environment_wins_over_config_yaml(tmp_path: Path) -> None:

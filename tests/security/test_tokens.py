@@ -194,6 +194,18 @@ def test_a_name_that_would_hide_an_id_of_anothers_is_refused_and_names_no_owner(
     assert world.ann.get(f"/v1/sandboxes/{beginning}").status_code == 404
 
 
+def test_a_name_does_not_spell_out_anothers_id(world: World) -> None:
+    """A create that is refused where a name is the beginning of an id would tell all ids, letter by letter."""
+    hers = made(world.ann)
+    for length in (4, 8, 11):
+        text = hers["id"][:length]
+        assert world.bob.post("/v1/sandboxes", json={"profile": "profile.fake", "name": text}).status_code == 202
+        assert world.root.get(f"/v1/sandboxes/{text}").status_code == 409, "to who sees both it means neither"
+    for who in (world.ann, world.root):
+        taken = who.post("/v1/sandboxes", json={"profile": "profile.fake", "name": hers["id"][:6]})
+        assert taken.status_code == 409, "among one's own it is still refused"
+
+
 def test_a_token_for_one_profile_makes_no_other(world: World) -> None:
     text = token(world.here, "use", "agt:cleo", profiles=("profile.native",)).token
     with bearing(world.server, text) as cleo:
@@ -356,7 +368,9 @@ def test_a_token_that_the_path_holds_is_not_repeated_in_what_an_error_says(
     here, server = fresh
     text = token(here, "admin").token
     with bearing(server, text) as root:
-        assert text not in root.get(f"/v1/sandboxes/{text}").json()["message"]
+        for path in (f"/v1/sandboxes/{text}", f"/{text}", f"/v1/tokens/{text}"):
+            assert text not in root.request("DELETE", path).text
+            assert text not in Client().get(f"http://127.0.0.1:{server.port}{path}").text
 
 
 def test_tokens_of_the_configuration_count_like_the_others(tmp_path: Path) -> None:

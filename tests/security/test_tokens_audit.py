@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from httpx import Client
 
 from sandboxer.errors import Denied
 from sandboxer.models import AuditEntry
-from sandboxer.store.audit_log import FILE, REFUSED, AuditLog
+from sandboxer.store.audit_log import FILE, REFUSED, STRANGERS, AuditLog
 from sandboxer.testing.fake import Faults
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
@@ -197,6 +198,19 @@ def test_who_asks_in_vain_does_not_wash_the_others_away(tmp_path: Path) -> None:
     now = 61.0
     log.append(entry(3, outcome="denied"))
     assert len(list(log.entries())) == REFUSED + 3
+
+
+def test_who_has_many_addresses_or_names_does_not_wash_the_others_away_either(tmp_path: Path) -> None:
+    """A /64 of IPv6 has more addresses than the audit has lines."""
+    log = AuditLog(tmp_path)
+    for number in range(20_000):
+        refused = entry(number, outcome="denied", actor=f"agt:{number % 7}")
+        log.append(msgspec.structs.replace(refused, address=f"2001:db8::{number:x}"))
+    log.append(entry(1, outcome="denied"))
+    log.append(entry(2))
+    noted = list(log.entries())
+    assert len(noted) == STRANGERS + 2
+    assert [one.outcome for one in noted[-2:]] == ["denied", "ok"]
 
 
 def test_a_disk_that_takes_no_line_keeps_nobody_from_changing(tmp_path: Path) -> None:

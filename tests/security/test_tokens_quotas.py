@@ -23,6 +23,7 @@ from sandboxer.manager.asking import Asker
 from sandboxer.models import Grant
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.store.create_rates import RecentCreates
+from sandboxer.testing.fake import Faults
 from tests.api.served import serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
@@ -231,6 +232,43 @@ def test_one_caller_cannot_hold_all_the_slots_for_commands(tmp_path: Path) -> No
             for one in work:
                 one.result(120)
         assert Counter(codes) == {200: 64, 429: 36}
+
+
+class SlowRenewals(Faults):
+    """A backend that does not answer a renewal until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def at(self, point: str) -> None:
+        super().at(point)
+        if point == "renew":
+            self.go.wait(120)
+
+
+def test_one_caller_cannot_hold_all_the_slots_for_calls_to_hosts(tmp_path: Path) -> None:
+    """Ten renewals that a slow host does not answer, and the operator's sweep is answered at once."""
+    slow = SlowRenewals()
+    here = installed(tmp_path, slow)
+    with (
+        serving(here) as server,
+        bearing(server, token(here, "use", "agt:ann").token) as ann,
+        bearing(server, token(here, "admin").token) as root,
+    ):
+        hers = [made(ann)["id"] for _ in range(10)]
+        with ThreadPoolExecutor(10) as pool:
+            work = [
+                pool.submit(ann.post, f"/v1/sandboxes/{one}/extend-ttl", json={"duration": "1m"}, timeout=150)
+                for one in hers
+            ]
+            try:
+                eventually(lambda: slow.seen.count("renew") >= 4, within=60, what="renewals are under way")
+                assert root.post("/v1/expire", timeout=30).status_code == 200
+                assert slow.seen.count("renew") == 4
+            finally:
+                slow.go.set()
+            assert [one.result(120).status_code for one in work] == [200] * 10
 
 
 # -- budgets ----------------------------------------------------------------------------------------------------------

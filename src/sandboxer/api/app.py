@@ -21,6 +21,7 @@ from sandboxer.api.doorway import Doorway
 from sandboxer.api.problems import of_http, of_validation, respond
 from sandboxer.api.routes import catalog, health, money, routing, sandboxes, sweeps, tokens, use
 from sandboxer.api.service import STOP_SECONDS, Service
+from sandboxer.api.under_uvicorn import bound_connections, mask_access_log
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
 
@@ -56,6 +57,8 @@ async def _openapi(request: Request) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    bound_connections(asyncio.get_running_loop())
+    mask_access_log()
     yield  # the doorway has started the service, so that it can tell what is wrong
     await asyncio.to_thread(app.state.service.stop, Deadline(STOP_SECONDS))
 

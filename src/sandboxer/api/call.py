@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi.exceptions import RequestValidationError
 
-from sandboxer.api.crew import Crew, Slot
+from sandboxer.api.crew import Share, Slot
 from sandboxer.api.rights import Right, allows
 from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
 from sandboxer.errors import Denied, Invalid, SandboxerError
@@ -71,24 +71,24 @@ class Call:
         return self._service.roots
 
     @property
-    def short(self) -> Crew:
-        """As the service's."""
-        return self._service.short
+    def short(self) -> Share:
+        """This caller's share of the service's."""
+        return self._service.short.of(self.caller)
 
     @property
-    def creating(self) -> Crew:
-        """As the service's."""
-        return self._service.creating
+    def creating(self) -> Share:
+        """This caller's share of the service's."""
+        return self._service.creating.of(self.caller)
 
     @property
-    def running(self) -> Crew:
-        """As the service's."""
-        return self._service.running
+    def running(self) -> Share:
+        """This caller's share of the service's."""
+        return self._service.running.of(self.caller)
 
     @property
-    def asking(self) -> Crew:
-        """As the service's."""
-        return self._service.asking
+    def asking(self) -> Share:
+        """This caller's share of the service's."""
+        return self._service.asking.of(self.caller)
 
     def check_host(self, host: str | None) -> str | None:
         """As the service's."""
@@ -100,4 +100,4 @@ class Call:
 
     def remove(self, sandbox_id: str) -> Future[Sandbox]:
         """As the service's."""
-        return self._service.remove(sandbox_id)
+        return self._service.remove(sandbox_id, caller=self.caller)

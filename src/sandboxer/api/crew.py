@@ -94,6 +94,10 @@ class Crew:
         """Give a job and wait for it without holding a thread."""
         return await asyncio.wrap_future(self.submit(work, caller))
 
+    def of(self, caller: str) -> Share:
+        """The crew as one caller has it."""
+        return Share(self, caller)
+
     def close(self, deadline: Deadline) -> int:
         """Take no more jobs; wait for those that run until the deadline. How many did not end."""
         with self._changed:
@@ -167,3 +171,19 @@ class Crew:
         else:
             self._ended(caller)
             future.set_result(answer)
+
+
+class Share:
+    """What one caller has of a crew: the same ways in, without a way round the share."""
+
+    def __init__(self, crew: Crew, caller: str) -> None:
+        self._crew = crew
+        self._caller = caller
+
+    def reserve(self) -> Slot:
+        """As the crew's."""
+        return self._crew.reserve(self._caller)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """As the crew's."""
+        return await self._crew.run(work, self._caller)

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sandboxer.errors import Invalid, NotFound, OverQuota, SandboxerError, Timeout
+from sandboxer.masking import masked
 from sandboxer.printable import json_safe
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -45,7 +46,7 @@ def problem(error: SandboxerError, *, path: str, status: int | None = None) -> P
         title=error.code.replace("_", " "),
         status=status or error.http_status,
         detail=error.message,
-        instance=path,
+        instance=masked(path),
         code=error.code,
         message=error.message,
         hint=error.hint or "see docs/api.md",
@@ -85,6 +86,8 @@ def encode(document: object) -> bytes:
 
 def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
     """What is wrong with a request. The values themselves are not repeated: they may be secret."""
+    # of one wrong body there may be as many as it has values, and nobody else is answered meanwhile
+    complaints = complaints[:_MAX_COMPLAINTS]
     for complaint in complaints:
         if complaint.get("type") == "json_invalid":
             reason = str(complaint.get("ctx", {}).get("error", ""))[:200]
@@ -94,7 +97,7 @@ def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
     return Invalid(
         f"{first['where']}: {first['what']}",
         hint=_JSON_HINT if complaints[0].get("loc") == ("body",) else _HINT,
-        details={"errors": errors[:_MAX_COMPLAINTS]},
+        details={"errors": errors},
     )
 
 

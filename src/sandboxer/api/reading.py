@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -15,11 +15,14 @@ from sandboxer import bounded
 from sandboxer.api.call import CALL, Call
 from sandboxer.api.rights import right_of
 
+BODY: Final = bounded.Bounds(size=1 << 20, values=20_000)
+"""How large a body may be: the most that one takes is a command of 10,000 words."""
+
 
 def read_json(body: bytes) -> object:
     """The value that a body holds; raises JSONDecodeError, also for a key that is given twice and for NaN."""
     try:
-        bounded.check_json(body, bounded.SMALL)
+        bounded.check_json(body, BODY)
         return json.loads(body, object_pairs_hook=_once, parse_constant=_refuse)
     except json.JSONDecodeError:  # a ValueError too, and already what it should be
         raise

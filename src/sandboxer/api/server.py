@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 3
 """How long requests may go on after the server was told to stop; then they are cut off. With STOP_SECONDS of the
 service it ends within ten seconds, as every command does (promise 3)."""
-_BACKLOG = 512
-_AT_ONCE = 16
+BACKLOG = 512
+AT_ONCE = 16
 """How many connections are taken in one turn of the loop, before any of them is looked at: each costs a descriptor."""
 
 
@@ -83,7 +83,7 @@ def make_server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for listener in sockets or () if self.started else ():
-                listener.listen(_BACKLOG)  # the loop has set it to what it takes at once
+                listener.listen(BACKLOG)  # the loop has set it to what it takes at once
                 shown, port = listener.getsockname()[:2]
                 address = f"[{shown}]" if ":" in shown else shown
                 url = f"http://{address}:{port}"
@@ -109,7 +109,7 @@ def make_server(
         proxy_headers=False,  # the gate wants the real addresses
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        backlog=_AT_ONCE,
+        backlog=AT_ONCE,
     )
     return Server(config)
 
@@ -130,7 +130,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise Invalid(f"{port} is not a port", hint="use 1 to 65535, or 0 for any free one")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (socket.gaierror, UnicodeError) as error:
         raise Invalid(
             f"{host!r} is not an address of this machine", hint="use 127.0.0.1, or an address of it"

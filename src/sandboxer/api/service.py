@@ -52,14 +52,17 @@ class Service:
         self._relays: list[RelayLoop] = []
         self._removals: dict[str, Future[Sandbox]] = {}
         self._stopping: Deadline | None = None
+        self._hurried = False
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
         self.creating = Crew("creates", threads=12, waiting=500, share=384)
-        self.removing = Crew("removals", threads=8, waiting=500)
-        self.short = Crew("requests", threads=16, waiting=1000)  # one look at, or write of, the store
+        self.removing = Crew("removals", threads=8, waiting=500, each=6)
+        # one look at, or write of, the store; callers in turn, so that who asks much waits for itself
+        self.short = Crew("requests", threads=16, waiting=1000, each=12, share=762)
         # exec: up to an hour each, so that a caller must never have all threads
         self.running = Crew("commands", threads=64, waiting=192, each=16, share=64)
-        self.asking = Crew("calls to hosts", threads=8, waiting=200)  # sweeps, renewals, telemetry
+        # sweeps, renewals, telemetry: a minute each, where a host is slow
+        self.asking = Crew("calls to hosts", threads=8, waiting=200, each=4, share=104)
 
     @property
     def installation(self) -> Installation:
@@ -109,6 +112,7 @@ class Service:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
         happen."""
         installation = self.installation
+        installation.manager.core.extensions.prepare()  # before there are threads that read
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return
@@ -126,6 +130,8 @@ class Service:
     def stop(self, deadline: Deadline) -> int:
         """Take no more work, and let what runs end until the deadline; how many jobs did not."""
         self._stopping = deadline
+        if self._hurried:  # asked a second time before we came to this
+            deadline.cancel()
         crews = (self.short, self.asking, self.creating, self.removing, self.running)
         left = sum(crew.close(deadline) for crew in crews)
         if left:
@@ -138,6 +144,7 @@ class Service:
 
     def hurry(self) -> None:
         """Wait no longer for what still runs: the operator has asked a second time."""
+        self._hurried = True
         if self._stopping is not None:
             self._stopping.cancel()
 
@@ -153,13 +160,13 @@ class Service:
         work.add_done_callback(report_bug)
         return Started(begun.record, work)
 
-    def remove(self, sandbox_id: str) -> Future[Sandbox]:
+    def remove(self, sandbox_id: str, *, caller: str = "") -> Future[Sandbox]:
         """Let the crew take a sandbox away; asking again joins the teardown that is under way."""
         with self._removals_lock:
             known = self._removals.get(sandbox_id)
             if known is not None:
                 return known
-            work = self.removing.submit(partial(self.manager.destroy, sandbox_id))
+            work = self.removing.submit(partial(self.manager.destroy, sandbox_id), caller)
             self._removals[sandbox_id] = work
         work.add_done_callback(lambda _: self._forget(sandbox_id))
         work.add_done_callback(report_bug)

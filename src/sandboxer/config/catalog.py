@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from sandboxer.config.document import load, with_line
 from sandboxer.config.paths import Paths, data_files
@@ -219,6 +219,13 @@ def _match(pattern: re.Pattern[str], value: str, source: str, key: str, wanted: 
         raise Invalid(f"{source}: {key} {value[:80]!r} is not {wanted}", hint=f"write {key} as {wanted}")
 
 
+MAX_INPUTS: Final = 64 * 1024
+"""How long the texts of a request's inputs may be together, in bytes: a record keeps them, and is written with all
+others at every change."""
+_INT: Final = 10**18
+"""A whole number has up to 18 digits, given as a number or as text."""
+
+
 def resolve_inputs(profile: Profile, given: Mapping[str, object], *, base: Path) -> dict[str, object]:
     """The inputs of a request, typed and complete. `base` is where relative paths start. Raises Invalid."""
     unknown = sorted(set(given) - set(profile.inputs))
@@ -238,6 +245,11 @@ def resolve_inputs(profile: Profile, given: Mapping[str, object], *, base: Path)
         values[name] = _typed(name, spec.type, value, base)
         if spec.choices is not None and str(values[name]) not in spec.choices:
             raise Invalid(f"input {name!r} is {value!r:.80}", hint=f"choose one of {', '.join(spec.choices)}")
+    size = sum(len(value.encode("utf-8", "replace")) for value in values.values() if isinstance(value, str))
+    if size > MAX_INPUTS:
+        raise Invalid(
+            f"the inputs are {size} bytes, over the limit of {MAX_INPUTS}", hint="copy it in with `cp` instead"
+        )
     return values
 
 
@@ -246,11 +258,13 @@ def _typed(name: str, kind: str, value: object, base: Path) -> object:
     if text is not None and "\x00" in text:
         raise Invalid(f"input {name!r} has a NUL character", hint="remove it")
     if kind == "int":
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT:
             return value
         if text is not None and re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
             return int(text)
-        raise Invalid(f"input {name!r} is not a whole number: {value!r:.80}", hint=f"write {name}=5")
+        raise Invalid(
+            f"input {name!r} is not a whole number: {value!r:.80}", hint=f"write {name}=5; it has at most 18 digits"
+        )
     if kind == "bool":
         if isinstance(value, bool):
             return value

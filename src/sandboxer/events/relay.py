@@ -126,6 +126,9 @@ class Relays:
             return do(self.each[0])
         from concurrent.futures import ThreadPoolExecutor
 
+        from sandboxer.models.prepared import prepare
+
+        prepare()
         with ThreadPoolExecutor(max_workers=max(1, len(self.each))) as pool:
             return combined(list(pool.map(do, self.each)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,37 @@ import msgspec
 from sandboxer.config.paths import working_directory
 from sandboxer.documents import sandbox_document
 from sandboxer.errors import Conflict, Invalid, SandboxerError, from_document
-from sandboxer.extensions.base import Exec, capabilities
+from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import accounts, establish, lifetime, quotas, removal, tokens, trust, use
+from sandboxer.manager import establish, lifetime, quotas, removal, trust, use
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
-from sandboxer.manager.accounts import Table
-from sandboxer.manager.asking import Asker, find
+from sandboxer.manager.asking import Asker
 from sandboxer.manager.attempts import examine
-from sandboxer.manager.candidates import check_profile_whole
+from sandboxer.manager.catalog_verbs import CatalogVerbs
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.manager.establish import Begun
-from sandboxer.manager.money import token_budget
+from sandboxer.manager.money_verbs import MoneyVerbs
 from sandboxer.manager.plan import Caller, Explanation, Plan, explain, make_plan, plan_document
 from sandboxer.manager.quotas import text_of
 from sandboxer.manager.repair import Restored, restore
 from sandboxer.manager.report import Report
-from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS
-from sandboxer.models import AuditEntry, Event, Manifest, Profile, Request, Sandbox
-from sandboxer.names import check_host
-from sandboxer.payments.purse import Balance
-from sandboxer.payments.usage import UsageItem
+from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.manager.token_verbs import TokenVerbs
+from sandboxer.models import Request, Sandbox
 from sandboxer.state import LIVE, State
-from sandboxer.timing import Deadline, parse_time
+from sandboxer.timing import Deadline
 
 __all__ = ["Begun", "Core", "Plan", "SandboxManager"]
 
 
-class SandboxManager:
+class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
-
-    def __init__(self, core: Core, asker: Asker | None = None) -> None:
-        self.core = core
-        self.asker = asker or Asker()
 
     def acting(self, asker: Asker) -> SandboxManager:
         """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
         return SandboxManager(self.core, asker)
-
-    def _find(self, text: str) -> Sandbox:
-        return find(self.core, self.asker, text)
-
-    def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
-        return self.asker.change(self.core, action, target, actor=actor)
-
-    @contextmanager
-    def _changing(self, action: str, text: str) -> Iterator[str]:
-        """Note a change of one sandbox; its id."""
-        with self._noted(action, text) as known:
-            known.append(self._find(text).id)
-            yield known[-1]
 
     # -- create ---------------------------------------------------------------------------------------------------
 
@@ -120,6 +100,15 @@ class SandboxManager:
             seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
             return establish.outcome_of(self.core, begun.id, Deadline(seconds), time.sleep)
         return self.carry_out(plan, begun, timeout=timeout, progress=progress)
+
+    def dry_run(self, plan: Plan) -> dict[str, Any]:
+        """What a create would do, as a document; raises what keeps it from doing it."""
+        establish.check_free(self.core, plan)
+        if plan.idempotency_key is None:
+            quotas.check(self.core, plan.consumer)
+        document = plan_document(plan)
+        examine(self.core, plan)
+        return document
 
     # -- look -----------------------------------------------------------------------------------------------------
 
@@ -316,128 +305,6 @@ class SandboxManager:
         """End an explicit lease; raises NotFound."""
         with self._changing("release-lease", text) as found:
             self.core.leases.release(found, lease_id)
-
-    # -- catalog and events ---------------------------------------------------------------------------------------
-
-    def profiles(self) -> Sequence[Profile]:
-        """Every profile."""
-        only = self.asker.grant.profiles
-        return [profile for profile, _ in self.core.profiles.all() if not only or profile.id in only]
-
-    def manifests(self) -> Sequence[Manifest]:
-        """Every extension's manifest."""
-        return self.core.extensions.manifests()
-
-    def capabilities(self, extension_id: str) -> Sequence[str]:
-        """What an extension can do besides the life cycle."""
-        return capabilities(type(self.core.extensions.get(extension_id)))
-
-    def profile(self, profile_id: str) -> Profile:
-        """One profile; raises NotFound, Invalid."""
-        return self.core.profiles.get(profile_id)
-
-    def validate_profiles(self, files: Sequence[Path]) -> Sequence[Profile]:
-        """Check profiles, their options against the extension's model too; all of them when no files are given."""
-        found = [self.core.profiles.read(file) for file in files] if files else list(self.profiles())
-        for profile in found:
-            check_profile_whole(self.core, profile)
-        return found
-
-    def manifest(self, extension_id: str) -> Manifest:
-        """One extension's manifest; raises NotFound, Invalid."""
-        return self.core.extensions.manifest(extension_id)
-
-    def options_schema(self, extension_id: str) -> dict[str, Any]:
-        """The JSON Schema of an extension's options."""
-        return msgspec.json.schema(self.core.extensions.get(extension_id).Options)
-
-    def inspect_host(self, name: str) -> dict[str, Any]:
-        """What a placement host says of itself; raises Unavailable, Denied."""
-        from sandboxer.telemetry import host_telemetry
-
-        deadline = Deadline(LOOK_SECONDS)
-        host = self.core.open_host(check_host(name))
-        host.connect(deadline)
-        return {"host": name, **host_telemetry(host, deadline, engines=True)}
-
-    def dry_run(self, plan: Plan) -> dict[str, Any]:
-        """What a create would do, as a document; raises what keeps it from doing it."""
-        establish.check_free(self.core, plan)
-        if plan.idempotency_key is None:
-            quotas.check(self.core, plan.consumer)
-        document = plan_document(plan)
-        examine(self.core, plan)
-        return document
-
-    # -- money ----------------------------------------------------------------------------------------------------
-
-    def credits(self) -> Balance:
-        """How the credits and the budgets stand."""
-        consumer = self.asker.consumer
-        if consumer is None:
-            return self.core.purse.show()
-        return self.core.purse.show_for(text_of(consumer), token=token_budget(self.asker.grant))
-
-    def add_credits(
-        self,
-        amount: str,
-        *,
-        actor: str | None = None,
-        note: str | None = None,
-        idempotency_key: str | None = None,
-        progress: Progress = quiet,
-    ) -> Balance:
-        """Add credits, in US dollars; how they stand then. See `accounts.add_credits`."""
-        with self._noted("credits add", amount[:40], actor=actor):
-            return accounts.add_credits(
-                self.core, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
-            )
-
-    def unsettled(self) -> Sequence[str]:
-        """The sandboxes that ended, and are not in the book yet."""
-        return accounts.unsettled(self.core)
-
-    def usage(self, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
-        """What sandboxes were used for; see `accounts.instant` for the bounds."""
-        found, consumer = accounts.usage(self.core, since=since, until=until), self.asker.consumer
-        return [item for item in found if consumer is None or item.consumer == text_of(consumer)]
-
-    def usage_table(self, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
-        """The same as CSV, or with the columns of FOCUS."""
-        return accounts.usage_table(self.core, kind, since=since, until=until)
-
-    def events(self, *, limit: int | None = None) -> Sequence[Event]:
-        """The events that are still kept, oldest first."""
-        consumer = self.asker.consumer
-        if consumer is None:
-            return self.core.store.events(limit=limit)
-        own = [event for event in self.core.store.events() if event.actor == text_of(consumer)]
-        return own if limit is None else own[max(0, len(own) - limit) :]
-
-    # -- who may --------------------------------------------------------------------------------------------------
-
-    def create_token(self, wanted: tokens.Wanted) -> tokens.NewToken:
-        """Make a token of the HTTP API; see `tokens.create`."""
-        with self._noted("tokens create", wanted.name) as known:
-            made = tokens.create(self.core, wanted)
-            known.append(made.id)
-            return made
-
-    def list_tokens(self) -> Sequence[tokens.TokenDocument]:
-        """All tokens; never the tokens themselves."""
-        return tokens.listed(self.core)
-
-    def revoke_token(self, text: str) -> tokens.TokenDocument:
-        """End a token, at once on every server; see `tokens.revoke`."""
-        with self._noted("tokens revoke", text) as known:
-            ended = tokens.revoke(self.core, text)
-            known.append(ended.id)
-            return ended
-
-    def audit(self, *, since: str | None = None) -> Sequence[AuditEntry]:
-        """What was changed, and by whom, oldest first; see `accounts.instant` for `since`."""
-        start = None if since is None else accounts.instant(since, now=self.core.clock(), what="since")
-        return [entry for entry in self.core.audit.entries() if start is None or parse_time(entry.at) >= start]
 
 
 def error_of(record: Sandbox) -> Exception | None:

@@ -146,9 +146,10 @@ def _check_name_is_free(plan: Plan, others: Others) -> None:
 
 def _check_name_hides_nobody(plan: Plan, others: Others) -> None:
     """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
-    for."""
-    name = plan.request.name
-    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name) is not None:
+    for. Who sees only a consumer's hears nothing of the others': by such names one could spell out all their ids. (To
+    who sees both, such a text means neither.)"""
+    name, whose = plan.request.name, None if plan.grant.everything else plan.consumer
+    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name, consumer=whose) is not None:
         raise Conflict(
             f"the name {name!r} is the beginning of another sandbox's id, which it could be taken for",
             hint="choose another name",

@@ -9,6 +9,7 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError
 from sandboxer.models import Value
+from sandboxer.models.prepared import prepare
 
 LANES = 4
 """How many things a sweep does at once on one host or provider."""
@@ -79,6 +80,7 @@ def each(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) 
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
 
+    prepare()
     queues: dict[str, deque[int]] = {}
     for position, item in enumerate(items):
         queues.setdefault(lane(item), deque()).append(position)

@@ -29,6 +29,8 @@ OLDER: Final = 7
 _ROTATE_SECONDS: Final = 5.0
 REFUSED: Final = 60
 """How many refused changes of one caller are noted in a minute: nobody washes the rest away by asking in vain."""
+STRANGERS: Final = 600
+"""How many of all that carry no token: whoever has many addresses is many callers."""
 _MINUTE: Final = 60.0
 
 
@@ -47,7 +49,7 @@ class AuditLog:
         self._largest = largest
         self._older = older
         self._clock = clock
-        self._refused: dict[tuple[str | None, ...], int] = {}
+        self._refused: dict[tuple[str, ...], int] = {}
         self._since = -_MINUTE
 
     def append(self, entry: AuditEntry) -> None:
@@ -74,9 +76,17 @@ class AuditLog:
         now = self._clock()
         if now - self._since >= _MINUTE:
             self._refused, self._since = {}, now
-        caller = (entry.actor, entry.token) if entry.token is not None else (entry.actor, entry.address)
+        if entry.token is not None:
+            return self._count(entry.actor, entry.token) > REFUSED
+        if entry.address is None:  # the command line
+            return self._count(entry.actor) > REFUSED
+        if len(self._refused) > 10 * STRANGERS or self._count(entry.actor, entry.address) > REFUSED:
+            return True
+        return self._count() > STRANGERS
+
+    def _count(self, *caller: str) -> int:
         count = self._refused[caller] = self._refused.get(caller, 0) + 1
-        return count > REFUSED
+        return count
 
     def _append(self, line: bytes) -> int:
         """Append in one write; how large the file is then. A line that another's death cut short is ended first."""

@@ -39,8 +39,9 @@ class Others(Protocol):
     def by_name(self, name: str) -> Sandbox | None:
         """The live (not destroyed) record with this name: the one that holds it, else the newest failed one."""
 
-    def by_beginning(self, text: str) -> Sandbox | None:
-        """A live (not destroyed) record whose id begins with `text`, if there is one."""
+    def by_beginning(self, text: str, *, consumer: Consumer | None = None) -> Sandbox | None:
+        """A live (not destroyed) record whose id begins with `text`, if there is one (of `consumer`, when that is
+        given)."""
 
     def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
         """The record, live or ended, that was created with this key (by `consumer`, when that is given)."""

@@ -265,11 +265,11 @@ class _Others:
         named = (record for record in self._matching(layout.field("name", name)) if record.name == name)
         return max(named, key=lambda record: (holds_name(record), record.created_at), default=None)
 
-    def by_beginning(self, text: str) -> Sandbox | None:
+    def by_beginning(self, text: str, *, consumer: Consumer | None = None) -> Sandbox | None:
         for key, line in self._content.records.items():
             if key.startswith(text) and key != self._without:
                 record = self._store._decode(key, line)
-                if record.state != State.DESTROYED:
+                if record.state != State.DESTROYED and consumer in (None, record.consumer):
                     return record
         return None
 

@@ -53,7 +53,7 @@ async def create(
 ) -> Response:
     """Establish a sandbox. Answers as soon as the intent is durable; the work goes on."""
     asked = body or CreateBody()
-    slot = service.creating.reserve(service.caller)
+    slot = service.creating.reserve()
     try:
         started = await service.short.run(partial(_create, service, asked, slot, idempotency_key))
     finally:
@@ -79,7 +79,7 @@ async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
     Answers when the old one is gone: the two could not hold the same name and ports at once."""
-    slot = service.creating.reserve(service.caller)
+    slot = service.creating.reserve()
     try:
         plan = await service.short.run(partial(service.manager.recreate_plan, sandbox, roots=service.roots))
         await service.asking.run(partial(service.manager.check_recreate, sandbox, plan))

@@ -32,7 +32,7 @@ LeaseId = Annotated[str, Path(min_length=1, max_length=63, description="the id o
 )
 async def exec_(service: Running, sandbox: SandboxText, body: ExecBody) -> Response:
     """Run a command inside the isolation boundary, and answer what it wrote."""
-    return answer(await service.running.run(partial(_exec, service, sandbox, body), service.caller))
+    return answer(await service.running.run(partial(_exec, service, sandbox, body)))
 
 
 def _exec(service: Call, sandbox: str, body: ExecBody) -> ExecResult:

@@ -1,0 +1,31 @@
+"""What the verbs of the manager share: the parts, who asks, and the note of each change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from sandboxer.manager.asking import Asker, find
+from sandboxer.manager.core import Core
+from sandboxer.models import Sandbox
+
+
+class Verbs:
+    """Verbs over `core`, as `asker` may use them."""
+
+    def __init__(self, core: Core, asker: Asker | None = None) -> None:
+        self.core = core
+        self.asker = asker or Asker()
+
+    def _find(self, text: str) -> Sandbox:
+        return find(self.core, self.asker, text)
+
+    def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
+        return self.asker.change(self.core, action, target, actor=actor)
+
+    @contextmanager
+    def _changing(self, action: str, text: str) -> Iterator[str]:
+        """Note a change of one sandbox; its id."""
+        with self._noted(action, text) as known:
+            known.append(self._find(text).id)
+            yield known[-1]
