@@ -161,7 +161,7 @@ def ran(here: Installation, record_id: str) -> int:
 def test_nothing_is_run_from_there_but_it_can_be_taken_away(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """As root, whose work directory a stranger owns: create, exec and cp are refused, and destroy is not."""
+    """As root, whose work directory a stranger owns: all that uses it is refused, and destroy is not."""
     need("root", "bwrap")
     base = tmp_path / "base"
     work = base / "work"
@@ -185,6 +185,11 @@ def test_nothing_is_run_from_there_but_it_can_be_taken_away(
         ran(again, record.id)
     with pytest.raises(Denied, match="another user"):
         again.manager.copy(record.id, source="x", target=str(tmp_path / "x"), inward=False)
+    silent = Streams(stdin=io.BytesIO(b""), stdout=lambda _data: None, stderr=lambda _data: None)
+    with pytest.raises(Denied, match="another user"):
+        again.manager.logs(record.id, silent)
+    with pytest.raises(Denied, match="another user"):
+        again.manager.extend_ttl(record.id, 60)
     before = sorted(work.iterdir())
     with pytest.raises(Denied, match="another user") as caught:
         again.manager.create(again.manager.plan(Request(profile="profile.native", host=where)))
