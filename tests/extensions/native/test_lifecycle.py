@@ -384,3 +384,17 @@ def test_a_work_directory_where_nothing_can_be_executed_is_told(tmp_path: Path) 
         assert "noexec" in caught.value.hint
     finally:
         subprocess.run(["umount", work], check=True)
+
+
+def test_a_work_directory_may_be_called_as_one_likes_but_for_what_no_record_can_hold(tmp_path: Path) -> None:
+    (tmp_path / "it's $(id)\n*").mkdir()
+    with local_bench(tmp_path / "it's $(id)\n*" / "-work").box() as box:
+        os.kill(box.recorded()["child"], signal.SIGKILL)
+        eventually(lambda: box.presence() == "stopped", within=60, what="the end")
+        assert box.sh("echo works") == "works"
+        assert [found.sandbox_id for found in EXTENSION.inventory(box.bench.context())] == [box.sandbox_id]
+    bench = local_bench(Path(os.fsdecode(bytes(tmp_path) + b"/\xff/work")))
+    with pytest.raises(Invalid, match="UTF-8"):
+        EXTENSION.provision(bench.spec(new_id()), bench.context())
+    assert EXTENSION.inventory(bench.context()) == []
+    assert not bench.work.parent.exists()
