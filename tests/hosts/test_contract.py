@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sandboxer.cli.signals import Signalled
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout
 from sandboxer.hosts.base import Command, Host, Streams
+from sandboxer.hosts.local_session import UNREAD, Late
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
 from tests.testbed import processes
@@ -210,6 +211,32 @@ def test_a_daemon_that_the_program_leaves_does_not_hold_us_up(host: Host) -> Non
     assert time.monotonic() - begun < 5
     assert len(running("71007")) == 1
     processes.end(running("71007"))
+
+
+@pytest.mark.parametrize("word", ["echo 71017; sleep 0.2", "echo 71017"])
+def test_a_daemon_that_goes_on_writing_does_not_hold_us_up(host: Host, word: str) -> None:
+    """It did for ever, and past the deadline: only a second without a byte let us go."""
+    begun = time.monotonic()
+    streams = Streams(stdout=nowhere, stderr=nowhere)
+    daemon = f"(while :; do {word}; done) & echo; exit 3"
+    assert host.stream(Command(argv=["sh", "-c", daemon, "71017"]), streams, Deadline(6)) == 3
+    assert time.monotonic() - begun < 30
+    processes.end(running("71017"))
+
+
+def test_what_the_program_itself_wrote_is_waited_for_past_every_limit() -> None:
+    """A reader of ours may be slow; pipes hold the rest."""
+    for longest, deadline in ((0.0, Deadline(60)), (60.0, Deadline(0))):
+        late = Late(deadline, longest)
+        late.begin()
+        late.heard(UNREAD)
+        assert not late.is_over
+        late.heard(1)
+        assert late.is_over
+        late.begin()
+        assert not late.is_over
+        late.dry = True
+        assert late.is_over
 
 
 def test_running_commands_are_recorded_and_the_record_goes_with_them(host: Host, tmp_path: Path) -> None:

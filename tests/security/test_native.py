@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import Conflict, SandboxerError, Timeout
+from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.ssh import SshHost
@@ -108,6 +109,56 @@ def test_who_traces_all_newcomers_and_keeps_them_cannot_hold_us_longer_than_the_
         holder.join(90)
         assert not holder.is_alive()
         assert box.sh("echo works") == "works"
+
+
+def test_who_traces_a_command_cannot_keep_its_end_from_us(bench: Bench) -> None:
+    """Without a deadline the command lasted as long as its tracer wanted, although it had ended long since."""
+    with bench.box(python=True) as box, _keeping(box, "trace"):
+        waits = "until [ -e go ]; do sleep 0.1; done; exit 7"
+        assert box.run("/workspace/wanted", "-c", waits, seconds=120)[0] == 7
+
+
+def test_a_command_that_somebody_inside_has_stopped_says_so(bench: Bench) -> None:
+    with bench.box(python=True) as box, _keeping(box, "stop"):
+        said, codes = bytearray(), list[int]()
+        streams = Streams(stdout=lambda _: None, stderr=said.extend)
+        request = Exec(argv=("/workspace/wanted", "-c", "until [ -e enough ]; do sleep 0.1; done; exit 7"))
+        command = threading.Thread(
+            target=lambda: codes.append(EXTENSION.exec(box.handle, request, streams, bench.context(seconds=120)))
+        )
+        command.start()
+        eventually(lambda: b"(kill -CONT lets it go on)\n" in said, within=60, what="the report")
+        (box.directory / "workspace/enough").touch()
+        command.join(60)
+        assert codes == [7]
+        assert said.startswith(b"sandboxer: the command is process ")
+
+
+@contextlib.contextmanager
+def _keeping(box: Box, how: str) -> Iterator[None]:
+    box.sh("cp /bin/sh wanted")
+    keeper = threading.Thread(target=lambda: _quietly(box, "keeper", how))
+    keeper.start()
+    eventually((box.directory / "workspace/watching").exists, within=60, what="the keeper")
+    yield
+    (box.directory / "workspace/stop").touch()
+    keeper.join(60)
+    assert not keeper.is_alive()
+
+
+def test_the_command_line_that_enters_tells_nobody_inside_anything(bench: Bench) -> None:
+    """It held what tells our own complaints from those of programs, the work directory, and numbers of the host."""
+    with bench.box(python=True) as box:
+        read: list[tuple[int, bytes, bytes]] = []
+        reader = threading.Thread(target=lambda: read.append(attack(box, "command_lines")))
+        reader.start()
+        eventually((box.directory / "workspace/watching").exists, within=60, what="the reader")
+        for _ in range(30):
+            box.run("true", tty=_terminals(bench))
+        (box.directory / "workspace/stop").touch()
+        reader.join(60)
+    assert read[0][0] == 0
+    assert [word for word in json.loads(read[0][1]) if not word.startswith("--")] == []
 
 
 def _quietly(box: Box, name: str, *words: str) -> None:

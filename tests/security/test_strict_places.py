@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import BackendError, Denied
+from sandboxer.errors import BackendError, Conflict, Denied
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts import strict_modes
 from sandboxer.hosts.base import Host, Result, Streams
@@ -22,9 +24,11 @@ from sandboxer.hosts.ssh import SshHost
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
 from tests.cli.running import Command
+from tests.extensions.native.bench import Bench, over
 from tests.installations import create, installed, lay_out
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd
+from tests.testbed.waiting import eventually
 
 STRANGER = 48_221
 """A uid that nobody has."""
@@ -150,7 +154,7 @@ def ran(here: Installation, record_id: str) -> int:
 def test_nothing_is_run_from_there_but_it_can_be_taken_away(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """As root, whose work directory a stranger owns: create, exec and cp are refused, and destroy is not."""
+    """As root, whose work directory a stranger owns: all that uses it is refused, and destroy is not."""
     need("root", "bwrap")
     base = tmp_path / "base"
     work = base / "work"
@@ -174,6 +178,11 @@ def test_nothing_is_run_from_there_but_it_can_be_taken_away(
         ran(again, record.id)
     with pytest.raises(Denied, match="another user"):
         again.manager.copy(record.id, source="x", target=str(tmp_path / "x"), inward=False)
+    silent = Streams(stdin=io.BytesIO(b""), stdout=lambda _data: None, stderr=lambda _data: None)
+    with pytest.raises(Denied, match="another user"):
+        again.manager.logs(record.id, silent)
+    with pytest.raises(Denied, match="another user"):
+        again.manager.extend_ttl(record.id, 60)
     before = sorted(work.iterdir())
     with pytest.raises(Denied, match="another user") as caught:
         again.manager.create(again.manager.plan(Request(profile="profile.native", host=where)))
@@ -221,3 +230,45 @@ def test_an_ordinary_user_is_held_to_the_same() -> None:
         words = [sys.executable, "-c", script, f"{top}/mine/work", "/usr/share", f"{top}/open/work", source]
         done = subprocess.run(words, capture_output=True, check=False, timeout=60)
     assert done.stdout == b"[True, True, False]\n", done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_destroy_believes_and_removes_nothing_that_a_stranger_put_in_a_sandboxs_place(host: Host) -> None:
+    """It killed whom the stranger's records named, and emptied what lay at the path by then."""
+    work = Path(host.work_dir(Deadline(60)))
+    bench = Bench(work, host)
+    words = ["unshare", "--pid", "--fork", "--kill-child", "sleep", "1000"]
+    with bench.box() as box, subprocess.Popen(words, start_new_session=True) as bystander:
+        child = eventually(lambda: children(bystander.pid), within=60, what="the first of a namespace")
+        processes = box.recorded().values()
+        ours = box.directory.rename(work / "moved")
+        forged = work / f"sbx-{box.sandbox_id}"
+        (forged / "run").mkdir(parents=True)
+        (forged / "track").mkdir(0o700)
+        (forged / "track" / record_of(bystander.pid)).touch()
+        number, start, boot = record_of(int(child)).split(".")
+        record = "".join(f"{what} {number} {start} {boot}\n" for what in ("monitor", "child", "up"))
+        (forged / "run/holder").write_text(record)
+        (forged / "workspace").mkdir()
+        (forged / "workspace/theirs").touch()
+        for path in (forged, *forged.rglob("*")):
+            os.chown(path, STRANGER, STRANGER)
+        with pytest.raises(Conflict, match="another"):
+            box.remove()
+        assert bystander.poll() is None
+        assert (forged / "workspace/theirs").exists()
+        for pid in processes:
+            eventually(partial(over, pid), within=60, what="the end of the sandbox")
+        bystander.kill()
+        shutil.rmtree(forged)
+        ours.rename(box.directory)
+    assert list(work.iterdir()) == []
+
+
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
+
+
+def record_of(pid: int) -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{pid}.{Path(f'/proc/{pid}/stat').read_text().rpartition(') ')[2].split()[19]}.{boot}"

@@ -54,7 +54,12 @@ FUNCTIONS: Final = _READ_STAT + _END_SESSION
 
 END_TRACKED: Final = (
     FUNCTIONS + "read -r sbx_b </proc/sys/kernel/random/boot_id; sbx_k=0 sbx_bad=0; "
-    'for sbx_f in "$1"/[0-9]*.*.*; do [ -e "$sbx_f" ] || continue; sbx_r=${sbx_f##*/}; sbx_s=${sbx_r%%.*}; '
+    # Whoever owns a folder above may put another directory in its place, with records that name any process: they are
+    # believed only in one of ours that nobody else can write, and by names without a way.
+    'cd -P -- "$1" 2>/dev/null || { [ ! -d "$1" ] && echo 0; exit; }; sbx_d=$(pwd -P); '
+    'case ${sbx_d##*/}$(LC_ALL=C ls -ldn .) in "${1##*/}"d????-??-?*) ;; *) echo 0; exit;; esac; '
+    "[ -O . ] || { echo 0; exit; }; "
+    'for sbx_f in [0-9]*.*.*; do [ -e "$sbx_f" ] || continue; sbx_r=${sbx_f##*/}; sbx_s=${sbx_r%%.*}; '
     "sbx_r=${sbx_r#*.}; "
     'if [ "${sbx_r#*.}" = "$sbx_b" ] && sbx_of "$sbx_s" && [ "$sbx_sess" = "$sbx_s" ] '
     '&& [ "$sbx_start" = "${sbx_r%%.*}" ]; then '

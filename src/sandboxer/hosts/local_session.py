@@ -24,8 +24,41 @@ TICK: Final = 0.5
 LINGER: Final = 1.0
 """After the program's end its outputs are read until they end, or until nothing came for this many seconds: a daemon
 that it started may hold them open for ever."""
+LINGER_LONGEST: Final = 10.0
+"""So long at most when that daemon goes on writing, or until the deadline."""
+UNREAD: Final = 4 * 1024 * 1024
+"""More than pipes and channels hold: what comes after so many bytes was not written by the program that has ended."""
 _EOT: Final = b"\x04"
 _SHELL: Final = "/bin/sh"
+
+
+class Late:
+    """What still comes after a program's end: all that it wrote itself, and something of those it left behind."""
+
+    def __init__(self, deadline: Deadline, longest: float) -> None:
+        self._deadline, self._longest = deadline, longest
+        self._began: float | None = None
+        self._last = self._bytes = 0.0
+        self.dry = False
+
+    def begin(self) -> None:
+        """The program has ended."""
+        self._began = self._last = time.monotonic()
+        self._bytes, self.dry = 0, False
+
+    def heard(self, count: int) -> None:
+        """So many bytes came."""
+        self._last = time.monotonic()
+        self._bytes += count
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for more. A reader of ours that is slow loses nothing of the program's own."""
+        now = time.monotonic()
+        if self._began is None or now - self._last > LINGER:
+            return True
+        whole = self.dry or self._bytes > UNREAD
+        return whole and (self._deadline.passed or now - self._began > self._longest)
 
 
 class LocalSession:
@@ -83,25 +116,27 @@ class LocalSession:
         pidfd = self._pidfd if self._pidfd is not None else -1
         for fd in (*sinks, pidfd):
             poller.register(fd, select.POLLIN)
-        quiet_since = 0.0
+        late = Late(deadline, LINGER_LONGEST)
         while self._code is None or sinks:
             ready = poller.poll(50 if self._code is not None else 1000 * deadline.seconds(TICK))
             for fd, _ in ready:
                 if fd == pidfd:
                     poller.unregister(fd)
                     self._code = self._wait()
-                    quiet_since = time.monotonic()
+                    late.begin()
                     if self._terminal is not None:
                         self._drain(sinks)
                         return self._code
                 elif data := _read(fd):
                     sinks[fd](data)
-                    quiet_since = time.monotonic()
+                    late.heard(len(data))
                 else:
                     poller.unregister(fd)
                     del sinks[fd]
-            self._look_around(deadline, quiet_since)
-            if self._code is not None and time.monotonic() - quiet_since > LINGER:
+            if not ready:
+                late.dry = True
+            self._look_around(deadline)
+            if self._code is not None and late.is_over:
                 break
         return self._code
 
@@ -195,7 +230,7 @@ class LocalSession:
                     return
                 sinks[fd](data)
 
-    def _look_around(self, deadline: Deadline, quiet_since: float) -> None:
+    def _look_around(self, deadline: Deadline) -> None:
         if self._feeder is not None and self._feeder.error is not None:
             raise self._feeder.error
         if self._terminal is not None:

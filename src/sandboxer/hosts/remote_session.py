@@ -17,12 +17,14 @@ from sandboxer.errors import BackendError, Timeout, Unavailable
 from sandboxer.hosts.base import Sink, Streams
 from sandboxer.hosts.connection import Connection
 from sandboxer.hosts.feeding import CHUNK, Feeder, whole
-from sandboxer.hosts.local_session import LINGER, TICK, window_of
+from sandboxer.hosts.local_session import TICK, Late, window_of
 from sandboxer.hosts.ssh_errors import translated
 from sandboxer.timing import Deadline
 
 FIND_SECONDS: Final = 1.5
 """How long a command that was sent and not begun is waited for when it has to be ended."""
+LINGER_LONGEST: Final = 30.0
+"""What a program wrote may still be on a slow line when its end is told."""
 GRACE: Final = 1.5
 """So long after the deadline the connection itself is cut, when a write to it hangs in a full socket."""
 _INLINE: Final = 30 * 1024
@@ -181,13 +183,21 @@ class RemoteSession:
     def _pump(self, channel: paramiko.Channel, deadline: Deadline) -> int:
         poller = select.poll()
         poller.register(channel.fileno(), select.POLLIN)
-        quiet_since = time.monotonic()
+        late = Late(deadline, LINGER_LONGEST)
+        ended = False
         while True:
-            if self._pass_on(channel):
-                quiet_since = time.monotonic()
+            passed = self._pass_on(channel)
+            if channel.status_event.is_set() and not ended:
+                ended = True
+                late.begin()
+            if passed:
+                late.heard(passed)
+                if ended and late.is_over:
+                    return self._code(channel)
+                self._look_around(channel, deadline, ended=ended)  # one that never pauses has a deadline, too
                 continue
-            ended = channel.status_event.is_set()
-            if ended and self._is_over(channel, quiet_since):
+            late.dry = True
+            if ended and self._is_over(channel, late):
                 return self._code(channel)
             self._look_around(channel, deadline, ended=ended)
             wait = 0.05 if ended else deadline.seconds(TICK)
@@ -196,20 +206,20 @@ class RemoteSession:
             else:
                 poller.poll(1000 * wait)
 
-    def _pass_on(self, channel: paramiko.Channel) -> bool:
-        passed = False
+    def _pass_on(self, channel: paramiko.Channel) -> int:
+        passed = 0
         if channel.recv_ready() and (data := channel.recv(CHUNK)):
             self._mark.feed(data)
-            passed = True
+            passed += len(data)
         if channel.recv_stderr_ready() and (data := channel.recv_stderr(CHUNK)):
             if not self.leader.pid:
                 self._complaint = (self._complaint + data)[-2000:]
             self._streams.stderr(data)
-            passed = True
+            passed += len(data)
         return passed
 
-    def _is_over(self, channel: paramiko.Channel, quiet_since: float) -> bool:
-        return bool(channel.closed or channel.eof_received) or self._tty or time.monotonic() - quiet_since > LINGER
+    def _is_over(self, channel: paramiko.Channel, late: Late) -> bool:
+        return bool(channel.closed or channel.eof_received) or self._tty or late.is_over
 
     def _look_around(self, channel: paramiko.Channel, deadline: Deadline, *, ended: bool) -> None:
         if self._feeder is not None and self._feeder.error is not None:

@@ -7,6 +7,8 @@ by its leader's start time and the boot it was seen in.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -109,12 +111,27 @@ def end_session(leader: int, deadline: Deadline) -> None:
 
 
 def end_recorded(track: Path, deadline: Deadline) -> int:
-    """End every recorded session below `track` that still lives, and remove the records; how many lived."""
+    """End every recorded session below `track` that still lives, and remove the records; how many lived.
+
+    Records are believed only in a directory of ours that nobody else can write: whoever owns a folder above may put
+    another in its place, with records that name any process."""
     try:
-        names = sorted(path.name for path in track.iterdir())
-    except FileNotFoundError:
-        return 0
-    ended = 0
+        opened = os.open(track, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise
+    try:
+        status = os.fstat(opened)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return 0
+        return _end_named(opened, deadline)
+    finally:
+        os.close(opened)
+
+
+def _end_named(track: int, deadline: Deadline) -> int:
+    names, ended = sorted(os.listdir(track)), 0
     for name in names:
         session = parse_record(name)
         if session is None:
@@ -122,7 +139,8 @@ def end_recorded(track: Path, deadline: Deadline) -> int:
         if is_leader_alive(session):
             end_session(session.leader, deadline)
             ended += 1
-        (track / name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=track)
     return ended
 
 

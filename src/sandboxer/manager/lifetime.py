@@ -7,7 +7,7 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound
 from sandboxer.extensions.base import CanRenew
-from sandboxer.manager import charges
+from sandboxer.manager import charges, trust
 from sandboxer.manager.core import Core
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State
@@ -41,6 +41,7 @@ def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering:
     extension = core.extension(record)
     handle = record.handle
     if isinstance(extension, CanRenew) and handle is not None:
+        trust.check(core, record)  # its marker is written anew
         saved = [handle]  # some remember when their backend ends it
         extension.renew(handle, until, core.context(record, Deadline(RENEW_SECONDS), save=saved.append))
         handle = saved[-1]

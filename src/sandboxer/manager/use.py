@@ -135,6 +135,7 @@ def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, 
         raise lacks(record, "logs")
     if record.handle is None or record.clean:
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
+    trust.check(core, record)  # a link in the file's place would be followed
     context = core.context(record, Deadline(None if follow else 120))
     extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
 

@@ -18,7 +18,7 @@ from sandboxer.errors import BackendError, Conflict, Invalid, NotConfigured, Tim
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.names import MARKER_FILE, new_id
-from tests.extensions.native.bench import EXTENSION, Bench, Box, over
+from tests.extensions.native.bench import EXTENSION, Bench, Box, local_bench, over
 from tests.testbed.waiting import eventually
 
 ROOT = os.geteuid() == 0
@@ -301,7 +301,6 @@ def test_the_look_is_unknown_when_the_work_directory_may_not_be_entered(bench: B
 
 
 def test_a_work_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
-    from tests.extensions.native.bench import local_bench
 
     (tmp_path / "file").write_text("")
     blocked = local_bench(tmp_path / "file/work")
@@ -312,10 +311,10 @@ def test_a_work_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -
 
 
 def test_a_host_without_the_programs_is_not_configured() -> None:
-    from sandboxer.extensions.native.facts import parse, require_tools
+    from sandboxer.extensions.native.facts import parse, require
 
     with pytest.raises(NotConfigured, match="setpriv") as caught:
-        require_tools(parse("uid 0\ntool unshare /usr/bin/unshare\n"))
+        require(parse("uid 0\nmachine x86_64\ntool unshare /usr/bin/unshare\n"))
     assert "util-linux" in caught.value.hint
 
 
@@ -352,3 +351,50 @@ def test_a_creator_that_is_killed_leaves_only_what_can_be_found_and_removed(benc
     bench.remove(sandbox_id)
     time.sleep(0.05)
     assert bench.census(sandbox_id) == []
+
+
+@pytest.mark.parametrize(("said", "reason"), [("uname() { echo riscv64; }\n", "riscv64"), ("", "memfd_noexec is 2")])
+def test_on_a_host_that_cannot_run_the_guard_nothing_is_made(tmp_path: Path, said: str, reason: str) -> None:
+    from sandboxer.extensions.native import files, guard, scripts
+    from sandboxer.extensions.native.facts import parse, require
+    from sandboxer.extensions.native.place import Place
+
+    assert " | ".join(guard.MACHINES) in files.script("claim")
+    words = scripts.claim(Place(str(tmp_path), "a" * 12, "install"), "{}")
+    before, mark, after = words[2].partition("machine=$(uname -m)")
+    before = said + before
+    if not said:
+        after = after.replace("</proc/sys/vm/memfd_noexec", f"<{tmp_path}/two")
+        (tmp_path / "two").write_text("2\n")
+    done = subprocess.run([*words[:2], before + mark + after, *words[3:]], capture_output=True, text=True, check=True)
+    with pytest.raises(NotConfigured, match=reason) as caught:
+        require(parse(done.stdout))
+    assert caught.value.hint
+    assert list(tmp_path.glob("sbx-*")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_work_directory_where_nothing_can_be_executed_is_told(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", work], check=True)
+    try:
+        with pytest.raises(NotConfigured, match="nothing can be executed") as caught, local_bench(work).box():
+            raise AssertionError
+        assert "noexec" in caught.value.hint
+    finally:
+        subprocess.run(["umount", work], check=True)
+
+
+def test_a_work_directory_may_be_called_as_one_likes_but_for_what_no_record_can_hold(tmp_path: Path) -> None:
+    (tmp_path / "it's $(id)\n*").mkdir()
+    with local_bench(tmp_path / "it's $(id)\n*" / "-work").box() as box:
+        os.kill(box.recorded()["child"], signal.SIGKILL)
+        eventually(lambda: box.presence() == "stopped", within=60, what="the end")
+        assert box.sh("echo works") == "works"
+        assert [found.sandbox_id for found in EXTENSION.inventory(box.bench.context())] == [box.sandbox_id]
+    bench = local_bench(Path(os.fsdecode(bytes(tmp_path) + b"/\xff/work")))
+    with pytest.raises(Invalid, match="UTF-8"):
+        EXTENSION.provision(bench.spec(new_id()), bench.context())
+    assert EXTENSION.inventory(bench.context()) == []
+    assert not bench.work.parent.exists()

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from sandboxer.errors import BackendError, NotConfigured, SandboxerError
+from sandboxer.extensions.native import guard
 
 TOOLS: Final = ("unshare", "setpriv", "mount", "tar", "flock", "env", "sha256sum")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -99,8 +100,15 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def require_tools(facts: Facts) -> None:
-    """Raise NotConfigured when a program is missing that has to come with the host's system."""
+def require(facts: Facts) -> None:
+    """Raise NotConfigured when the host is a machine of a kind without a guard, when programs are missing that have to
+    come with its system, or when its kernel runs nothing from memory. claim.sh makes no directory then."""
+    guard.check(facts.machine)
+    if facts.sysctls.get("vm/memfd_noexec") == "2":
+        raise NotConfigured(
+            "the host does not let programs run from memory files, which ext.native's does (vm.memfd_noexec is 2)",
+            hint="as root there: sysctl -w vm.memfd_noexec=1",
+        )
     lacking = [tool for tool in TOOLS if tool not in facts.tools]
     if lacking:
         raise NotConfigured(
@@ -113,6 +121,7 @@ _FORBIDDEN = re.compile(
     r"No permissions to create a? ?new namespace|Creating new namespace failed|Operation not permitted"
     r"|unshare failed: (Permission|Operation|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
 )
+_NOT_EXECUTABLE = re.compile(r"/run/(guard|bwrap/\S+): Permission denied")
 _NO_SUCH_USER = re.compile(r"(setres[ug]id failed|changing ownership of .*): Invalid argument")
 """A user namespace that maps few numbers, as in rootless podman."""
 _SYSCTL_HINTS: Final = (
@@ -142,6 +151,12 @@ def why_not_started(complaint: str, facts: Facts) -> SandboxerError:
         return NotConfigured(
             f"root on the host may not act as the user numbers that sandboxes get: {said}",
             hint="is it a container without root's rights outside? run sandboxer there as an ordinary user",
+        )
+    if _NOT_EXECUTABLE.search(said):
+        return NotConfigured(
+            f"nothing can be executed in the work directory: {said}",
+            hint="it lies on a file system mounted with `noexec` (findmnt -T DIR): set another `work_dir` of the host "
+            "in config.yaml, or as root there: mount -o remount,exec MOUNT",
         )
     if not _FORBIDDEN.search(said):
         return BackendError(f"the sandbox did not start: {said}", hint="run `sandboxer doctor`")

@@ -33,6 +33,12 @@ class Place(msgspec.Struct, frozen=True):
                 hint="set `work_dir` of the host in config.yaml to a path like /srv/sandboxer",
             )
 
+        if any("\ud800" <= character <= "\udfff" for character in self.work_dir):
+            raise Invalid(  # neither the store nor a handle could hold it
+                f"the work directory {self.work_dir[:200]!r} is not written in UTF-8",
+                hint="set `work_dir` of the host in config.yaml to a path like /srv/sandboxer",
+            )
+
     @property
     def name(self) -> str:
         """`sbx-<id>`."""
@@ -81,4 +87,4 @@ class Place(msgspec.Struct, frozen=True):
 
 def suffix(work_dir: str, install: str) -> str:
     """What tells our processes' tags from those of another installation or work directory."""
-    return f"{binascii.crc32(f'{install} {work_dir}'.encode()):08x}"
+    return f"{binascii.crc32(f'{install} {work_dir}'.encode('utf-8', 'surrogateescape')):08x}"

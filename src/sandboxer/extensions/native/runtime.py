@@ -17,7 +17,7 @@ from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unav
 from sandboxer.extensions.base import Context, Found, Presence, Spec
 from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.native import bundled, guard, scripts
-from sandboxer.extensions.native.facts import Facts, parse, require_tools, why_not_started
+from sandboxer.extensions.native.facts import Facts, parse, require, why_not_started
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Plan, Remembered
 from sandboxer.hosts.base import Command, Host
@@ -61,7 +61,7 @@ def look_at_host(ctx: Context) -> Facts:
     if done.code != 0:
         raise BackendError(f"the host could not be looked at: {done.complaint}", hint="run `sandboxer doctor`")
     facts = parse(done.text)
-    require_tools(facts)
+    require(facts)
     return facts
 
 
@@ -80,7 +80,7 @@ def claim(place: Place, spec: Spec, ctx: Context) -> Facts:
         return facts
     done = ctx.host.run(scripts.claim(place, text), ctx.deadline, env={TAG: place.tag})
     facts = parse(done.text)
-    require_tools(facts)
+    require(facts)
     if facts.exists:
         raise _taken(place)
     if done.code != 0 or not facts.claimed:

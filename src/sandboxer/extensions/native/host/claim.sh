@@ -26,7 +26,11 @@ for tool in unshare setpriv mount tar flock env sha256sum bwrap; do
   unset IFS
   if [ -n "$found" ]; then echo "tool $tool $found"; eval "tool_$tool=\$found at_$tool=\$place"; elif [ $tool != bwrap ]; then lacking="$lacking $tool"; fi
 done
-echo "machine $(uname -m)"
+machine=$(uname -m) && echo "machine $machine"
+case $machine in x86_64 | aarch64) ;; *) lacking="$lacking machine" ;; esac # guard.MACHINES
+line=''
+{ read -r line </proc/sys/vm/memfd_noexec && echo "sysctl vm/memfd_noexec $line"; } 2>/dev/null
+[ "$line" != 2 ] || lacking="$lacking memory"
 # a bubblewrap that we could write ourselves is run as a sealed copy, and only if it is the one of the first time
 if [ "$uid" != 0 ] && [ -n "${tool_bwrap-}" ] && { [ -O "$tool_bwrap" ] || [ -w "$tool_bwrap" ] || [ -w "$at_bwrap" ]; }; then
   sum=$(sha256sum <"$tool_bwrap") && echo "bwrap_hash ${sum%% *}"

@@ -19,7 +19,7 @@ recorded() { # $monitor, $child: what still lives of the recorded processes; fai
   while read -r what pid began when; do
     [ "$when" = "$boot" ] && start_of "$pid" && [ "$start" = "$began" ] || continue
     case $what in
-      monitor) monitor=$pid ;;
+      monitor) monitor=$pid monitor_began=$began ;;
       child) child=$pid child_began=$began ;;
       up) up=$pid ;;
     esac

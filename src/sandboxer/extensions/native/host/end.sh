@@ -5,11 +5,25 @@ if [ -L "$dir" ]; then # what is behind a link is not ours to remove
   echo "foreign $dir"
   exit 0
 fi
+# Whoever owns a folder above may put another directory in its place at any moment. So what is looked at, believed and
+# removed is the one that we stand in, by names without a way; it is ours when the kernel says that we made it.
+cd / && here=''
+[ ! -d "$dir" ] || [ -x "$dir" ] || chmod u+rwx -- "$dir" 2>/dev/null
+if [ -d "$dir" ] && cd -P -- "$dir" 2>/dev/null; then
+  here=$(pwd -P)
+  dir=.
+  if [ ! -O . ] || [ "${here##*/}" != "$name" ]; then
+    dir=/proc/none # the record in it may name anybody; processes of ours are known by what they carry
+    end_holder || echo "left processes $tagged"
+    echo "foreign $work/$name"
+    exit 0
+  fi
+fi
 marker=''
-{ IFS= read -r marker <"$dir/.sandboxer.json"; } 2>/dev/null
+[ -f "$dir/.sandboxer.json" ] && { IFS= read -r marker <"$dir/.sandboxer.json"; } 2>/dev/null
 case $marker in
   *'"sandboxer.install":"'"$install"'"'*) ;;
-  *'"sandboxer.install":"'*) echo "foreign $dir"; exit 0 ;;
+  *'"sandboxer.install":"'*) echo "foreign $work/$name"; exit 0 ;;
 esac
 end_holder || echo "left processes $child $monitor $tagged"
 for group in /sys/fs/cgroup/memory/$name /sys/fs/cgroup/cpu/$name /sys/fs/cgroup/$name; do
@@ -29,12 +43,21 @@ while read -r _ _ _ _ at _; do
 done </proc/self/mountinfo
 [ -z "$mounted" ] || exit 0
 remove() { # the marker goes last: a half-removed sandbox can still be told as ours
-  rm -rf -- "$dir/workspace" "$dir/tmp" "$dir/logs" "$dir/run" "$dir"
+  rm -rf -- ./workspace ./tmp ./logs ./run && find . ! -name . -prune ! -name .sandboxer.json -exec rm -rf -- {} + &&
+    rm -f -- ./.sandboxer.json
 }
-remove 2>/dev/null || {
-  # folders that their owner may not enter
-  chmod -R u+rwX -- "$dir" 2>/dev/null
-  remove
-}
+dir=$work/$name
+if [ -n "$here" ]; then
+  for again in 1 2 3; do # a command that is just starting may have left its record meanwhile
+    remove 2>/dev/null || {
+      # folders that their owner may not enter
+      chmod -R u+rwX -- . 2>/dev/null
+      remove
+    }
+    rmdir -- "$dir" 2>/dev/null || [ ! -d "$dir" ] && break
+  done
+elif [ -e "$dir" ]; then
+  rm -f -- "$dir"
+fi
 if [ -e "$dir" ] || [ -L "$dir" ]; then echo "left directory $dir"; fi
 exit 0

@@ -4,6 +4,7 @@
 dir=$1 tag=$2 owner=$3 token=$4 hash=$5 cgroups=$6 header=$7
 shift 7
 fail() {
+  [ "$header" = - ] || rm -f -- "$header" # it may hold secrets of the command's environment
   printf '%s%s\n' "$token" "$1" >&2
   exit 125
 }
@@ -20,5 +21,8 @@ for group in $cgroups; do
   { echo 0 >"$group/cgroup.procs"; } 2>/dev/null || fail "its control group $group cannot be joined"
 done
 cd / || fail 'there is no /'
-# the holder's image is a copy of ours that nobody can write any more
-exec "/proc/$monitor/exe" enter "$token" "$child" "$child_began" "$owner" "$header" "$@"
+# The holder's image is a copy of ours that nobody can write any more. It is opened first, and then the holder is looked
+# at again: had its number meanwhile become another's, that other (of a sandbox of the same user) would say what we run.
+{ command exec 5<"/proc/$monitor/exe"; } 2>/dev/null || fail 'it ended just now'
+start_of "$monitor" && [ "$start" = "$monitor_began" ] || fail 'it ended just now'
+exec /proc/self/fd/5 enter "$token" "$child" "$child_began" "$owner" "$header" "$@"
