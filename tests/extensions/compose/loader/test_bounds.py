@@ -100,6 +100,15 @@ BOMBS: dict[str, tuple[dict[str, str], str]] = {
         {"compose.yaml": WEB, ".env": "A=" + "x" * 1_000_000 + "\nB=" + "$A" * 10_000},
         "of text once aliases",
     ),
+    "one long variable named by a thousand services": (
+        {
+            "compose.yaml": "services: {"
+            + ",".join(f"w{i}: {{image: a, environment: [A]}}" for i in range(2000))
+            + "}",
+            ".env": "A=" + "x" * 900_000,
+        },
+        "of text once aliases",
+    ),
     "variables of .env that double": (
         {
             "compose.yaml": WEB,

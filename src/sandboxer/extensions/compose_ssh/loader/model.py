@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.files import Files
-from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, Account
 from sandboxer.extensions.compose_ssh.loader.merge import merged, settled, unified
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, bad, copied, size
@@ -39,20 +39,22 @@ def modelled(
     for service in services.values() if isinstance(services, Map) else ():
         if isinstance(service, Map):
             unified(service)
-            _environment(service, variables)
+            _environment(service, variables, files.account)
             build = service.get("build")
             if isinstance(build, Map):
                 build.setdefault("context", files.absolute(base))
     return model
 
 
-def _environment(service: Map, variables: Variables) -> None:
+def _environment(service: Map, variables: Variables, account: Account) -> None:
     """Give the entries without a value the one of the variable of that name; nobody else may do it later."""
     build = service.get("build")
     for entries in (service.get("environment"), build.get("args") if isinstance(build, Map) else None):
         if not isinstance(entries, Map):
             continue
         for name in [name for name, value in entries.items() if value is None and name in variables]:
+            at = entries.at.get(name)
+            account.values(at.file if at else "the project", text=len(variables[name]), line=at.line if at else 0)
             entries[name] = variables[name]
 
 
