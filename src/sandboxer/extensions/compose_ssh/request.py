@@ -152,12 +152,12 @@ def _some(notes: Sequence[str]) -> list[str]:
 
 
 def _remedy(grants: Sequence[str], *, whole: bool) -> str:
-    """What to write into a profile, ready to paste."""
+    """What to write into a profile, ready to be pasted."""
     if not grants:
         return "take it out of the file"
     words = ", ".join(grant if _BARE.fullmatch(grant) else json.dumps(grant) for grant in grants)
     rest = "it" if whole else "some of it, take the rest out of the file"
-    return f"a profile of yours with options: {{grants: [{words}]}} allows {rest}"
+    return f"options: {{grants: [{words}]}} in a profile of yours allows {rest}"
 
 
 def _check_main(options: ComposeOptions, services: Sequence[str], file: str) -> None:
