@@ -1,5 +1,6 @@
 """The headers that carry commands: the words compared, and real shells made to run them."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid
 from sandboxer.hosts import launch
+from sandboxer.hosts.local import LocalHost
+from sandboxer.models import HostSettings
+from sandboxer.timing import Deadline
 from tests.testbed.waiting import eventually
 
 SHELLS = [shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
@@ -41,7 +45,8 @@ def test_a_newline_becomes_a_variable_so_that_the_header_stays_one_line() -> Non
 
 def test_a_clean_environment_is_a_line_of_its_own_without_any_value_of_ours() -> None:
     first, second, end = launch.header(["env"], env={"SECRET": "canary"}, clean_env=True).split(b"\n")
-    assert first.startswith(b'exec env -i PATH="$PATH" ')
+    assert first.startswith(b"sbx_path=$PATH; PATH=/usr/local/sbin:")
+    assert b'exec env -i PATH="$sbx_path" ' in first
     assert b"canary" not in first
     assert b"canary" in second
     assert end == b""
@@ -129,3 +134,48 @@ def test_a_supervised_program_ends_itself_when_its_time_is_over(shell: list[str]
     )
     assert done.returncode in (137, -9)
     eventually(lambda: not list(track.iterdir()), within=5, what="the record to go")
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
+def test_our_own_tools_are_the_systems_and_a_programs_are_those_of_the_login(
+    tmp_path: Path, shell: list[str], clean: bool
+) -> None:
+    folder = _shadows(tmp_path)
+    path = f"{folder}:{os.environ['PATH']}"
+    track = tmp_path / "track"
+    header = launch.supervised(["mine"], clean_env=clean, track=str(track), seconds=60, token="t")
+    words = [*shell, "-c", launch.BOOT]
+    done = subprocess.run(words, input=header, capture_output=True, timeout=60, check=False, env={"PATH": path})
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (7, [path.encode()]), done
+    assert not (tmp_path / "ran").exists()
+    assert list(track.iterdir()) == []
+
+
+def test_a_local_leaders_tools_are_the_systems_too(tmp_path: Path) -> None:
+    path = f"{_shadows(tmp_path)}:{os.environ['PATH']}"
+    host = LocalHost("local", HostSettings(), environ={"PATH": path})
+    done = host.run(["mine"], Deadline(60), track=str(tmp_path / "track"))
+    assert (done.code, done.text) == (7, path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_is_started_for_good_by_the_systems_tools(tmp_path: Path) -> None:
+    path = f"{_shadows(tmp_path)}:{os.environ['PATH']}"
+    log = tmp_path / "log"
+    words = [launch.SHELL, "-c", launch.START, "sh", str(log), "mine"]
+    subprocess.run(words, stdin=subprocess.DEVNULL, env={"PATH": path}, timeout=60, check=True)
+    eventually(lambda: log.exists() and log.read_text() == f"{path}\n", within=30, what="the program")
+    assert not (tmp_path / "ran").exists()
+
+
+def _shadows(tmp_path: Path) -> Path:
+    """A folder with programs called like ours, and one called `mine`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sh", "env", "mkdir", "sleep", "rm", "setsid", "mktemp", "cat", "ls", "kill"):
+        (folder / name).write_text(f"#!/bin/bash\necho {name} >>{tmp_path}/ran\n")
+        (folder / name).chmod(0o755)
+    (folder / "mine").write_text('#!/bin/bash\necho "$PATH"\nexit 7\n')
+    (folder / "mine").chmod(0o755)
+    return folder

@@ -47,7 +47,7 @@ def end_remote(connection: Connection, leader: Leader, *, track: str | None) -> 
 def _is_ended(connection: Connection, leader: Leader, track: str | None) -> bool:
     token = f"sbx-{secrets.token_hex(8)}"
     where = launch.anchored(track) if track else ""
-    words = ["sh", "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
+    words = [launch.SHELL, "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
     head = launch.supervised(words, seconds=60, token=token)
     streams = Streams(stdout=nowhere, stderr=nowhere)
     session = RemoteSession(connection, line=launch.SHELL_BOOT, head=head, token=token, streams=streams, tty=False)

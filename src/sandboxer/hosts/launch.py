@@ -21,7 +21,11 @@ BOOT: Final = 'IFS= read -r sbx_h && eval "$sbx_h"'
 """Reads one header line from stdin byte by byte (so nothing of what follows is lost) and runs it.
 
 It holds no single quote, backslash, exclamation mark or newline: any login shell passes `sh -c 'BOOT'` on unchanged."""
-SHELL_BOOT: Final = f"sh -c '{BOOT}'"
+SHELL: Final = "/bin/sh"
+"""Not by PATH: the first `sh` of a login may lie in somebody's home."""
+SYSTEM_FIRST: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH; "
+"""What a script of ours begins with, so that its tools are the system's; programs of others get the login's PATH."""
+SHELL_BOOT: Final = f"{SHELL} -c '{BOOT}'"
 """What an SSH server is asked to run."""
 BOOT_FD3: Final = 'IFS= read -r sbx_h <&3 && eval "$sbx_h"'
 """The same with the header on descriptor 3, for programs whose stdin is a terminal."""
@@ -50,7 +54,8 @@ _END_SESSION: Final = (
     "else sbx_z=$((sbx_z+1)); [ $sbx_z -lt 2 ] || return 0; fi; "
     "sbx_i=$((sbx_i+1)); [ $sbx_i -lt 20 ] || sleep 1; done; return 1; }; "
 )  # fmt: skip
-FUNCTIONS: Final = _READ_STAT + _END_SESSION
+FUNCTIONS: Final = "sbx_path=${PATH-/usr/bin:/bin}; " + SYSTEM_FIRST + _READ_STAT + _END_SESSION
+"""Begins with SYSTEM_FIRST; the login's PATH is kept in $sbx_path."""
 
 END_TRACKED: Final = (
     FUNCTIONS + "read -r sbx_b </proc/sys/kernel/random/boot_id; sbx_k=0 sbx_bad=0; "
@@ -93,7 +98,7 @@ _SUPERVISE: Final = (
     'sbx_fire(){ trap "" TERM HUP; read -r sbx_me sbx_x </proc/self/stat; sbx_end "$sbx_sid" "$sbx_me"; '
     '[ -z "$sbx_f" ] || rm -f "$sbx_f"; exit 0; }; '
     "exec 4>&2 2>/dev/null; ( exec </dev/null >/dev/null 4>&-; __WATCH__ ) & sbx_w=$!; trap : INT QUIT; "
-    "( exec 2>&4 4>&- __FD3__; __PROGRAM__ ); sbx_c=$?; "
+    "( exec 2>&4 4>&- __FD3__; PATH=$sbx_path; __PROGRAM__ ); sbx_c=$?; "
     'kill $sbx_w; wait $sbx_w; [ -z "$sbx_f" ] || rm -f "$sbx_f"; exit $sbx_c'
 )  # fmt: skip
 # -9: until it has become `sleep`, the child still has this shell's handler, which would swallow any other signal
@@ -124,7 +129,8 @@ leader's own 3 is a pipe that ends when we die."""
 # Whoever starts us may not have made a session of our own (dropbear, a login shell that forks): then we make one.
 _OWN_SESSION: Final = (
     "read -r sbx_l </proc/$$/stat; sbx_l=${sbx_l##*) }; sbx_l=${sbx_l#* * * }; "
-    f"[ \"${{sbx_l%% *}}\" = $$ ] || {{ ( exec setsid sh -c '{BOOT}' ); exit $?; }}; {BOOT}"
+    f"[ \"${{sbx_l%% *}}\" = $$ ] || {{ ( exec $({SYSTEM_FIRST}command -v setsid) {SHELL} -c '{BOOT}' ); "
+    f"exit $?; }}; {BOOT}"
 )
 
 
@@ -181,7 +187,8 @@ def _lines(lines: Sequence[str]) -> bytes:
 
 
 def _clean(boot: str) -> str:
-    return f'exec env -i PATH="$PATH" ${{HOME+"HOME=$HOME"}} ${{LANG+"LANG=$LANG"}} sh -c \'{boot}\''
+    again = f'env -i PATH="$sbx_path" ${{HOME+"HOME=$HOME"}} ${{LANG+"LANG=$LANG"}} {SHELL} -c \'{boot}\''
+    return f"sbx_path=$PATH; {SYSTEM_FIRST}exec {again}"
 
 
 def header(
@@ -231,10 +238,11 @@ def supervised(
 
 START: Final = (
     'sbx_log=$1; shift; command -v "$1" >/dev/null || { echo "$1: not found" >&2; exit 127; }; '
-    "command -v setsid >/dev/null || { echo setsid: not found >&2; exit 127; }; "
+    f"sbx_path=$PATH; {SYSTEM_FIRST}"
+    "sbx_s=$(command -v setsid) || { echo setsid: not found >&2; exit 127; }; "
     'if [ -n "$sbx_log" ]; then { true; } >>"$sbx_log" || exit 126; else sbx_log=/dev/null; fi; '
     'sbx_d=$(mktemp) && exec 5<"$sbx_d" && cat >"$sbx_d" && rm -f "$sbx_d" || exit 126; '
-    'exec setsid setsid "$@" <&5 >>"$sbx_log" 2>&1 5<&-'
+    'PATH=$sbx_path; exec "$sbx_s" "$sbx_s" "$@" <&5 >>"$sbx_log" 2>&1 5<&-'
 )
 """A script: starts the program $2... for good, with what is on stdin as its stdin and its output added to file $1 (or
 nowhere). The inner `setsid` leads a session, hence it forks and ends: the program is nobody's child."""

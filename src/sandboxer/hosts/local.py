@@ -83,7 +83,7 @@ class LocalHost(Host):
     def start(self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", log: str | None = None) -> None:
         """See Host."""
         launch.check_argv(argv)
-        words = ["sh", "-c", launch.START, "sh", launch.anchored(log) if log else "", *argv]
+        words = [launch.SHELL, "-c", launch.START, "sh", launch.anchored(log) if log else "", *argv]
         check_started(self.run(words, deadline, stdin=stdin), argv)
 
     def end_tracked(self, track: str, deadline: Deadline) -> int:

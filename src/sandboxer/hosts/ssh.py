@@ -128,7 +128,7 @@ class SshHost(Host):
         if looked is not None and time.monotonic() - looked < _LOOKED_SECONDS:
             return
         fault = strict_modes.answered(
-            self.run(["sh", "-c", strict_modes.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
+            self.run([launch.SHELL, "-c", strict_modes.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
         )
         if fault is not None:
             setting, user = f"`work_dir` of {self.name} in config.yaml", self.address().user or "root"
@@ -153,12 +153,12 @@ class SshHost(Host):
     def start(self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", log: str | None = None) -> None:
         """See Host."""
         launch.check_argv(argv)
-        words = ["sh", "-c", launch.START, "sh", launch.anchored(log) if log else "", *argv]
+        words = [launch.SHELL, "-c", launch.START, "sh", launch.anchored(log) if log else "", *argv]
         check_started(self.run(words, deadline, stdin=stdin), argv)
 
     def end_tracked(self, track: str, deadline: Deadline) -> int:
         """See Host."""
-        result = self.run(["sh", "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
+        result = self.run([launch.SHELL, "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
         count = bounded.number(result.text)
         if result.code != 0 or count is None:
             raise BackendError(
@@ -171,13 +171,13 @@ class SshHost(Host):
     def write_file(self, path: str, data: bytes, deadline: Deadline, *, mode: int = 0o600) -> None:
         """See Host."""
         words = [remote_files.WRITE, "sh", launch.anchored(path), f"{mode:o}", str(len(data)), secrets.token_hex(4)]
-        result = self.run(["sh", "-c", *words], deadline, stdin=data)
+        result = self.run([launch.SHELL, "-c", *words], deadline, stdin=data)
         if result.code != 0:
             raise self._refused(result, f"{path} could not be written on {self.name}")
 
     def read_file(self, path: str, deadline: Deadline, *, limit: int = MAX_OUTPUT) -> bytes | None:
         """See Host."""
-        result = self.run(["sh", "-c", remote_files.READ, "sh", launch.anchored(path)], deadline, limit=limit)
+        result = self.run([launch.SHELL, "-c", remote_files.READ, "sh", launch.anchored(path)], deadline, limit=limit)
         if result.code == 0:
             return result.stdout
         if result.stderr.strip().endswith(remote_files.ABSENT):
@@ -239,14 +239,15 @@ class SshHost(Host):
 
     def _terminal_line(self, header: bytes, deadline: Deadline) -> str:
         """The line that runs a header from a file: a terminal would echo it, cut it and interpret it."""
-        result = self.run(["sh", "-c", remote_files.KEEP_HEADER], deadline, stdin=header)
+        result = self.run([launch.SHELL, "-c", remote_files.KEEP_HEADER], deadline, stdin=header)
         if result.code != 0 or _SAFE_PATH.fullmatch(result.text) is None:
             raise self._refused(result, f"no temporary file could be made on {self.name}")
-        return f"sh -c 'exec 3<{result.text} && rm -f {result.text} && {launch.BOOT_FD3}'"
+        remove = f"( {launch.SYSTEM_FIRST}exec rm -f {result.text} )"
+        return f"{launch.SHELL} -c 'exec 3<{result.text} && {remove} && {launch.BOOT_FD3}'"
 
     def _known_facts(self, deadline: Deadline) -> tuple[bool, str]:
         if self._facts is None:
-            result = self.run(["sh", "-c", remote_files.FACTS], deadline)
+            result = self.run([launch.SHELL, "-c", remote_files.FACTS], deadline)
             rsync, _, home = result.stdout.decode("utf-8", "surrogateescape").partition("\n")
             if result.code != 0 or not home.startswith("/"):
                 raise self._refused(result, f"the home directory on {self.name} is not known")

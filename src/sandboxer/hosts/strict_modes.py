@@ -16,10 +16,13 @@ import msgspec
 
 from sandboxer.errors import BackendError, Denied
 from sandboxer.hosts.base import Result
+from sandboxer.hosts.launch import SYSTEM_FIRST
 
 Why = Literal["owner", "others", "group"]
 
-SCRIPT: Final = r"""
+SCRIPT: Final = (
+    SYSTEM_FIRST
+    + r"""
 me=$(id -u) || exit 1
 alone() { # GID UID: whether nobody but that user is in the group
   entry() { getent "$1" 2>/dev/null || cat "/etc/$1" 2>/dev/null; }
@@ -60,6 +63,7 @@ for wanted in "$1" "$1/.sandboxer"; do
 done
 echo fine
 """
+)
 """$1 is an absolute path: prints `fine`, or why it is not safe, a uid, and where. What is missing in a directory that
 everybody may write is made, so that nobody else makes it between this look and its use."""
 
