@@ -55,6 +55,7 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "a stage that a build on this image does not have": (
         "FROM alpine AS abc\nFROM alpine\nONBUILD COPY --from=abc / /loot\n", {},
     ),
+    "a trigger of a trigger of a trigger": ("FROM alpine\n" + "ONBUILD " * 5000 + "RUN true\n", {}),
     # addresses
     "an address in pieces": ('FROM alpine\nADD http:""//169.254.169.254/latest /x\n', {}),
     "an address with an escape": ("FROM alpine\nADD http:\\//169.254.169.254/latest /x\n", {}),

@@ -175,6 +175,9 @@ class _Reading:
             if not self._lenient:  # in a here-document it is a line of somebody's script
                 self._fault(one, f"whatever a builder takes {one.word[:40]} for: nobody has looked at it yet")
             return
+        if one.word == "ONBUILD" and one.later:
+            self._fault(one, "an instruction that no builder takes: ONBUILD of ONBUILD")
+            return
         if one.word == "ONBUILD":
             word, _, rest = one.rest.partition(" ")
             self.take(_Instruction(one.line, word.upper(), rest.strip(), later=True))
