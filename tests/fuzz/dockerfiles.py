@@ -10,9 +10,12 @@ from sandboxer.extensions.compose_ssh.policy import dockerfile
 from sandboxer.extensions.compose_ssh.policy.values import Faults
 from tests.extensions.compose.policy.test_dockerfiles import CASES, HONEST
 
-INPUTS = 600
+INPUTS = 400
 OTHER = b"sbx-aaaaaaaaaaaa"
-SEEDS = [text.encode() for text, _ in (*CASES.values(), *HONEST.values()) if len(text) < 1000]
+SEEDS = [
+    b"FROM alpine\nRUN true\nCOPY --from=" + OTHER + b" / /x\n",
+    *(text.encode() for text, _ in (*CASES.values(), *HONEST.values()) if len(text) < 1000),
+]
 TOKENS = [
     b"FROM ", b"alpine", OTHER, b"\nFROM " + OTHER + b"\n", b"\nCOPY --from=" + OTHER + b" / /x\n", b" AS ", b"abc",
     b"COPY --from=abc / /x\n", b"RUN ", b"\\\n", b"\\", b"`", b"# escape=`\n", b"# x\n", b"  # x\n", b"<<EOF\n",
