@@ -12,7 +12,7 @@ import msgspec
 
 from sandboxer.config.paths import working_directory
 from sandboxer.documents import sandbox_document
-from sandboxer.errors import Conflict, Invalid, SandboxerError, from_document
+from sandboxer.errors import Conflict, Invalid, SandboxerError
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
@@ -305,8 +305,3 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         """End an explicit lease; raises NotFound."""
         with self._changing("release-lease", text) as found:
             self.core.leases.release(found, lease_id)
-
-
-def error_of(record: Sandbox) -> Exception | None:
-    """The error of a failed record, to be raised by who waited for it."""
-    return from_document(record.error) if record.state == State.FAILED and record.error else None

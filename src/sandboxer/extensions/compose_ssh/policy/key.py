@@ -49,11 +49,6 @@ class Node:
         self.any: Node | None = None
         self.item: Node | None = None
 
-    @property
-    def leaf(self) -> bool:
-        """Whether a check, and not the keys below, decides."""
-        return self.key is not None and self.key.take is not None
-
 
 def tree(keys: Iterable[Key]) -> Node:
     """The table as a tree."""
