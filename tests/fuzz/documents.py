@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import msgspec
 
 from sandboxer import bounded
@@ -42,13 +40,14 @@ def run(data: bytes) -> object:
 
 
 def _recursive(data: bytes) -> object:
-    """JSON as the library reads it."""
-    try:
-        return type(json.loads(data))
-    except json.JSONDecodeError as error:
-        raise Invalid("not JSON") from error
-    except UnicodeDecodeError as error:
-        raise Invalid("not UTF-8") from error
+    """A reader that calls itself for each level, and has room for 900. (How much an interpreter has, others of the
+    process move.)"""
+    level = 0
+    for byte in data:
+        level += (byte in b"[{") - (byte in b"]}")
+        if level > 900:
+            raise RecursionError
+    raise Invalid("not JSON")
 
 
 FAULTS = {"a reader that goes as deep as it is told": _recursive}
