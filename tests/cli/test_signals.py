@@ -82,8 +82,8 @@ def test_it_is_not_lost_where_it_comes_again_before_python_has_dropped_it(
     where: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine the time for the finaliser to end is over before our hook has returned."""
-    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.000001)
-    for _ in range(20):
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.00005)
+    for _ in range(5):
         with installed(), pytest.raises(Signalled):
             waiting_after((where, signal.SIGTERM))
 

@@ -25,13 +25,18 @@ class Signalled(BaseException):
         self.number = number
 
 
+LATEST_SECONDS = 0.25
+"""The longest such time: it doubles each time that it was too short."""
 _seen: list[int] = []
+_early: list[int] = []
+"""The interrupts that came again too early."""
 
 
 def install() -> None:
     """Handle the signals from now on. A signal that was ignored when we were started (nohup) stays ignored. SIGALRM,
     which carries what comes again, interrupts like the others."""
     _seen.clear()
+    _early.clear()
     sys.unraisablehook = _on_unraisable
     signal.signal(signal.SIGALRM, _on_alarm)
     for number in HANDLED:
@@ -55,12 +60,11 @@ def _on_alarm(number: int, frame: FrameType | None) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise what interrupts the main thread; later, when it would be raised in our own hook, where it is lost."""
-    seconds = AGAIN_SECONDS
     while frame is not None:
         if frame.f_code is _on_unraisable.__code__:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            _early.append(number)  # each time later: on a slow machine, the next one comes before the hook goes on
+            signal.setitimer(signal.ITIMER_REAL, min(AGAIN_SECONDS * 2 ** min(len(_early), 20), LATEST_SECONDS))
             return
-        seconds *= 2  # the deeper, the later: on a slow machine, the next one comes before this one has returned
         frame = frame.f_back
     raise Signalled(number)
 
