@@ -72,10 +72,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What the backend shows of one sandbox. Only a definite `absent` clears a record; a failed look is `unknown`."""
+    """What the backend shows of one sandbox. Only a definite `absent` clears a record; a failed look is `unknown`.
+
+    `ends_at`: when the backend ends it by itself (unix seconds), None where it does not, or does not tell. `billed`:
+    what it bills for at present where that is less than the allotment, as of one that is stopped."""
 
     presence: Presence
     detail: str = ""
+    ends_at: float | None = None
+    billed: Resources | None = None
 
     def __post_init__(self) -> None:
         # a backend's words, which may quote what it was given

@@ -66,11 +66,13 @@ class Resources(Value, frozen=True, kw_only=True):
 
 
 class Ready(Value, frozen=True, kw_only=True):
-    """What `wait_ready` found. `resources`: the allotment as the backend shows it, where it does."""
+    """What `wait_ready` found. `resources`: the allotment as the backend shows it, where it does; `ends_at`: when the
+    backend ends it by itself (unix seconds), where it tells."""
 
     reachability: Reachability
     isolation: Isolation
     resources: Resources | None = None
+    ends_at: float | None = None
 
 
 class Consumer(Value, frozen=True, kw_only=True):
