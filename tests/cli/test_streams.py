@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,69 @@ def test_progress_moves_the_cursor_only_where_there_is_one(sandboxer: Command, t
         os.close(terminal)
     assert "ready" in seen
     assert ("\x1b[K" in seen) is (terminal_kind != "dumb")
+
+
+PRINTING = [
+    "list", "list --all", "get box", "profiles list", "profiles show profile.native", "profiles validate",
+    "extensions list", "extensions show ext.native", "inspect host", "events list", "credits show", "usage list",
+    "usage export", "tokens list", "audit list", "route explain --profile profile.fake", "expire", "reconcile",
+    "create --profile profile.fake --dry-run", "exec box -- echo x", "logs box", "extend-ttl box --duration 1m",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """An installation with a sandbox that these tests only look at."""
+    here = Command(tmp_path_factory.mktemp("box"))
+    assert here("create", *FAKE, "--name", "box").status == 0
+    return here
+
+
+def read_by_nobody(here: Command, *words: str) -> tuple[int, bytes]:
+    """The exit status and the complaint of a command whose stdout is a pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            here.words(*words), env=here.environment, cwd=here.root, stdin=subprocess.DEVNULL, stdout=writing,
+            stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("verb", [*PRINTING, "--help", "create --help", "tokens", "--version"])
+def test_a_reader_who_has_enough_is_no_failure(box: Command, verb: str) -> None:
+    """`set -o pipefail; sandboxer list | head -1` stopped scripts: it was 1."""
+    status, complaint = read_by_nobody(box, *verb.split())
+    assert (status, complaint.startswith((b"error", b"Traceback"))) == (0, False), complaint
+
+
+@pytest.mark.parametrize("verb", ["list", "get box", "exec box --", "doctor", "usage export"])
+def test_nor_is_one_of_a_document(box: Command, verb: str) -> None:
+    words = verb.split()
+    words = [*words[:-1], "--json", "--", "true"] if words[-1] == "--" else [*words, "--json"]
+    status, complaint = read_by_nobody(box, *words)
+    assert (status in (0, 6), complaint) == (True, b"")  # 6: what doctor found on this machine
+
+
+@pytest.mark.parametrize("command", ["yes", "yes >&2"])
+def test_the_first_line_of_a_command_that_never_ends_is_enough(box: Command, command: str) -> None:
+    """And the command inside is ended with it."""
+    script = f"set -o pipefail; \"$@\" exec box -- sh -c '{command}' 2>&1 | head -n 1"
+    words = ["bash", "-c", script, "bash", *box.words()]
+    done = subprocess.run(words, env=box.environment, cwd=box.root, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"y\n", b"")
+
+
+def test_a_broken_pipe_of_somebody_else_is_told() -> None:
+    """The parser makes exit status 1, and no word, of every one."""
+    program = (
+        "import sys; from sandboxer.cli import catalog; from sandboxer.cli.main import main\n"
+        "def broken(*_, **__): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "catalog.installation = broken; sys.exit(main(['profiles', 'list']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"BrokenPipeError" in done.stderr

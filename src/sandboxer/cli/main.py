@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 from sandboxer import __version__
 from sandboxer.cli import signals, streams
-from sandboxer.cli.output import complain, emit, flush, note, say, wants_json
+from sandboxer.cli.output import OutputClosed, complain, emit, flush, note, say, wants_json
 from sandboxer.cli.words import JSON, in_place, ours
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
 from sandboxer.masking import masked
 
 _FAILED_INSIDE = 125
 """What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
+
+
+_HELP = frozenset({"--help", "-h"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted = Interrupted("interrupted", signal_number=signalled.number, hint=hint)
         _tell(interrupted, as_json=as_json)
         return exit_code_of(interrupted)
-    except BrokenPipeError:
-        streams.drop_stdout()  # whoever read our output has enough
+    except OutputClosed as closed:
+        streams.discard(closed.stream)  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         _tell(_bug(error), as_json=as_json)
@@ -54,10 +57,10 @@ def _tell(error: SandboxerError, *, as_json: bool) -> None:
     try:
         complain(error, as_json=as_json)
         flush()
-    except BrokenPipeError:
-        streams.drop_stdout()
+    except OutputClosed as closed:
+        streams.discard(closed.stream)
     except SandboxerError:
-        streams.drop_stdout()
+        streams.discard(sys.stdout)
         complain(error, as_json=False)
 
 
@@ -92,6 +95,13 @@ def _call(words: list[str]) -> int:
         raise Interrupted("aborted", hint="nothing was done") from None
     except usage_error as error:
         raise _usage(error, words) from None
+    except SystemExit as ended:  # the parser's answer to a broken pipe, whoever's
+        broken = ended.__context__
+        if not isinstance(broken, BrokenPipeError):
+            raise
+        if _HELP.isdisjoint(ours(words)):
+            raise broken from None
+        raise OutputClosed(sys.stdout) from None
     return answer if isinstance(answer, int) else 0
 
 

@@ -7,10 +7,19 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from sandboxer.errors import SandboxerError, Unavailable
 from sandboxer.printable import json_safe, shown, shown_lines
+
+
+class OutputClosed(Exception):
+    """Whoever read this stream of ours has closed it. No OSError: the parser of the command line makes exit status 1 of
+    a broken pipe, and a pipe to somebody else may break too."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        super().__init__("nobody reads the output")
+        self.stream = stream
 
 
 def wants_json(flag: bool) -> bool:
@@ -27,8 +36,8 @@ def emit(document: Mapping[str, Any]) -> None:
 
 
 def put(stream: BinaryIO, data: bytes) -> None:
-    """Write bytes now. Raises Unavailable when the stream does not take them; BrokenPipeError when nobody reads."""
-    with _taken():
+    """Write bytes now. Raises Unavailable when the stream does not take them; OutputClosed when nobody reads."""
+    with _taken(stream):
         stream.write(data)
         stream.flush()
 
@@ -36,22 +45,22 @@ def put(stream: BinaryIO, data: bytes) -> None:
 def say(text: str = "") -> None:
     """A line for people on stdout, in which nothing but our own colours steers the terminal. Raises Unavailable when
     stdout does not take it."""
-    with _taken():
+    with _taken(sys.stdout):
         sys.stdout.write(shown_lines(text, painted=colours(sys.stdout)) + "\n")
 
 
 def flush() -> None:
     """Write what was said until now. Raises as `say` does."""
-    with _taken():
+    with _taken(sys.stdout):
         sys.stdout.flush()
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
+def _taken(stream: IO[Any]) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise
+        raise OutputClosed(stream) from None
     except OSError as error:
         raise Unavailable(
             f"the output cannot be written: {error.strerror}", hint="make room there, or send it somewhere else"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import IO, Any
 
 
 def prepare() -> None:
@@ -31,8 +32,8 @@ def _fill(number: int) -> None:
         os.set_inheritable(number, True)
 
 
-def drop_stdout() -> None:
+def discard(stream: IO[Any]) -> None:
     """Forget what is not written yet: nobody reads it, and the interpreter must not complain when it flushes."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
