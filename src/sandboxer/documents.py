@@ -1,11 +1,16 @@
-"""What the outside sees of a record: the sandbox document of contract §3, as plain JSON values."""
+"""What the outside sees of a record and of a command that was run (contract §3, §9), as plain JSON values."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from sandboxer.errors import Timeout
+from sandboxer.masking import masked_values
 from sandboxer.models import Sandbox, Value
 from sandboxer.state import State
 from sandboxer.timing import rfc3339
@@ -67,3 +72,91 @@ def sandbox_document(record: Sandbox, *, active: bool = False, last_active: floa
         "report": record.report,
         "error": record.error,
     }
+
+
+class ExecResult(Value, frozen=True, kw_only=True):
+    """How a command ended. `stdout` and `stderr` hold at most 1 MiB each (16 MiB at the command line), as text; where
+    the bytes are not valid UTF-8 they are in `..._base64` besides (null else)."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    stdout_base64: str | None
+    stderr_base64: str | None
+    stdout_truncated: bool
+    stderr_truncated: bool
+
+
+class OutputCapture:
+    """Keep the first bytes of an output stream. The rest is taken all the same, so that the command goes on, and is not
+    kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self.truncated = False
+
+    def __call__(self, chunk: bytes) -> None:
+        room = self._limit - len(self._kept)
+        self._kept += chunk[:room]
+        self.truncated = self.truncated or len(chunk) > room
+
+    @property
+    def text(self) -> str:
+        """The bytes as text; what is not UTF-8 is replaced."""
+        return self._whole().decode("utf-8", "replace")
+
+    @property
+    def base64(self) -> str | None:
+        """The exact bytes, when they are not valid UTF-8."""
+        try:
+            self._whole().decode("utf-8")
+        except UnicodeDecodeError:
+            return base64.b64encode(self._kept).decode("ascii")
+        return None
+
+    def _whole(self) -> bytes:
+        """Without a character that the limit has cut in two: that is no reason to call the rest binary."""
+        kept = bytes(self._kept)
+        if not self.truncated:
+            return kept
+        for length in range(1, min(4, len(kept)) + 1):
+            byte = kept[-length]
+            if byte & 0xC0 == 0x80:
+                continue  # inside a character: its first byte is further back
+            size = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return kept[:-length] if size > length else kept
+        return kept
+
+
+def exec_result(code: int, stdout: OutputCapture, stderr: OutputCapture) -> ExecResult:
+    """The answer to an exec."""
+    return ExecResult(
+        exit_code=code,
+        stdout=stdout.text,
+        stderr=stderr.text,
+        stdout_base64=stdout.base64,
+        stderr_base64=stderr.base64,
+        stdout_truncated=stdout.truncated,
+        stderr_truncated=stderr.truncated,
+    )
+
+
+@contextmanager
+def output_in_timeout(stdout: OutputCapture, stderr: OutputCapture) -> Iterator[None]:
+    """Let a Timeout of the block tell what the command had written until then."""
+    try:
+        yield
+    except Timeout as error:
+        error.details = {**(error.details or {}), **masked_values(_output(stdout, stderr))}
+        raise
+
+
+def _output(stdout: OutputCapture, stderr: OutputCapture) -> dict[str, Any]:
+    """Each stream as text, or as base64 where it is not UTF-8."""
+    found: dict[str, Any] = {}
+    for name, stream in (("stdout", stdout), ("stderr", stderr)):
+        exact = stream.base64
+        found |= {name: stream.text} if exact is None else {f"{name}_base64": exact}
+        found[f"{name}_truncated"] = stream.truncated
+    return found

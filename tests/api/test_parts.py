@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.api import cursor
-from sandboxer.api.answers import Capture
 from sandboxer.api.crew import Crew
+from sandboxer.documents import OutputCapture
 from sandboxer.errors import Invalid, OverQuota, Unavailable
 from sandboxer.models import Consumer, Request, Sandbox
 from sandboxer.timing import Deadline
@@ -97,7 +97,7 @@ def test_a_crew_closes_at_its_deadline_whoever_still_works() -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 60))
 def test_output_keeps_the_first_bytes_and_says_what_it_is(chunks: list[bytes], limit: int) -> None:
-    capture, whole = Capture(limit), b"".join(chunks)
+    capture, whole = OutputCapture(limit), b"".join(chunks)
     for chunk in chunks:
         capture(chunk)
     assert capture.truncated is (len(whole) > limit)
@@ -109,7 +109,7 @@ def test_output_keeps_the_first_bytes_and_says_what_it_is(chunks: list[bytes], l
 
 @given(st.text(min_size=1, max_size=30), st.integers(0, 60))
 def test_a_limit_inside_a_character_does_not_make_text_binary(text: str, limit: int) -> None:
-    capture = Capture(limit)
+    capture = OutputCapture(limit)
     capture(text.encode())
     assert capture.base64 is None
     assert text.startswith(capture.text)

@@ -74,6 +74,22 @@ def test_a_command_that_takes_too_long_is_504_and_killed(shared_api: Client, las
     assert time.monotonic() - started < 6
 
 
+def test_a_command_that_takes_too_long_tells_what_it_wrote(shared_api: Client, lasting: str) -> None:
+    """It was lost with the command."""
+    script = "echo a part; printf '\\377' >&2; exec sleep 60"
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": ["sh", "-c", script], "timeout": 5})
+    assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
+    assert answer.json()["details"] == {
+        "stdout": "a part\n", "stdout_truncated": False, "stderr_base64": "/w==", "stderr_truncated": False,
+    }  # fmt: skip
+
+
+def test_a_command_is_not_ended_for_its_output(shared_api: Client, lasting: str) -> None:
+    script = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; exit 7"
+    answer = shared_api.post(f"{lasting}/exec", json={"argv": ["sh", "-c", script]}).json()
+    assert (answer["exit_code"], answer["stdout_truncated"], answer["stderr_truncated"]) == (7, True, True)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -86,6 +102,70 @@ def test_a_command_that_takes_too_long_is_504_and_killed(shared_api: Client, las
 )  # fmt: skip
 def test_a_wrong_exec_is_422(shared_api: Client, lasting: str, body: object) -> None:
     assert shared_api.post(f"{lasting}/exec", json=body).status_code == 422
+
+
+HALVES = {
+    "argv": r'{"argv": ["echo", "\ud800"]}',
+    "a low one": r'{"argv": ["echo", "\uDC80"]}',
+    "in UTF-8": b'{"argv": ["echo", "\xed\xa0\x80"]}',
+    "two the wrong way": r'{"argv": ["echo", "\udc00\ud800"]}',
+    "env": r'{"argv": ["true"], "env": {"A": "\ud800"}}',
+    "a name of env": r'{"argv": ["true"], "env": {"\ud800": "a"}}',
+    "stdin": r'{"argv": ["cat"], "stdin": "a\udfffb"}',
+    "cwd": r'{"argv": ["true"], "cwd": "/\ud800"}',
+    "service": r'{"argv": ["true"], "service": "\ud800"}',
+    "a name that is not known": r'{"argv": ["true"], "\ud800": 1}',
+}
+CREATES = {
+    "an input": r'{"profile": "profile.fake", "inputs": {"greeting": "\ud800"}}',
+    "a name of an input": r'{"profile": "profile.fake", "inputs": {"\ud800": "a"}}',
+    "a label": r'{"profile": "profile.fake", "labels": {"a": "\ud800"}}',
+    "a name of a label": r'{"profile": "profile.fake", "labels": {"\ud800": "a"}}',
+    "profile": r'{"profile": "\ud800"}',
+    "name": r'{"profile": "profile.fake", "name": "\ud800"}',
+    "host": r'{"profile": "profile.fake", "host": "\ud800"}',
+    "consumer": r'{"profile": "profile.fake", "consumer": "agt:\ud800"}',
+    "a path": r'{"profile": "profile.fake", "inputs": {"tree": "/\udc80"}}',
+}
+
+
+def sent(client: Client, path: str, body: str | bytes) -> tuple[int, str]:
+    """The status and the code that a body gets, as it is."""
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    return answer.status_code, answer.json().get("code", "")
+
+
+@pytest.mark.parametrize("body", HALVES.values(), ids=HALVES.keys())
+def test_half_of_a_surrogate_pair_is_no_text(shared_api: Client, lasting: str, body: str | bytes) -> None:
+    """It was a bug of ours (500) wherever it was to become bytes."""
+    assert sent(shared_api, f"{lasting}/exec", body) == (422, "invalid")
+
+
+@pytest.mark.parametrize("body", CREATES.values(), ids=CREATES.keys())
+def test_nor_does_it_get_into_a_record(shared_api: Client, body: str) -> None:
+    assert sent(shared_api, "/v1/sandboxes", body) == (422, "invalid")
+    assert sent(shared_api, "/v1/route/explain", body) == (422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("leases", r'{"holder": "\ud800"}'),
+        ("extend-ttl", r'{"duration": "\ud800"}'),
+        ("/v1/tokens", r'{"name": "\ud800", "role": "admin"}'),
+        ("/v1/expire", r'{"\ud800": true}'),
+    ],
+)
+def test_nor_into_any_other_body(shared_api: Client, lasting: str, path: str, body: str) -> None:
+    assert sent(shared_api, path if path.startswith("/") else f"{lasting}/{path}", body) == (422, "invalid")
+
+
+def test_a_whole_pair_is_a_character(shared_api: Client, lasting: str) -> None:
+    answer = shared_api.post(
+        f"{lasting}/exec", content=r'{"argv": ["echo", "\ud83d\ude00 \\ud800"]}',
+        headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+    assert answer.json()["stdout"] == "\N{GRINNING FACE} \\ud800\n"
 
 
 @pytest.mark.parametrize("argv", [["x" * 200_000], ["sh", "-c", ":", "y" * 300_000], ["/nowhere/at/all"], ["/"], ["."]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
@@ -41,19 +40,6 @@ class LeaseList(Value, frozen=True, kw_only=True):
     """The leases that live, oldest first."""
 
     leases: list[LeaseDocument]
-
-
-class ExecResult(Value, frozen=True, kw_only=True):
-    """How a command ended. `stdout` and `stderr` hold at most 1 MiB each, as text; where the bytes are not valid UTF-8
-    they are in `..._base64` besides (null else)."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-    stdout_base64: str | None
-    stderr_base64: str | None
-    stdout_truncated: bool
-    stderr_truncated: bool
 
 
 class ProfileList(Value, frozen=True, kw_only=True):
@@ -149,57 +135,3 @@ def lease_document(lease: Lease) -> LeaseDocument:
 def extension_document(manifest: Manifest, capabilities: list[str] | None) -> dict[str, Any]:
     """The public document of an extension."""
     return {**msgspec.to_builtins(manifest), "capabilities": capabilities}
-
-
-class Capture:
-    """The first bytes of an output stream; the rest is counted as truncated, and not kept."""
-
-    def __init__(self, limit: int = MAX_STREAM) -> None:
-        self._limit = limit
-        self._kept = bytearray()
-        self.truncated = False
-
-    def __call__(self, chunk: bytes) -> None:
-        room = self._limit - len(self._kept)
-        self._kept += chunk[:room]
-        self.truncated = self.truncated or len(chunk) > room
-
-    @property
-    def text(self) -> str:
-        """The bytes as text; what is not UTF-8 is replaced."""
-        return self._whole().decode("utf-8", "replace")
-
-    @property
-    def base64(self) -> str | None:
-        """The exact bytes, when they are not valid UTF-8."""
-        try:
-            self._whole().decode("utf-8")
-        except UnicodeDecodeError:
-            return base64.b64encode(self._kept).decode("ascii")
-        return None
-
-    def _whole(self) -> bytes:
-        """Without a character that the limit has cut in two: that is no reason to call the rest binary."""
-        kept = bytes(self._kept)
-        if not self.truncated:
-            return kept
-        for length in range(1, min(4, len(kept)) + 1):
-            byte = kept[-length]
-            if byte & 0xC0 == 0x80:
-                continue  # inside a character: its first byte is further back
-            size = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return kept[:-length] if size > length else kept
-        return kept
-
-
-def exec_result(code: int, stdout: Capture, stderr: Capture) -> ExecResult:
-    """The answer to an exec."""
-    return ExecResult(
-        exit_code=code,
-        stdout=stdout.text,
-        stderr=stderr.text,
-        stdout_base64=stdout.base64,
-        stderr_base64=stderr.base64,
-        stdout_truncated=stdout.truncated,
-        stderr_truncated=stderr.truncated,
-    )

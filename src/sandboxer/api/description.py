@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from sandboxer import __version__
 from sandboxer.api import answers
 from sandboxer.api.problems import MEDIA_TYPE, Problem
-from sandboxer.documents import SandboxDocument
+from sandboxer.documents import ExecResult, SandboxDocument
 from sandboxer.manager.plan import Explanation
 from sandboxer.manager.report import Report
 from sandboxer.manager.tokens import NewToken
@@ -22,7 +22,7 @@ from sandboxer.payments.purse import Balance
 _REF: Final = "#/components/schemas/"
 _MODELS: Final = (
     Problem, SandboxDocument, Report, Explanation, answers.SandboxList, answers.LeaseDocument, answers.LeaseList,
-    answers.ExecResult, answers.ProfileList, answers.ExtensionList, answers.EventList, answers.HostDocument,
+    ExecResult, answers.ProfileList, answers.ExtensionList, answers.EventList, answers.HostDocument,
     answers.UsageList, Balance, answers.Health, answers.TokenList, NewToken, answers.AuditList,
 )  # fmt: skip
 _EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 429, 500, 503)

@@ -4,6 +4,7 @@ readers could understand differently is refused)."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
@@ -18,18 +19,27 @@ from sandboxer.api.rights import right_of
 BODY: Final = bounded.Bounds(size=1 << 20, values=20_000)
 """How large a body may be: the most that one takes is a command of 10,000 words."""
 
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
 
 def read_json(body: bytes) -> object:
-    """The value that a body holds; raises JSONDecodeError, also for a key that is given twice and for NaN."""
+    """The value that a body holds; raises JSONDecodeError, also for a key that is given twice, for NaN, and for half of
+    a surrogate pair: no program, file or store could be given such a text."""
     try:
         bounded.check_json(body, BODY)
-        return json.loads(body, object_pairs_hook=_once, parse_constant=_refuse)
+        # the parser itself would take UTF-16, which nobody has measured, and surrogates in UTF-8
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_refuse)
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError:  # a ValueError too, and already what it should be
         raise
     except bounded.Excess as error:
         raise json.JSONDecodeError(f"it is {error}", "", 0) from None
     except UnicodeDecodeError:
         raise json.JSONDecodeError("it is not UTF-8", "", 0) from None
+    except UnicodeEncodeError:
+        raise json.JSONDecodeError("a text in it has half of a surrogate pair", "", 0) from None
 
 
 class JsonRoute(APIRoute):

@@ -7,10 +7,12 @@ import re
 import sys
 from typing import Annotated, BinaryIO
 
+import msgspec
 import typer
 
 from sandboxer.cli.options import Json, SandboxId, Service, Timeout, installation
 from sandboxer.cli.output import emit, note, put, wants_json
+from sandboxer.documents import OutputCapture, exec_result, output_in_timeout
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Sink, Streams
@@ -18,7 +20,7 @@ from sandboxer.names import parse_pairs, parse_size
 from sandboxer.timing import parse_duration
 
 _CAPTURED = 16 << 20
-"""How much of each stream `exec --json` keeps, in bytes."""
+"""How much of each stream `exec --json` and `logs --json` keep, in bytes."""
 
 _REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
 
@@ -40,11 +42,11 @@ def exec_(
     source: BinaryIO | None = sys.stdin.buffer if interactive else None
     with installation() as here:
         if wants_json(json):
-            kept = _Kept(), _Kept()
-            code = here.manager.exec(
-                sandbox_id, request, Streams(stdin=source, stdout=kept[0], stderr=kept[1]), timeout=seconds
-            )
-            emit({"exit_code": code, "stdout": kept[0].text, "stderr": kept[1].text})
+            stdout, stderr = OutputCapture(_CAPTURED), OutputCapture(_CAPTURED)
+            captured = Streams(stdin=source, stdout=stdout, stderr=stderr)
+            with output_in_timeout(stdout, stderr):
+                code = here.manager.exec(sandbox_id, request, captured, timeout=seconds)
+            emit(msgspec.to_builtins(exec_result(code, stdout, stderr)))
             return code
         streams = Streams(stdin=source, stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
         if tty and sys.stdin.isatty():
@@ -53,23 +55,6 @@ def exec_(
             with raw(sys.stdin):
                 return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
         return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
-
-
-class _Kept:
-    """A sink that keeps what a document can hold."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def __call__(self, chunk: bytes) -> None:
-        if len(self._data) + len(chunk) > _CAPTURED:
-            raise Invalid(f"the output is over {_CAPTURED >> 20} MiB", hint="run it without --json")
-        self._data += chunk
-
-    @property
-    def text(self) -> str:
-        """What was written, as text; bytes that are not UTF-8 are replaced."""
-        return self._data.decode("utf-8", "replace")
 
 
 def _to(stream: BinaryIO) -> Sink:
@@ -135,9 +120,11 @@ def logs(
         if wants_json(json):
             if follow:
                 raise Invalid("--follow never ends, so it has no one document", hint="leave out --json or --follow")
-            kept = _Kept(), _Kept()
-            here.manager.logs(sandbox_id, Streams(stdout=kept[0], stderr=kept[1]), service=service, tail=tail)
-            emit({"sandbox_id": here.manager.get(sandbox_id).id, "stdout": kept[0].text, "stderr": kept[1].text})
+            stdout, stderr = OutputCapture(_CAPTURED), OutputCapture(_CAPTURED)
+            here.manager.logs(sandbox_id, Streams(stdout=stdout, stderr=stderr), service=service, tail=tail)
+            document = msgspec.to_builtins(exec_result(0, stdout, stderr))
+            del document["exit_code"]
+            emit({"sandbox_id": here.manager.get(sandbox_id).id, **document})
             return
         streams = Streams(stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
         here.manager.logs(sandbox_id, streams, service=service, follow=follow, tail=tail)

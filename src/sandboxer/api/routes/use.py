@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from sandboxer.api.answers import Capture, ExecResult, answer, exec_result, lease_document
+from sandboxer.api.answers import MAX_STREAM, answer, lease_document
 from sandboxer.api.bodies import ExecBody, LeaseBody, RenewBody
 from sandboxer.api.call import Call
 from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running, SandboxText
+from sandboxer.documents import ExecResult, OutputCapture, exec_result, output_in_timeout
 from sandboxer.errors import NotFound
 from sandboxer.hosts.base import Streams
 
@@ -36,9 +37,10 @@ async def exec_(service: Running, sandbox: SandboxText, body: ExecBody) -> Respo
 
 
 def _exec(service: Call, sandbox: str, body: ExecBody) -> ExecResult:
-    stdout, stderr = Capture(), Capture()
+    stdout, stderr = OutputCapture(MAX_STREAM), OutputCapture(MAX_STREAM)
     streams = Streams(stdin=io.BytesIO(body.input), stdout=stdout, stderr=stderr)
-    code = service.manager.exec(sandbox, body.command, streams, timeout=body.seconds)
+    with output_in_timeout(stdout, stderr):
+        code = service.manager.exec(sandbox, body.command, streams, timeout=body.seconds)
     return exec_result(code, stdout, stderr)
 
 
