@@ -61,3 +61,10 @@ def test_logs_tell_the_same(box: Command) -> None:
     assert set(document) == {
         "sandbox_id", "stdout", "stderr", "stdout_base64", "stderr_base64", "stdout_truncated", "stderr_truncated",
     }  # fmt: skip
+
+
+def test_what_is_piped_in_goes_nowhere_without_i_and_the_help_says_so(box: Command) -> None:
+    """As with docker; a script that forgets it has to find out where it looks first."""
+    assert box("exec", "box", "--", "cat", stdin=b"piped").stdout == ""
+    assert box("exec", "-i", "box", "--", "cat", stdin=b"piped").stdout == "piped"
+    assert "also when something is piped in" in " ".join(box("exec", "--help").stdout.split())

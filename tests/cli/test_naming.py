@@ -115,3 +115,16 @@ def test_a_lifetime_that_is_too_long_is_told_as_it_would_be_written(sandboxer: C
     assert sandboxer("create", *FAKE, "--name", "box", "--ttl", "3h").status == 0
     refused = sandboxer("extend-ttl", "box", "--duration", "2h")
     assert (refused.status, "--duration 1h or less" in refused.stderr) == (2, True)
+
+
+def test_a_second_token_of_a_name_is_told(sandboxer: Command) -> None:
+    """One may take the other's place (docs/api.md); whoever did not mean it has to hear of it."""
+    first = sandboxer("tokens", "create", "build", "--role", "admin")
+    assert "called build too" not in first.stderr
+    token_id = sandboxer("tokens", "list", "--json").document["tokens"][0]["id"]
+    second = sandboxer("tokens", "create", "build", "--role", "admin")
+    assert (second.status, f"{token_id} is called build too" in second.stderr) == (0, True), second.stderr
+    assert sandboxer("tokens", "revoke", "build").status != 0
+    assert sandboxer("tokens", "revoke", token_id).status == 0
+    assert sandboxer("tokens", "revoke", "build").status == 0
+    assert "called build too" not in sandboxer("tokens", "create", "build", "--role", "admin").stderr

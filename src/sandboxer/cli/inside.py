@@ -32,7 +32,14 @@ def exec_(
     cwd: Annotated[str | None, typer.Option(metavar="D", help="The directory to run in.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable; repeatable.")] = None,
     timeout: Timeout = None,
-    interactive: Annotated[bool, typer.Option("-i", "--interactive", help="Pass our stdin on.")] = False,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "-i",
+            "--interactive",
+            help="Pass our stdin on; without it the command has an empty one, also when something is piped in.",
+        ),
+    ] = False,
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the command a terminal.")] = False,
     json: Json = False,
 ) -> int:

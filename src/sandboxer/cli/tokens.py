@@ -38,12 +38,15 @@ def tokens_create(
         ttl=None if ttl is None else parse_duration(ttl, what="--ttl"),
     )
     with installation() as here:
+        same = [one.id for one in here.manager.list_tokens() if one.name == name and one.state == "live"]
         made = here.manager.create_token(wanted)
         if wants_json(json):
             emit(msgspec.to_builtins(made))
             return
         facts([("id", made.id), ("token", made.token), ("role", made.role), ("consumer", made.consumer)])
         note("keep it: it is not shown again; from now on the API answers nobody without a token")
+        if same:
+            note(f"{', '.join(same)} is called {name} too: `sandboxer tokens revoke` wants an id then")
 
 
 def tokens_list(json: Json = False) -> None:
