@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
-from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json
+from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json, wrapped
 from sandboxer.cli.progress import Progress
 from sandboxer.cli.routes import decisions
 from sandboxer.config.paths import working_directory
@@ -228,7 +228,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         ]
     )
     for text in isolation.get("notes", ()):
-        say(paint(f"  note: {text}", "2"))
+        say(paint(f"  note: {wrapped(text, indent=8)}", "2"))
     if document["report"] is not None:
         from sandboxer.cli.selfcheck_view import show_report
 

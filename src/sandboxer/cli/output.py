@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -85,31 +86,52 @@ def paint(text: str, code: str, stream: Any = None) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colours(stream) else text
 
 
-STATE_COLOURS = {"ready": "32", "active": "36", "provisioning": "33", "failed": "31", "expired": "35"}
+STATE_STYLES = {"ready": "green", "active": "cyan", "provisioning": "yellow", "failed": "red", "expired": "magenta"}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Aligned columns; `empty` is said when there are no rows. A `STATE` column is coloured."""
+    """Aligned columns; `empty` is said when there are no rows. On a terminal they fit its width; whoever reads them
+    through a pipe gets all of them."""
     printed = [[shown(cell or "") for cell in row] for row in rows]
     if not printed:
         say(empty)
         return
+    if sys.stdout.isatty():
+        from sandboxer.cli.terminal_table import render
+
+        width = shutil.get_terminal_size().columns
+        say(render(headings, printed, width=width, colours=colours(sys.stdout), state_styles=STATE_STYLES))
+        return
     widths = [max(len(heading), *(len(row[n]) for row in printed)) for n, heading in enumerate(headings)]
-    state = headings.index("STATE") if "STATE" in headings else -1
-    say(paint("  ".join(h.ljust(w) for h, w in zip(headings, widths, strict=True)).rstrip(), "1"))
-    for row in printed:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if state >= 0:
-            cells[state] = paint(cells[state], STATE_COLOURS.get(row[state], "0"))
-        say("  ".join(cells).rstrip())
+    for row in [list(headings), *printed]:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+_PROSE = frozenset({"error", "passed over"})
 
 
 def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Names and values, one a line; those without a value are left out."""
+    """Names and values, one a line; those without a value are left out. On a terminal, prose goes on below itself;
+    paths and commands do not: whoever copies one gets one line."""
     given = [(name, shown(value or "")) for name, value in pairs if value not in (None, "")]
     width = max((len(name) for name, _ in given), default=0)
     for name, value in given:
-        say(f"{paint(name.ljust(width), '2')}  {value}")
+        lines = wrapped(value, indent=width + 2) if name in _PROSE else value
+        say(f"{paint(name.ljust(width), '2')}  {lines}")
+
+
+def wrapped(text: str, *, indent: int) -> str:
+    """A text that begins at a column of a terminal, in lines that end between words; elsewhere, as it is."""
+    room = shutil.get_terminal_size().columns - indent
+    if not sys.stdout.isatty() or len(text) <= room or room < _NARROW:
+        return text
+    import textwrap
+
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
+
+
+_NARROW = 20
 
 
 def complain(error: SandboxerError, *, as_json: bool) -> None:
