@@ -27,7 +27,7 @@ CYCLES = 10
 @contextmanager
 def fake(provider: str, *, latency: float = 0.0) -> Iterator[dict[str, str]]:
     """A fake cloud as a process; the environment that leads to it."""
-    words = [sys.executable, "-m", "sandboxer.testing.clouds", provider, "--latency", str(latency)]
+    words = [sys.executable, "-m", "tests.fakes", provider, "--latency", str(latency)]
     served = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert served.stdout is not None
     try:

@@ -17,15 +17,15 @@ from sandboxer.config.settings import host_settings, load_settings
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
-from sandboxer.locks import Leases, Lock, Locks, Slots
+from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
 from sandboxer.manager.establish import hand_over
 from sandboxer.manager.health import Health
 from sandboxer.models import HostSettings, Sandbox, Settings
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
 from sandboxer.store.audit_log import AuditLog
-from sandboxer.store.create_rates import RecentCreates
+from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.json_store import JsonStore
 from sandboxer.store.tokens import TokenStore
 
@@ -88,7 +88,7 @@ class Installation:
         self.manager = SandboxManager(
             Core(
                 store=store,
-                locks=Locks(paths.data),
+                locks=SandboxLocks(paths.data),
                 leases=Leases(paths.data),
                 settings=settings,
                 profiles=profiles,
@@ -99,9 +99,9 @@ class Installation:
                 health=Health(paths.data),
                 tokens=TokenStore(paths.data, install=lambda: store.install_id),
                 audit=AuditLog(paths.data),
-                recent=RecentCreates(paths.data),
+                recent=CreateRates(paths.data),
                 slots=Slots(paths.data),
-                purse=Purse(paths.data, settings.budgets, install=lambda: store.install_id),
+                purse=Credits(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )
 
@@ -137,7 +137,7 @@ class Installation:
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
-        begun = Begun(self.manager.core.current(sandbox_id), Lock.adopt(lock_fd))
+        begun = Begun(self.manager.core.current(sandbox_id), SandboxLock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=Plan), begun)
 
     def relays(self) -> Relays:

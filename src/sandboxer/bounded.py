@@ -37,7 +37,7 @@ SMALL: Final = Bounds(size=1 << 20, values=100_000, text=4 << 20)
 """A marker, a handle, a body of a request, a secret of OpenBao, a document that a person writes."""
 
 
-class Excess(msgspec.DecodeError, ValueError):
+class LimitExceeded(msgspec.DecodeError, ValueError):
     """A document that is larger than it may be. Whoever reads one expects a DecodeError or a ValueError of it anyway.
     `line` counts from 1, where there is one."""
 
@@ -71,22 +71,22 @@ def decode(data: bytes | str, *, bounds: Bounds = ANSWER) -> Any:
 def check_json(data: bytes, bounds: Bounds = ANSWER) -> None:
     """Raise Excess for JSON beyond the bounds; what is no JSON is left to who reads it."""
     if len(data) > bounds.size:
-        raise Excess(f"larger than {bounds.size} bytes")
+        raise LimitExceeded(f"larger than {bounds.size} bytes")
     separators = sum(map(data.count, (b",", b"[", b"{")))
     if separators < bounds.depth and len(data) <= DIGITS:
         return
     bare = _STRING.sub(b'""', data)
     if sum(map(bare.count, (b",", b"[", b"{"))) > bounds.values:
-        raise Excess(f"more than {bounds.values} values")
+        raise LimitExceeded(f"more than {bounds.values} values")
     if _LONG_NUMBER.search(bare):
-        raise Excess(f"a number of more than {DIGITS} digits")
+        raise LimitExceeded(f"a number of more than {DIGITS} digits")
     brackets = bare.translate(None, _NOT_BRACKETS)
     for _ in range(bounds.depth):  # each time the innermost are taken away
         if not brackets:
             return
         brackets = _INNERMOST.sub(b"", brackets)
     if brackets:
-        raise Excess(f"nested deeper than {bounds.depth} levels")
+        raise LimitExceeded(f"nested deeper than {bounds.depth} levels")
 
 
 def number(text: str) -> int | None:
@@ -130,7 +130,7 @@ class Expansion:
     def begin(self, anchor: str | None) -> None:
         """A list or mapping begins."""
         if len(self._levels) >= self.depth:
-            raise Excess(f"nested deeper than {self.depth} levels")
+            raise LimitExceeded(f"nested deeper than {self.depth} levels")
         self._levels.append(_Level(anchor))
         self.values += 1
 
@@ -148,10 +148,10 @@ class Expansion:
     def alias(self, name: str, *, merged: bool = False) -> Cost:
         """An alias, and what it stands for; one value where nothing was called so."""
         if any(level.anchor == name for level in self._levels):
-            raise Excess(f"the alias *{name[:80]} stands for what it is in")
+            raise LimitExceeded(f"the alias *{name[:80]} stands for what it is in")
         cost = self._anchors.get(name, (1, 0, 0))
         if len(self._levels) + cost[2] > self.depth:
-            raise Excess(f"nested deeper than {self.depth} levels, by an alias")
+            raise LimitExceeded(f"nested deeper than {self.depth} levels, by an alias")
         self.values += cost[0]
         self.text += cost[1]
         self._add(cost, None, merged=merged)
@@ -160,9 +160,9 @@ class Expansion:
     def check(self, bounds: Bounds) -> None:
         """Raise Excess when there are more values, or more of their characters, than there may be."""
         if self.values > bounds.values:
-            raise Excess(f"more than {bounds.values} values once aliases are expanded")
+            raise LimitExceeded(f"more than {bounds.values} values once aliases are expanded")
         if self.text > bounds.text:
-            raise Excess(f"more than {bounds.text} characters once aliases are expanded")
+            raise LimitExceeded(f"more than {bounds.text} characters once aliases are expanded")
 
     def _add(self, cost: Cost, anchor: str | None, *, merged: bool) -> None:
         if anchor:
@@ -180,7 +180,7 @@ def check_yaml(text: bytes | str, bounds: Bounds = SMALL) -> None:
     import yaml
 
     if len(text) > bounds.size:
-        raise Excess(f"larger than {bounds.size} bytes")
+        raise LimitExceeded(f"larger than {bounds.size} bytes")
     try:
         _measure(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), bounds)
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -197,15 +197,15 @@ def _measure(events: Iterable[Any], bounds: Bounds) -> None:
                 expansion.alias(str(event.anchor))
             elif isinstance(event, yaml.ScalarEvent):
                 if len(event.value) > DIGITS and _NUMBER.fullmatch(event.value) and _is_number(event):
-                    raise Excess(f"a number of more than {DIGITS} digits")
+                    raise LimitExceeded(f"a number of more than {DIGITS} digits")
                 expansion.scalar(len(event.value), event.anchor)
             elif isinstance(event, yaml.CollectionStartEvent):
                 expansion.begin(event.anchor)
             elif isinstance(event, yaml.CollectionEndEvent):
                 expansion.end()
             expansion.check(bounds)
-        except Excess as error:
-            raise Excess(str(error), line=event.start_mark.line + 1) from None
+        except LimitExceeded as error:
+            raise LimitExceeded(str(error), line=event.start_mark.line + 1) from None
 
 
 def _is_number(event: Any) -> bool:

@@ -29,7 +29,7 @@ _TOKEN: Final = re.compile(r"sbx_[A-Za-z0-9]{16,}")
 """A token of the HTTP API, or enough of one: only its hash is kept, so its form is all there is to know it by."""
 
 
-class Watched(Protocol):
+class SecretValue(Protocol):
     """What holds a value that is not to be said."""
 
     def reveal(self) -> str:
@@ -46,7 +46,7 @@ class _Register:
         from weakref import WeakKeyDictionary
 
         self.lock: Lock = Lock()
-        self.living: WeakKeyDictionary[Watched, _Known | None] = WeakKeyDictionary()
+        self.living: WeakKeyDictionary[SecretValue, _Known | None] = WeakKeyDictionary()
 
 
 class _Known:
@@ -61,7 +61,7 @@ class _Known:
 _REGISTER: Final[dict[str, _Register]] = {}
 
 
-def watch(secret: Watched) -> None:
+def watch(secret: SecretValue) -> None:
     """From now on, as long as `secret` lives, no error says its value."""
     register = _REGISTER.get("") or _REGISTER.setdefault("", _Register())
     with register.lock:

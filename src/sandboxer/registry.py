@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from sandboxer.config.catalog import Shelf
+from sandboxer.config.catalog import Catalog
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.extensions.base import SandboxExtension
 from sandboxer.models import Endpoint, ExtensionSettings, Manifest
@@ -22,7 +22,7 @@ The class carries its manifest as the attribute `manifest` (a `sandboxer.models.
 class Registry:
     """Extensions by id. A class is imported when it is first asked for, and made once."""
 
-    def __init__(self, manifests: Shelf[Manifest], settings: Mapping[str, ExtensionSettings] | None = None) -> None:
+    def __init__(self, manifests: Catalog[Manifest], settings: Mapping[str, ExtensionSettings] | None = None) -> None:
         self._manifests = manifests
         self._settings = settings or {}
         self._made: dict[str, SandboxExtension] = {}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandboxer.config.catalog import MAX_INPUTS, Shelf, resolve_inputs, shelves
-from sandboxer.config.document import parse
+from sandboxer.config.catalog import MAX_INPUTS, Catalog, resolve_inputs, shelves
 from sandboxer.config.paths import Paths, find_paths
 from sandboxer.config.settings import load_settings
+from sandboxer.config.yaml_document import parse
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.models import Profile, Settings
 
@@ -70,7 +70,7 @@ def test_what_was_found_is_looked_for_again_as_soon_as_anything_has_changed(tmp_
         return shelf.get("profile.one").version
 
     mine.mkdir()
-    shelf = Shelf("profile", Profile, (mine, builtin))
+    shelf = Catalog("profile", Profile, (mine, builtin))
     write(builtin / "profile.one.yaml", "1.0.0")
     assert version() == "1.0.0"
     write(builtin / "profile.one.yaml", "1.0.1")

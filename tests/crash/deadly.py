@@ -10,11 +10,11 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from sandboxer.testing.clouds.daytona import FakeDaytona
-from sandboxer.testing.clouds.e2b import FakeE2B
-from sandboxer.testing.clouds.faults import Fault, Script
-from sandboxer.testing.clouds.modal import FakeModal
-from sandboxer.testing.clouds.server import Handler, Reply, Request
+from tests.fakes.daytona import FakeDaytona
+from tests.fakes.e2b import FakeE2B
+from tests.fakes.faults import Fault, Script
+from tests.fakes.modal import FakeModal
+from tests.fakes.server import Handler, Reply, Request
 
 AFTERWARDS = 0.3
 """How long an answer is held back while its client is killed, in seconds."""

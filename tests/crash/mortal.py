@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
 from sandboxer.models import Sandbox
+from sandboxer.payments.credits import Credits
 from sandboxer.payments.ledger import Book
-from sandboxer.payments.purse import Purse
 from sandboxer.store.base import UpdateFn
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
@@ -47,7 +47,7 @@ class MortalStore(JsonStore):
         return stored
 
 
-class MortalPurse(Purse):
+class MortalPurse(Credits):
     """Every change of the credits is two steps."""
 
     doom: Doom

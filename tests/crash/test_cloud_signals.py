@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.testing.clouds import Cloud
-from sandboxer.testing.clouds.daytona import FakeDaytona
-from sandboxer.testing.clouds.e2b import FakeE2B
-from sandboxer.testing.clouds.modal import FakeModal
 from tests.cli.running import Command
 from tests.crash.test_signals import SIGNALS, interrupt
+from tests.fakes import Cloud
+from tests.fakes.daytona import FakeDaytona
+from tests.fakes.e2b import FakeE2B
+from tests.fakes.modal import FakeModal
 from tests.sizes import scaled
 
 MAKES: dict[str, tuple[type[FakeE2B | FakeDaytona | FakeModal], str, float]] = {

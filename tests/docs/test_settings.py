@@ -114,7 +114,7 @@ def test_no_page_names_a_variable_that_nobody_reads(page: Path) -> None:
 
 def test_the_examples_of_configuration_are_read_without_complaint() -> None:
     from sandboxer.config.catalog import check_manifest, check_profile
-    from sandboxer.config.document import parse
+    from sandboxer.config.yaml_document import parse
 
     seen = 0
     for page in pages():

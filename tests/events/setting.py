@@ -14,7 +14,7 @@ import msgspec
 from sandboxer.events import fact, initial_status
 from sandboxer.events.relay import Relay
 from sandboxer.models import Consumer, Event, Neighbour, Request, Sandbox
-from sandboxer.store.base import Change, Others, Store
+from sandboxer.store.base import Change, OtherRecords, Store
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub
 
@@ -47,7 +47,7 @@ def record_fact(store: Store, sandbox_id: str, *, endpoint: Neighbour | None = N
     """One more change of a sandbox, committed with its event."""
     told: list[Event] = []
 
-    def change(before: Sandbox | None, _: Others) -> Change:
+    def change(before: Sandbox | None, _: OtherRecords) -> Change:
         seq = before.seq + 1 if before is not None else 1
         after = msgspec.structs.replace(before or sandbox(sandbox_id), seq=seq, state=STATES[(seq - 1) % 3])
         event = fact(before, after, f"sandbox.{after.state}", 1_800_000_000.0 + seq)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sandboxer.models import Event
 from sandboxer.store.base import Store
 from sandboxer.store.json_store import JsonStore
-from sandboxer.testing.hub import FINE, FakeHub, Fault, answer, cut, hung_up, lost
+from sandboxer.testing.hub import FINE, FakeHub, HubFault, answer, cut, hung_up, lost
 from sandboxer.timing import Deadline
 from tests.events.setting import A, B, C, record_fact, relay_to
 
@@ -45,8 +45,8 @@ FAULTS = [
     lost(),
     cut(),
     hung_up(),
-    Fault(answer="body"),
-    Fault(status=500),  # takes it, and says that it did not
+    HubFault(answer="body"),
+    HubFault(status=500),  # takes it, and says that it did not
     answer(302, location="http://127.0.0.1:9/"),
 ]
 rounds = st.lists(
@@ -58,7 +58,7 @@ rounds = st.lists(
     min_size=1,
     max_size=5,
 )
-Round = tuple[list[str], list[Fault], str]
+Round = tuple[list[str], list[HubFault], str]
 
 
 def check(recorded: Sequence[Event], first_arrivals: Sequence[Mapping[str, object]]) -> None:

@@ -19,7 +19,7 @@ from sandboxer.events.delivery import new_client
 from sandboxer.events.relay import Relay
 from sandboxer.models import Event, Neighbour
 from sandboxer.store.json_store import JsonStore
-from sandboxer.testing.hub import FakeHub, Fault, answer, cut, hung_up, lost, slow
+from sandboxer.testing.hub import FakeHub, HubFault, answer, cut, hung_up, lost, slow
 from sandboxer.timing import Deadline
 from tests.events.setting import (
     A,
@@ -70,7 +70,7 @@ def test_a_hub_that_is_down_costs_one_attempt_and_everything_waits(tmp_path: Pat
 
 
 @pytest.mark.parametrize("fault", [answer(500), answer(502), answer(408), answer(425), answer(429), hung_up()], ids=str)
-def test_an_event_that_is_not_taken_now_keeps_back_its_own_sandbox_only(tmp_path: Path, fault: Fault) -> None:
+def test_an_event_that_is_not_taken_now_keeps_back_its_own_sandbox_only(tmp_path: Path, fault: HubFault) -> None:
     store = store_with(tmp_path, [A, B, A, C, B])
     with FakeHub() as hub:
         hub.rule = lambda event: fault if event["detail"]["sandbox_id"] == A else None
@@ -111,7 +111,7 @@ def test_what_was_parked_is_sent_again_when_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [lost(), cut()], ids=["no answer", "half an answer"])
-def test_an_event_whose_answer_is_lost_is_sent_again_with_the_same_id(tmp_path: Path, fault: Fault) -> None:
+def test_an_event_whose_answer_is_lost_is_sent_again_with_the_same_id(tmp_path: Path, fault: HubFault) -> None:
     store = store_with(tmp_path, [A, A])
     with FakeHub() as hub:
         hub.faults.append(fault)
@@ -125,7 +125,7 @@ def test_an_event_whose_answer_is_lost_is_sent_again_with_the_same_id(tmp_path: 
 def test_an_answer_whose_body_is_cut_is_an_answer(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A, A])
     with FakeHub() as hub:
-        hub.faults.append(Fault(answer="body"))
+        hub.faults.append(HubFault(answer="body"))
         assert relay_to(hub, store, tmp_path).flush(Deadline(5)).sent == 2
         assert len(hub.arrivals) == 2
 
@@ -146,7 +146,7 @@ def test_a_trickling_answer_ends_with_the_deadline(tmp_path: Path) -> None:
     """Each byte comes well within the read time-out; only an end of the whole request helps."""
     store = store_with(tmp_path, [A])
     with FakeHub() as hub:
-        hub.rule = lambda _: Fault(answer="trickle", headers={"X-Long": "x" * 2000})
+        hub.rule = lambda _: HubFault(answer="trickle", headers={"X-Long": "x" * 2000})
         start = time.monotonic()
         report = relay_to(hub, store, tmp_path, read=5).flush(Deadline(0.3))
         assert 0.25 < time.monotonic() - start < 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sandboxer import bounded
-from sandboxer.config.document import parse
+from sandboxer.config.yaml_document import parse
 from sandboxer.errors import Invalid
 from sandboxer.http import Answer
 from sandboxer.models import Profile
@@ -28,7 +28,7 @@ def run(data: bytes) -> object:
     """Read it as each of the two. Raises Invalid and BackendError at most."""
     try:
         found = Answer(name="Thing", asked="GET /x", status=200, headers={}, body=data).json()
-    except bounded.Excess as error:
+    except bounded.LimitExceeded as error:
         raise AssertionError("it was to be told in words") from error
     except Exception as error:
         if type(error).__name__ != "BackendError":

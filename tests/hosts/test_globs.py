@@ -50,8 +50,8 @@ LOOKED_AT = {
     *(f"extensions/compose_ssh/policy/{name}.py" for name in ("checks", "judging", "names", "services", "topology")),
     "hosts/remote_session.py",  # hexadecimal digits of our own
     "selfcheck/findings.py",  # a constant
-    "testing/clouds/server.py",  # routes of our fakes
-    "testing/clouds/faults.py",  # faults that a test plants
+    "tests/fakes/server.py",  # routes of our fakes
+    "tests/fakes/faults.py",  # faults that a test plants
 }
 
 

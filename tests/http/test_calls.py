@@ -24,8 +24,8 @@ from sandboxer.errors import (
 from sandboxer.http import Answer, Api, segment
 from sandboxer.http.address import parse_base, proxy_for
 from sandboxer.http.pool import KEPT_ALL, Pool
-from sandboxer.testing.clouds import FakeServer, Fault, Reply, Request
 from sandboxer.timing import Deadline
+from tests.fakes import FakeServer, Fault, Reply, Request
 from tests.http.peers import nobody, peer, saying, silent
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -13,8 +13,8 @@ import pytest
 
 from sandboxer.errors import Denied, Timeout, Unavailable
 from sandboxer.http import Api
-from sandboxer.testing.clouds import FakeServer, Fault, Reply, Request
 from sandboxer.timing import Deadline
+from tests.fakes import FakeServer, Fault, Reply, Request
 from tests.testbed.waiting import eventually
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sandboxer.errors import Conflict, Invalid, NotFound, Unavailable
 from sandboxer.locks import Leases
-from sandboxer.locks.ranges import GUARD, LockFile
+from sandboxer.locks.byte_locks import GUARD, LockFile
 from tests.locks.children import eventually, line, running, start
 
 ID = "k3v9x2m7q4ta"
@@ -379,8 +379,8 @@ def test_without_the_guard_the_race_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_guard_of_one_sandbox_is_not_the_lock_of_its_work(tmp_path: Path) -> None:
-    from sandboxer.locks import Locks
+    from sandboxer.locks import SandboxLocks
     from sandboxer.timing import Deadline
 
-    with Locks(tmp_path).acquire(ID, Deadline(1), "destroying it"), Leases(tmp_path).guard(ID):
+    with SandboxLocks(tmp_path).acquire(ID, Deadline(1), "destroying it"), Leases(tmp_path).guard(ID):
         assert LockFile(tmp_path).try_take(ID, first=GUARD) is None

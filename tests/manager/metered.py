@@ -12,7 +12,7 @@ from sandboxer.bootstrap import Installation
 from sandboxer.extensions.base import CanMeter, Context
 from sandboxer.manager import Core, SandboxManager
 from sandboxer.models import Handle, Request, Resources, Sandbox, Written
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.credits import Credits
 from sandboxer.testing.fake import FakeExtension, FakeOptions, Faults
 from tests.installations import installed, lay_out
 
@@ -106,12 +106,12 @@ class Bank:
 
 def with_clock(here: Installation, clock: Callable[[], float]) -> Core:
     core = here.manager.core
-    purse = Purse(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
+    purse = Credits(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
     return dataclasses.replace(core, clock=clock, purse=purse)
 
 
 def book(root: Path) -> Any:
-    from sandboxer.payments.layout import parse
+    from sandboxer.payments.codec import parse
 
     file = root / "data" / "credits.json"
     return parse(file.read_bytes(), file).book

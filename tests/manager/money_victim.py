@@ -12,8 +12,8 @@ from pathlib import Path
 from sandboxer.bootstrap import install
 from sandboxer.manager import SandboxManager
 from sandboxer.models import Request
-from sandboxer.payments.purse import Purse
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.payments.credits import Credits
+from sandboxer.store.document import AtomicDocument, VersionStamp
 from tests.crash.mortal import Doom, MortalStore
 
 
@@ -24,14 +24,14 @@ class MortalDocument(AtomicDocument):
         super().__init__(path)
         self._doom = doom
 
-    def replace(self, data: bytes, *, must_succeed: bool = False) -> Stamp | None:
+    def replace(self, data: bytes, *, must_succeed: bool = False) -> VersionStamp | None:
         self._doom.step("before a write of credits.json")
         stamp = super().replace(data, must_succeed=must_succeed)
         self._doom.step("after a write of credits.json")
         return stamp
 
 
-class ForgetfulPurse(Purse):
+class ForgetfulPurse(Credits):
     """The planted fault: charges whenever it is asked, whether the sandbox has an open reservation or not."""
 
     def settle(self, sandbox_id: str, usd: Decimal, *, usage_id: str, overrun: Decimal = Decimal(0)) -> None:
@@ -46,7 +46,7 @@ def main(step: int, verb: str, argument: str, *, planted: bool) -> None:
     doom = Doom(None if step < 0 else step)
     here = install(relay_in_background=False, store=lambda directory: MortalStore(directory, doom))
     core = here.manager.core
-    purse = (ForgetfulPurse if planted else Purse)(
+    purse = (ForgetfulPurse if planted else Credits)(
         here.paths.data,
         here.settings.budgets,
         install=lambda: here.store.install_id,

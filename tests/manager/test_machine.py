@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
-from sandboxer.config.catalog import Shelf
+from sandboxer.config.catalog import Catalog
 from sandboxer.errors import BackendError, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.manager import SandboxManager
 from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
 from sandboxer.registry import Registry
 from sandboxer.state import State
-from sandboxer.store.base import Others, Store, UpdateFn, holds_name
+from sandboxer.store.base import OtherRecords, Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
 from tests.installations import installed, left_over
 from tests.sizes import scaled
@@ -79,7 +79,7 @@ class MortalStore(Store):
     def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
         return self._inner.list(ended=ended)
 
-    def others(self) -> Others:
+    def others(self) -> OtherRecords:
         return self._inner.others()
 
     def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         self.life = Life()
         here = installed(self.root)
         # Only the fake: asking the real backends of this machine at each step would take minutes.
-        extensions = Registry(Shelf("extension", Manifest, (self.root / "config" / "extensions",)))
+        extensions = Registry(Catalog("extension", Manifest, (self.root / "config" / "extensions",)))
         extensions.add("ext.fake", lambda: self.extension(self.life))
         core = dataclasses.replace(
             here.manager.core,

@@ -14,10 +14,10 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from sandboxer.manager import SandboxManager
+from sandboxer.payments.credits import Credits
 from sandboxer.payments.prices import from_micro
-from sandboxer.payments.purse import Purse
 from sandboxer.state import State
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store.document import AtomicDocument, VersionStamp
 from sandboxer.testing.fake import FakeExtension
 from tests.manager.metered import MANIFEST, PROFILE, MeteredFake, book
 from tests.manager.test_machine import SIZE, Life, Machine, _real_time
@@ -31,7 +31,7 @@ class MortalDocument(AtomicDocument):
         super().__init__(path)
         self._life = life
 
-    def replace(self, data: bytes, *, must_succeed: bool = False) -> Stamp | None:
+    def replace(self, data: bytes, *, must_succeed: bool = False) -> VersionStamp | None:
         self._life.step()
         stamp = super().replace(data, must_succeed=must_succeed)
         self._life.step()
@@ -42,7 +42,7 @@ class MeteredMachine(Machine):
     """Verbs in any order on sandboxes that cost something."""
 
     extension: ClassVar[type[FakeExtension]] = MeteredFake
-    purse_class: ClassVar[type[Purse]] = Purse
+    purse_class: ClassVar[type[Credits]] = Credits
 
     def _restart(self) -> None:
         super()._restart()
@@ -95,7 +95,7 @@ def test_the_book_is_what_the_records_say_whatever_happens_when() -> None:
     run_state_machine_as_test(MeteredMachine, settings=settings(SIZE, max_examples=scaled(80, soak=10_000)))
 
 
-class _ChargesWhoeverAsks(Purse):
+class _ChargesWhoeverAsks(Credits):
     """Settles whether there is an open reservation or not."""
 
     def settle(self, sandbox_id: str, usd: Decimal, *, usage_id: str, overrun: Decimal = Decimal(0)) -> None:
@@ -107,7 +107,7 @@ class _ChargesWhoeverAsks(Purse):
         super().settle(again, usd, usage_id=usage_id + again, overrun=overrun)
 
 
-class _NeverGivesBack(Purse):
+class _NeverGivesBack(Credits):
     """Forgets what was reserved for a create that failed."""
 
     def release(self, sandbox_id: str) -> None:
@@ -115,7 +115,7 @@ class _NeverGivesBack(Purse):
 
 
 @pytest.mark.parametrize("planted", [_ChargesWhoeverAsks, _NeverGivesBack])
-def test_the_machine_sees_a_book_that_is_wrong(planted: type[Purse]) -> None:
+def test_the_machine_sees_a_book_that_is_wrong(planted: type[Credits]) -> None:
     class Planted(MeteredMachine):
         purse_class = planted
 

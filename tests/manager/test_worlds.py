@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandboxer.config.catalog import Shelf
+from sandboxer.config.catalog import Catalog
 from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Context, Found
 from sandboxer.manager import SandboxManager
@@ -66,7 +66,7 @@ def made(world: World, extension: type[FakeExtension] = FakeExtension) -> Iterat
                 labels = {LABEL_ID: sandbox_id, LABEL_INSTALL: install, "created_at": time.time() - thing.age}
                 (directory / MARKER_FILE).write_text(json.dumps(labels))
         faults = Faults({} if world.listed else {"inventory": Unavailable("truncated")})
-        registry = Registry(Shelf("extension", Manifest, (root / "config" / "extensions",)))
+        registry = Registry(Catalog("extension", Manifest, (root / "config" / "extensions",)))
         registry.add("ext.fake", lambda: extension(faults))
         yield SandboxManager(dataclasses.replace(here.manager.core, extensions=registry)), root
     finally:

@@ -17,12 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from sandboxer.errors import Conflict, InsufficientCredits, StoreCorrupt
 from sandboxer.models import Budget
-from sandboxer.payments import layout, ledger
-from sandboxer.payments.audit import flaw as flaw_of
-from sandboxer.payments.ledger import Accounts, Book, Entry, Posting, TokenBudget
+from sandboxer.payments import codec, ledger
+from sandboxer.payments.consistency import flaw as flaw_of
+from sandboxer.payments.credits import Balance, Credits
+from sandboxer.payments.ledger import Accounts, Book, LedgerEntry, Posting, TokenBudget
 from sandboxer.payments.prices import from_micro, to_micro
-from sandboxer.payments.purse import Balance, Purse
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store.document import AtomicDocument, VersionStamp
 from tests.sizes import scaled
 
 MONTH = 31 * 86_400.0
@@ -41,7 +41,7 @@ class MortalDocument(AtomicDocument):
 
     dies: str | None = None
 
-    def replace(self, data: bytes, *, must_succeed: bool = False) -> Stamp | None:
+    def replace(self, data: bytes, *, must_succeed: bool = False) -> VersionStamp | None:
         if self.dies == "before":
             raise Died
         stamp = super().replace(data, must_succeed=must_succeed)
@@ -85,7 +85,7 @@ MICRO = st.integers(min_value=0, max_value=25)
 class Machine(RuleBasedStateMachine):
     """Moves of money in any order, each with a death before or after its write or none."""
 
-    purse_class: ClassVar[type[Purse]] = Purse
+    purse_class: ClassVar[type[Credits]] = Credits
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def it_is_always_readable_and_adds_up(self) -> None:
         if self.document.path.exists():
-            page = layout.parse(self.document.path.read_bytes(), self.document.path)
+            page = codec.parse(self.document.path.read_bytes(), self.document.path)
             assert flaw_of(page.book) is None
 
 
@@ -218,7 +218,7 @@ def test_the_ledger_equals_the_model_under_crashes_replays_and_duplicates() -> N
     run_state_machine_as_test(Machine, settings=SIZE)
 
 
-class _ChargesAgain(Purse):
+class _ChargesAgain(Credits):
     """Settles a sandbox that has no open reservation, out of what is available."""
 
     def settle(self, sandbox_id: str, usd: Decimal, *, usage_id: str, overrun: Decimal = Decimal(0)) -> None:
@@ -231,7 +231,7 @@ class _ChargesAgain(Purse):
         super().settle(sandbox_id, usd, usage_id=usage_id, overrun=overrun)
 
 
-class _LooksAtNoId(Purse):
+class _LooksAtNoId(Credits):
     """Reserves again for a sandbox that was settled, and settles that too."""
 
     def reserve(
@@ -253,14 +253,14 @@ class _LooksAtNoId(Purse):
         self._change(change)
 
 
-class _KeepsTheRest(Purse):
+class _KeepsTheRest(Credits):
     """Charges all that was reserved, whatever was used."""
 
     def settle(self, sandbox_id: str, usd: Decimal, *, usage_id: str, overrun: Decimal = Decimal(0)) -> None:
         super().settle(sandbox_id, self.reserved(sandbox_id) or usd, usage_id=usage_id, overrun=overrun)
 
 
-class _LendsMoney(Purse):
+class _LendsMoney(Credits):
     """Reserves without looking at the budget."""
 
     def reserve(
@@ -277,7 +277,7 @@ class _LendsMoney(Purse):
         )
 
 
-class _ForgetsKeys(Purse):
+class _ForgetsKeys(Credits):
     """Adds again what was added under a key."""
 
     def add(
@@ -294,7 +294,7 @@ def _forgetful(book: Book) -> Book:
 
 
 @pytest.mark.parametrize("planted", [_ChargesAgain, _LooksAtNoId, _KeepsTheRest, _LendsMoney, _ForgetsKeys])
-def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Purse]) -> None:
+def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Credits]) -> None:
     """Promise 19: a check that was not seen to fail proves nothing."""
 
     class Planted(Machine):
@@ -336,7 +336,7 @@ def _accounts(book: Book, *, available: int) -> Accounts:
     return msgspec.structs.replace(book.accounts, available=book.accounts.available + available)
 
 
-def _unbalanced(entry: Entry) -> Entry:
+def _unbalanced(entry: LedgerEntry) -> LedgerEntry:
     return msgspec.structs.replace(entry, postings=(*entry.postings, Posting(account="spent", micro_usd=1)))
 
 

@@ -8,10 +8,10 @@ import msgspec
 
 from sandboxer.manager.charges import WORTH_SECONDS
 from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.payments.credits import Balance
 from sandboxer.payments.export import FOCUS_VERSION
 from sandboxer.payments.ledger import KEPT, Account
 from sandboxer.payments.prices import AHEAD_SECONDS, LARGEST_USD
-from sandboxer.payments.purse import Balance
 from sandboxer.payments.usage import FinHubRecord, usage_id
 from tests.docs.pages import ROOT, bare, blocks, table
 

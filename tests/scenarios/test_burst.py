@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
-from sandboxer.testing.clouds.e2b import FakeE2B
-from sandboxer.testing.clouds.modal import FakeModal
 from tests.cli.running import Command
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
+from tests.fakes.e2b import FakeE2B
+from tests.fakes.modal import FakeModal
 from tests.installations import lay_out
 from tests.testbed.openbao import OpenBao
 

@@ -14,11 +14,11 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.errors import SandboxerError
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import State
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
-from sandboxer.testing.clouds.e2b import FakeE2B
-from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.timing import Deadline
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
+from tests.fakes.e2b import FakeE2B
+from tests.fakes.modal import FakeModal
 from tests.installations import environment, lay_out
 
 Clouds = FakeE2B | FakeDaytona | FakeModal

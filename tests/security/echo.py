@@ -21,7 +21,7 @@ from sandboxer.extensions.base import (
 from sandboxer.hosts.base import Command, Streams
 from sandboxer.http import Api
 from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources, Written
-from sandboxer.testing.clouds.server import FakeServer, Reply, Request
+from tests.fakes.server import FakeServer, Reply, Request
 
 Mode = Literal[
     "well", "401", "403", "404", "409", "429", "500", "503", "302", "junk", "headers", "sentence", "crash", "chain",

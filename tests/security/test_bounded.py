@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer import bounded
-from sandboxer.bounded import Bounds, Excess, check_json, check_yaml, decode
-from sandboxer.config.document import parse
+from sandboxer.bounded import Bounds, LimitExceeded, check_json, check_yaml, decode
+from sandboxer.config.yaml_document import parse
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, failures, listing
 from sandboxer.extensions.compose_ssh.loader.limits import Account
@@ -31,7 +31,7 @@ from sandboxer.hosts.base import Result
 from sandboxer.http import Answer
 from sandboxer.models import Profile
 from sandboxer.names import MARKER_FILE
-from sandboxer.selfcheck.inside import read_answer
+from sandboxer.selfcheck.remote_probe import read_answer
 from tests.api.served import Served, serving
 from tests.installations import installed
 
@@ -166,7 +166,7 @@ def test_any_json_is_measured_as_it_is(found: Any) -> None:
     brackets = nesting(data)
     check_json(data, Bounds(size=len(data), depth=brackets))
     if brackets:
-        with pytest.raises(Excess, match="deeper"):
+        with pytest.raises(LimitExceeded, match="deeper"):
             check_json(data, Bounds(size=len(data), depth=brackets - 1))
 
 
@@ -243,7 +243,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-from sandboxer.config.document import parse
+from sandboxer.config.yaml_document import parse
 from sandboxer.errors import Invalid
 from sandboxer.models import Profile
 for text in sys.stdin.buffer.read().split(b"\\n%%%\\n"):
@@ -263,7 +263,7 @@ def test_hostile_yaml_takes_neither_memory_nor_time_nor_the_process() -> None:
 
 
 def test_a_file_without_end_is_read_to_the_limit_only() -> None:
-    from sandboxer.config.document import load
+    from sandboxer.config.yaml_document import load
 
     with pytest.raises(Invalid, match="larger than 1 MiB"):
         load(Path("/dev/zero"), Profile)
@@ -272,27 +272,27 @@ def test_a_file_without_end_is_read_to_the_limit_only() -> None:
 def test_yaml_is_measured_with_its_aliases() -> None:
     text = b"a: &a [1, 2, 3]\nb: [*a, *a]\n"  # a mapping, two keys, a list of 3, a list of two lists of 3
     check_yaml(text, Bounds(size=100, values=17))
-    with pytest.raises(Excess, match="more than 12 values"):
+    with pytest.raises(LimitExceeded, match="more than 12 values"):
         check_yaml(text, Bounds(size=100, values=12))
     long = b"a: &a " + b"x" * 50 + b"\nb: [*a, *a]\n"
     check_yaml(long, Bounds(size=100, text=152))
-    with pytest.raises(Excess, match="more than 151 characters"):
+    with pytest.raises(LimitExceeded, match="more than 151 characters"):
         check_yaml(long, Bounds(size=100, text=151))
-    with pytest.raises(Excess, match="deeper than 2") as refused:
+    with pytest.raises(LimitExceeded, match="deeper than 2") as refused:
         check_yaml(b"a:\n - - b\n", Bounds(size=100, depth=2))
     assert refused.value.line == 2
 
 
 def test_yaml_that_is_deep_by_its_aliases_is_too_deep() -> None:
     tower = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}}}\n" for n in range(1, 70))
-    with pytest.raises(Excess, match="deeper than 64 levels, by an alias") as refused:
+    with pytest.raises(LimitExceeded, match="deeper than 64 levels, by an alias") as refused:
         check_yaml(tower)
     assert refused.value.line == 64
 
 
 def test_an_alias_of_what_it_is_in_is_refused_where_its_name_was_used_before() -> None:
     text = "x-a: &a 1\nx-b: &a [*a]\nservices: {w: {image: a}}\n"
-    with pytest.raises(Excess, match="stands for what it is in"):
+    with pytest.raises(LimitExceeded, match="stands for what it is in"):
         check_yaml(text)
     with pytest.raises(Invalid, match=r"compose.yaml, line 2: the alias \*a stands for what it is in"):
         parse_compose(text.encode(), name="compose.yaml", account=Account())
@@ -340,7 +340,7 @@ def test_a_number_is_one() -> None:
 
 
 def test_the_bounds_are_what_they_say() -> None:
-    assert issubclass(Excess, msgspec.DecodeError)
-    assert issubclass(Excess, ValueError)
+    assert issubclass(LimitExceeded, msgspec.DecodeError)
+    assert issubclass(LimitExceeded, ValueError)
     assert bounded.SMALL.size == MIB
     assert bounded.ANSWER.depth == bounded.SMALL.depth == 64

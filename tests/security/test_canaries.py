@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandboxer.testing.clouds.server import FakeServer, Reply, Request
 from tests.cli.running import Answer
+from tests.fakes.server import FakeServer, Reply, Request
 from tests.security.canaries import Canaries, Watch
 from tests.security.echo import ECHOED, EchoServer
 from tests.security.scenes import MANIFEST, Scene, profiles, small, yaml_secrets

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandboxer.testing.clouds import Cloud, Fault
+from tests.fakes import Cloud, Fault
 from tests.security.canaries import Watch
 from tests.security.scenes import Scene
 
@@ -29,19 +29,19 @@ class Case(NamedTuple):
 
 
 def _e2b(keys: Mapping[str, str]) -> Cloud:
-    from sandboxer.testing.clouds.e2b import FakeE2B
+    from tests.fakes.e2b import FakeE2B
 
     return FakeE2B(keys={keys["E2B_API_KEY"]: "account"})
 
 
 def _daytona(keys: Mapping[str, str]) -> Cloud:
-    from sandboxer.testing.clouds.daytona import FakeDaytona
+    from tests.fakes.daytona import FakeDaytona
 
     return FakeDaytona(keys={keys["DAYTONA_API_KEY"]: "organization"})
 
 
 def _modal(keys: Mapping[str, str]) -> Cloud:
-    from sandboxer.testing.clouds.modal import FakeModal
+    from tests.fakes.modal import FakeModal
 
     return FakeModal(token_id=keys["MODAL_TOKEN_ID"], token_secret=keys["MODAL_TOKEN_SECRET"])
 

@@ -22,7 +22,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.manager.asking import Asker
 from sandboxer.models import Grant
 from sandboxer.payments.ledger import TokenBudget
-from sandboxer.store.create_rates import RecentCreates
+from sandboxer.store.create_rates import CreateRates
 from sandboxer.testing.fake import Faults
 from tests.api.served import serving
 from tests.api.tokens import bearing, made, token
@@ -129,9 +129,9 @@ def test_what_an_idempotency_key_gave_before_takes_nothing_of_a_quota(tmp_path: 
 
 
 def test_the_minute_is_counted_exactly_and_survives_a_clock_that_is_set_back(tmp_path: Path) -> None:
-    recent = RecentCreates(tmp_path)
+    recent = CreateRates(tmp_path)
     assert [recent.take("agt:a", 2, at=1000.0 + n) for n in (0, 10, 20)] == [None, None, 40.0]
-    assert RecentCreates(tmp_path).wait("agt:a", 2, at=1059.0) == 1.0
+    assert CreateRates(tmp_path).wait("agt:a", 2, at=1059.0) == 1.0
     assert recent.take("agt:a", 2, at=1060.5) is None
     assert recent.take("agt:b", 2, at=1061.0) is None
     assert recent.take("agt:a", 2, at=500.0) is None

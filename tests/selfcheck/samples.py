@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sandboxer.selfcheck.facts import Facts
 from sandboxer.selfcheck.findings import findings
-from sandboxer.selfcheck.measured import Measured
+from sandboxer.selfcheck.host_marks import HostMarks
+from sandboxer.selfcheck.isolation_report import IsolationReport
 
 ENVIRONMENT = {"EDITOR": 111, "GPG_KEY": 222}
 
-FACTS = Facts(
+FACTS = HostMarks(
     telemetry={},
     planted="/srv/sandboxer/sbx-aaaaaaaaaaaa/.sandboxer-canary-1-ab",
     secret="planted text",
@@ -74,6 +74,8 @@ def answer(**changes: Any) -> dict[str, Any]:
     return {**copy.deepcopy(ANSWER), **changes}
 
 
-def measured(facts: Facts = FACTS, *, owner: int = 70001, called: bool | None = False, **changes: Any) -> Measured:
+def measured(
+    facts: HostMarks = FACTS, *, owner: int = 70001, called: bool | None = False, **changes: Any
+) -> IsolationReport:
     """What is made of the good answer with some of its parts replaced."""
     return findings(answer(**changes), facts, owners={900: owner}, called=called, environment=ENVIRONMENT)

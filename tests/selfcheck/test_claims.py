@@ -9,7 +9,7 @@ import pytest
 
 from sandboxer.models import Isolation, IsolationClass, SyscallFilter
 from sandboxer.selfcheck.claims import checks, contradictions
-from sandboxer.selfcheck.measured import Measured
+from sandboxer.selfcheck.isolation_report import IsolationReport
 
 from .samples import ANSWER, FACTS, measured
 
@@ -171,10 +171,10 @@ def test_who_claims_nothing_is_not_contradicted(class_: IsolationClass) -> None:
 
 @pytest.mark.parametrize("class_", [*LOCAL_CLASSES, *OTHER_KERNELS])
 def test_what_could_not_be_measured_is_named_and_is_no_contradiction(class_: IsolationClass) -> None:
-    verdicts = {check.claim: check.verdict for check in checks(claim(class_), Measured())}
+    verdicts = {check.claim: check.verdict for check in checks(claim(class_), IsolationReport())}
     assert set(verdicts.values()) == {"unknown"}
 
 
 def test_the_measured_half_survives_json() -> None:
     before = measured()
-    assert msgspec.json.decode(msgspec.json.encode(before), type=Measured) == before
+    assert msgspec.json.decode(msgspec.json.encode(before), type=IsolationReport) == before

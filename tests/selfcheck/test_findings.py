@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError
 from sandboxer.models import Isolation
-from sandboxer.selfcheck import inside
+from sandboxer.selfcheck import remote_probe
 from sandboxer.selfcheck.claims import checks
 from sandboxer.selfcheck.findings import comparable, findings
 
@@ -52,14 +52,14 @@ def test_any_part_of_an_answer_is_a_finding(name: str, part: dict[str, Any]) -> 
 @pytest.mark.parametrize("data", [b"", b"hello", b"[1]", b"null", b'{"nonce": "other"}', b"[" * 100000, b" " * 300000])
 def test_what_is_no_answer_of_the_probe_is_refused(data: bytes) -> None:
     with pytest.raises(BackendError) as caught:
-        inside.read_answer(data, nonce="n")
+        remote_probe.read_answer(data, nonce="n")
     assert "python3 /workspace/.sandboxer" in caught.value.hint
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_an_error(data: bytes) -> None:
     with pytest.raises(BackendError):
-        inside.read_answer(data, nonce="n")
+        remote_probe.read_answer(data, nonce="n")
 
 
 def test_text_from_inside_cannot_steer_a_terminal_nor_fill_a_store() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandboxer import __version__, names, selfcheck
-from sandboxer.config.catalog import Shelf
+from sandboxer.config.catalog import Catalog
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import NativeExtension
@@ -119,7 +119,7 @@ def test_the_hosts_network_is_reported_where_it_is_claimed(ctx: Context) -> None
 
 
 def test_the_bare_create_profile_asks_for_the_self_check_and_a_python() -> None:
-    profile = Shelf("profile", Profile, (Path(__file__).parents[2] / "profiles",)).get("profile.sandbox-canary")
+    profile = Catalog("profile", Profile, (Path(__file__).parents[2] / "profiles",)).get("profile.sandbox-canary")
     assert profile.self_check
     assert profile.extension == "ext.native"
     assert profile.options == {"python": True}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sandboxer.errors import Conflict, Internal, Invalid
 from sandboxer.models import Consumer, Handle, Request, Sandbox
 from sandboxer.state import State
-from sandboxer.store.base import Change, Others, Store, UpdateFn, holds_name
-from tests.store.company import together
+from sandboxer.store.base import Change, OtherRecords, Store, UpdateFn, holds_name
+from tests.store.neighbours import together
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, sandboxes, tell
 
 OpenStore = Callable[[], Store]
@@ -159,7 +159,7 @@ class StoreContract:
         store.update(ID, put(ended(ID, name="web")))
         assert store.find("web") == []
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             assert others.by_name("web") is None
             return Change(record=sandbox(OTHER, name="web"))
 
@@ -173,7 +173,7 @@ class StoreContract:
         store = open_store()
         store.update(ID, put(sandbox(name="web", state=state, clean=True)))
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             named = others.by_name("web")
             assert named is not None
             assert not holds_name(named)
@@ -192,7 +192,7 @@ class StoreContract:
         assert store.find("web") == []
         assert store.get(OTHER) is None
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             assert others.by_name("web") is None
             assert others.by_idempotency_key("key") is None
             assert [record.id for record in others] == [ID]
@@ -208,7 +208,7 @@ class StoreContract:
         store.update(number(1), put(sandbox(number(1), consumer=bob, idempotency_key="key")))
         store.update(number(2), put(ended(number(2), consumer=bob, idempotency_key="old")))
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             assert [record.id for record in others.of_consumer(ann)] == [ID]
             assert [record.id for record in others.of_consumer(bob)] == [number(1)]
             assert list(others.of_consumer(Consumer(actor="adm", name="bob"))) == []
@@ -228,7 +228,7 @@ class StoreContract:
         store.update(ID, put(sandbox(name="web", idempotency_key="key \u2603")))
         store.update(number(1), put(ended(number(1), idempotency_key="old")))
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             assert current is None
             assert [record.id for record in others] == [ID]
             for found in (others.by_name("web"), others.by_idempotency_key("key \u2603")):
@@ -243,7 +243,7 @@ class StoreContract:
 
         assert store.update(OTHER, see) is None
 
-        def see_not_itself(current: Sandbox | None, others: Others) -> Change:
+        def see_not_itself(current: Sandbox | None, others: OtherRecords) -> Change:
             assert current == sandbox(name="web", idempotency_key="key \u2603")
             assert others.by_name("web") is None
             assert others.by_idempotency_key("key \u2603") is None
@@ -257,7 +257,7 @@ class StoreContract:
         store.update(ID, put(sandbox(), event("1")))
         for refusal in (Conflict("taken"), KeyboardInterrupt(), OSError(28, "no space left in here")):
 
-            def refuse(current: Sandbox | None, others: Others, refusal: BaseException = refusal) -> Change:
+            def refuse(current: Sandbox | None, others: OtherRecords, refusal: BaseException = refusal) -> Change:
                 raise refusal
 
             with pytest.raises(type(refusal)) as caught:
@@ -301,7 +301,7 @@ class StoreContract:
                 assert [record.id for record in reader.find(number(n))] == [number(n)]
             assert [record.id for record in reader.find(number(0)[:11])] == [number(n) for n in range(10)]
 
-        def see(current: Sandbox | None, others: Others) -> Change:
+        def see(current: Sandbox | None, others: OtherRecords) -> Change:
             for n in (0, 149):
                 found = others.by_idempotency_key(f"key{n}")
                 assert found is not None
@@ -371,7 +371,7 @@ class StoreContract:
         """What updates come to that come, in this order and each on a thread, while another one is being decided."""
 
         def hold(middle: Callable[[], None]) -> None:
-            def nothing(current: Sandbox | None, others: Others) -> Change:
+            def nothing(current: Sandbox | None, others: OtherRecords) -> Change:
                 middle()
                 return Change()
 
@@ -385,7 +385,7 @@ class StoreContract:
         store = open_store()
 
         def named(sandbox_id: str, name: str) -> UpdateFn:
-            def take(current: Sandbox | None, others: Others) -> Change:
+            def take(current: Sandbox | None, others: OtherRecords) -> Change:
                 if others.by_name(name) is not None:
                     raise Conflict("taken")
                 return Change(record=sandbox(sandbox_id, name=name), events=[event(sandbox_id)])
@@ -393,7 +393,7 @@ class StoreContract:
             return take
 
         def keyed(sandbox_id: str) -> UpdateFn:
-            def once(current: Sandbox | None, others: Others) -> Change:
+            def once(current: Sandbox | None, others: OtherRecords) -> Change:
                 if others.by_idempotency_key("key") is not None:
                     return Change()
                 return Change(record=sandbox(sandbox_id, idempotency_key="key"), events=[event(sandbox_id)])
@@ -401,7 +401,7 @@ class StoreContract:
             return once
 
         def capped(sandbox_id: str) -> UpdateFn:
-            def fit(current: Sandbox | None, others: Others) -> Change:
+            def fit(current: Sandbox | None, others: OtherRecords) -> Change:
                 if len(list(others)) >= 5:
                     raise Conflict("full")
                 return Change(record=sandbox(sandbox_id), events=[event(sandbox_id)])
@@ -429,7 +429,7 @@ class StoreContract:
         refusals = [Conflict("no"), KeyboardInterrupt(), OSError(28, "no space in here"), SystemExit(3)]
 
         def refuse(refusal: BaseException) -> UpdateFn:
-            def fn(current: Sandbox | None, others: Others) -> Change:
+            def fn(current: Sandbox | None, others: OtherRecords) -> Change:
                 raise refusal
 
             return fn
@@ -479,7 +479,7 @@ class StoreContract:
         store.update(ID, put(sandbox()))
         inside, go_on = threading.Event(), threading.Event()
 
-        def slow(current: Sandbox | None, others: Others) -> Change:
+        def slow(current: Sandbox | None, others: OtherRecords) -> Change:
             inside.set()
             assert go_on.wait(30)
             return Change(record=sandbox(state=State.DESTROYING))

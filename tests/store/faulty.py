@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from sandboxer.errors import SandboxerError
-from sandboxer.store import disk
-from sandboxer.store.batch import Commits, Wish, _decided
-from sandboxer.store.document import AtomicDocument, Stamp
+from sandboxer.store import private_files
+from sandboxer.store.document import AtomicDocument, VersionStamp
+from sandboxer.store.group_commit import GroupCommit, PendingChange, _decided
 
 S = TypeVar("S")
 
@@ -35,15 +35,15 @@ class WithoutLock(AtomicDocument):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        disk.ensure_directory(self.path.parent)
+        private_files.ensure_directory(self.path.parent)
         yield
 
 
 class InPlace(AtomicDocument):
     """Writes over the document that others are reading."""
 
-    def _replace(self, data: bytes) -> Stamp | None:
-        descriptor = disk.open_private(self.path, os.O_RDWR)
+    def _replace(self, data: bytes) -> VersionStamp | None:
+        descriptor = private_files.open_private(self.path, os.O_RDWR)
         try:
             os.ftruncate(descriptor, 0)
             for start in range(0, len(data), 256):
@@ -66,7 +66,7 @@ class WithoutReserve(AtomicDocument):
 class Hopeful(AtomicDocument):
     """Takes an error of the disk for a success."""
 
-    def _replace(self, data: bytes) -> Stamp | None:
+    def _replace(self, data: bytes) -> VersionStamp | None:
         try:
             return super()._replace(data)
         except OSError:
@@ -80,10 +80,10 @@ def document(kind: type[AtomicDocument], data: Path) -> AtomicDocument:
     return kind(data / "sandboxes.json")
 
 
-class Hasty(Commits[S]):
+class Hasty(GroupCommit[S]):
     """Tells those who wait what was decided, and writes then."""
 
-    def _carry_out(self, wishes: Sequence[Wish[S]]) -> None:
+    def _carry_out(self, wishes: Sequence[PendingChange[S]]) -> None:
         before = self._read()
         after, changing = _decided(wishes, before, None)
         self._tell([wish for wish in wishes if wish.taken])
@@ -91,10 +91,10 @@ class Hasty(Commits[S]):
             self._write(before, after, False)
 
 
-class Stubborn(Commits[S]):
+class Stubborn(GroupCommit[S]):
     """Lets a decision stand that was made by what was never written."""
 
-    def _carry_out(self, wishes: Sequence[Wish[S]]) -> None:
+    def _carry_out(self, wishes: Sequence[PendingChange[S]]) -> None:
         before = self._read()
         after, changing = _decided(wishes, before, None)
         try:

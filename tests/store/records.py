@@ -22,7 +22,7 @@ from sandboxer.models import (
     Service,
 )
 from sandboxer.state import State
-from sandboxer.store.base import Change, Others, UpdateFn
+from sandboxer.store.base import Change, OtherRecords, UpdateFn
 
 ID = "k3v9x2m7q4ta"
 OTHER = "k3v9x2m7q4tb"
@@ -105,7 +105,7 @@ def tell(*events: Event) -> UpdateFn:
     return lambda current, others: Change(events=events)
 
 
-def count(current: Sandbox | None, others: Others) -> Change:
+def count(current: Sandbox | None, others: OtherRecords) -> Change:
     """An update that counts up: a lost one shows."""
     assert current is not None
     return Change(record=msgspec.structs.replace(current, seq=current.seq + 1))

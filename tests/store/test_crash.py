@@ -15,9 +15,9 @@ import msgspec
 import pytest
 
 from sandboxer.models import Sandbox
-from sandboxer.store.base import Change, Others
-from sandboxer.store.batch import Commits
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.store.document import AtomicDocument
+from sandboxer.store.group_commit import GroupCommit
 from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.children import Child, Traced
 from tests.store.faulty import Hasty, InPlace, WithoutDirectoryFlush, WithoutFlush, document
@@ -28,7 +28,7 @@ from tests.testbed.components import need
 Prepare = Callable[[Path], None]
 
 
-def told_count(current: Sandbox | None, others: Others) -> Change:
+def told_count(current: Sandbox | None, others: OtherRecords) -> Change:
     """Counts up, with an event that has the same number: they are there together or not at all."""
     seq = current.seq + 1 if current else 1
     record = msgspec.structs.replace(current or sandbox(seq=0), seq=seq)
@@ -157,7 +157,7 @@ def test_the_kill_sweep_sees_a_writer_that_writes_in_place(tmp_path: Path) -> No
 # -- many threads ---------------------------------------------------------------------------------------------------
 
 
-def killed_among_threads(data: Path, kind: type[Commits[Any]], *, after: int) -> tuple[int, int]:
+def killed_among_threads(data: Path, kind: type[GroupCommit[Any]], *, after: int) -> tuple[int, int]:
     """SIGKILL a process in which 12 threads count, once it has told of so many changes; how many it has told in all,
     and how many of those are not there."""
     JsonStore(data).update(ID, put(sandbox()))
@@ -168,7 +168,7 @@ def killed_among_threads(data: Path, kind: type[Commits[Any]], *, after: int) ->
         store._commits = kind(store._document, read=store._draft, write=store._commit)
 
         def count_on(me: int) -> None:
-            def more(current: Sandbox | None, others: Others) -> Change:
+            def more(current: Sandbox | None, others: OtherRecords) -> Change:
                 seq = current.seq + 1 if current else 1
                 return Change(record=sandbox(number(me), seq=seq), events=[event(f"{me}-{seq}")])
 
@@ -202,7 +202,7 @@ def killed_among_threads(data: Path, kind: type[Commits[Any]], *, after: int) ->
 def test_a_process_killed_while_its_threads_share_a_write_has_lost_nothing_it_told_of(tmp_path: Path) -> None:
     """Promise 10, for many threads: 0 acknowledged writes lost, and records and events agree."""
     for turn in range(10):
-        told, missing = killed_among_threads(tmp_path / str(turn), Commits, after=1 + 7 * turn)
+        told, missing = killed_among_threads(tmp_path / str(turn), GroupCommit, after=1 + 7 * turn)
         assert told > 7 * turn
         assert missing == 0
 

@@ -13,7 +13,7 @@ import pytest
 
 from sandboxer.errors import StoreCorrupt
 from sandboxer.store.base import Store
-from sandboxer.store.document import AtomicDocument, Reading, Stamp
+from sandboxer.store.document import AtomicDocument, DocumentVersion, VersionStamp
 from sandboxer.store.json_store import ENDED_KEPT, JsonStore
 from tests.store.contract import OpenStore, StoreContract
 from tests.store.records import ID, NOON, OTHER, count, ended, event, number, put, sandbox, tell
@@ -144,7 +144,7 @@ def test_an_unchanged_document_is_not_read_again(data: Path) -> None:
     readings = []
 
     class Noted(AtomicDocument):
-        def read(self, *, unless: Stamp | None = None) -> Reading | None:
+        def read(self, *, unless: VersionStamp | None = None) -> DocumentVersion | None:
             reading = super().read(unless=unless)
             readings.append(reading is not None and reading.data is not None)
             return reading

@@ -17,7 +17,7 @@ from sandboxer.documents import ExecResult, SandboxDocument
 from sandboxer.manager.plan import Explanation
 from sandboxer.manager.report import Report
 from sandboxer.manager.tokens import NewToken
-from sandboxer.payments.purse import Balance
+from sandboxer.payments.credits import Balance
 
 _REF: Final = "#/components/schemas/"
 _MODELS: Final = (

@@ -34,7 +34,7 @@ def read_json(body: bytes) -> object:
         return value
     except json.JSONDecodeError:  # a ValueError too, and already what it should be
         raise
-    except bounded.Excess as error:
+    except bounded.LimitExceeded as error:
         raise json.JSONDecodeError(f"it is {error}", "", 0) from None
     except UnicodeDecodeError:
         raise json.JSONDecodeError("it is not UTF-8", "", 0) from None

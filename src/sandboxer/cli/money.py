@@ -10,7 +10,7 @@ import typer
 from sandboxer.cli.options import Json, installation
 from sandboxer.cli.output import emit, facts, flush, note, put, say, table, wants_json
 from sandboxer.errors import Invalid
-from sandboxer.payments.purse import Balance
+from sandboxer.payments.credits import Balance
 from sandboxer.timing import format_duration
 
 Format = Literal["csv", "json", "focus"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from sandboxer.config.document import load, with_line
 from sandboxer.config.paths import Paths, data_files
 from sandboxer.config.prices import check_amount, check_prices
+from sandboxer.config.yaml_document import load, with_line
 from sandboxer.errors import Invalid, NotFound
 from sandboxer.models import InputSpec, Manifest, Profile
 from sandboxer.models.references import check_references
@@ -34,7 +34,7 @@ _SETTLED_NS = 2_000_000_000
 """What changed less than so long ago (clocks of file systems tick in milliseconds) may change again unseen."""
 
 
-class Shelf(Generic[T]):
+class Catalog(Generic[T]):
     """The documents of one kind. Reading one by id opens one file when the file is called after the id."""
 
     def __init__(self, kind: str, model: type[T], directories: tuple[Path, ...]) -> None:
@@ -128,11 +128,11 @@ class Shelf(Generic[T]):
             return False
 
 
-def shelves(paths: Paths) -> tuple[Shelf[Profile], Shelf[Manifest]]:
+def shelves(paths: Paths) -> tuple[Catalog[Profile], Catalog[Manifest]]:
     """The profiles and the manifests of this installation."""
     return (
-        Shelf("profile", Profile, (paths.config / "profiles", data_files("profiles"))),
-        Shelf("extension", Manifest, (paths.config / "extensions", data_files("extensions"))),
+        Catalog("profile", Profile, (paths.config / "profiles", data_files("profiles"))),
+        Catalog("extension", Manifest, (paths.config / "extensions", data_files("extensions"))),
     )
 
 

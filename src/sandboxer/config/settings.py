@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from sandboxer.config.catalog import EXTENSION_ID
-from sandboxer.config.document import load, with_line
 from sandboxer.config.prices import check_amount, check_prices
+from sandboxer.config.yaml_document import load, with_line
 from sandboxer.errors import Invalid
 from sandboxer.models import ApiSettings, ExtensionSettings, HostSettings, OpenBaoSettings, Settings, TokenSettings
 from sandboxer.models.references import check_references, parse_local_reference, parse_reference

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import Unavailable
-from sandboxer.store import disk
+from sandboxer.store import private_files
 from sandboxer.timing import Deadline
 
 LOCK: Final = ".relay.lock"
@@ -56,7 +56,7 @@ def _flock(fd: int) -> bool:
 
 def _open(path: Path) -> int:
     try:
-        return disk.open_private(path, os.O_RDWR)
+        return private_files.open_private(path, os.O_RDWR)
     except FileNotFoundError:
-        disk.make_directories(path.parent)
-        return disk.open_private(path, os.O_RDWR)
+        private_files.make_directories(path.parent)
+        return private_files.open_private(path, os.O_RDWR)

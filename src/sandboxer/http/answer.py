@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """The body as JSON. Raises BackendError when it is not."""
         try:
             return bounded.decode(self.body)
-        except bounded.Excess as error:
+        except bounded.LimitExceeded as error:
             raise BackendError(
                 f"{self.name} answered {self.asked} with something that is not JSON within bounds: {error}",
                 hint="check the address",

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sandboxer.models import Value
-from sandboxer.store import disk
+from sandboxer.store import private_files
 
 NEW = ".new-"
 """How a temporary name starts."""
@@ -54,11 +54,11 @@ def write_new(path: Path, lease: Lease) -> int:
     """The lease's file under a temporary name, locked before anybody can look at it; its descriptor."""
     temporary = path / (NEW + lease.lease_id)
     try:
-        fd = disk.create_private(temporary, os.O_RDWR)
+        fd = private_files.create_private(temporary, os.O_RDWR)
     except FileNotFoundError:
-        disk.make_directories(path.parent)
-        disk.make_directory(path)  # not durably: after a power loss there is no holder
-        fd = disk.create_private(temporary, os.O_RDWR)
+        private_files.make_directories(path.parent)
+        private_files.make_directory(path)  # not durably: after a power loss there is no holder
+        fd = private_files.create_private(temporary, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         left = memoryview(msgspec.json.encode(lease))

@@ -18,10 +18,10 @@ from typing import TypeVar
 import msgspec
 
 from sandboxer.errors import Conflict, Invalid, NotFound, Unavailable
+from sandboxer.locks.byte_locks import GUARD, LockFile
 from sandboxer.locks.lease_files import NEW, Lease, is_held, is_lease_id, names, new_lease_id, read, write_new
-from sandboxer.locks.ranges import GUARD, LockFile
 from sandboxer.names import ID
-from sandboxer.store import disk
+from sandboxer.store import private_files
 from sandboxer.timing import Deadline
 
 DIRECTORY = "leases"
@@ -181,7 +181,7 @@ class Leases:
         try:
             os.utime(path, (instant, instant), follow_symlinks=False)
         except FileNotFoundError:
-            os.close(disk.open_private(path, os.O_WRONLY))
+            os.close(private_files.open_private(path, os.O_WRONLY))
             os.utime(path, (instant, instant), follow_symlinks=False)
 
     def _granted(self, sandbox_id: str, lease_id: str) -> Lease:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandboxer.locks.exclusive import Lock
-from sandboxer.locks.ranges import LockFile
+from sandboxer.locks.byte_locks import LockFile
+from sandboxer.locks.sandbox_lock import SandboxLock
 
 MOST = 1 << 16
 """More slots than this have no bytes of their own."""
@@ -20,7 +20,7 @@ class Slots:
     def __init__(self, directory: Path) -> None:
         self._file = LockFile(directory)
 
-    def try_take(self, name: str, count: int) -> Lock | None:
+    def try_take(self, name: str, count: int) -> SandboxLock | None:
         """One of the `count` slots of this name, or None when all are taken. Raises as `Locks` does."""
         import hashlib  # only those with a quota pay for it
 
@@ -28,5 +28,5 @@ class Slots:
         for number in range(min(count, MOST)):
             descriptor = self._file.take_byte(first + number)
             if descriptor is not None:
-                return Lock(descriptor)
+                return SandboxLock(descriptor)
         return None

@@ -10,8 +10,8 @@ from sandboxer.errors import Invalid
 from sandboxer.manager.core import Core, Progress, quiet
 from sandboxer.models import Sandbox
 from sandboxer.names import check_key, parse_actor
+from sandboxer.payments.credits import Balance
 from sandboxer.payments.prices import parse_amount
-from sandboxer.payments.purse import Balance
 from sandboxer.payments.usage import UsageItem, usage_item, within
 from sandboxer.state import State
 from sandboxer.timing import parse_duration, rfc3339

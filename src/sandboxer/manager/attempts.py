@@ -29,7 +29,7 @@ from sandboxer.routing import trail
 from sandboxer.routing.needs import too_weak
 from sandboxer.secrets import Secret
 from sandboxer.state import Signal, State
-from sandboxer.store.base import Change, Others, UpdateFn
+from sandboxer.store.base import Change, OtherRecords, UpdateFn
 from sandboxer.timing import Deadline
 
 REACH_SECONDS = 20.0
@@ -314,7 +314,7 @@ def _next(core: Core, plan: Plan, attempt: Attempt, error: SandboxerError) -> Sa
     route = trail.ended(route, number, outcome="failed", reason=error.message)
 
     def write(turn: Turn) -> UpdateFn:
-        def change(record: Sandbox | None, others: Others) -> Change:
+        def change(record: Sandbox | None, others: OtherRecords) -> Change:
             if record is None:
                 raise Conflict(f"sandbox {sandbox_id} is gone", hint="create another one")
             turn.check_room(others, without=sandbox_id)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sandboxer import secrets
-from sandboxer.config.document import complaint, place_of
+from sandboxer.config.yaml_document import complaint, place_of
 from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import CAPABILITIES, capabilities
 from sandboxer.manager import money

@@ -10,23 +10,23 @@ from typing import Any
 import msgspec
 
 from sandboxer import events, secrets
-from sandboxer.config.catalog import Shelf
+from sandboxer.config.catalog import Catalog
 from sandboxer.errors import Conflict, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
-from sandboxer.locks import Leases, Locks, Slots
+from sandboxer.locks import Leases, SandboxLocks, Slots
 from sandboxer.manager.health import Health
 from sandboxer.manager.watch import Watch
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
-from sandboxer.payments.purse import Purse
+from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
 from sandboxer.state import LIVE, Signal, State, advance
 from sandboxer.store.audit_log import AuditLog
-from sandboxer.store.base import Change, Others, Store
-from sandboxer.store.create_rates import RecentCreates
+from sandboxer.store.base import Change, OtherRecords, Store
+from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
@@ -56,19 +56,19 @@ class Core:
     """The parts, wired by bootstrap. `announce` starts the relay of events; it returns at once."""
 
     store: Store
-    locks: Locks
+    locks: SandboxLocks
     leases: Leases
     settings: Settings
-    profiles: Shelf[Profile]
+    profiles: Catalog[Profile]
     extensions: Registry
     open_host: Callable[[str], Host]
     environment: Mapping[str, str]
     announce: Callable[[], None]
-    purse: Purse
+    purse: Credits
     health: Health
     tokens: TokenStore
     audit: AuditLog
-    recent: RecentCreates
+    recent: CreateRates
     slots: Slots
     clock: Callable[[], float] = field(default=now)
     watch: Watch = field(init=False)
@@ -199,7 +199,7 @@ class Core:
         Raises NotFound, or Conflict when the state does not accept the signal. A signal that leaves the state as it is
         records no event. The first one that ends a sandbox sets `wished_at`."""
 
-        def change(record: Sandbox | None, _others: Others) -> Change:
+        def change(record: Sandbox | None, _others: OtherRecords) -> Change:
             if record is None:
                 raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
             state = advance(State(record.state), signal)
@@ -220,7 +220,7 @@ class Core:
     def edit(self, sandbox_id: str, edit: Edit) -> Sandbox:
         """Change a record without a change of state; `edit` may raise to refuse."""
 
-        def change(record: Sandbox | None, _others: Others) -> Change:
+        def change(record: Sandbox | None, _others: OtherRecords) -> Change:
             if record is None:
                 raise NotFound(f"no sandbox {sandbox_id!r}", hint="run `sandboxer list --all`")
             after = edit(record)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
-from sandboxer.locks import Lock, this_owner
+from sandboxer.locks import SandboxLock, this_owner
 from sandboxer.manager import money, quotas
 from sandboxer.manager.attempts import never_begun, try_in_turn
 from sandboxer.manager.core import Core, Progress, quiet
@@ -21,7 +21,7 @@ from sandboxer.names import MIN_PREFIX, new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import trail
 from sandboxer.state import Signal, State
-from sandboxer.store.base import Change, Others, UpdateFn, holds_name
+from sandboxer.store.base import Change, OtherRecords, UpdateFn, holds_name
 from sandboxer.timing import Deadline
 
 NO_QUOTA = Quota()
@@ -32,7 +32,7 @@ CREATE_SECONDS = 900.0
 class Begun:
     """An establishment whose intent is durable: the record, and the lock that makes this process its owner."""
 
-    def __init__(self, record: Sandbox, lock: Lock) -> None:
+    def __init__(self, record: Sandbox, lock: SandboxLock) -> None:
         self.record = record
         self.lock = lock
 
@@ -52,7 +52,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     earlier: list[Sandbox] = []
     turns: list[Turn] = []
 
-    def given_before(record: Sandbox | None, others: Others) -> Change:
+    def given_before(record: Sandbox | None, others: OtherRecords) -> Change:
         if record is not None:
             raise Internal(f"the new id {sandbox_id} is taken already")
         if (known := _of_the_key(plan, others)) is not None:
@@ -62,7 +62,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     def write(turn: Turn) -> UpdateFn:
         turns.append(turn)
 
-        def change(record: Sandbox | None, others: Others) -> Change:
+        def change(record: Sandbox | None, others: OtherRecords) -> Change:
             given_before(record, others)
             if earlier:
                 return Change()
@@ -113,7 +113,7 @@ def check_free(core: Core, plan: Plan) -> None:
         _check_name_hides_nobody(plan, others)
 
 
-def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
+def _of_the_key(plan: Plan, others: OtherRecords) -> Sandbox | None:
     """The sandbox that the idempotency key gave before. Raises Conflict when that was for another request."""
     known = (
         None
@@ -129,7 +129,7 @@ def _of_the_key(plan: Plan, others: Others) -> Sandbox | None:
     return known
 
 
-def _check_name_is_free(plan: Plan, others: Others) -> None:
+def _check_name_is_free(plan: Plan, others: OtherRecords) -> None:
     """Raises Conflict when another sandbox holds the name that was asked for; which one, only its own consumer and the
     operator learn."""
     holder = None if plan.request.name is None else others.by_name(plan.request.name)
@@ -144,7 +144,7 @@ def _check_name_is_free(plan: Plan, others: Others) -> None:
     )
 
 
-def _check_name_hides_nobody(plan: Plan, others: Others) -> None:
+def _check_name_hides_nobody(plan: Plan, others: OtherRecords) -> None:
     """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
     for. Who sees only a consumer's hears nothing of the others': by such names one could spell out all their ids. (To
     who sees both, such a text means neither.)"""

@@ -19,7 +19,7 @@ from sandboxer.routing import breaker
 from sandboxer.routing.breaker import NEVER, Circuit
 from sandboxer.routing.breaker import Health as State
 from sandboxer.store.document import AtomicDocument
-from sandboxer.store.parsed import Parsed
+from sandboxer.store.parse_cache import ParseCache
 from sandboxer.timing import now
 
 FILE: Final = "health.json"
@@ -76,7 +76,7 @@ class Health:
     def __init__(self, directory: Path, *, clock: Callable[[], float] = now) -> None:
         self._document = AtomicDocument(directory / FILE, lock_seconds=LOCK_SECONDS)
         self._clock = clock
-        self._parsed = Parsed(self._document, _parse)
+        self._parsed = ParseCache(self._document, _parse)
         self._writing = threading.Lock()
 
     @property

@@ -11,7 +11,7 @@ from sandboxer.manager import charges, trust
 from sandboxer.manager.core import Core
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State
-from sandboxer.store.base import Change, Others
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, format_duration
 
 RENEW_SECONDS = 60.0
@@ -46,7 +46,7 @@ def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering:
         extension.renew(handle, until, core.context(record, Deadline(RENEW_SECONDS), save=saved.append))
         handle = saved[-1]
 
-    def change(now: Sandbox | None, _others: Others) -> Change:
+    def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
         extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile

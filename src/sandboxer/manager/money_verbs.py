@@ -10,7 +10,7 @@ from sandboxer.manager.core import Progress, quiet
 from sandboxer.manager.money import token_budget
 from sandboxer.manager.quotas import text_of
 from sandboxer.manager.verbs import Verbs
-from sandboxer.payments.purse import Balance
+from sandboxer.payments.credits import Balance
 from sandboxer.payments.usage import UsageItem
 
 

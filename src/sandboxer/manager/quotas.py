@@ -10,7 +10,7 @@ from sandboxer.errors import OverQuota
 from sandboxer.manager.core import Core
 from sandboxer.models import Consumer, Quota, Sandbox
 from sandboxer.state import LIVE
-from sandboxer.store.base import Others, holds_name
+from sandboxer.store.base import OtherRecords, holds_name
 
 ANYBODY: Final = "*"
 LIVE_SECONDS: Final = 30
@@ -28,7 +28,7 @@ def text_of(consumer: Consumer) -> str:
     return f"{consumer.actor}:{consumer.name}"
 
 
-def check_live(quota: Quota, consumer: Consumer, others: Others, *, without: str | None = None) -> None:
+def check_live(quota: Quota, consumer: Consumer, others: OtherRecords, *, without: str | None = None) -> None:
     """Raises OverQuota when a consumer has as many sandboxes as it may. To be asked in the write that adds one."""
     if quota.live is None:
         return

@@ -12,7 +12,7 @@ from sandboxer.manager.strays import LOOK_SECONDS, look_everywhere
 from sandboxer.models import Consumer, Decision, Request, Route, Sandbox
 from sandboxer.names import LABEL_PROFILE
 from sandboxer.state import State
-from sandboxer.store.base import Change, Others
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
 
 UNKNOWN_VERSION = "0.0.0"
@@ -62,7 +62,7 @@ def _restore_one(core: Core, extension: str, host: str | None, found: Found) -> 
     else:
         record = msgspec.structs.replace(record, reachability=ready.reachability, isolation=ready.isolation)
 
-    def write(now: Sandbox | None, _others: Others) -> Change:
+    def write(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is not None:
             return Change()  # somebody was faster
         return Change(record=record, events=[core.event(None, record, f"sandbox.{record.state}")])

@@ -19,7 +19,7 @@ from sandboxer.models import Cost, Route, Sandbox, SecretRef
 from sandboxer.payments.prices import Quote
 from sandboxer.routing import trail
 from sandboxer.routing.decide import at_its_cap
-from sandboxer.store.base import Others, UpdateFn
+from sandboxer.store.base import OtherRecords, UpdateFn
 
 
 class AtCap(Unavailable):
@@ -52,7 +52,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
             clean=False,
         )
 
-    def check_room(self, others: Others, *, without: str | None) -> None:
+    def check_room(self, others: OtherRecords, *, without: str | None) -> None:
         """Count again, under the store's lock. Raises AtCap."""
         cap = self.candidate.max_live
         if cap is not None and live_count(list(others), self.candidate.extension, without=without) >= cap:

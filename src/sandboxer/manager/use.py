@@ -17,7 +17,7 @@ from sandboxer.manager.quotas import exec_slot
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
 from sandboxer.state import USABLE
-from sandboxer.store.base import Change, Others
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
 
 
@@ -54,7 +54,7 @@ def note_first_use(core: Core, record: Sandbox) -> None:
     if record.last_active_at is not None:
         return
 
-    def change(now: Sandbox | None, _others: Others) -> Change:
+    def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None or now.last_active_at is not None or now.state not in USABLE:
             return Change()
         after = msgspec.structs.replace(now, last_active_at=core.clock(), seq=now.seq + 1)

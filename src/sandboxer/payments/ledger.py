@@ -35,7 +35,7 @@ class Posting(Value, frozen=True, kw_only=True):
     micro_usd: int
 
 
-class Entry(Value, frozen=True, kw_only=True, omit_defaults=True):
+class LedgerEntry(Value, frozen=True, kw_only=True, omit_defaults=True):
     """One move of money. `at` is in unix seconds; `overrun_micro_usd` is told, and charged to nobody."""
 
     seq: int
@@ -102,7 +102,7 @@ class Book(Value, frozen=True, kw_only=True):
     carried: Accounts = Accounts()
     reservations: Mapping[str, Reservation] = {}
     spent_by: Mapping[str, Mapping[str, int]] = {}
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[LedgerEntry, ...] = ()
     keys: Mapping[str, Added] = {}
     spent_by_token: Mapping[str, int] = {}
 
@@ -197,7 +197,7 @@ def settle(book: Book, sandbox_id: str, micro: int, *, usage_id: str, overrun: i
         Posting(account="spent", micro_usd=charged),
         Posting(account="available", micro_usd=held.micro_usd - charged),
     )
-    entry = Entry(
+    entry = LedgerEntry(
         seq=book.seq + 1,
         at=at,
         kind="settle",
@@ -294,7 +294,7 @@ def month_of(at: float) -> str:
     return str(rfc3339(at))[:7]
 
 
-def overflow(book: Book) -> tuple[Entry, ...]:
+def overflow(book: Book) -> tuple[LedgerEntry, ...]:
     """The oldest entries, once too many have gathered; they go to the archive before `trimmed` drops them."""
     return book.entries[:-KEPT] if len(book.entries) > KEPT + SPARE else ()
 
@@ -320,7 +320,7 @@ def _entered(
     note: str | None = None,
 ) -> Book:
     source, target, micro = move
-    entry = Entry(
+    entry = LedgerEntry(
         seq=book.seq + 1,
         at=at,
         kind=kind,
@@ -333,7 +333,7 @@ def _entered(
     return _with(book, entry)
 
 
-def _with(book: Book, entry: Entry) -> Book:
+def _with(book: Book, entry: LedgerEntry) -> Book:
     accounts = book.accounts.after(entry.postings)
     return msgspec.structs.replace(book, seq=entry.seq, accounts=accounts, entries=(*book.entries, entry))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from sandboxer.models import Isolation, Value
-from sandboxer.selfcheck.measured import Measured
+from sandboxer.selfcheck.isolation_report import IsolationReport
 
 Verdict = Literal["holds", "contradicted", "unknown"]
 _LOCAL: Final = frozenset(("namespace", "container"))
@@ -19,7 +19,7 @@ _POWERFUL: Final = frozenset(
 )
 
 
-class Check(Value, frozen=True, kw_only=True):
+class ClaimCheck(Value, frozen=True, kw_only=True):
     """One claim and how it fared. `measured` is what was found, in words."""
 
     claim: str
@@ -34,8 +34,8 @@ class _Rule(NamedTuple):
 
     claim: str
     applies: Callable[[Isolation], bool]
-    broken: Callable[[Measured], bool | None]
-    found: Callable[[Measured], object]
+    broken: Callable[[IsolationReport], bool | None]
+    found: Callable[[IsolationReport], object]
 
 
 def _of(*classes: str) -> Callable[[Isolation], bool]:
@@ -54,19 +54,19 @@ def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _network_open(m: Measured) -> bool | None:
+def _network_open(m: IsolationReport) -> bool | None:
     """Whether anything but the sandbox's own loopback can be reached."""
     beyond = None if m.interfaces is None else bool(set(m.interfaces) - {"lo"})
     answers = (beyond, m.reaches_host, m.reaches_out)
     return True if True in answers else None if None in answers else False
 
 
-def _network_found(m: Measured) -> list[str]:
+def _network_found(m: IsolationReport) -> list[str]:
     return [*(f"interface {n}" for n in m.interfaces or [] if n != "lo"), *m.host_addresses]
 
 
-def _shares(namespace: str) -> Callable[[Measured], bool | None]:
-    def shared(m: Measured) -> bool | None:
+def _shares(namespace: str) -> Callable[[IsolationReport], bool | None]:
+    def shared(m: IsolationReport) -> bool | None:
         if m.kernel_shared is False:
             return False
         if m.shared_namespaces is None or m.own_namespaces is None:
@@ -78,30 +78,30 @@ def _shares(namespace: str) -> Callable[[Measured], bool | None]:
     return shared
 
 
-def _powers(m: Measured) -> bool | None:
+def _powers(m: IsolationReport) -> bool | None:
     if m.capabilities is None or m.capabilities_on_host is None:
         return None
     return m.capabilities_on_host and bool(_POWERFUL & set(m.capabilities))
 
 
-def _any_capability(m: Measured) -> bool | None:
+def _any_capability(m: IsolationReport) -> bool | None:
     if m.capabilities is None or m.capabilities_on_host is None:
         return None
     return m.capabilities_on_host and bool(m.capabilities)
 
 
-def _calls_open(m: Measured) -> bool | None:
+def _calls_open(m: IsolationReport) -> bool | None:
     """A filter that is not there, or that lets through what it should not."""
     if m.system_calls_filtered is False or m.open_calls:
         return True
     return None if m.system_calls_filtered is None or m.open_calls is None else False
 
 
-def _calls_found(m: Measured) -> list[str]:
+def _calls_found(m: IsolationReport) -> list[str]:
     return [*([] if m.system_calls_filtered else ["no filter"]), *(m.open_calls or [])]
 
 
-def _dangerous_devices(m: Measured) -> list[str] | None:
+def _dangerous_devices(m: IsolationReport) -> list[str] | None:
     """Machines and tunnels that can be made are no way to the host's own; its disks and memory are."""
     harmless = ("/dev/kvm", "/dev/fuse", "/dev/net/tun")
     return None if m.raw_devices is None else [path for path in m.raw_devices if path not in harmless]
@@ -167,20 +167,20 @@ _RULES: Final = (
 )
 
 
-def checks(claimed: Isolation, measured: Measured) -> list[Check]:
+def checks(claimed: Isolation, measured: IsolationReport) -> list[ClaimCheck]:
     """Every claim that follows from what was claimed, with its verdict."""
     return [_check(rule, measured) for rule in _RULES if rule.applies(claimed)]
 
 
-def contradictions(claimed: Isolation, measured: Measured) -> list[Check]:
+def contradictions(claimed: Isolation, measured: IsolationReport) -> list[ClaimCheck]:
     """The claims that the measurement contradicts. What could not be measured contradicts nothing."""
     return [check for check in checks(claimed, measured) if check.verdict == "contradicted"]
 
 
-def _check(rule: _Rule, measured: Measured) -> Check:
+def _check(rule: _Rule, measured: IsolationReport) -> ClaimCheck:
     broken = rule.broken(measured)
     verdict: Verdict = "unknown" if broken is None else "contradicted" if broken else "holds"
-    return Check(claim=rule.claim, verdict=verdict, measured=_words(rule.found(measured)) if broken else "")
+    return ClaimCheck(claim=rule.claim, verdict=verdict, measured=_words(rule.found(measured)) if broken else "")
 
 
 def _words(found: object) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandboxer.names import PREFIX
-from sandboxer.selfcheck.facts import Facts
-from sandboxer.selfcheck.measured import Boundary, Limits, Measured
+from sandboxer.selfcheck.host_marks import HostMarks
+from sandboxer.selfcheck.isolation_report import Boundary, IsolationReport, MeasuredLimits
 
 _MAX_ITEMS: Final = 32
 _MAX_TEXT: Final = 200
@@ -31,12 +31,12 @@ CAPABILITIES: Final = (
 
 def findings(
     answer: Mapping[str, Any],
-    facts: Facts,
+    facts: HostMarks,
     *,
     owners: Mapping[int, int],
     called: bool | None,
     environment: Mapping[str, int],
-) -> Measured:
+) -> IsolationReport:
     """Lay the probe's answer beside the host's marks.
 
     `owners`: by inode, whom the marks in the workspace belong to on the host. `called`: whether the listener on the
@@ -57,7 +57,7 @@ def findings(
     inside = _numbers(answer.get("environment"))
     leaked = sorted(n for n, mark in inside.items() if environment.get(n) == mark or n.startswith("SSH_"))
     files_known = _mapping(answer.get("canary")).get("seen") in ("absent", "denied", "read")
-    return Measured(
+    return IsolationReport(
         boundary=_boundary(answer, facts, shared=shared, own=own),
         kernel=_text(answer.get("kernel")),
         kernel_shared=shared,
@@ -94,14 +94,16 @@ def findings(
         devices=_texts(answer.get("devices")),
         raw_devices=_texts(answer.get("openable")),
         kernel_settings=_texts(answer.get("kernel_settings")),
-        limits=Limits(**{k: _whole(_mapping(answer.get("limits")).get(k)) for k in Limits.__struct_fields__}),
+        limits=MeasuredLimits(
+            **{k: _whole(_mapping(answer.get("limits")).get(k)) for k in MeasuredLimits.__struct_fields__}
+        ),
         python=_text(answer.get("python")),
         sandboxer=_text(answer.get("sandboxer")),
         failed={str(k)[:40]: _text(v) or "" for k, v in list(_mapping(answer.get("failed")).items())[:_MAX_ITEMS]},
     )
 
 
-def _boundary(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None, own: Sequence[str]) -> Boundary:
+def _boundary(answer: Mapping[str, Any], facts: HostMarks, *, shared: bool | None, own: Sequence[str]) -> Boundary:
     if shared is None:
         return "unknown"
     if not shared:
@@ -112,7 +114,7 @@ def _boundary(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None, o
     return "namespaces" if usr == facts.identities.get("/usr") else "container"
 
 
-def _host_files(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None) -> list[str] | None:
+def _host_files(answer: Mapping[str, Any], facts: HostMarks, *, shared: bool | None) -> list[str] | None:
     """Private places of the host that can be read. Having the planted file's text is proof on any kernel; sameness
     of an inode only where the kernel is the same."""
     found = []
@@ -138,7 +140,7 @@ def _host_files(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None)
     return list(dict.fromkeys(found))
 
 
-def _host_places(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None) -> list[str] | None:
+def _host_places(answer: Mapping[str, Any], facts: HostMarks, *, shared: bool | None) -> list[str] | None:
     """Directories outside the workspace that could be written and are the host's own."""
     if shared is False:
         return []
@@ -173,7 +175,7 @@ def _addresses(answer: Mapping[str, Any], *, called: bool | None, same_network: 
     return list(dict.fromkeys(found))
 
 
-def _services(answer: Mapping[str, Any], facts: Facts, *, shared: bool | None) -> list[str] | None:
+def _services(answer: Mapping[str, Any], facts: HostMarks, *, shared: bool | None) -> list[str] | None:
     sockets = _texts(answer.get("sockets"))
     if sockets is None or shared is False:
         return sockets and []

@@ -15,7 +15,7 @@ import sys
 from binascii import crc32
 
 from sandboxer import __version__
-from sandboxer.selfcheck import attempts, calls, syscalls
+from sandboxer.selfcheck import escapes, network, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _ORDINARY_DEVICES = frozenset(
 
 def measure(targets: dict[str, Any]) -> dict[str, Any]:
     """Everything that can be found out from here. `targets` are the host's facts that must be tried for."""
-    mounts = attempts.mounts()
+    mounts = escapes.mounts()
     nonce = str(targets.get("nonce", ""))
     workspace = str(targets.get("workspace") or os.getcwd())
     places = _below_root(str(path) for path in targets.get("paths", []))
@@ -46,21 +46,21 @@ def measure(targets: dict[str, Any]) -> dict[str, Any]:
         "namespaces": _own_namespaces,
         "status": _status,
         "processes": lambda: _processes(targets.get("processes", [])),
-        "canary": lambda: attempts.find_file(str(targets.get("canary", "")), mounts),
-        "paths": lambda: {path: attempts.look(path) for path in places},
+        "canary": lambda: escapes.find_file(str(targets.get("canary", "")), mounts),
+        "paths": lambda: {path: escapes.look(path) for path in places},
         "mounts": lambda: [[m.at, m.source] for m in mounts if "/sbx-" in m.source][:MAX_LIST],
-        "writable": lambda: attempts.writable([*attempts.PLACES, *places, *(m.at for m in mounts)], workspace),
-        "mark": lambda: attempts.leave_mark(workspace),
-        "interfaces": calls.interfaces,
-        "default_route": calls.default_route,
-        "reached": lambda: calls.connect_all(targets.get("connect", []), nonce),
-        "sockets": lambda: [path for path in targets.get("sockets", []) if calls.connects(str(path))],
-        "escalation": lambda: attempts.escalate([m.at for m in mounts if m.read_only]),
+        "writable": lambda: escapes.writable([*escapes.PLACES, *places, *(m.at for m in mounts)], workspace),
+        "mark": lambda: escapes.leave_mark(workspace),
+        "interfaces": network.interfaces,
+        "default_route": network.default_route,
+        "reached": lambda: network.connect_all(targets.get("connect", []), nonce),
+        "sockets": lambda: [path for path in targets.get("sockets", []) if network.connects(str(path))],
+        "escalation": lambda: escapes.escalate([m.at for m in mounts if m.read_only]),
         "environment": lambda: {name: crc32((nonce + value).encode()) for name, value in os.environ.items()},
         "descriptors": _descriptors,
         "devices": _devices,
-        "openable": attempts.openable,
-        "kernel_settings": attempts.writable_settings,
+        "openable": escapes.openable,
+        "kernel_settings": escapes.writable_settings,
         "open_calls": syscalls.open_calls,
         "traces_init": syscalls.traces_init,
         "kernel_files": syscalls.kernel_files,

@@ -16,7 +16,7 @@ import msgspec
 
 from sandboxer.errors import StoreCorrupt
 from sandboxer.names import ID
-from sandboxer.store import disk, layout
+from sandboxer.store import codec, private_files
 from sandboxer.timing import rfc3339
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Archive:
         """Make these ended records durable here. Raises OSError, with nothing half-written where it can be helped."""
         by_month: dict[str, list[bytes]] = {}
         for line in lines:
-            record = layout.decode_sandbox(line, self._directory)
+            record = codec.decode_sandbox(line, self._directory)
             by_month.setdefault(_month(record), []).append(line)
         for month, ended in by_month.items():
             self._append(self._directory / f"{month}.jsonl", ended)
@@ -56,19 +56,19 @@ class Archive:
 
     def get(self, sandbox_id: str) -> Sandbox | None:
         """The record with this id."""
-        found = self._search(b'{"id":' + layout.quoted(sandbox_id), of=sandbox_id)
+        found = self._search(b'{"id":' + codec.quoted(sandbox_id), of=sandbox_id)
         return next((record for record in found if record.id == sandbox_id), None)
 
     def starting_with(self, prefix: str) -> dict[str, Sandbox]:
         """The records whose id starts with `prefix`, by id."""
         found: dict[str, Sandbox] = {}
-        for record in self._search(b'{"id":' + layout.quoted(prefix)[:-1]):
+        for record in self._search(b'{"id":' + codec.quoted(prefix)[:-1]):
             found.setdefault(record.id, record)
         return found
 
     def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
         """The newest record that was created with this key (by `consumer`, when that is given)."""
-        found = self._search(layout.field("idempotency_key", key))
+        found = self._search(codec.field("idempotency_key", key))
         fits = (record for record in found if record.idempotency_key == key)
         return next((record for record in fits if consumer in (None, record.consumer)), None)
 
@@ -88,7 +88,7 @@ class Archive:
         for path in self._months():
             if of is not None and not self._may_have(path, of):
                 continue
-            for line in reversed(list(_lines_with(disk.read_file(path), needle))):
+            for line in reversed(list(_lines_with(private_files.read_file(path), needle))):
                 if at_start and not line.startswith(needle):
                     continue
                 record = _decode(line, path)
@@ -108,14 +108,14 @@ class Archive:
             self._ids[path] = version, None
             return True
         if ids is None:
-            starts = (line[7:] for line in disk.read_file(path).split(b"\n") if line.startswith(b'{"id":"'))
+            starts = (line[7:] for line in private_files.read_file(path).split(b"\n") if line.startswith(b'{"id":"'))
             ids = frozenset(start[: start.find(b'"')] for start in starts)
             self._ids[path] = version, ids
         return not ID.fullmatch(sandbox_id) or sandbox_id.encode() in ids
 
     def _months(self) -> list[Path]:
         """The files, newest first. Not by `glob`, which takes a directory that it may not read for an empty one."""
-        with disk.refusals("read", self._directory):
+        with private_files.refusals("read", self._directory):
             try:
                 found = [path for path in self._directory.iterdir() if _MONTH.fullmatch(path.name)]
             except FileNotFoundError:
@@ -123,26 +123,26 @@ class Archive:
         return sorted(found, reverse=True)
 
     def _append(self, path: Path, lines: Iterable[bytes]) -> None:
-        disk.ensure_directory(self._directory)
-        descriptor = disk.open_private(path, os.O_RDWR)
+        private_files.ensure_directory(self._directory)
+        descriptor = private_files.open_private(path, os.O_RDWR)
         try:
             size = _mend(descriptor)
             try:
                 os.lseek(descriptor, size, os.SEEK_SET)
-                disk.write_all(descriptor, b"".join(line + b"\n" for line in lines))
+                private_files.write_all(descriptor, b"".join(line + b"\n" for line in lines))
                 os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, size)
                 raise
         finally:
-            disk.close(descriptor)
-        disk.flush_directory(self._directory)
-        disk.flush_directory(self._directory.parent)
+            private_files.close(descriptor)
+        private_files.flush_directory(self._directory)
+        private_files.flush_directory(self._directory.parent)
 
 
 def _month(record: Sandbox) -> str:
     ended = record.created_at if record.destroyed_at is None else record.destroyed_at
-    return str(rfc3339(min(max(ended, 0.0), layout.LAST_INSTANT)))[:7]
+    return str(rfc3339(min(max(ended, 0.0), codec.LAST_INSTANT)))[:7]
 
 
 def _lines_with(data: bytes, needle: bytes) -> Iterator[bytes]:
@@ -163,7 +163,7 @@ def _lines_with(data: bytes, needle: bytes) -> Iterator[bytes]:
 def _decode(line: bytes, path: Path) -> Sandbox | None:
     """A record of an archive; None for a last line that a crash cut short: its record is still in the document."""
     try:
-        return layout.decode_sandbox(line, path)
+        return codec.decode_sandbox(line, path)
     except StoreCorrupt:
         if line.endswith(b"\n"):
             raise
@@ -172,15 +172,15 @@ def _decode(line: bytes, path: Path) -> Sandbox | None:
 
 def _mend(descriptor: int) -> int:
     """The size up to which the file is good; ends a last line that lacks its end, and takes away one cut short."""
-    data = disk.read_all(descriptor)
+    data = private_files.read_all(descriptor)
     whole = data.rfind(b"\n") + 1
     if whole == len(data):
         return whole
     try:
         msgspec.json.decode(data[whole:])
-    except layout.UNREADABLE:
+    except codec.UNREADABLE:
         os.ftruncate(descriptor, whole)
         return whole
     os.lseek(descriptor, len(data), os.SEEK_SET)
-    disk.write_all(descriptor, b"\n")
+    private_files.write_all(descriptor, b"\n")
     return len(data) + 1

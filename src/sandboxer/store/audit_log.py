@@ -15,8 +15,8 @@ import msgspec
 
 from sandboxer.errors import SandboxerError
 from sandboxer.models import AuditEntry
-from sandboxer.store import disk
-from sandboxer.store.lock import locked
+from sandboxer.store import private_files
+from sandboxer.store.file_lock import locked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ class AuditLog:
         if entry.outcome != "ok" and self._too_many(entry):
             return
         with suppress(OSError, SandboxerError):
-            disk.ensure_directory(self._path.parent)
+            private_files.ensure_directory(self._path.parent)
             if self._append(msgspec.json.encode(entry) + b"\n") > self._largest:
                 self._rotate()
 
@@ -66,7 +66,7 @@ class AuditLog:
         """All that are kept, oldest first; a line that a crash cut short is passed over. Raises Denied or Unavailable,
         and StoreCorrupt for what is no plain file."""
         for path in reversed([self._path, *(self._numbered(n) for n in range(1, self._older + 1))]):
-            for line in disk.read_file(path).split(b"\n"):
+            for line in private_files.read_file(path).split(b"\n"):
                 with suppress(msgspec.DecodeError, UnicodeDecodeError):
                     if line:
                         yield msgspec.json.decode(line, type=AuditEntry)
@@ -90,7 +90,7 @@ class AuditLog:
 
     def _append(self, line: bytes) -> int:
         """Append in one write; how large the file is then. A line that another's death cut short is ended first."""
-        descriptor = disk.open_private(self._path, os.O_RDWR | os.O_APPEND)
+        descriptor = private_files.open_private(self._path, os.O_RDWR | os.O_APPEND)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -98,7 +98,7 @@ class AuditLog:
             os.write(descriptor, line)
             return size + len(line)
         finally:
-            disk.close(descriptor)
+            private_files.close(descriptor)
 
     def _rotate(self) -> None:
         with locked(self._path.with_name(f".{FILE}.lock"), seconds=_ROTATE_SECONDS):

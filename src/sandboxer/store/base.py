@@ -30,7 +30,7 @@ def holds_name(record: Sandbox) -> bool:
     return not (record.clean and record.state in _FAILED)
 
 
-class Others(Protocol):
+class OtherRecords(Protocol):
     """The other records, read-only, inside an update: never the one that is updated."""
 
     def __iter__(self) -> Iterator[Sandbox]:
@@ -50,7 +50,7 @@ class Others(Protocol):
         """The live (not destroyed) ones of one consumer; the others are not decoded."""
 
 
-UpdateFn = Callable[[Sandbox | None, Others], Change]
+UpdateFn = Callable[[Sandbox | None, OtherRecords], Change]
 
 
 class Store(ABC):
@@ -82,7 +82,7 @@ class Store(ABC):
         """Live records, oldest first; with `ended` also those that are destroyed, archive included."""
 
     @abstractmethod
-    def others(self) -> Others:
+    def others(self) -> OtherRecords:
         """All records as they are now, to be asked like those inside an update. Never blocks on writers."""
 
     @abstractmethod

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sandboxer.errors import StoreCorrupt
-from sandboxer.store.batch import Commits
+from sandboxer.store.codec import UNREADABLE
 from sandboxer.store.document import AtomicDocument
-from sandboxer.store.layout import UNREADABLE
-from sandboxer.store.parsed import Parsed
+from sandboxer.store.group_commit import GroupCommit
+from sandboxer.store.parse_cache import ParseCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,13 +29,13 @@ class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     creates: Mapping[str, Sequence[float]] = {}
 
 
-class RecentCreates:
+class CreateRates:
     """The creates of the last minute. Raises as the store does."""
 
     def __init__(self, directory: Path) -> None:
         self._document = AtomicDocument(directory / FILE)
-        self._parsed = Parsed(self._document, self._parse)
-        self._commits = Commits(self._document, read=self._page, write=self._commit)
+        self._parsed = ParseCache(self._document, self._parse)
+        self._commits = GroupCommit(self._document, read=self._page, write=self._commit)
 
     def take(self, consumer: str, limit: int, *, at: float) -> float | None:
         """Count one more create at `at` (unix seconds), if that makes no more than `limit` in a minute: None; else the

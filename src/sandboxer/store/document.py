@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sandboxer.errors import SandboxerError
-from sandboxer.store import disk
-from sandboxer.store.lock import locked
+from sandboxer.store import private_files
+from sandboxer.store.file_lock import locked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ _HEAD = 128
 _RESERVE_LEAST = 1 << 20
 
 
-class Stamp(NamedTuple):
+class VersionStamp(NamedTuple):
     """What tells one version of the document from another without reading it.
 
     Inodes are reused at once and clocks tick in milliseconds, so the first bytes belong to it: a document that
@@ -38,10 +38,10 @@ class Stamp(NamedTuple):
     head: bytes
 
 
-class Reading(NamedTuple):
+class DocumentVersion(NamedTuple):
     """A version of the document; `data` is None when it is the one that the reader knows already."""
 
-    stamp: Stamp
+    stamp: VersionStamp
     data: bytes | None
 
 
@@ -59,47 +59,47 @@ class AtomicDocument:
         self._reserve = path.with_name(".reserve")
         self.lock_seconds = lock_seconds
 
-    def read(self, *, unless: Stamp | None = None) -> Reading | None:
+    def read(self, *, unless: VersionStamp | None = None) -> DocumentVersion | None:
         """The document as it is now, or None when there is none; without its data when it still is `unless`.
 
         Raises StoreCorrupt for what is not a plain file, Denied and Unavailable when it cannot be read."""
-        with disk.refusals("read", self.path):
-            descriptor = disk.open_regular(self.path)
+        with private_files.refusals("read", self.path):
+            descriptor = private_files.open_regular(self.path)
             if descriptor is None:
                 return None
             try:
                 stamp = _stamp(descriptor)
-                return Reading(stamp, None if stamp == unless else disk.read_all(descriptor))
+                return DocumentVersion(stamp, None if stamp == unless else private_files.read_all(descriptor))
             finally:
-                disk.close(descriptor)
+                private_files.close(descriptor)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the document for writing; makes the directory. Raises Unavailable after `lock_seconds`."""
-        with disk.refusals("use", self._directory):
-            disk.ensure_directory(self._directory)
+        with private_files.refusals("use", self._directory):
+            private_files.ensure_directory(self._directory)
         with locked(self._lock, seconds=self.lock_seconds):
             yield
 
-    def replace(self, data: bytes, *, must_succeed: bool = False) -> Stamp | None:
+    def replace(self, data: bytes, *, must_succeed: bool = False) -> VersionStamp | None:
         """Make `data` the document, durably; only under `locked`. Raises as `disk.refusal` says; then nothing changed.
 
         `must_succeed` gives up the reserve when the disk is full. Answers the stamp of what was written; None when
         the system would not tell it, which is no reason to call a write failed that has succeeded."""
-        with disk.refusals("write", self.path):
+        with private_files.refusals("write", self.path):
             try:
                 stamp = self._replace(data)
             except OSError as error:
-                if not (must_succeed and error.errno in disk.FULL and self._give_up_reserve()):
+                if not (must_succeed and error.errno in private_files.FULL and self._give_up_reserve()):
                     raise
                 stamp = self._replace(data)
         self._keep_reserve(len(data))
         return stamp
 
-    def _replace(self, data: bytes) -> Stamp | None:
+    def _replace(self, data: bytes) -> VersionStamp | None:
         descriptor = self._open_temporary()
         try:
-            disk.write_all(descriptor, data)
+            private_files.write_all(descriptor, data)
             self._flush(descriptor)
             self._publish()
             with suppress(OSError):
@@ -110,31 +110,31 @@ class AtomicDocument:
                 self._temporary.unlink(missing_ok=True)
             raise
         finally:
-            disk.close(descriptor)
+            private_files.close(descriptor)
 
     def _open_temporary(self) -> int:
         try:
-            return disk.create_private(self._temporary, os.O_RDWR)
+            return private_files.create_private(self._temporary, os.O_RDWR)
         except FileExistsError:  # of a writer that was killed; the lock says that it is nobody's now
             self._temporary.unlink()
-            return disk.create_private(self._temporary, os.O_RDWR)
+            return private_files.create_private(self._temporary, os.O_RDWR)
 
     def _flush(self, descriptor: int) -> None:
         os.fsync(descriptor)
 
     def _publish(self) -> None:
         """Rename, then make the name durable; if that fails, what was there before is put back."""
-        before = disk.open_regular(self.path)
+        before = private_files.open_regular(self.path)
         try:
             self._temporary.replace(self.path)
             try:
-                disk.flush_directory(self._directory)
+                private_files.flush_directory(self._directory)
             except OSError:
                 self._put_back(before)
                 raise
         finally:
             if before is not None:
-                disk.close(before)
+                private_files.close(before)
 
     def _put_back(self, before: int | None) -> None:
         try:
@@ -143,11 +143,11 @@ class AtomicDocument:
                 return
             descriptor = self._open_temporary()
             try:
-                disk.write_all(descriptor, disk.read_all(before))
+                private_files.write_all(descriptor, private_files.read_all(before))
                 self._flush(descriptor)
                 self._temporary.replace(self.path)
             finally:
-                disk.close(descriptor)
+                private_files.close(descriptor)
         except OSError as error:
             raise _doubtful(self.path, error) from error
 
@@ -173,23 +173,23 @@ class AtomicDocument:
                 return
 
     def _set_aside(self, size: int, *, before: int) -> None:
-        descriptor = disk.open_private(self._reserve, os.O_RDWR)
+        descriptor = private_files.open_private(self._reserve, os.O_RDWR)
         try:
             os.posix_fallocate(descriptor, 0, size)
         except OSError:  # what it did get goes back: others may need it more
             os.ftruncate(descriptor, before)
             raise
         finally:
-            disk.close(descriptor)
+            private_files.close(descriptor)
 
 
-def _stamp(descriptor: int) -> Stamp:
+def _stamp(descriptor: int) -> VersionStamp:
     status = os.fstat(descriptor)
     head = os.pread(descriptor, _HEAD, 0)
-    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, head)
+    return VersionStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, head)
 
 
 def _doubtful(path: Path, error: OSError) -> SandboxerError:
-    refusal = disk.refusal(error, doing="write", path=path)
+    refusal = private_files.refusal(error, doing="write", path=path)
     refusal.outcome = "unknown"
     return refusal

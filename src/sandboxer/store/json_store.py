@@ -18,14 +18,14 @@ import msgspec
 from sandboxer.errors import Conflict, Denied, Internal, StoreCorrupt, Unavailable
 from sandboxer.models import Consumer, Event, Sandbox
 from sandboxer.state import State
-from sandboxer.store import disk, layout, outbox
+from sandboxer.store import codec, outbox, private_files
 from sandboxer.store.archive import Archive
-from sandboxer.store.base import Others, Store, UpdateFn, holds_name
-from sandboxer.store.batch import Commits
-from sandboxer.store.disk import DOCTOR
+from sandboxer.store.base import OtherRecords, Store, UpdateFn, holds_name
+from sandboxer.store.codec import Content
 from sandboxer.store.document import AtomicDocument
-from sandboxer.store.layout import Content
-from sandboxer.store.parsed import Parsed
+from sandboxer.store.group_commit import GroupCommit
+from sandboxer.store.parse_cache import ParseCache
+from sandboxer.store.private_files import DOCTOR
 from sandboxer.timing import now, rfc3339
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class JsonStore(Store):
     def __init__(self, directory: Path, *, document: AtomicDocument | None = None) -> None:
         self._path = directory / "sandboxes.json"
         self._document = document or AtomicDocument(self._path)
-        self._commits = Commits(self._document, read=self._draft, write=self._commit)
+        self._commits = GroupCommit(self._document, read=self._draft, write=self._commit)
         self._identity = AtomicDocument(directory / "install")
         self._archive = Archive(directory / "archive")
         self._install: str | None = None
-        self._parsed = Parsed(self._document, self._parse)
+        self._parsed = ParseCache(self._document, self._parse)
 
     @property
     def install_id(self) -> str:
@@ -68,7 +68,7 @@ class JsonStore(Store):
             return self._decode(sandbox_id, line)
         return self._archive.get(sandbox_id)
 
-    def others(self) -> Others:
+    def others(self) -> OtherRecords:
         return _Others(self, self._content(), without=None)
 
     def find(self, text: str) -> Sequence[Sandbox]:
@@ -102,10 +102,10 @@ class JsonStore(Store):
             if change.record is not None:
                 if change.record.id != sandbox_id:
                     raise Internal(f"an update of {sandbox_id!r} gave a record with the id {change.record.id!r}")
-                line = layout.encode_sandbox(change.record)
+                line = codec.encode_sandbox(change.record)
                 records = {**records, sandbox_id: line}
                 stored = self._decode(sandbox_id, line)
-            lines = [*content.outbox, *map(layout.encode_event, change.events)]
+            lines = [*content.outbox, *map(codec.encode_event, change.events)]
             ended = stored is not None and stored.state == State.DESTROYED
             return draft.with_content(records=records, outbox=lines, ended=ended), stored
 
@@ -114,7 +114,7 @@ class JsonStore(Store):
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
         lines = self._content().outbox
         chosen = lines if limit is None else lines[max(0, len(lines) - limit) :]
-        return [layout.decode_event(line, self._path) for line in chosen]
+        return [codec.decode_event(line, self._path) for line in chosen]
 
     def settle_events(self, settled: Iterable[Event]) -> None:
         news = list(settled)
@@ -142,9 +142,9 @@ class JsonStore(Store):
                 if error.details is not None:
                     raise Conflict(error.message, hint="upgrade sandboxer") from error
                 aside = self._path.with_name(f"{self._path.name}.unreadable-{rfc3339(now())}")
-                with disk.refusals("move", self._path):
+                with private_files.refusals("move", self._path):
                     self._path.rename(aside)
-                    disk.flush_directory(self._path.parent)
+                    private_files.flush_directory(self._path.parent)
                 return aside
             raise Conflict(f"{self._path} can be read, or is not there", hint="run `sandboxer doctor`")
 
@@ -155,12 +155,12 @@ class JsonStore(Store):
         return self._parsed.read() or Content(install="", revision=0, records={}, outbox=[])
 
     def _parse(self, data: bytes) -> Content:
-        content = layout.parse(data, self._path)
+        content = codec.parse(data, self._path)
         self._check_install(content)
         return content
 
     def _decode(self, sandbox_id: str, line: bytes) -> Sandbox:
-        return layout.decode_sandbox(line, self._path, sandbox_id=sandbox_id)
+        return codec.decode_sandbox(line, self._path, sandbox_id=sandbox_id)
 
     # -- whose it is ------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class JsonStore(Store):
         """Write `content` as the next revision of what it was made of."""
         lines = outbox.trimmed(self._without_overflow(content.outbox))
         new = msgspec.structs.replace(content, revision=content.revision + 1, outbox=lines)
-        self._parsed.replace(new, layout.render(new), must_succeed=must_succeed)
+        self._parsed.replace(new, codec.render(new), must_succeed=must_succeed)
         return new
 
     def _without_overflow(self, lines: Sequence[bytes]) -> Sequence[bytes]:
@@ -262,7 +262,7 @@ class _Others:
         return iter(_oldest_first(self._matching(b"")))
 
     def by_name(self, name: str) -> Sandbox | None:
-        named = (record for record in self._matching(layout.field("name", name)) if record.name == name)
+        named = (record for record in self._matching(codec.field("name", name)) if record.name == name)
         return max(named, key=lambda record: (holds_name(record), record.created_at), default=None)
 
     def by_beginning(self, text: str, *, consumer: Consumer | None = None) -> Sandbox | None:
@@ -278,7 +278,7 @@ class _Others:
         return (record for record in self._matching(needle) if record.consumer == consumer)
 
     def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
-        needle = layout.field("idempotency_key", key)
+        needle = codec.field("idempotency_key", key)
         found = [
             record
             for record in self._matching(needle, ended=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sandboxer.store import layout
+from sandboxer.store import codec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,8 @@ def parked(lines: Sequence[bytes], positions: Iterable[int], path: Path) -> Sequ
     """`lines` with the events at `positions` parked, and why."""
     changed = list(lines)
     for position in positions:
-        event = layout.decode_event(changed[position], path)
-        changed[position] = layout.encode_event(msgspec.structs.replace(event, status="parked", note=PARKED_NOTE))
+        event = codec.decode_event(changed[position], path)
+        changed[position] = codec.encode_event(msgspec.structs.replace(event, status="parked", note=PARKED_NOTE))
     return changed
 
 
@@ -72,8 +72,8 @@ def settled(lines: Sequence[bytes], events: Iterable[Event], path: Path) -> Sequ
     for position, line in enumerate(lines):
         if not news:
             break
-        event = layout.decode_event(line, path)
+        event = codec.decode_event(line, path)
         new = news.pop(event.event_id, None)
         if new is not None:
-            changed[position] = layout.encode_event(msgspec.structs.replace(event, status=new.status, note=new.note))
+            changed[position] = codec.encode_event(msgspec.structs.replace(event, status=new.status, note=new.note))
     return changed

@@ -11,11 +11,11 @@ import msgspec
 
 from sandboxer.errors import Conflict, NotFound, StoreCorrupt
 from sandboxer.models import Token
-from sandboxer.store.batch import Commits
-from sandboxer.store.disk import DOCTOR
+from sandboxer.store.codec import UNREADABLE, check_keys
 from sandboxer.store.document import AtomicDocument
-from sandboxer.store.layout import UNREADABLE, check_keys
-from sandboxer.store.parsed import Parsed
+from sandboxer.store.group_commit import GroupCommit
+from sandboxer.store.parse_cache import ParseCache
+from sandboxer.store.private_files import DOCTOR
 from sandboxer.timing import now
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tokens: list[Token] = []
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class TokenIndex(msgspec.Struct, frozen=True, kw_only=True):
     """The tokens as they are now, by id and by digest."""
 
     by_id: Mapping[str, Token] = {}
@@ -52,20 +52,20 @@ class TokenStore:
 
     def __init__(self, directory: Path, *, install: Callable[[], str], clock: Callable[[], float] = now) -> None:
         self._document = AtomicDocument(directory / FILE)
-        self._commits = Commits(self._document, read=self._page, write=self._commit)
+        self._commits = GroupCommit(self._document, read=self._page, write=self._commit)
         self._install = install
         self._clock = clock
-        self._parsed = Parsed(self._document, self._parse)
+        self._parsed = ParseCache(self._document, self._parse)
 
     @property
     def path(self) -> Path:
         """Where they are kept."""
         return self._document.path
 
-    def known(self) -> Known:
+    def known(self) -> TokenIndex:
         """All that are kept, live or not; parsed again only when the file has changed."""
         found = self._parsed.read()
-        return Known() if found is None else found[1]
+        return TokenIndex() if found is None else found[1]
 
     def add(self, token: Token) -> None:
         """Keep a new token. Raises Conflict when there are too many."""
@@ -102,7 +102,7 @@ class TokenStore:
         found = self._parsed.read()
         return _Page() if found is None else found[0]
 
-    def _parse(self, data: bytes) -> tuple[_Page, Known]:
+    def _parse(self, data: bytes) -> tuple[_Page, TokenIndex]:
         try:
             page = msgspec.json.decode(data, type=_Page)
             check_keys(data)
@@ -123,16 +123,16 @@ class TokenStore:
 
     def _commit(self, before: _Page, after: _Page, must_succeed: bool) -> None:
         page = msgspec.structs.replace(after, revision=before.revision + 1)
-        known = _known(page) or Known()
+        known = _known(page) or TokenIndex()
         self._parsed.replace((page, known), _render(page), must_succeed=must_succeed)
 
 
-def _known(page: _Page) -> Known | None:
+def _known(page: _Page) -> TokenIndex | None:
     by_id = {one.id: one for one in page.tokens}
     by_digest = {one.digest: one for one in page.tokens if len(one.digest) == _DIGEST}
     if not len(page.tokens) == len(by_id) == len(by_digest):
         return None
-    return Known(by_id=by_id, by_digest=by_digest)
+    return TokenIndex(by_id=by_id, by_digest=by_digest)
 
 
 def _gone(token: Token, at: float) -> bool:

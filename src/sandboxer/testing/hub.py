@@ -24,7 +24,7 @@ _LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class HubFault:
     """How one request is treated. `takes`: the event counts as arrived. `delay` in seconds, before the answer, which is
     `whole`, cut in the `middle` of its head or in its `body`, `none`, or comes in a `trickle`, a byte each 20 ms."""
 
@@ -35,38 +35,38 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-FINE = Fault()
+FINE = HubFault()
 
 
-def answer(status: int, *, retry_after: str | None = None, location: str | None = None) -> Fault:
+def answer(status: int, *, retry_after: str | None = None, location: str | None = None) -> HubFault:
     """Only an answer; the event has arrived if it is a 2xx."""
     headers = {"Retry-After": retry_after, "Location": location}
     given = {name: value for name, value in headers.items() if value is not None}
-    return Fault(status=status, takes=200 <= status < 300, headers=given)
+    return HubFault(status=status, takes=200 <= status < 300, headers=given)
 
 
-def slow(seconds: float) -> Fault:
+def slow(seconds: float) -> HubFault:
     """Takes the event at once, and answers late."""
-    return Fault(delay=seconds)
+    return HubFault(delay=seconds)
 
 
-def lost() -> Fault:
+def lost() -> HubFault:
     """Takes the event; the connection ends before the answer."""
-    return Fault(answer="none")
+    return HubFault(answer="none")
 
 
-def hung_up() -> Fault:
+def hung_up() -> HubFault:
     """The connection ends, and the event is not taken."""
-    return Fault(takes=False, answer="none")
+    return HubFault(takes=False, answer="none")
 
 
-def cut() -> Fault:
+def cut() -> HubFault:
     """Takes the event; the connection ends in the middle of the answer's head."""
-    return Fault(answer="middle")
+    return HubFault(answer="middle")
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ReceivedEvent:
     """One event that the hub took; the same one may arrive again."""
 
     event: dict[str, Any]
@@ -80,11 +80,11 @@ class FakeHub:
         self.path = path
         self.token = token
         self.port = port
-        self.faults: deque[Fault] = deque()
-        self.rule: Callable[[dict[str, Any]], Fault | None] | None = None
+        self.faults: deque[HubFault] = deque()
+        self.rule: Callable[[dict[str, Any]], HubFault | None] | None = None
         self.requests = 0
         """Everything that was asked, taken or not."""
-        self._arrivals: list[Arrival] = []
+        self._arrivals: list[ReceivedEvent] = []
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._server: ThreadingHTTPServer | None = None
@@ -96,7 +96,7 @@ class FakeHub:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def arrivals(self) -> list[Arrival]:
+    def arrivals(self) -> list[ReceivedEvent]:
         """What was taken, in order, repetitions included."""
         with self._lock:
             return list(self._arrivals)
@@ -135,13 +135,13 @@ class FakeHub:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def treat(self, event: dict[str, Any], headers: dict[str, str]) -> Fault:
+    def treat(self, event: dict[str, Any], headers: dict[str, str]) -> HubFault:
         """Decide on a request, and keep the event if it is taken."""
         with self._lock:
             self.requests += 1
             fault = self.faults.popleft() if self.faults else (self.rule and self.rule(event)) or FINE
             if fault.takes:
-                self._arrivals.append(Arrival(event, headers))
+                self._arrivals.append(ReceivedEvent(event, headers))
             return fault
 
     def pause(self, seconds: float) -> bool:
@@ -178,7 +178,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 return self._hang_up()
             return self._reply(fault)
 
-        def _reply(self, fault: Fault) -> None:
+        def _reply(self, fault: HubFault) -> None:
             content = b'{"ok": true}'
             lines = [f"HTTP/1.1 {fault.status} Answer", f"Content-Length: {len(content)}"]
             lines += [f"{name}: {value}" for name, value in fault.headers.items()]

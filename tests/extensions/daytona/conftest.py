@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandboxer.testing.clouds.daytona import FakeDaytona
+from tests.fakes.daytona import FakeDaytona
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.options import DaytonaOptions
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from tests.extensions.asking import SECONDS, asking, ran, resolved
+from tests.fakes.daytona import FakeDaytona
 
 INSTALL = "daytonatestinstall"
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from jsonschema import Draft202012Validator
 
-from sandboxer.testing.clouds import Asked
+from tests.fakes import RecordedRequest
 
 _HERE = Path(__file__).parents[2] / "specs" / "daytona"
 _NUMBERS = re.compile(r"-?\d+(\.\d+)?")
@@ -28,7 +28,7 @@ def _document(name: str) -> dict[str, Any]:
     return found
 
 
-def check_request(asked: Asked) -> str:
+def check_request(asked: RecordedRequest) -> str:
     """Hold a request against the specification; the path of it that it is. Raises Violation."""
     if asked.path.startswith("/api/"):
         spec, path = _document("api.json"), asked.path.removeprefix("/api")
@@ -66,7 +66,7 @@ def _operation(spec: dict[str, Any], method: str, path: str) -> tuple[str, dict[
     raise Violation(f"there is no {method} {path}")
 
 
-def _check_body(spec: dict[str, Any], what: str, operation: Mapping[str, Any], asked: Asked) -> None:
+def _check_body(spec: dict[str, Any], what: str, operation: Mapping[str, Any], asked: RecordedRequest) -> None:
     schema = _body_schema(operation)
     kind = asked.headers.get("content-type", "")
     if schema is None:

@@ -14,9 +14,9 @@ from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.cloud import page, trusted
 from sandboxer.extensions.daytona.handle import LATE_SECONDS, Remembered, proves_absence
 from sandboxer.http import parse_base
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import KEY, FakeDaytona
 from tests.extensions.daytona.setting import context, endpoints, made, run, spec
+from tests.fakes import Fault
+from tests.fakes.daytona import KEY, FakeDaytona
 
 OTHER = "dtn_of_another_organization"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from tests.cli.running import Command
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
 from tests.testbed.waiting import eventually
 
 PROFILE = """\

@@ -9,9 +9,9 @@ import pytest
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings, Requirements
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from sandboxer.testing.conformance import Bench, ConformanceSuite
 from tests.extensions.daytona.setting import endpoints, secrets
+from tests.fakes.daytona import FakeDaytona
 
 IMAGE = "docker.io/library/debian:13"
 

@@ -18,10 +18,10 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.daytona import DaytonaExtension, inside, scripts
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from sandboxer.testing.conformance import TORTURE
 from tests.extensions.daytona.setting import context, made, run
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
 
 EXECUTE = r"POST /toolbox/[^/]+/process/execute"
 PRINT = 'for a; do printf "%s\\0" "$a"; done'

@@ -20,10 +20,10 @@ from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.http import Api
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_INSTALL, new_id, resource_name
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import KEY, FakeDaytona, Quota
 from sandboxer.timing import Deadline
 from tests.extensions.daytona.setting import context, made, spec
+from tests.fakes import Fault
+from tests.fakes.daytona import KEY, FakeDaytona, Quota
 
 CREATE = "POST /api/sandbox"
 ONE = r"GET /api/sandbox/[^/]+"

@@ -22,9 +22,9 @@ from sandboxer.extensions.daytona.view import view
 from sandboxer.http import Answer
 from sandboxer.models import Handle, Manifest, Requirements, Resources
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from tests.extensions.daytona.setting import context, spec
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandboxer.testing.clouds.daytona import FakeDaytona
+from tests.fakes.daytona import FakeDaytona
 
 pytest.importorskip("daytona", reason="the provider's own client is in the test extra")
 

@@ -13,12 +13,12 @@ from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.http import Api
 from sandboxer.names import new_id
-from sandboxer.testing.clouds import Asked
-from sandboxer.testing.clouds.daytona import KEY, FakeDaytona
 from sandboxer.timing import Deadline
 from tests.extensions.asking import archive_of
 from tests.extensions.daytona.setting import context, run, spec
 from tests.extensions.daytona.specification import Violation, check_answer, check_request
+from tests.fakes import RecordedRequest
+from tests.fakes.daytona import KEY, FakeDaytona
 
 EVERYTHING = {
     "image": "docker.io/library/debian:13",
@@ -89,8 +89,8 @@ def test_every_request_of_ours_is_one_that_the_specification_knows(daytona_cloud
     } <= seen, seen
 
 
-def _asked(**changed: Any) -> Asked:
-    good = Asked(
+def _asked(**changed: Any) -> RecordedRequest:
+    good = RecordedRequest(
         method="POST",
         path="/api/sandbox",
         query_text="",

@@ -6,10 +6,10 @@ import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.daytona import DaytonaExtension
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.daytona import FakeDaytona
 from tests.extensions.asking import archive_of
 from tests.extensions.daytona.setting import context, made, run
+from tests.fakes import Fault
+from tests.fakes.daytona import FakeDaytona
 
 LOOK = "GET /api/sandbox/sbx-[^/]+"
 OTHER_WORDS = [b"", b"not found", {"detail": "Not Found"}, {"error": "no such sandbox"}, b"<html>404</html>"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandboxer.testing.clouds.e2b import FakeE2B
+from tests.fakes.e2b import FakeE2B
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.options import E2BOptions
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.asking import asking, resolved
+from tests.fakes.e2b import FakeE2B
 
 INSTALL = "e2bteststhatinstall"
 

@@ -13,19 +13,19 @@ from urllib.parse import parse_qs, quote
 
 import yaml
 
-from sandboxer.testing.clouds import Asked
+from tests.fakes import RecordedRequest
 
 SPECS = Path(__file__).parents[2] / "specs/e2b"
 ENVD = "envd.yaml"
 CONTROL = ("openapi-v2-sandboxes-supplement.yml", "openapi.yml")
 
 
-def violations(requests: Iterable[Asked]) -> list[str]:
+def violations(requests: Iterable[RecordedRequest]) -> list[str]:
     """What is wrong with requests, one line each; empty when all fit."""
     return [f"{request.method} {request.path}: {fault}" for request in requests for fault in _faults(request)]
 
 
-def _faults(request: Asked) -> list[str]:
+def _faults(request: RecordedRequest) -> list[str]:
     if request.path.startswith(("/process.Process/", "/filesystem.Filesystem/")):
         return _rpc(request)
     found = _operation(request)
@@ -41,7 +41,7 @@ def _document(name: str) -> Any:
     return yaml.safe_load((SPECS / name).read_text())
 
 
-def _operation(request: Asked) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
+def _operation(request: RecordedRequest) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
     for file in (*CONTROL, ENVD):
         for template, item in _document(file)["paths"].items():
             pattern = re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(template))
@@ -69,7 +69,7 @@ def _deref(file: str, node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return file, node
 
 
-def _parameters(file: str, request: Asked, listed: list[dict[str, Any]]) -> list[str]:
+def _parameters(file: str, request: RecordedRequest, listed: list[dict[str, Any]]) -> list[str]:
     known: dict[str, tuple[str, dict[str, Any]]] = {}
     for parameter in listed:
         where, resolved = _deref(file, parameter)
@@ -100,7 +100,7 @@ def _typed(value: str, schema: dict[str, Any]) -> Any:
     return value
 
 
-def _body(file: str, request: Asked, described: dict[str, Any] | None) -> list[str]:
+def _body(file: str, request: RecordedRequest, described: dict[str, Any] | None) -> list[str]:
     if described is None:
         return ["a body that is not expected"] if request.body else []
     where, resolved = _deref(file, described)
@@ -141,7 +141,7 @@ def _plain(file: str, schema: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _rpc(request: Asked) -> list[str]:
+def _rpc(request: RecordedRequest) -> list[str]:
     """Held to the messages that E2B's own client was made with; they refuse unknown keys."""
     from e2b.envd.filesystem import filesystem_pb
     from e2b.envd.process import process_pb

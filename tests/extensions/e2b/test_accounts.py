@@ -14,8 +14,8 @@ from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.place import LONGEST, place_of
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.e2b.setting import context, made
+from tests.fakes.e2b import FakeE2B
 
 OURS, SAME, OTHER = "e2b_ours", "e2b_ours_renewed", "e2b_of_somebody_else"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.e2b.older import older_client
+from tests.fakes.e2b import FakeE2B
 
 PROGRAM = Path(__file__).with_name("client_program.py")
 
@@ -73,13 +73,13 @@ def test_a_client_of_the_first_version_can_do_everything(second: bool) -> None:
 
 def test_a_planted_fault_of_the_fake_is_seen_by_the_client(fake: FakeE2B, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake that mixed the streams up would not pass."""
-    from sandboxer.testing.clouds.e2b import processes
+    from tests.fakes.e2b import processes
 
-    real = processes.Running._tell
+    real = processes.RunningProcess._tell
 
-    def mixed(self: processes.Running, event: dict[str, Any], *, last: bool = False) -> None:
+    def mixed(self: processes.RunningProcess, event: dict[str, Any], *, last: bool = False) -> None:
         data = event.get("data", {})
         real(self, {"data": {"stdout": data["stderr"]}} if "stderr" in data else event, last=last)
 
-    monkeypatch.setattr(processes.Running, "_tell", mixed)
+    monkeypatch.setattr(processes.RunningProcess, "_tell", mixed)
     assert run(fake, "keyed")["run"] != EXPECTED["run"]

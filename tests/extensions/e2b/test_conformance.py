@@ -9,11 +9,11 @@ import pytest
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings, Requirements
-from sandboxer.testing.clouds.e2b import FakeE2B
 from sandboxer.testing.conformance import Bench, ConformanceSuite
 from tests.extensions.e2b.setting import endpoints, secrets
 from tests.extensions.e2b.specification import violations
 from tests.extensions.live import LIVE, live_bench
+from tests.fakes.e2b import FakeE2B
 
 
 def bench_of(fake: FakeE2B) -> Bench:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.cli.running import Command
+from tests.fakes import Fault
+from tests.fakes.e2b import FakeE2B
 from tests.testbed.waiting import eventually
 
 PROFILE = ("--profile", "profile.e2b-burst")

@@ -20,9 +20,9 @@ from sandboxer.extensions.e2b.scripts import KILL
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.e2b.setting import context, made, spec
+from tests.fakes import Fault
+from tests.fakes.e2b import FakeE2B
 from tests.testbed.waiting import eventually
 
 START = "POST /process.Process/Start"

@@ -7,9 +7,9 @@ import pytest
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.place import place_of
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.e2b.setting import context, made, spec
+from tests.fakes import Fault
+from tests.fakes.e2b import FakeE2B
 
 LIST = "GET /v2/sandboxes"
 

@@ -12,9 +12,9 @@ import pytest
 from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.e2b import E2BExtension, control, making
 from sandboxer.extensions.e2b.place import place_of
-from sandboxer.testing.clouds import Fault, Request
-from sandboxer.testing.clouds.e2b import KEY, FakeE2B, no_room, rate_limited
 from tests.extensions.e2b.setting import context, spec
+from tests.fakes import Fault, Request
+from tests.fakes.e2b import KEY, FakeE2B, no_room, rate_limited
 from tests.testbed.waiting import eventually
 
 CREATE = "POST (/v2)?/sandboxes"

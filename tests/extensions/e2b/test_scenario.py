@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.testing.clouds import Box, Fault
-from sandboxer.testing.clouds.e2b import KEY, FakeE2B, no_room
 from tests.cli.running import Command
+from tests.fakes import Fault, SandboxFS
+from tests.fakes.e2b import KEY, FakeE2B, no_room
 
 PROFILE = ("--profile", "profile.e2b-burst")
 
@@ -132,7 +132,7 @@ def test_a_ghost_without_a_record_is_found(sandboxer: Command, fake: FakeE2B, tm
     name = sandboxer("create", *PROFILE, "--json").document["id"]
     (sandbox,) = list(fake.estate.sandboxes.values())
     sandboxer("destroy", name, "--force")
-    sandbox.box = Box()
+    sandbox.box = SandboxFS()
     sandbox.started_at -= 7200
     fake.estate.add(sandbox)
     found = sandboxer("reconcile", "--json").document

@@ -26,9 +26,9 @@ from sandboxer.extensions.e2b.place import Place
 from sandboxer.extensions.e2b.scripts import KILL
 from sandboxer.hosts.base import Streams
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds.e2b import FakeE2B
 from sandboxer.timing import Deadline
 from tests.extensions.e2b.setting import context
+from tests.fakes.e2b import FakeE2B
 from tests.testbed.waiting import eventually
 
 NOBODY = 1 << 23

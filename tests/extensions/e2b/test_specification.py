@@ -15,14 +15,14 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.names import new_id
-from sandboxer.testing.clouds import Asked, Fault
-from sandboxer.testing.clouds.e2b import FakeE2B, rate_limited
 from tests.extensions.e2b.setting import context, made, spec
 from tests.extensions.e2b.specification import violations
+from tests.fakes import Fault, RecordedRequest
+from tests.fakes.e2b import FakeE2B, rate_limited
 
 
 @pytest.fixture(params=["0.6.7", "0.3.9"])
-def asked(request: pytest.FixtureRequest) -> Iterator[list[Asked]]:
+def asked(request: pytest.FixtureRequest) -> Iterator[list[RecordedRequest]]:
     """Everything that is asked in a tour of all that the extension can do."""
     with FakeE2B(envd_version=request.param) as fake:
         _tour(fake)
@@ -66,7 +66,7 @@ def _tour(fake: FakeE2B) -> None:
     extension.delete_snapshot(kept, context(fake))
 
 
-def test_every_request_fits_the_specification(asked: list[Asked]) -> None:
+def test_every_request_fits_the_specification(asked: list[RecordedRequest]) -> None:
     assert violations(asked) == []
     assert len({(request.method, request.path.split("/")[1]) for request in asked}) >= 7, "the tour went somewhere"
 
@@ -79,9 +79,11 @@ def test_a_request_of_the_first_version_fits_too() -> None:
         assert violations(fake.requests) == []
 
 
-def request(method: str, path: str, body: Any = None, *, query: str = "", kind: str = "application/json") -> Asked:
+def request(
+    method: str, path: str, body: Any = None, *, query: str = "", kind: str = "application/json"
+) -> RecordedRequest:
     raw = b"" if body is None else msgspec.json.encode(body)
-    return Asked(
+    return RecordedRequest(
         method=method, path=path, query_text=query, headers={"content-type": kind}, body=raw, status=200, at=0.0
     )
 
@@ -103,5 +105,5 @@ def request(method: str, path: str, body: Any = None, *, query: str = "", kind: 
         (request("POST", "/files", "x", kind="text/plain"), "content type"),
     ],
 )
-def test_a_planted_fault_is_seen(planted: Asked, fault: str) -> None:
+def test_a_planted_fault_is_seen(planted: RecordedRequest, fault: str) -> None:
     assert fault in " ".join(violations([planted]))

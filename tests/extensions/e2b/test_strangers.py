@@ -11,10 +11,10 @@ from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.place import place_of
 from sandboxer.extensions.e2b.wire import events, frame
 from sandboxer.hosts.base import Streams
-from sandboxer.testing.clouds import Fault, Reply, Request
-from sandboxer.testing.clouds.e2b import FakeE2B
 from tests.extensions.asking import archive_of, ran
 from tests.extensions.e2b.setting import context, made, spec
+from tests.fakes import Fault, Reply, Request
+from tests.fakes.e2b import FakeE2B
 
 LIST = "GET /v2/sandboxes"
 UNROUTED = b"404 page not found"

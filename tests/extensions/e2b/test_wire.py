@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.e2b import wire
-from sandboxer.testing.clouds.e2b.rows import metadata_filter as taken_apart
+from tests.fakes.e2b.documents import metadata_filter as taken_apart
 
 
 def test_the_metadata_filter_travels_as_e2bs_own_client_sends_it() -> None:

@@ -12,9 +12,9 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings, Requirements
 from sandboxer.secrets import Secret
-from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.testing.conformance import INSTALL, Bench
 from tests.extensions.asking import asking, ran, resolved
+from tests.fakes.modal import FakeModal
 
 KEYS = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandboxer.testing.clouds.modal import FakeModal
+from tests.fakes.modal import FakeModal
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import pytest
 
 from sandboxer.extensions.modal import ModalExtension
 from sandboxer.models import Handle
-from sandboxer.testing.clouds.modal import FakeModal
 from tests.cli.running import Command
 from tests.extensions.modal.bench import context, run, spec
+from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually
 
 
@@ -26,7 +26,7 @@ class Elsewhere:
 
     def __init__(self, root: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sandboxer.testing.clouds", "modal"], stdout=subprocess.PIPE, text=True, cwd=root
+            [sys.executable, "-m", "tests.fakes", "modal"], stdout=subprocess.PIPE, text=True, cwd=root
         )
         self.environment: dict[str, str] = {}
         assert self.process.stdout is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.testing.conformance import Bench, ConformanceSuite
 from tests.extensions.modal.bench import bench as modal_bench
+from tests.fakes.modal import FakeModal
 
 
 class TestModal(ConformanceSuite):

@@ -16,10 +16,10 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import ModalExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.modal import FakeModal
 from sandboxer.timing import Deadline
 from tests.extensions.modal.bench import context, made, run
+from tests.fakes import Fault
+from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually
 
 ROUTER = "POST /modal.task_command_router.TaskCommandRouter"

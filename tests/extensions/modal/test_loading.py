@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.testing.clouds.modal import FakeModal
+from tests.fakes.modal import FakeModal
 from tests.installations import environment, lay_out
 
 WITHOUT = """
@@ -43,7 +43,7 @@ def python(code: str, root: Path, **more: str) -> subprocess.CompletedProcess[st
     [
         "import sandboxer.cli.main",
         "import sandboxer.extensions.modal as m; m.ModalExtension(); m.ModalExtension.Options()",
-        "import sandboxer.testing.clouds.modal as m; m.FakeModal()",
+        "import tests.fakes.modal as m; m.FakeModal()",
         "from sandboxer.cli.main import main; sys.argv = ['sandboxer', 'extensions', 'show', 'ext.modal']\n"
         "try: main()\nexcept SystemExit: pass",
     ],

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sandboxer.extensions.modal import sdk
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.modal import FakeModal
+from tests.fakes import Fault
+from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually
 
 CONTROL = "/modal.client.ModalClient"

@@ -16,9 +16,9 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import ModalExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.names import new_id
-from sandboxer.testing.clouds.modal import FakeModal
-from sandboxer.testing.clouds.modal.wire import Call
 from tests.extensions.modal.bench import context, made, spec
+from tests.fakes.modal import FakeModal
+from tests.fakes.modal.grpc import Call
 
 DESCRIPTORS = Path(__file__).parents[2] / "specs/modal/modal-1.6.4.filedescriptorset.binpb"
 

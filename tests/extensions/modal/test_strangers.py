@@ -6,9 +6,9 @@ import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.modal import ModalExtension
-from sandboxer.testing.clouds import Fault
-from sandboxer.testing.clouds.modal import FakeModal
 from tests.extensions.modal.bench import context, made, run
+from tests.fakes import Fault
+from tests.fakes.modal import FakeModal
 
 ROUTER = "POST /modal.task_command_router.TaskCommandRouter"
 UNIMPLEMENTED = 12

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer.bounded import SMALL, Bounds, Excess, Expansion
+from sandboxer.bounded import SMALL, Bounds, Expansion, LimitExceeded
 from sandboxer.errors import Invalid
 
 BOUNDS: Final = Bounds(size=SMALL.size, values=50_000, text=8 << 20)
@@ -116,7 +116,7 @@ class _Reader:
             try:
                 self._take(event, open_, root)
                 self._expansion.check(BOUNDS)
-            except Excess as error:
+            except LimitExceeded as error:
                 raise self._bad(str(error), event.start_mark) from None
         return root[0] if root else None
 

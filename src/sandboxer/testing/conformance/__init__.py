@@ -12,16 +12,16 @@ The suite needs pytest; it is not imported by the program.
 
 from __future__ import annotations
 
-from sandboxer.testing.conformance.allotments import AllotmentConformance
 from sandboxer.testing.conformance.bench import INSTALL, Bench, Made, make, remove
-from sandboxer.testing.conformance.inside import TORTURE, InsideConformance
-from sandboxer.testing.conformance.keeping import KeepingConformance
+from sandboxer.testing.conformance.exec import TORTURE, ExecConformance
 from sandboxer.testing.conformance.lifecycle import LifecycleConformance
 from sandboxer.testing.conformance.providers import ProviderConformance
+from sandboxer.testing.conformance.resources import ResourceConformance
+from sandboxer.testing.conformance.snapshots import SnapshotConformance
 
 
 class ConformanceSuite(
-    LifecycleConformance, InsideConformance, KeepingConformance, AllotmentConformance, ProviderConformance
+    LifecycleConformance, ExecConformance, SnapshotConformance, ResourceConformance, ProviderConformance
 ):
     """Subclass it as `Test...` and give a class-scoped fixture `bench`."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.bounded import Excess, Expansion
+from sandboxer.bounded import Expansion, LimitExceeded
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.limits import Account
 from sandboxer.extensions.compose_ssh.loader.project import Origin
@@ -97,7 +97,7 @@ class _Parser:
         for event in events:
             try:
                 self._take(event, type(event))
-            except Excess as error:
+            except LimitExceeded as error:
                 raise self._bad(str(error), self._at(event)) from None
         return [document for document in self._documents if document is not None]
 

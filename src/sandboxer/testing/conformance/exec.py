@@ -1,0 +1,136 @@
+"""What reaches the inside, and what comes out of it: commands, files, logs."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from sandboxer.errors import SandboxerError, Timeout
+from sandboxer.extensions.base import CanCopy, CanLogs
+from sandboxer.hosts.base import Streams
+from sandboxer.names import new_id
+from sandboxer.testing.conformance.bench import Conformance, Made
+
+TORTURE = (
+    "", " ", "a b", "'", '"', "\\", "$HOME", "`id`", "$(id)", "a\nb", "\n", "*", "~", "-n", "--", ";", "&&", "|", ">x",
+    "#", "!", "%s", "é", "日本", "\t", "{a,b}", "a=b", "\\n", "'\"'", "$'x'", "\x7f", "x" * 5000,
+)  # fmt: skip
+"""Arguments that a careless launch would change."""
+
+
+class ExecConformance(Conformance):
+    """How commands run and files travel."""
+
+    def test_arguments_arrive_byte_for_byte(self, made: Made) -> None:
+        script = 'for a; do printf "%s\\0" "$a"; done'
+        code, out, err = made.run("sh", "-c", script, "sh", *TORTURE)
+        assert (code, err) == (0, b"")
+        assert out == b"".join(word.encode() + b"\0" for word in TORTURE)
+
+    def test_environment_values_arrive_and_ours_stay_out(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SANDBOXER_CONFORMANCE_CANARY", "leaked")
+        values = {f"V{n}": word for n, word in enumerate(TORTURE)}
+        names = " ".join(f'"$V{n}"' for n in range(len(TORTURE)))
+        code, out, _ = made.run("sh", "-c", f'for a in {names}; do printf "%s\\0" "$a"; done', env=values)
+        assert code == 0
+        assert out == b"".join(word.encode() + b"\0" for word in TORTURE)
+        code, out, _ = made.run("sh", "-c", "set; env 2>/dev/null || true")
+        assert b"leaked" not in out
+
+    def test_stdin_is_binary_and_ends(self, made: Made) -> None:
+        data = bytes(range(256)) * 400
+        code, out, _ = made.run("cat", stdin=data)
+        assert (code, out == data) == (0, True)
+
+    def test_stdout_and_stderr_stay_apart(self, made: Made) -> None:
+        assert made.run("sh", "-c", "echo out; echo err >&2; exit 3") == (3, b"out\n", b"err\n")
+
+    @pytest.mark.parametrize("code", [0, 1, 2, 7, 42, 124, 125, 126, 127, 255])
+    def test_exit_codes_are_the_commands_own(self, made: Made, code: int) -> None:
+        assert made.run("sh", "-c", f"exit {code}")[0] == code
+
+    def test_a_command_that_is_not_there_is_127_and_one_that_cannot_run_126(self, made: Made) -> None:
+        assert made.run("no-such-command-here")[0] == 127
+        made.run("sh", "-c", "echo text > /tmp/plain; chmod 644 /tmp/plain")
+        assert made.run("/tmp/plain")[0] == 126
+
+    def test_a_command_killed_by_a_signal_is_128_plus_its_number(self, made: Made) -> None:
+        assert made.run("sh", "-c", "kill -9 $$")[0] == 137
+
+    def test_a_working_directory_is_kept(self, made: Made) -> None:
+        assert made.run("pwd", cwd="/tmp")[1] == b"/tmp\n"
+
+    def test_what_one_command_leaves_another_finds(self, made: Made) -> None:
+        made.run("sh", "-c", "echo here > /tmp/left")
+        assert made.run("cat", "/tmp/left")[1] == b"here\n"
+
+    def test_a_timeout_kills_the_command_and_its_children(self, made: Made) -> None:
+        word = f"sleeps{new_id()}"
+        # a number of its own: what isolates nothing shows the machine's other processes too
+        sleep = f"sleep {1_000_000 + int.from_bytes(os.urandom(4))}"
+        script = f": {word}; {sleep} & {sleep} & wait"
+        started = time.monotonic()
+        with pytest.raises(Timeout):
+            made.run("sh", "-c", script, seconds=1.0)
+        assert time.monotonic() - started < 10
+        look = 'for d in /proc/[0-9]*; do tr "\\0" " " < $d/cmdline; echo; done 2>/dev/null'
+        deadline = time.monotonic() + 5
+        while sleep.encode() in (out := made.run("sh", "-c", look)[1]) and time.monotonic() < deadline:
+            continue
+        assert sleep.encode() not in out
+        assert word.encode() not in out
+
+    def test_a_tree_goes_in_and_comes_out_unchanged(self, made: Made) -> None:
+        extension, context = made.bench.extension(), made.bench.context(made.host)
+        if not isinstance(extension, CanCopy):
+            pytest.skip("has no cp")
+        data = bytes(range(256)) * 100
+        extension.put_archive(made.handle, "/tmp/a/b", _tar({"tree/x": data, "tree/sub dir/ü": b"u"}), context)
+        assert extension.path_kind(made.handle, "/tmp/a/b/tree", context) == "directory"
+        assert extension.path_kind(made.handle, "/tmp/a/b/tree/x", context) == "file"
+        assert extension.path_kind(made.handle, "/tmp/a/nope", context) == "absent"
+        out = io.BytesIO()
+        extension.get_archive(made.handle, "/tmp/a/b/tree", lambda chunk: _write(out, chunk), context)
+        out.seek(0)
+        with tarfile.open(fileobj=out) as tar:
+            names = {member.name.rstrip("/"): member for member in tar}
+            assert set(names) == {"tree", "tree/x", "tree/sub dir", "tree/sub dir/ü"}
+            content = tar.extractfile(names["tree/x"])
+            assert content is not None
+            assert content.read() == data
+
+    def test_what_is_not_there_cannot_be_taken_out(self, made: Made) -> None:
+        extension = made.bench.extension()
+        if not isinstance(extension, CanCopy):
+            pytest.skip("has no cp")
+        with pytest.raises(SandboxerError) as caught:
+            extension.get_archive(made.handle, "/tmp/nope", lambda _chunk: None, made.bench.context(made.host))
+        assert caught.value.code == "not_found"
+
+    def test_logs_can_be_read(self, made: Made) -> None:
+        extension = made.bench.extension()
+        if not isinstance(extension, CanLogs):
+            pytest.skip("has no logs")
+        out = bytearray()
+        streams = Streams(stdout=out.extend, stderr=out.extend)
+        extension.logs(made.handle, streams, made.bench.context(made.host), service=None, follow=False, tail=10)
+
+
+def _write(file: io.BytesIO, chunk: bytes) -> None:
+    file.write(chunk)
+
+
+def _tar(files: Mapping[str, bytes]) -> io.BytesIO:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    packed.seek(0)
+    return packed
