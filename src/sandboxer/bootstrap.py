@@ -157,10 +157,10 @@ class Installation:
         """End connections; start the relay of events when something was announced."""
         self.hosts.close()
         if self._relaying and self.announced.is_set():
-            from sandboxer.events import kick
+            from sandboxer.events import start_relay_process
 
             self.announced.clear()
-            kick(
+            start_relay_process(
                 self.store,
                 self.settings.state_hub,
                 self.paths.data,

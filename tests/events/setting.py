@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from sandboxer.events import fact, initial_status
+from sandboxer.events import build_event, initial_status
 from sandboxer.events.relay import Relay
 from sandboxer.models import Consumer, Event, Neighbour, Request, Sandbox
 from sandboxer.store.base import Change, OtherRecords, Store
@@ -50,7 +50,7 @@ def record_fact(store: Store, sandbox_id: str, *, endpoint: Neighbour | None = N
     def change(before: Sandbox | None, _: OtherRecords) -> Change:
         seq = before.seq + 1 if before is not None else 1
         after = msgspec.structs.replace(before or sandbox(sandbox_id), seq=seq, state=STATES[(seq - 1) % 3])
-        event = fact(before, after, f"sandbox.{after.state}", 1_800_000_000.0 + seq)
+        event = build_event(before, after, f"sandbox.{after.state}", 1_800_000_000.0 + seq)
         status = initial_status(endpoint or Neighbour(url="http://127.0.0.1:9"))
         told.append(msgspec.structs.replace(event, status=status))
         return Change(record=after, events=[told[-1]])

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from sandboxer.errors import Invalid, NotConfigured, Unavailable
-from sandboxer.events.alone import LOCK, alone
 from sandboxer.events.delivery import new_client
 from sandboxer.events.relay import Relay
+from sandboxer.events.relay_lock import RELAY_LOCK, acquire_relay_lock
 from sandboxer.models import Event, Neighbour
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, HubFault, answer, cut, hung_up, lost, slow
@@ -268,7 +268,7 @@ def test_two_relays_never_send_at_once(tmp_path: Path) -> None:
 def test_a_relay_that_need_not_wait_leaves_its_events_to_the_one_at_work(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A])
     with FakeHub() as hub:
-        with alone(tmp_path / LOCK, Deadline(1)) as got:
+        with acquire_relay_lock(tmp_path / RELAY_LOCK, Deadline(1)) as got:
             assert got
             report = relay_to(hub, store, tmp_path).flush(Deadline(5), wait=False)
             assert (report.pending, report.error) == (1, "another relay is sending just now")

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, NotConfigured
-from sandboxer.events.sink import Down, Later, Refused, Sent, parse_address, parse_token, state_hub, verdict
+from sandboxer.events.sink import (
+    Delivered,
+    Rejected,
+    RetryLater,
+    SinkDown,
+    delivery_result,
+    parse_sink_url,
+    parse_token,
+    state_hub,
+)
 from sandboxer.models import Neighbour
 
 
@@ -41,8 +50,8 @@ def test_what_is_no_address_is_invalid_and_credentials_are_not_quoted(text: str)
 @given(st.text(max_size=40))
 def test_any_text_is_an_address_or_invalid(text: str) -> None:
     try:
-        parse_address(text, "/progress", what="state_hub.url")
-        parse_address("http://" + text, "/progress", what="state_hub.url")
+        parse_sink_url(text, "/progress", what="state_hub.url")
+        parse_sink_url("http://" + text, "/progress", what="state_hub.url")
     except Invalid:
         return
 
@@ -68,13 +77,13 @@ def test_this_machine_is_told_from_others() -> None:
 
 
 def test_each_answer_means_sent_refused_later_or_down() -> None:
-    meaning: dict[type, list[int]] = {Sent: [], Refused: [], Later: [], Down: []}
+    meaning: dict[type, list[int]] = {Delivered: [], Rejected: [], RetryLater: [], SinkDown: []}
     for status in range(200, 600):
-        meaning[type(verdict(status, None, now=0))].append(status)
-    assert meaning[Sent] == list(range(200, 300))
-    assert meaning[Down] == list(range(300, 400))
-    assert meaning[Refused] == [status for status in range(400, 500) if status not in (408, 425, 429)]
-    assert meaning[Later] == [408, 425, 429, *range(500, 600)]
+        meaning[type(delivery_result(status, None, now=0))].append(status)
+    assert meaning[Delivered] == list(range(200, 300))
+    assert meaning[SinkDown] == list(range(300, 400))
+    assert meaning[Rejected] == [status for status in range(400, 500) if status not in (408, 425, 429)]
+    assert meaning[RetryLater] == [408, 425, 429, *range(500, 600)]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +92,6 @@ def test_each_answer_means_sent_refused_later_or_down() -> None:
      ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("9" * 5000, 999999999.0), (None, None), ("1.5", None)],
 )  # fmt: skip
 def test_a_pause_that_is_asked_for_is_understood(text: str | None, seconds: float | None) -> None:
-    answer = verdict(503, text, now=10.0)
-    assert isinstance(answer, Later)
+    answer = delivery_result(503, text, now=10.0)
+    assert isinstance(answer, RetryLater)
     assert answer.after == seconds

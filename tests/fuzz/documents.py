@@ -7,7 +7,7 @@ import msgspec
 from sandboxer import bounded
 from sandboxer.config.yaml_document import parse
 from sandboxer.errors import Invalid
-from sandboxer.http import Answer
+from sandboxer.http import Response
 from sandboxer.models import Profile
 
 INPUTS = 5000
@@ -27,7 +27,7 @@ TOKENS = [
 def run(data: bytes) -> object:
     """Read it as each of the two. Raises Invalid and BackendError at most."""
     try:
-        found = Answer(name="Thing", asked="GET /x", status=200, headers={}, body=data).json()
+        found = Response(name="Thing", asked="GET /x", status=200, headers={}, body=data).json()
     except bounded.LimitExceeded as error:
         raise AssertionError("it was to be told in words") from error
     except Exception as error:

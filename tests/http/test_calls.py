@@ -21,9 +21,9 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
-from sandboxer.http import Answer, Api, segment
-from sandboxer.http.address import parse_base, proxy_for
-from sandboxer.http.pool import KEPT_ALL, Pool
+from sandboxer.http import Api, Response, segment
+from sandboxer.http.address import parse_base_url, proxy_for
+from sandboxer.http.pool import KEPT_ALL, HTTPConnectionPool
 from sandboxer.timing import Deadline
 from tests.fakes import FakeServer, Fault, Reply, Request
 from tests.http.peers import nobody, peer, saying, silent
@@ -290,7 +290,7 @@ def test_a_status_that_was_not_expected_is_an_error_of_its_own(
 
 
 def test_an_adapter_makes_its_own_errors_of_answers(server: FakeServer) -> None:
-    def refuse(answer: Answer) -> SandboxerError:
+    def refuse(answer: Response) -> SandboxerError:
         return Denied(f"own: {answer.status}", hint="x")
 
     api = Api(server.url, name="Thing", refuse=refuse)
@@ -462,7 +462,7 @@ def test_a_child_process_does_not_share_connections(server: FakeServer) -> None:
 
 
 def test_idle_connections_are_bounded_and_age(server: FakeServer) -> None:
-    pool = Pool()
+    pool = HTTPConnectionPool()
     base = _api(server).base
     lines = [pool.take(base, Deadline(5), repeatable=True) for _ in range(KEPT_ALL + 10)]
     for line in lines:
@@ -503,4 +503,4 @@ def test_what_failed_last_is_told_where_no_time_is_left_to_ask_again(server: Fak
 )
 def test_no_proxy_names_domains_ports_numbers_and_ranges(no_proxy: str, base: str, excepted: bool) -> None:
     environment = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": no_proxy}
-    assert (proxy_for(parse_base(base, what="it"), environment) is None) is excepted
+    assert (proxy_for(parse_base_url(base, what="it"), environment) is None) is excepted

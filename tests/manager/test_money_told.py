@@ -131,15 +131,15 @@ def relays_to_fin(root: Path, fin: FakeHub) -> Relay:
 
 
 def test_a_relay_to_one_is_started_although_the_other_is_busy(tmp_path: Path) -> None:
-    from sandboxer.events import kick
-    from sandboxer.events.alone import alone, lock_of
+    from sandboxer.events import start_relay_process
+    from sandboxer.events.relay_lock import acquire_relay_lock, lock_name
 
     bank = Bank(tmp_path)
     told(bank, state_hub=None, fin="http://127.0.0.1:9")
     data, store = tmp_path / "data", JsonStore(tmp_path / "data")
     nobody, somebody = Neighbour(), Neighbour(url="http://127.0.0.1:9")
-    assert kick(store, somebody, data, ["true"]) is None, "nothing waits for the State Hub"
-    with alone(data / lock_of("state-hub"), Deadline(1)):
-        assert kick(store, nobody, data, ["true"], fin_hub=somebody) is not None
-    with alone(data / lock_of("fin-hub"), Deadline(1)):
-        assert kick(store, somebody, data, ["true"], fin_hub=somebody) is None
+    assert start_relay_process(store, somebody, data, ["true"]) is None, "nothing waits for the State Hub"
+    with acquire_relay_lock(data / lock_name("state-hub"), Deadline(1)):
+        assert start_relay_process(store, nobody, data, ["true"], fin_hub=somebody) is not None
+    with acquire_relay_lock(data / lock_name("fin-hub"), Deadline(1)):
+        assert start_relay_process(store, somebody, data, ["true"], fin_hub=somebody) is None

@@ -28,7 +28,7 @@ from sandboxer.extensions.daytona.logs import taken_apart
 from sandboxer.extensions.directories import marker
 from sandboxer.extensions.e2b import making, refusals, wire
 from sandboxer.hosts.base import Result
-from sandboxer.http import Answer
+from sandboxer.http import Response
 from sandboxer.models import Profile
 from sandboxer.names import MARKER_FILE
 from sandboxer.selfcheck.remote_probe import read_answer
@@ -61,9 +61,9 @@ HOSTILE = {
 }
 
 
-def answer(body: bytes, *, status: int = 200) -> Answer:
+def answer(body: bytes, *, status: int = 200) -> Response:
     """What a provider says."""
-    return Answer(name="Thing", asked="GET /x", status=status, headers={}, body=body)
+    return Response(name="Thing", asked="GET /x", status=status, headers={}, body=body)
 
 
 def connect_frame(body: bytes, *, flags: int = 0) -> bytes:

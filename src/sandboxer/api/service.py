@@ -22,7 +22,7 @@ from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
-    from sandboxer.events.loop import RelayLoop
+    from sandboxer.events.relay_loop import RelayLoop
     from sandboxer.manager import Plan, SandboxManager
 
 DEFAULT_ACTOR: Final = "agt:api"
@@ -116,7 +116,7 @@ class Service:
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return
-        from sandboxer.events.loop import RelayLoop
+        from sandboxer.events.relay_loop import RelayLoop
 
         self._relays = [RelayLoop(relay, alarm=_alarm) for relay in installation.relays().each]
         installation.on_announce = self._wake

@@ -58,13 +58,13 @@ def _credential(here: Installation, ref: SecretRef) -> SandboxerError | None:
 
 
 def _plain_http(subject: str, addresses: Mapping[str, str]) -> Iterator[Finding]:
-    from sandboxer.http import parse_base
+    from sandboxer.http import parse_base_url
 
     for name, address in addresses.items():
         if "://" not in address:
             continue  # a word of the provider's own, like the name of an environment
         try:
-            base = parse_base(address, what=f"the endpoint {name}")
+            base = parse_base_url(address, what=f"the endpoint {name}")
         except Invalid as error:
             yield of_error(subject, error, level="warning")
             continue

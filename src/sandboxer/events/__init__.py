@@ -3,7 +3,7 @@
 Here is what commands need. `relay.Relay` and `loop.RelayLoop` are imported where something is really sent.
 """
 
-from sandboxer.events.facts import fact, initial_status, payload
-from sandboxer.events.kick import kick
+from sandboxer.events.background import start_relay_process
+from sandboxer.events.builder import build_event, initial_status, payload
 
-__all__ = ["fact", "initial_status", "kick", "payload"]
+__all__ = ["build_event", "initial_status", "payload", "start_relay_process"]

@@ -13,7 +13,7 @@ import msgspec
 
 from sandboxer import __version__
 from sandboxer.errors import NotConfigured
-from sandboxer.events.sink import Down, Later, Sink, Verdict, verdict
+from sandboxer.events.sink import DeliveryResult, RetryLater, Sink, SinkDown, delivery_result
 from sandboxer.models import Event
 from sandboxer.timing import Deadline
 
@@ -45,7 +45,7 @@ def new_client(*, direct: bool, read: float = READ_SECONDS) -> httpx.Client:
         ) from None
 
 
-class Courier:
+class EventSender:
     """Carries events to one sink over one connection. A context manager; for one thread."""
 
     def __init__(self, sink: Sink, client: ClientFactory | None = None) -> None:
@@ -55,12 +55,12 @@ class Courier:
         self._socket: socket.socket | None = None
         self._resolved = False
 
-    def deliver(self, event: Event, deadline: Deadline) -> Verdict:
+    def deliver(self, event: Event, deadline: Deadline) -> DeliveryResult:
         """Post an event and understand the answer. Never raises for what the network or the neighbour does."""
         import httpx
 
         if not self._resolve():
-            return Down("its name is not resolved in time")
+            return SinkDown("its name is not resolved in time")
         seconds = deadline.seconds(REQUEST_SECONDS)
         end = threading.Timer(seconds, self._cut)
         end.daemon = True
@@ -69,13 +69,15 @@ class Courier:
         try:
             return self._post(event)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return Down(_cause(error))
+            return SinkDown(_cause(error))
         except httpx.TimeoutException:
-            return Later("no answer in time", slow=True)
+            return RetryLater("no answer in time", slow=True)
         except httpx.HTTPError as error:
             # its text may quote a header, and so the token
             slow = time.monotonic() - started >= seconds
-            return Later("no answer in time" if slow else f"the connection broke ({type(error).__name__})", slow=slow)
+            return RetryLater(
+                "no answer in time" if slow else f"the connection broke ({type(error).__name__})", slow=slow
+            )
         finally:
             end.cancel()
 
@@ -88,7 +90,7 @@ class Courier:
             self._resolved = not thread.is_alive()
         return self._resolved
 
-    def _post(self, event: Event) -> Verdict:
+    def _post(self, event: Event) -> DeliveryResult:
         import httpx
 
         sink = self._sink
@@ -98,7 +100,7 @@ class Courier:
         body = msgspec.json.encode(sink.body(event))
         extensions = {"trace": self._trace}
         with self._client.stream("POST", sink.url, content=body, headers=headers, extensions=extensions) as response:
-            answer = verdict(response.status_code, response.headers.get("retry-after"), now=time.time())
+            answer = delivery_result(response.status_code, response.headers.get("retry-after"), now=time.time())
             try:
                 self._drain(response)
             except httpx.HTTPError:
@@ -127,7 +129,7 @@ class Courier:
         except OSError:
             return  # it ended by itself
 
-    def __enter__(self) -> Courier:
+    def __enter__(self) -> EventSender:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

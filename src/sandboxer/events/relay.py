@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.events.alone import alone, lock_of, waiter_of
-from sandboxer.events.delivery import ClientFactory, Courier
-from sandboxer.events.sink import Down, Later, Refused, Sent, Sink, Verdict, state_hub
+from sandboxer.events.delivery import ClientFactory, EventSender
+from sandboxer.events.relay_lock import acquire_relay_lock, lock_name, waiter_lock_name
+from sandboxer.events.sink import Delivered, DeliveryResult, Rejected, RetryLater, Sink, SinkDown, state_hub
 from sandboxer.models import Event, Neighbour, Value
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
@@ -82,10 +82,12 @@ class Relay:
         What the neighbour does is in the report; raises only what the store raises."""
         work = _Work(self._store, self._sink, deadline, also_parked=parked)
         while True:
-            with alone(self._directory / lock_of(self._sink.kind), deadline if wait else Deadline(0)) as got:
+            with acquire_relay_lock(
+                self._directory / lock_name(self._sink.kind), deadline if wait else Deadline(0)
+            ) as got:
                 if not got:
                     return work.report(error=_BUSY)
-                with Courier(self._sink, self._client) as courier:
+                with EventSender(self._sink, self._client) as courier:
                     work.send_all(courier.deliver)
             # Looked at without the lock: whoever found it taken before this has left their events to us.
             if work.over or not work.candidates():
@@ -95,7 +97,7 @@ class Relay:
         """For a process of its own: flush until nothing waits, with pauses of 1 to 60 s while the neighbour is down.
 
         One process at a time waits like this; another one tries once, and ends."""
-        with alone(self._directory / waiter_of(self._sink.kind), Deadline(0)) as got:
+        with acquire_relay_lock(self._directory / waiter_lock_name(self._sink.kind), Deadline(0)) as got:
             seconds = FIRST_PAUSE
             while True:
                 report = self.flush(deadline, wait=False)
@@ -130,10 +132,10 @@ class Relays:
 
         prepare()
         with ThreadPoolExecutor(max_workers=max(1, len(self.each))) as pool:
-            return combined(list(pool.map(do, self.each)))
+            return merge_reports(list(pool.map(do, self.each)))
 
 
-def combined(reports: Sequence[FlushReport]) -> FlushReport:
+def merge_reports(reports: Sequence[FlushReport]) -> FlushReport:
     """Several reports as one."""
     return FlushReport(
         sent=sum(report.sent for report in reports),
@@ -172,7 +174,7 @@ class _Work:
             and _queue(event) not in self._waiting
         ]
 
-    def send_all(self, deliver: Callable[[Event, Deadline], Verdict]) -> None:
+    def send_all(self, deliver: Callable[[Event, Deadline], DeliveryResult]) -> None:
         """One pass over the candidates. What was answered is settled also when something unforeseen ends it."""
         try:
             for event in self.candidates():
@@ -204,12 +206,12 @@ class _Work:
             sinks=(alone,),
         )
 
-    def _answer(self, event: Event, deliver: Callable[[Event, Deadline], Verdict]) -> Verdict:
+    def _answer(self, event: Event, deliver: Callable[[Event, Deadline], DeliveryResult]) -> DeliveryResult:
         """The last word on an event. A pause that the neighbour asks for is made if there is time for it, and as much
         again for the other events: one that is put off for ever must not use up the time of each flush."""
         for _ in range(_PAUSES):
             answer = deliver(event, self._deadline)
-            if not isinstance(answer, Later) or answer.after is None:
+            if not isinstance(answer, RetryLater) or answer.after is None:
                 return answer
             pause = max(answer.after, 0.05)  # "at once" is no reason to spin
             if self._deadline.seconds(2 * pause) < 2 * pause:
@@ -220,25 +222,25 @@ class _Work:
                 time.sleep(over.seconds(0.2))  # in pieces: the deadline may be cancelled
         return deliver(event, self._deadline)
 
-    def _take(self, event: Event, answer: Verdict) -> None:
-        if not isinstance(answer, Later):
+    def _take(self, event: Event, answer: DeliveryResult) -> None:
+        if not isinstance(answer, RetryLater):
             self._slow = 0
         match answer:
-            case Sent():
+            case Delivered():
                 self._sent += 1
                 self._unsettled.append(msgspec.structs.replace(event, status="sent", note=None))
-            case Refused(reason=reason):
+            case Rejected(reason=reason):
                 self._parked += 1
                 self._warnings.append(
                     f"the {self._sink.name} at {self._sink.shown} refused {event.event_type} {event.event_id}: {reason}"
                 )
                 self._unsettled.append(msgspec.structs.replace(event, status="parked", note=f"refused: {reason}"))
-            case Later(reason=reason, slow=slow):
+            case RetryLater(reason=reason, slow=slow):
                 self._waiting.add(_queue(event))
                 self._error = self._complaint(reason)
                 self._slow = self._slow + 1 if slow else 0
                 self.over = self._slow >= _SLOW_IN_A_ROW
-            case Down(reason=reason):
+            case SinkDown(reason=reason):
                 self._stop(reason)
 
     def _stop(self, reason: str) -> None:

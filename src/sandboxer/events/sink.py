@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from sandboxer.errors import Invalid, NotConfigured
-from sandboxer.events.facts import payload
+from sandboxer.events.builder import payload
 from sandboxer.models import Event, Neighbour
 from sandboxer.secrets import Secret
 
@@ -52,7 +52,7 @@ def state_hub(endpoint: Neighbour) -> Sink:
     """The State Hub. Raises NotConfigured without an address, Invalid when the address or the token cannot be used."""
     if not endpoint.url:
         raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")
-    address = parse_address(endpoint.url, "/progress", what="state_hub.url")
+    address = parse_sink_url(endpoint.url, "/progress", what="state_hub.url")
     token = parse_token(endpoint.token, what="state_hub.token")
     return Sink(name="State Hub", url=address.url, shown=address.shown, host=address.host, token=token)
 
@@ -61,7 +61,7 @@ def fin_hub(endpoint: Neighbour) -> Sink:
     """fin-hub: usage records, to the address itself. Raises as `state_hub` does."""
     if not endpoint.url:
         raise NotConfigured("no fin-hub is configured", hint="set SANDBOXER_FIN_HUB_URL, or fin_hub.url")
-    address = parse_address(endpoint.url, "", what="fin_hub.url")
+    address = parse_sink_url(endpoint.url, "", what="fin_hub.url")
     return Sink(
         kind="fin-hub",
         name="fin-hub",
@@ -82,7 +82,7 @@ def _idempotent(event: Event) -> Mapping[str, str]:
     return {"Idempotency-Key": event.event_id}
 
 
-class Address(NamedTuple):
+class SinkURL(NamedTuple):
     """Where to post; how that is shown; the host's name or number."""
 
     url: str
@@ -90,7 +90,7 @@ class Address(NamedTuple):
     host: str
 
 
-def parse_address(text: str, path: str, *, what: str) -> Address:
+def parse_sink_url(text: str, path: str, *, what: str) -> SinkURL:
     """A configured address with `path` added to it (nothing: the address as it is). Raises Invalid."""
     hint = "write it like https://hub.example.org"
     try:
@@ -108,7 +108,7 @@ def parse_address(text: str, path: str, *, what: str) -> Address:
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     target = parts.path.rstrip("/") + path if path else parts.path
     url = urlunsplit((parts.scheme, parts.netloc, target, parts.query, ""))
-    return Address(url, shown, parts.hostname)
+    return SinkURL(url, shown, parts.hostname)
 
 
 def parse_token(token: str | None, *, what: str) -> Secret | None:
@@ -121,19 +121,19 @@ def parse_token(token: str | None, *, what: str) -> Secret | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Delivered:
     """The neighbour has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The neighbour will never take this event."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class RetryLater:
     """Not now. `after` is how many seconds the neighbour asked for; `slow` when it did not answer in time."""
 
     reason: str
@@ -142,24 +142,24 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
-class Down:
+class SinkDown:
     """Nothing can be sent to the neighbour now, this event or another."""
 
     reason: str
 
 
-Verdict = Sent | Refused | Later | Down
+DeliveryResult = Delivered | Rejected | RetryLater | SinkDown
 
 
-def verdict(status: int, retry_after: str | None, *, now: float) -> Verdict:
+def delivery_result(status: int, retry_after: str | None, *, now: float) -> DeliveryResult:
     """What an answer means for the event. `retry_after` is the header's text, `now` unix seconds."""
     if 200 <= status < 300:
-        return Sent()
+        return Delivered()
     if 300 <= status < 400:
-        return Down(f"it redirects (HTTP {status}), which is not followed")
+        return SinkDown(f"it redirects (HTTP {status}), which is not followed")
     if 400 <= status < 500 and status not in _LATER:
-        return Refused(f"HTTP {status}")
-    return Later(f"HTTP {status}", _seconds(retry_after, now))
+        return Rejected(f"HTTP {status}")
+    return RetryLater(f"HTTP {status}", _seconds(retry_after, now))
 
 
 def _seconds(retry_after: str | None, now: float) -> float | None:

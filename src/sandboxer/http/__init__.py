@@ -7,9 +7,18 @@ with api.stream("POST", "/process.Process/Start", deadline, content=...) as stre
     for chunk in streamed.chunks(): ...
 """
 
-from sandboxer.http.address import Base, parse_base, segment
-from sandboxer.http.answer import Answer, Streamed, retry_after
-from sandboxer.http.api import Api
-from sandboxer.http.refusals import refusal
+from sandboxer.http.address import BaseURL, parse_base_url, segment
+from sandboxer.http.client import Api
+from sandboxer.http.errors import response_error
+from sandboxer.http.response import Response, StreamedResponse, retry_after
 
-__all__ = ["Answer", "Api", "Base", "Streamed", "parse_base", "refusal", "retry_after", "segment"]
+__all__ = [
+    "Api",
+    "BaseURL",
+    "Response",
+    "StreamedResponse",
+    "parse_base_url",
+    "response_error",
+    "retry_after",
+    "segment",
+]

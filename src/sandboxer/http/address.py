@@ -16,7 +16,7 @@ _LOOPBACK: Final = re.compile(r".+\.localhost|127(\.\d{1,3}){3}")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class Base(NamedTuple):
+class BaseURL(NamedTuple):
     """A base address. `prefix` is its path without the last slash; `url` the whole, without credentials; `ca_file`
     names the authorities that its TLS is verified by, instead of the system's."""
 
@@ -43,7 +43,7 @@ class Base(NamedTuple):
         return self.host in ("localhost", "::1") or _LOOPBACK.fullmatch(self.host) is not None
 
 
-def parse_base(text: str, *, what: str) -> Base:
+def parse_base_url(text: str, *, what: str) -> BaseURL:
     """A base address taken apart; `what` names it in errors, which never quote it: it may hold a credential.
 
     Raises Invalid when it is not http or https, has no proper host, or holds credentials, a query or a fragment."""
@@ -61,7 +61,7 @@ def parse_base(text: str, *, what: str) -> Base:
         raise Invalid(f"{what} has no proper host name", hint=hint)
     if parts.query or parts.fragment:
         raise Invalid(f"{what} holds a query or a fragment", hint=hint)
-    return Base(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
+    return BaseURL(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
 
 def segment(text: str) -> str:
@@ -80,7 +80,7 @@ class Proxy(NamedTuple):
         return f"Proxy({self.host}:{self.port})"
 
 
-def proxy_for(base: Base, environment: Mapping[str, str] | None = None) -> Proxy | None:
+def proxy_for(base: BaseURL, environment: Mapping[str, str] | None = None) -> Proxy | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for an address; None for none, and always
     for this machine. Raises NotConfigured for one that cannot be used (only http:// proxies can)."""
     if base.loopback:
@@ -107,11 +107,11 @@ def proxy_for(base: Base, environment: Mapping[str, str] | None = None) -> Proxy
     return Proxy(host, port or 80, "Basic " + b2a_base64(words.encode(), newline=False).decode() if words else "")
 
 
-def _excepted(base: Base, no_proxy: str) -> bool:
+def _excepted(base: BaseURL, no_proxy: str) -> bool:
     return any(_means(word.strip().lower(), base) for word in no_proxy.split(","))
 
 
-def _means(entry: str, base: Base) -> bool:
+def _means(entry: str, base: BaseURL) -> bool:
     """Whether an entry of NO_PROXY is about an address: `*`, a domain (also `.x.org`, `*.x.org`), a number, a range of
     numbers; each but the range also with a port."""
     if entry in ("", "*"):

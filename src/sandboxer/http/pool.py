@@ -8,8 +8,8 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from sandboxer.http.address import Base, Proxy, proxy_for
-from sandboxer.http.wire import Line, connect
+from sandboxer.http.address import BaseURL, Proxy, proxy_for
+from sandboxer.http.network import DeadlineConnection, connect
 from sandboxer.timing import Deadline
 
 KEPT_SECONDS: Final = 30.0
@@ -23,17 +23,17 @@ KEPT_ALL: Final = 256
 Origin = tuple[str, str, int, str | None, Proxy | None]
 
 
-class Pool:
+class HTTPConnectionPool:
     """Idle connections by origin. Thread-safe; a child process starts with none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: OrderedDict[int, tuple[Origin, Line, float]] = OrderedDict()
+        self._idle: OrderedDict[int, tuple[Origin, DeadlineConnection, float]] = OrderedDict()
         self._by_origin: dict[Origin, list[int]] = {}
         self._next = 0
         os.register_at_fork(after_in_child=self._forget)
 
-    def take(self, base: Base, deadline: Deadline, *, repeatable: bool) -> Line:
+    def take(self, base: BaseURL, deadline: Deadline, *, repeatable: bool) -> DeadlineConnection:
         """A connection for one request: a kept one that is still good, else a new one. Raises Unavailable, Timeout."""
         origin = _origin(base)
         oldest = time.monotonic() - (KEPT_SECONDS if repeatable else FRESH_SECONDS)
@@ -46,11 +46,11 @@ class Pool:
             connection.close()
         return connect(base, deadline)
 
-    def give(self, base: Base, connection: Line) -> None:
+    def give(self, base: BaseURL, connection: DeadlineConnection) -> None:
         """Keep a connection whose answer was read to its end."""
         origin = _origin(base)
         oldest = time.monotonic() - KEPT_SECONDS
-        closing: list[Line] = []
+        closing: list[DeadlineConnection] = []
         with self._lock:
             self._next += 1
             self._idle[self._next] = (origin, connection, time.monotonic())
@@ -78,7 +78,7 @@ class Pool:
         for connection in kept:
             connection.close()
 
-    def _pop(self, origin: Origin) -> tuple[Line, float] | None:
+    def _pop(self, origin: Origin) -> tuple[DeadlineConnection, float] | None:
         with self._lock:
             numbers = self._by_origin.get(origin)
             if not numbers:
@@ -102,8 +102,8 @@ class Pool:
         self._by_origin = {}
 
 
-def _origin(base: Base) -> Origin:
+def _origin(base: BaseURL) -> Origin:
     return base.scheme, base.host, base.port, base.ca_file, proxy_for(base)
 
 
-POOL: Final = Pool()
+POOL: Final = HTTPConnectionPool()

@@ -12,7 +12,7 @@ from decimal import Decimal
 import msgspec
 
 from sandboxer.errors import Conflict, SandboxerError
-from sandboxer.events.facts import usage_fact
+from sandboxer.events.builder import build_usage_event
 from sandboxer.extensions.base import CanMeter
 from sandboxer.locks import owner_state
 from sandboxer.manager import money
@@ -67,7 +67,7 @@ def told(core: Core, before: Sandbox, after: Sandbox) -> Sequence[Event]:
     for_hub = core.event(before, after, "usage.metered", detail=detail)
     if not core.settings.fin_hub.url:
         return (for_hub,)
-    return (for_hub, usage_fact(for_hub, body))
+    return (for_hub, build_usage_event(for_hub, body))
 
 
 def settle(core: Core, record: Sandbox, progress: Progress = quiet) -> None:

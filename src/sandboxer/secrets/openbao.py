@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
-from sandboxer.http import Answer, Api, refusal, segment
+from sandboxer.http import Api, Response, response_error, segment
 from sandboxer.models import AppRole, OpenBaoSettings
 from sandboxer.models.references import OpenBaoReference, expand
 from sandboxer.secrets.secret import Secret
@@ -55,7 +55,7 @@ def read(
     return _value(answer, reference, what)
 
 
-def _value(answer: Answer, reference: OpenBaoReference, what: str) -> str:
+def _value(answer: Response, reference: OpenBaoReference, what: str) -> str:
     values, deleted = _data(answer)
     if values is None and deleted:
         raise NotConfigured(
@@ -78,7 +78,7 @@ def _value(answer: Answer, reference: OpenBaoReference, what: str) -> str:
     return value
 
 
-def _data(answer: Answer) -> tuple[Mapping[str, Any] | None, bool]:
+def _data(answer: Response) -> tuple[Mapping[str, Any] | None, bool]:
     """The keys and values, and whether there is a version that was deleted: that is a 404 with metadata."""
     document = answer.json()
     outer = document.get("data") if isinstance(document, dict) else None
@@ -137,7 +137,7 @@ def examine(
     return f"{text}; the token is good" + _lifetime(answer)
 
 
-def _lifetime(answer: Answer) -> str:
+def _lifetime(answer: Response) -> str:
     data = answer.json().get("data")
     ttl = data.get("ttl") if isinstance(data, dict) else None
     return f" for {format_duration(ttl)}" if isinstance(ttl, int) and ttl > 0 else ""
@@ -156,7 +156,7 @@ def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None
     return Api(settings.address, name="OpenBao", headers=headers, refuse=_refusal, ca_file=ca_file)
 
 
-def _refusal(answer: Answer) -> SandboxerError:
+def _refusal(answer: Response) -> SandboxerError:
     if answer.status == 503:
         return Unavailable(
             "OpenBao is sealed, or does not serve now", hint="unseal it: `bao status`, `bao operator unseal`"
@@ -167,6 +167,6 @@ def _refusal(answer: Answer) -> SandboxerError:
         return BackendError(
             "OpenBao leads to another address, which is not followed", hint="set the active node's in openbao.address"
         )
-    error = refusal(answer)
+    error = response_error(answer)
     # its words could be about what was sent
     return type(error)(f"OpenBao answered {answer.asked} with {answer.status}", hint="look at OpenBao's own log")

@@ -13,7 +13,7 @@ from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.cloud import page, trusted
 from sandboxer.extensions.daytona.handle import LATE_SECONDS, Remembered, proves_absence
-from sandboxer.http import parse_base
+from sandboxer.http import parse_base_url
 from tests.extensions.daytona.setting import context, endpoints, made, run, spec
 from tests.fakes import Fault
 from tests.fakes.daytona import KEY, FakeDaytona
@@ -103,7 +103,7 @@ def test_a_key_never_goes_to_a_toolbox_of_somebody_else(daytona_cloud: FakeDayto
     ],
 )
 def test_which_toolboxes_belong_to_an_api(api: str, toolbox: str, good: bool) -> None:
-    assert trusted(parse_base(api, what="a"), parse_base(toolbox, what="b")) is good
+    assert trusted(parse_base_url(api, what="a"), parse_base_url(toolbox, what="b")) is good
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, fit
 from sandboxer.extensions.daytona.refusals import refuse
 from sandboxer.extensions.daytona.ssh import Gateway, gateway
 from sandboxer.extensions.daytona.view import view
-from sandboxer.http import Answer
+from sandboxer.http import Response
 from sandboxer.models import Handle, Manifest, Requirements, Resources
 from sandboxer.secrets import Secret
 from tests.extensions.daytona.setting import context, spec
@@ -221,7 +221,7 @@ def test_a_handle_is_json_without_a_key_and_of_a_version() -> None:
 )
 def test_what_a_status_means(status: int, body: Any, error: type[SandboxerError]) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    made = refuse(Answer(name="Daytona", asked="POST /sandbox", status=status, headers={}, body=data))
+    made = refuse(Response(name="Daytona", asked="POST /sandbox", status=status, headers={}, body=data))
     assert type(made) is error
     assert made.hint
     assert made.details is not None
@@ -231,7 +231,7 @@ def test_what_a_status_means(status: int, body: Any, error: type[SandboxerError]
 
 def test_the_longest_time_to_wait_counts() -> None:
     headers = {"retry-after-sandbox-create": "7", "retry-after-general": "30", "x-ratelimit-limit-general": "100"}
-    made = refuse(Answer(name="Daytona", asked="POST /sandbox", status=429, headers=headers, body=b""))
+    made = refuse(Response(name="Daytona", asked="POST /sandbox", status=429, headers=headers, body=b""))
     assert (made.details or {})["retry_after"] == 30
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable
 from sandboxer.extensions.e2b.refusals import refuse, refuse_inside, refuse_stream
-from sandboxer.http import Answer
+from sandboxer.http import Response
 
 CREATE = "POST /v2/sandboxes"
 
 
-def answer(status: int, body: Any, *, asked: str = CREATE, headers: dict[str, str] | None = None) -> Answer:
+def answer(status: int, body: Any, *, asked: str = CREATE, headers: dict[str, str] | None = None) -> Response:
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return Answer(name="E2B", asked=asked, status=status, headers=headers or {}, body=raw)
+    return Response(name="E2B", asked=asked, status=status, headers=headers or {}, body=raw)
 
 
 def said(status: int, message: str, error_code: str | None = None) -> dict[str, Any]:

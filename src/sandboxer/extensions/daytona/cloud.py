@@ -18,7 +18,7 @@ from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.refusals import refuse
 from sandboxer.extensions.daytona.view import View, view
-from sandboxer.http import Answer, Api, Base, parse_base, segment
+from sandboxer.http import Api, BaseURL, Response, parse_base_url, segment
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
@@ -71,11 +71,11 @@ class Cloud:
         params: Mapping[str, str | int] | None = None,
         absent_ok: bool = False,
         known: bool = True,
-    ) -> Answer | None:
+    ) -> Response | None:
         """A request that may arrive twice; None for "there is no such thing" where that is an answer, and, when the
         path is not `known` to every server, for "there is no such path"."""
 
-        def once() -> Answer:
+        def once() -> Response:
             return self.api.call(
                 method,
                 path,
@@ -93,7 +93,7 @@ class Cloud:
             self.check_absence(answer, deadline)
         return None
 
-    def check_absence(self, answer: Answer, deadline: Deadline) -> None:
+    def check_absence(self, answer: Response, deadline: Deadline) -> None:
         """Raises BackendError unless a 404 says that there is no such thing. One of a web server in its place, or for a
         path that it does not know, proves nothing; in other words than Daytona's it is believed where a listing from
         the same address is whole, and does not show it either."""
@@ -134,7 +134,7 @@ class Cloud:
             asked = {**asked, "cursor": cursor}
         raise BackendError("Daytona's list of sandboxes does not end", hint="try again; nothing is concluded from it")
 
-    def _page(self, asked: Mapping[str, str | int], deadline: Deadline) -> Answer:
+    def _page(self, asked: Mapping[str, str | int], deadline: Deadline) -> Response:
         return patiently(lambda: self.api.call("GET", "/sandbox", deadline, params=asked, retry="safe"), deadline)
 
     def toolbox(self, sandbox_id: str, address: str | None, deadline: Deadline) -> Toolbox:
@@ -145,7 +145,7 @@ class Cloud:
             raise BackendError(
                 f"Daytona does not say where the toolbox of {sandbox_id} is", hint="set DAYTONA_TOOLBOX_URL"
             )
-        base = parse_base(told, what="the address of Daytona's toolbox")
+        base = parse_base_url(told, what="the address of Daytona's toolbox")
         if self._chosen is None and not trusted(self.api.base, base):
             raise Denied(
                 f"Daytona names a toolbox at {base.authority}, which does not belong to {self.api.base.host}:"
@@ -189,11 +189,11 @@ def page(document: Any) -> tuple[list[Any], str | None]:
     )
 
 
-def _views(items: list[Any], answer: Answer) -> Iterator[View]:
+def _views(items: list[Any], answer: Response) -> Iterator[View]:
     return (view(item, asked=answer.asked) for item in items)
 
 
-def said_absent(answer: Answer) -> Literal["yes", "no", "perhaps"]:
+def said_absent(answer: Response) -> Literal["yes", "no", "perhaps"]:
     """Whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
     try:
         document = bounded.decode(answer.body)
@@ -205,7 +205,7 @@ def said_absent(answer: Answer) -> Literal["yes", "no", "perhaps"]:
     return "no" if said.startswith("Cannot ") else "yes"
 
 
-def trusted(api: Base, toolbox: Base) -> bool:
+def trusted(api: BaseURL, toolbox: BaseURL) -> bool:
     """Whether the key may go to a toolbox at this address: the API's own host, or one of the same domain, never less
     well protected than the API itself. Pure.
 

@@ -13,7 +13,7 @@ from sandboxer.extensions.daytona.cloud import Cloud, rest
 from sandboxer.extensions.daytona.refusals import refuse
 from sandboxer.extensions.daytona.view import View
 from sandboxer.hosts.base import Streams
-from sandboxer.http import Answer, segment
+from sandboxer.http import Response, segment
 from sandboxer.timing import Deadline
 
 FOLLOW_SECONDS: Final = 1.0
@@ -67,7 +67,7 @@ def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
     raise refuse(answer)
 
 
-def taken_apart(answer: Answer) -> Written:
+def taken_apart(answer: Response) -> Written:
     """stdout and stderr of a log: as JSON, or as one text with marks (before 0.161), or without. Pure."""
     try:
         document = bounded.decode(answer.body)

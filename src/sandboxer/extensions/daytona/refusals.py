@@ -9,7 +9,7 @@ import msgspec
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Unavailable
-from sandboxer.http import Answer, refusal, retry_after
+from sandboxer.http import Response, response_error, retry_after
 
 KEY_HINT: Final = "check DAYTONA_API_KEY; keys are made at app.daytona.io under Keys"
 _LIMIT: Final = re.compile(r"limit|quota|exceed|maximum allowed", re.IGNORECASE)
@@ -24,7 +24,7 @@ _MISSING: Final = re.compile(
 )
 
 
-def message(answer: Answer) -> str:
+def message(answer: Response) -> str:
     """Daytona's own words in an error answer, on one line."""
     document = _document(answer)
     said = document.get("message")
@@ -35,12 +35,12 @@ def message(answer: Answer) -> str:
     return " ".join(str(said).split())[:500]
 
 
-def busy(answer: Answer) -> bool:
+def busy(answer: Response) -> bool:
     """Whether it was refused only because another change of the same sandbox is under way."""
     return answer.status == 409 or (answer.status == 400 and _BUSY.search(message(answer)) is not None)
 
 
-def wait_told(answer: Answer) -> float | None:
+def wait_told(answer: Response) -> float | None:
     """Seconds to wait: Daytona has one Retry-After for each of its throttlers (`Retry-After-{throttler}`); the longest
     of those that are there counts."""
     told = [
@@ -52,7 +52,7 @@ def wait_told(answer: Answer) -> float | None:
     return max(told, default=None)
 
 
-def refuse(answer: Answer) -> SandboxerError:
+def refuse(answer: Response) -> SandboxerError:
     """The error for a status that was not expected, of Daytona's own API or of a toolbox."""
     said = message(answer)
     text = f"Daytona answered {answer.asked} with {answer.status}" + (f": {said}" if said else "")
@@ -84,7 +84,7 @@ def refuse(answer: Answer) -> SandboxerError:
         return BackendError(text, hint=hint, details=details, retryable=False)
     if answer.status == 404:
         return NotFound(text, hint="look it up at app.daytona.io", fault="backend", details=details)
-    return _reworded(refusal(answer), text, details)
+    return _reworded(response_error(answer), text, details)
 
 
 def _reworded(error: SandboxerError, text: str, details: dict[str, Any]) -> SandboxerError:
@@ -98,7 +98,7 @@ def _reworded(error: SandboxerError, text: str, details: dict[str, Any]) -> Sand
     )
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def _document(answer: Response) -> dict[str, Any]:
     try:
         found = bounded.decode(answer.body)
     except msgspec.DecodeError:

@@ -16,7 +16,7 @@ from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import wire
 from sandboxer.extensions.e2b.place import api_of, key_of, told
 from sandboxer.extensions.e2b.refusals import refuse
-from sandboxer.http import Answer, Api, segment
+from sandboxer.http import Api, Response, segment
 from sandboxer.models import Resources
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
@@ -70,7 +70,7 @@ class Control:
     def create(self, body: Mapping[str, Any], *, key: str, deadline: Deadline) -> tuple[str, Access, str]:
         """Make a sandbox: E2B's id, access, template. Asked once, never again by itself."""
         said = {"Idempotency-Key": key}
-        answer: Answer | None = None
+        answer: Response | None = None
         if self.base not in _first_version:
             answer = self._api.call("POST", "/v2/sandboxes", deadline, json=body, headers=said, expect=None)
             error = refuse(answer) if answer.status not in (200, 201) else None
@@ -182,7 +182,7 @@ class Control:
         params: Mapping[str, str | int] | None = None,
         expect: Sequence[int] = (200,),
         deadline: Deadline | None = None,
-    ) -> Answer:
+    ) -> Response:
         """All but making things may arrive twice."""
         return self._api.call(
             method, path, deadline or self.deadline, json=json, params=params, retry="safe", expect=expect
@@ -204,7 +204,7 @@ class Control:
             token = following
         raise BackendError(f"E2B's list of {path} has no end", hint="try again; look at E2B's status page")
 
-    def _page(self, path: str, params: Mapping[str, str | int]) -> Answer:
+    def _page(self, path: str, params: Mapping[str, str | int]) -> Response:
         """One page of a list. A server that has only the first version of it gives all that runs, and no pages."""
         if not path.startswith("/v2/"):
             return self._call("GET", path, params=params)
@@ -215,7 +215,7 @@ class Control:
         return self._call("GET", path.removeprefix("/v2"), params=older)
 
 
-def _object(answer: Answer) -> dict[str, Any]:
+def _object(answer: Response) -> dict[str, Any]:
     found = answer.json()
     if not isinstance(found, dict):
         raise BackendError(f"E2B answered {answer.asked} with something else than an object", hint="check E2B_API_URL")

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context, from_handle
 from sandboxer.extensions.e2b.refusals import KEY
-from sandboxer.http import parse_base
+from sandboxer.http import parse_base_url
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
 
@@ -72,7 +72,7 @@ def snapshot_of(handle: Handle) -> Snapshot:
 
 def api_of(ctx: Context) -> str:
     """The base address of the control plane, in one spelling. Raises Invalid."""
-    return parse_base(ctx.endpoints.get("api") or DEFAULT_API, what="E2B_API_URL").url
+    return parse_base_url(ctx.endpoints.get("api") or DEFAULT_API, what="E2B_API_URL").url
 
 
 def key_of(ctx: Context) -> Secret:

@@ -9,7 +9,7 @@ import msgspec
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable
-from sandboxer.http import Answer, refusal
+from sandboxer.http import Response, response_error
 
 KEY: Final = "E2B_API_KEY"
 _CAPACITY: Final = frozenset(
@@ -27,7 +27,7 @@ class Body(msgspec.Struct, frozen=True):
     error_code: str = ""
 
 
-def body_of(answer: Answer) -> Body:
+def body_of(answer: Response) -> Body:
     """What a refusal says; empty when it is not in E2B's form."""
     try:
         return bounded.decode_as(Body, answer.body)
@@ -35,7 +35,7 @@ def body_of(answer: Answer) -> Body:
         return Body()
 
 
-def refuse(answer: Answer) -> SandboxerError:
+def refuse(answer: Response) -> SandboxerError:
     """The error for a status of the control plane that was not expected."""
     said = body_of(answer)
     words = said.message or answer.text
@@ -74,10 +74,10 @@ def refuse(answer: Answer) -> SandboxerError:
             retryable=False,
             details=details,
         )
-    return refusal(answer)
+    return response_error(answer)
 
 
-def _details(answer: Answer, said: Body) -> Mapping[str, Any]:
+def _details(answer: Response, said: Body) -> Mapping[str, Any]:
     details: dict[str, Any] = {"status": answer.status}
     if said.error_code:
         details["error_code"] = said.error_code
@@ -88,7 +88,7 @@ def _details(answer: Answer, said: Body) -> Mapping[str, Any]:
     return details
 
 
-def refuse_inside(answer: Answer) -> SandboxerError:
+def refuse_inside(answer: Response) -> SandboxerError:
     """The error for a status of a sandbox's own address: its envd, or the proxy that stands before all of them."""
     said = body_of(answer)
     words = said.message or answer.text
@@ -108,7 +108,7 @@ def refuse_inside(answer: Answer) -> SandboxerError:
             retryable=False,
             details={"status": answer.status, "connect": said.code},
         )
-    return refusal(answer)
+    return response_error(answer)
 
 
 def gone(text: str) -> SandboxerError:

@@ -22,7 +22,7 @@ from sandboxer.errors import NotConfigured, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.modal.sharing import Shared
-from sandboxer.http import parse_base
+from sandboxer.http import parse_base_url
 
 DEFAULT_SERVER: Final = "https://api.modal.com"
 FALLBACK_SERVER: Final = "https://api.modal2.com"
@@ -55,7 +55,7 @@ def place(ctx: Context) -> Place:
     """The place that a context means; raises NotConfigured without credentials."""
     token_id, token_secret = _credentials(ctx)
     server = ctx.endpoints.get("server") or DEFAULT_SERVER
-    server = parse_base(server, what="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
+    server = parse_base_url(server, what="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
     digest = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()
     return Place(
         server=server.rstrip("/"),

@@ -27,7 +27,7 @@ _PHRASES: Final = {
 }
 
 
-def fact(
+def build_event(
     record_before: Sandbox | None,
     record: Sandbox,
     event_type: str,
@@ -62,7 +62,7 @@ def fact(
     )
 
 
-def usage_fact(metered: Event, body: Mapping[str, Any]) -> Event:
+def build_usage_event(metered: Event, body: Mapping[str, Any]) -> Event:
     """The item for fin-hub that goes with the `usage.metered` event of the same change. `body` is what fin-hub gets;
     its `usage_id` is the id, so that what is sent again is known there."""
     return Event(

@@ -15,7 +15,7 @@ MAX_BODY: Final = bounded.ANSWER.size
 """How much of an answer is read, in bytes, unless told otherwise."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer. `headers` have lower-case names; `asked` is the method and path that it answers, without query;
     `name` the provider's. Its repr shows neither headers nor body: both may hold a sandbox's own key."""
 
@@ -56,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return retry_after(self.headers.get("retry-after"))
 
 
-class Streamed:
+class StreamedResponse:
     """An answer whose body is read as it comes. Only inside the `with` of `Api.stream`."""
 
     def __init__(self, *, status: int, headers: Mapping[str, str], read: Callable[[], bytes]) -> None:

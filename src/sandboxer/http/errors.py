@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from sandboxer.errors import BackendError, Denied, NotFound, Outcome, SandboxerError, Unavailable
-from sandboxer.http.answer import Answer
+from sandboxer.http.response import Response
 
 _UNSEEN: Final = frozenset({502, 503, 504})
 """Said by what stands before the API as well as by itself."""
 
 
-def refusal(answer: Answer) -> SandboxerError:
+def response_error(answer: Response) -> SandboxerError:
     """The error for a status that was not expected. A provider's adapter looks for what it knows first, and falls back
     on this. The provider's words are quoted; they are not expected to hold what we sent in headers."""
     said = f"{answer.name} answered {answer.asked} with {answer.status}" + (f": {answer.text}" if answer.text else "")

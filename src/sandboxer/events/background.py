@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import SandboxerError
-from sandboxer.events.alone import alone, lock_of
+from sandboxer.events.relay_lock import acquire_relay_lock, lock_name
 from sandboxer.hosts.detach import detach
 from sandboxer.models import Neighbour
 from sandboxer.store.base import Store
@@ -17,7 +17,7 @@ _NEWEST: Final = 50
 _NOBODY: Final = Neighbour()
 
 
-def kick(
+def start_relay_process(
     store: Store,
     endpoint: Neighbour,
     directory: Path,
@@ -44,5 +44,5 @@ def kick(
 
 
 def _at_work(directory: Path, sink: str) -> bool:
-    with alone(directory / lock_of(sink), Deadline(0)) as got:
+    with acquire_relay_lock(directory / lock_name(sink), Deadline(0)) as got:
         return not got

@@ -14,23 +14,23 @@ from sandboxer.errors import Unavailable
 from sandboxer.store import private_files
 from sandboxer.timing import Deadline
 
-LOCK: Final = ".relay.lock"
-WAITER: Final = ".relay.wait"
+RELAY_LOCK: Final = ".relay.lock"
+WAITER_LOCK: Final = ".relay.wait"
 _OF_FIN_HUB: Final = ".relay-fin-hub"
 
 
-def lock_of(sink: str) -> str:
+def lock_name(sink: str) -> str:
     """The lock of the relay to a neighbour: each has its own, so that a slow one does not hold up the other."""
-    return LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.lock"
+    return RELAY_LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.lock"
 
 
-def waiter_of(sink: str) -> str:
+def waiter_lock_name(sink: str) -> str:
     """The lock of the relay that waits for a neighbour to come back."""
-    return WAITER if sink == "state-hub" else f"{_OF_FIN_HUB}.wait"
+    return WAITER_LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.wait"
 
 
 @contextmanager
-def alone(path: Path, deadline: Deadline) -> Iterator[bool]:
+def acquire_relay_lock(path: Path, deadline: Deadline) -> Iterator[bool]:
     """Whether this is the only one between processes and threads with that lock; it ends with the process."""
     try:
         fd = _open(path)

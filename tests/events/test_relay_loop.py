@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxer.errors import StoreCorrupt
-from sandboxer.events.loop import RelayLoop
+from sandboxer.events.relay_loop import RelayLoop
 from sandboxer.models import Event
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, answer, slow

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.events import fact, initial_status, payload
-from sandboxer.events.facts import new_event_id
+from sandboxer.events import build_event, initial_status, payload
+from sandboxer.events.builder import new_event_id
 from sandboxer.models import (
     Consumer,
     Handle,
@@ -29,7 +29,7 @@ ID = "k3v9x2m7q4ta"
 
 def test_a_payload_is_exactly_what_the_contract_says() -> None:
     before = sandbox(ID, seq=1)
-    event = fact(before, sandbox(ID, state="ready", seq=2), "sandbox.ready", 1_800_000_000.25, event_id="e" * 32)
+    event = build_event(before, sandbox(ID, state="ready", seq=2), "sandbox.ready", 1_800_000_000.25, event_id="e" * 32)
     assert payload(event) == {
         "event_id": "e" * 32,
         "event_type": "sandbox.ready",
@@ -51,7 +51,7 @@ def test_a_payload_is_exactly_what_the_contract_says() -> None:
 
 
 def test_a_first_fact_comes_from_no_state_and_may_never_expire() -> None:
-    event = fact(None, sandbox(ID, seq=1, expires_at=None), "sandbox.provisioning", 1_800_000_000.0)
+    event = build_event(None, sandbox(ID, seq=1, expires_at=None), "sandbox.provisioning", 1_800_000_000.0)
     assert event.detail["from_state"] is None
     assert event.detail["expires_at"] is None
     assert event.status == "pending"
@@ -59,14 +59,14 @@ def test_a_first_fact_comes_from_no_state_and_may_never_expire() -> None:
 
 def test_a_detail_is_laid_over_the_usual_one() -> None:
     record = sandbox(ID, state="ready")
-    event = fact(record, record, "sandbox.active", 0.0, detail={"to_state": "active", "holder": "exec"})
+    event = build_event(record, record, "sandbox.active", 0.0, detail={"to_state": "active", "holder": "exec"})
     assert (event.detail["from_state"], event.detail["to_state"]) == ("ready", "active")
     assert event.detail["holder"] == "exec"
 
 
 def test_a_failure_is_told_by_its_code_without_its_words() -> None:
     record = sandbox(ID, state="failed", error={"code": "backend_error", "message": "canary-secret"})
-    event = fact(sandbox(ID), record, "sandbox.failed", 0.0)
+    event = build_event(sandbox(ID), record, "sandbox.failed", 0.0)
     assert event.detail["error_code"] == "backend_error"
     assert b"canary-secret" not in msgspec.json.encode(payload(event))
 
@@ -76,7 +76,7 @@ def test_a_failure_is_told_by_its_code_without_its_words() -> None:
     ["provisioning", "ready", "active", "extended", "expired", "destroying", "destroyed", "failed", "renamed"],
 )
 def test_every_summary_names_sandbox_host_and_profile(event_type: str) -> None:
-    summary = fact(None, sandbox(ID), f"sandbox.{event_type}", 0.0).summary
+    summary = build_event(None, sandbox(ID), f"sandbox.{event_type}", 0.0).summary
     assert summary.startswith(f"sandbox {ID} ")
     assert summary.endswith(" on local (profile.native)")
 
@@ -120,11 +120,11 @@ def test_what_may_hold_a_secret_has_no_way_into_a_payload(value: Any, before: bo
         owner=Owner(pid=1, start=1, boot_id=CANARY),
         consumer=Consumer(actor="agt", name="ops"),
     )
-    event = fact(record if before else None, record, "sandbox.failed", 0.0)
+    event = build_event(record if before else None, record, "sandbox.failed", 0.0)
     assert CANARY.encode() not in msgspec.json.encode(event)
 
 
 def test_the_canary_would_be_seen() -> None:
     """The test above can fail: a field that is told shows it."""
     told: Sandbox = sandbox(ID, host=CANARY)
-    assert CANARY.encode() in msgspec.json.encode(fact(None, told, "sandbox.failed", 0.0))
+    assert CANARY.encode() in msgspec.json.encode(build_event(None, told, "sandbox.failed", 0.0))

@@ -15,11 +15,11 @@ import msgspec
 
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Invalid, NotConfigured, SandboxerError, Timeout, Unavailable
-from sandboxer.http.address import parse_base, proxy_for
-from sandboxer.http.answer import MAX_BODY, Answer, Streamed
+from sandboxer.http.address import parse_base_url, proxy_for
+from sandboxer.http.errors import response_error
+from sandboxer.http.network import DeadlineConnection
 from sandboxer.http.pool import POOL
-from sandboxer.http.refusals import refusal
-from sandboxer.http.wire import Line
+from sandboxer.http.response import MAX_BODY, Response, StreamedResponse
 from sandboxer.timing import Deadline
 
 ATTEMPTS: Final = 5
@@ -53,10 +53,10 @@ class Api:
         *,
         name: str,
         headers: Headers | Callable[[], Headers] | None = None,
-        refuse: Callable[[Answer], SandboxerError] = refusal,
+        refuse: Callable[[Response], SandboxerError] = response_error,
         ca_file: str | None = None,
     ) -> None:
-        self.base = parse_base(base, what=f"the address of {name}")._replace(ca_file=ca_file)
+        self.base = parse_base_url(base, what=f"the address of {name}")._replace(ca_file=ca_file)
         self.name = name
         self._headers = headers
         self._refuse = refuse
@@ -77,7 +77,7 @@ class Api:
         retry: Retry = "never",
         expect: Sequence[int] | None = (200,),
         limit: int = MAX_BODY,
-    ) -> Answer:
+    ) -> Response:
         """Ask, and read the whole answer (at most `limit` bytes). `path` begins with `/`, its parts quoted (`segment`).
 
         `json` (even an empty object; None is no body) or `content` is the body; content of unknown length travels in
@@ -113,7 +113,7 @@ class Api:
         content: Content | None = None,
         headers: Headers | None = None,
         expect: Sequence[int] | None = (200,),
-    ) -> Iterator[Streamed]:
+    ) -> Iterator[StreamedResponse]:
         """Ask, and read the body as it comes, in the `with`. Never repeated. Leaving the `with` early, by whatever way,
         closes the connection. Other arguments and errors as for `call`; a status outside `expect` is read whole and
         raised."""
@@ -126,7 +126,7 @@ class Api:
                 answer = self._answer(words, response, self._whole(words, line, response, MAX_BODY))
                 good = True
                 raise self._refuse(answer)
-            yield Streamed(
+            yield StreamedResponse(
                 status=response.status,
                 headers=_lower(response),
                 read=lambda: self._some(words, line, response),
@@ -135,7 +135,7 @@ class Api:
         finally:
             self._end(line, response, good=good)
 
-    def _again_and_again(self, words: _Words, body: Content | None, deadline: Deadline, limit: int) -> Answer:
+    def _again_and_again(self, words: _Words, body: Content | None, deadline: Deadline, limit: int) -> Response:
         for attempt in range(1, ATTEMPTS + 1):
             last = attempt == ATTEMPTS
             wait = _PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + os.urandom(1)[0] / 256)
@@ -157,7 +157,9 @@ class Api:
             _pause(wait, deadline)
         raise AssertionError("the last attempt answers or raises")
 
-    def _once(self, words: _Words, body: Content | None, deadline: Deadline, limit: int, *, repeatable: bool) -> Answer:
+    def _once(
+        self, words: _Words, body: Content | None, deadline: Deadline, limit: int, *, repeatable: bool
+    ) -> Response:
         line, response = self._begin(words, body, deadline, repeatable=repeatable)
         good = False
         try:
@@ -169,7 +171,7 @@ class Api:
 
     def _begin(
         self, words: _Words, body: Content | None, deadline: Deadline, *, repeatable: bool
-    ) -> tuple[Line, HTTPResponse]:
+    ) -> tuple[DeadlineConnection, HTTPResponse]:
         line = POOL.take(self.base, deadline, repeatable=repeatable)
         begun = False
         try:
@@ -187,7 +189,7 @@ class Api:
             if not begun:
                 line.wire.cut()
 
-    def _whole(self, words: _Words, line: Line, response: HTTPResponse, limit: int) -> bytes:
+    def _whole(self, words: _Words, line: DeadlineConnection, response: HTTPResponse, limit: int) -> bytes:
         with self._told(words, line):
             if response.length is not None and response.length <= limit:
                 return response.read()
@@ -200,7 +202,7 @@ class Api:
             outcome="failed" if words.looks else "unknown",
         )
 
-    def _some(self, words: _Words, line: Line, response: HTTPResponse) -> bytes:
+    def _some(self, words: _Words, line: DeadlineConnection, response: HTTPResponse) -> bytes:
         if response.length == 0:
             response.close()  # which `read1`, other than `read`, leaves to us
         if response.isclosed():
@@ -211,10 +213,10 @@ class Api:
             raise self._cut(words)
         return data
 
-    def _answer(self, words: _Words, response: HTTPResponse, body: bytes) -> Answer:
-        return Answer(name=self.name, asked=words.asked, status=response.status, headers=_lower(response), body=body)
+    def _answer(self, words: _Words, response: HTTPResponse, body: bytes) -> Response:
+        return Response(name=self.name, asked=words.asked, status=response.status, headers=_lower(response), body=body)
 
-    def _end(self, line: Line, response: HTTPResponse, *, good: bool) -> None:
+    def _end(self, line: DeadlineConnection, response: HTTPResponse, *, good: bool) -> None:
         if good and response.isclosed() and line.reusable:
             POOL.give(self.base, line)
             return
@@ -222,7 +224,7 @@ class Api:
         response.close()
 
     @contextmanager
-    def _told(self, words: _Words, line: Line) -> Iterator[None]:
+    def _told(self, words: _Words, line: DeadlineConnection) -> Iterator[None]:
         """Make our errors of what happens to an exchange. The foreign ones are dropped: their texts may quote a
         header."""
         try:

@@ -15,7 +15,7 @@ from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Any, Final
 
 from sandboxer.errors import NotConfigured, Timeout, Unavailable
-from sandboxer.http.address import Base, Proxy, proxy_for
+from sandboxer.http.address import BaseURL, Proxy, proxy_for
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _TRAILERS: Final = 100
 _HINT: Final = "check the address and the network, then try again"
 
 
-class Wire:
+class DeadlineSocket:
     """A connected socket as the HTTP client wants it: sending and receiving end with `deadline`."""
 
     def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
@@ -122,7 +122,7 @@ class Wire:
 class _Reading(io.RawIOBase):
     """The reading side of a wire: the client closes it after each answer, and the connection stays."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: DeadlineSocket) -> None:
         super().__init__()
         self._wire = wire
 
@@ -138,7 +138,7 @@ class _Reading(io.RawIOBase):
             self._wire.finish()
 
 
-class Response(HTTPResponse):
+class StrictHTTPResponse(HTTPResponse):
     """An answer whose chunks say their size as HTTP has it. The library reads `-1` as well, and then to the end of the
     connection, however much comes."""
 
@@ -159,12 +159,12 @@ class Response(HTTPResponse):
         raise IncompleteRead(b"")
 
 
-class Line(HTTPConnection):
+class DeadlineConnection(HTTPConnection):
     """A connection of the standard library's client over a wire."""
 
-    response_class = Response
+    response_class = StrictHTTPResponse
 
-    def __init__(self, base: Base, wire: Wire) -> None:
+    def __init__(self, base: BaseURL, wire: DeadlineSocket) -> None:
         super().__init__(base.host, base.port)
         self.wire = wire
         self.sock = wire  # all that the client asks of a socket
@@ -179,7 +179,7 @@ class Line(HTTPConnection):
         return self.sock is not None
 
 
-def connect(base: Base, deadline: Deadline) -> Line:
+def connect(base: BaseURL, deadline: Deadline) -> DeadlineConnection:
     """A connection to an address, by its proxy if it has one. Raises Unavailable or Timeout: nothing was sent."""
     proxy = proxy_for(base)
     host, port = (proxy.host, proxy.port) if proxy else (base.host, base.port)
@@ -192,7 +192,7 @@ def connect(base: Base, deadline: Deadline) -> Line:
     except BaseException:
         connected.close()
         raise
-    return Line(base, Wire(connected, deadline))
+    return DeadlineConnection(base, DeadlineSocket(connected, deadline))
 
 
 def _connected(host: str, port: int, *, shown: str, deadline: Deadline) -> socket.socket:
@@ -217,14 +217,14 @@ def _connected(host: str, port: int, *, shown: str, deadline: Deadline) -> socke
     raise Unavailable(f"{shown} cannot be reached: {reason}", hint=_HINT, outcome="failed")
 
 
-Place = tuple[int, int, int, Any]
+SocketAddress = tuple[int, int, int, Any]
 
 
-def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[Place]:
+def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[SocketAddress]:
     """Numbers of a name, looked up in a thread that can be left behind: the system's resolver knows no deadline."""
     if host.replace(".", "").isdigit():
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, (host, port))]
-    found: list[Place] = []
+    found: list[SocketAddress] = []
     wrong: list[str] = []
 
     def look_up() -> None:
@@ -245,7 +245,7 @@ def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[
     raise Unavailable(f"{shown} cannot be reached: {reason}", hint=_HINT, outcome="failed")
 
 
-def _secured(plain: socket.socket, base: Base, deadline: Deadline) -> socket.socket:
+def _secured(plain: socket.socket, base: BaseURL, deadline: Deadline) -> socket.socket:
     import ssl
 
     plain.settimeout(deadline.seconds(CONNECT_SECONDS) or 0.001)
@@ -292,11 +292,11 @@ def _tls(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _tunnel(connected: socket.socket, base: Base, proxy: Proxy, deadline: Deadline) -> None:
+def _tunnel(connected: socket.socket, base: BaseURL, proxy: Proxy, deadline: Deadline) -> None:
     lines = [f"CONNECT {base.host}:{base.port} HTTP/1.1", f"Host: {base.host}:{base.port}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    wire = Wire(connected, deadline.shorter(CONNECT_SECONDS))
+    wire = DeadlineSocket(connected, deadline.shorter(CONNECT_SECONDS))
     try:
         wire.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         head = b""
