@@ -15,8 +15,8 @@ from sandboxer.config.catalog import shelves
 from sandboxer.config.paths import Paths, find_paths
 from sandboxer.config.settings import host_settings, load_settings
 from sandboxer.hosts.base import Host
-from sandboxer.hosts.detach import detach
 from sandboxer.hosts.factory import open_host
+from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
 from sandboxer.manager import Begun, Core, Plan, SandboxManager
 from sandboxer.manager.establish import hand_over

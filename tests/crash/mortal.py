@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
+from sandboxer.hosts.base import MAX_OUTPUT, Command, Host, HostAddress, Progress, Result, Streams, SyncReport
 from sandboxer.models import Sandbox
 from sandboxer.payments.credits import Credits
 from sandboxer.payments.ledger import Book
@@ -69,7 +69,7 @@ class MortalHost(Host):
     def connect(self, deadline: Deadline) -> None:
         self._inner.connect(deadline)
 
-    def address(self) -> Address:
+    def address(self) -> HostAddress:
         return self._inner.address()
 
     def work_dir(self, deadline: Deadline) -> str:

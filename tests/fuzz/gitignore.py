@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sandboxer.hosts import gitignore
+from sandboxer.hosts.trees import gitignore
 
 INPUTS = 800
 PATHS = (

@@ -8,7 +8,7 @@ import pytest
 
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from tests.testbed.sshd import Sshd
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sandboxer.errors import Denied
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for

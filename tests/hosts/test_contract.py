@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sandboxer.cli.signals import Signalled
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout
 from sandboxer.hosts.base import Command, Host, Streams
-from sandboxer.hosts.local_session import UNREAD, Late
+from sandboxer.hosts.process.session import UNREAD, TrailingOutput
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
 from tests.testbed import processes
@@ -227,7 +227,7 @@ def test_a_daemon_that_goes_on_writing_does_not_hold_us_up(host: Host, word: str
 def test_what_the_program_itself_wrote_is_waited_for_past_every_limit() -> None:
     """A reader of ours may be slow; pipes hold the rest."""
     for longest, deadline in ((0.0, Deadline(60)), (60.0, Deadline(0))):
-        late = Late(deadline, longest)
+        late = TrailingOutput(deadline, longest)
         late.begin()
         late.heard(UNREAD)
         assert not late.is_over

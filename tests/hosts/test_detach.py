@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import NotConfigured
-from sandboxer.hosts.detach import detach
+from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import SandboxLocks
 from sandboxer.timing import Deadline
 
@@ -97,7 +97,7 @@ def test_words_are_passed_on_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_it_outlives_us_and_our_terminal_signals(tmp_path: Path) -> None:
-    code = "import sys; from sandboxer.hosts.detach import detach; print(detach(['sleep', '20']), flush=True)"
+    code = "import sys; from sandboxer.hosts.process.detach import detach; print(detach(['sleep', '20']), flush=True)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=5)
     pid = int(ended.stdout)
     try:
@@ -115,7 +115,7 @@ def test_it_leaves_no_zombie_with_a_parent_that_lives_on() -> None:
 def test_interruption_has_its_default_meaning_in_it_again(tmp_path: Path) -> None:
     code = f"""
 import signal
-from sandboxer.hosts.detach import detach
+from sandboxer.hosts.process.detach import detach
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -141,7 +141,7 @@ def test_streams_are_not_to_be_passed() -> None:
 def test_a_parent_without_streams_can_start_one_too(tmp_path: Path) -> None:
     code = f"""
 import os
-from sandboxer.hosts.detach import detach
+from sandboxer.hosts.process.detach import detach
 for fd in (0, 1, 2):
     os.close(fd)
 detach({script(tmp_path / "out", "cat")!r}, stdin=b"given")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Host
-from sandboxer.hosts.gitignore import ignored, parse
-from sandboxer.hosts.trees import listing
+from sandboxer.hosts.trees.gitignore import ignored, parse
+from sandboxer.hosts.trees.rsync import listing
 from sandboxer.timing import Deadline
 from tests.hosts.test_sync import Way, by_rsync, by_tar, walked
 from tests.sizes import scaled

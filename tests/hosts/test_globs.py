@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, Timeout
-from sandboxer.hosts import gitignore
-from sandboxer.hosts.globs import DIRECTORIES, NOTHING, ONE, Characters, Run, Skip, Step, compiled
-from sandboxer.hosts.trees import listing, write_tar
+from sandboxer.hosts.trees import gitignore
+from sandboxer.hosts.trees.globs import DIRECTORIES, NOTHING, ONE, CharacterClass, Skip, Star, Step, compiled
+from sandboxer.hosts.trees.rsync import listing, write_tar
 from sandboxer.timing import Deadline
 
 SECONDS = 60
@@ -39,7 +39,9 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_a_pattern_with_many_ways_to_match_ends(attack: str) -> None:
     """In a process of its own: a regular expression that runs hears no signal and no deadline."""
-    program = f"from sandboxer.hosts import gitignore, known_hosts, patterns\nassert {attack} is False\n"
+    program = (
+        f"from sandboxer.hosts.trees.rsync import gitignore, known_hosts, rsync_patterns\nassert {attack} is False\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], timeout=SECONDS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -48,7 +50,7 @@ def test_a_pattern_with_many_ways_to_match_ends(attack: str) -> None:
 LOOKED_AT = {
     "extensions/compose_ssh/failures.py",  # our own table
     *(f"extensions/compose_ssh/policy/{name}.py" for name in ("checks", "judging", "names", "services", "topology")),
-    "hosts/remote_session.py",  # hexadecimal digits of our own
+    "hosts/ssh/session.py",  # hexadecimal digits of our own
     "selfcheck/findings.py",  # a constant
     "tests/fakes/server.py",  # routes of our fakes
     "tests/fakes/faults.py",  # faults that a test plants
@@ -85,11 +87,11 @@ def test_the_search_for_such_patterns_finds_them() -> None:
 
 step = st.one_of(
     st.sampled_from(["a", "b", "/"]),
-    st.sampled_from([ONE, NOTHING, Characters((("a", "b"),)), Characters((("a", "a"),), negated=True)]),
-    st.sampled_from([Run(slashes=True), Run(slashes=False)]),
+    st.sampled_from([ONE, NOTHING, CharacterClass((("a", "b"),)), CharacterClass((("a", "a"),), negated=True)]),
+    st.sampled_from([Star(slashes=True), Star(slashes=False)]),
 )
 part = st.one_of(step.map(lambda one: [one]), st.just(list(DIRECTORIES)))
-ending = st.sampled_from([[], [Skip(2), "/", Run(slashes=True)]])
+ending = st.sampled_from([[], [Skip(2), "/", Star(slashes=True)]])
 
 
 def expression(steps: list[Step]) -> str:
@@ -101,9 +103,9 @@ def expression(steps: list[Step]) -> str:
         if isinstance(one, Skip):
             out += f"(?:{expression(steps[at + 1 : at + 1 + one.count])})?"
             at += one.count
-        elif isinstance(one, Run):
+        elif isinstance(one, Star):
             out += ".*" if one.slashes else "[^/]*"
-        elif isinstance(one, Characters):
+        elif isinstance(one, CharacterClass):
             inside = "".join(f"{first}-{last}" for first, last in one.ranges)
             out += f"(?!/)[{'^' if one.negated else ''}{inside}]" if inside else "[^/]" if one.negated else "(?!)"
         else:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from sandboxer.errors import Denied
-from sandboxer.hosts import host_certificates
-from sandboxer.hosts.known_hosts import fingerprint
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh import host_certificates
+from sandboxer.hosts.ssh.host import SshHost
+from sandboxer.hosts.ssh.known_hosts import fingerprint
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
@@ -167,7 +167,7 @@ def blob(path: Path) -> bytes:
     return base64.b64decode(path.read_text().split()[1])
 
 
-def check(directory: Path, *, data: bytes | None = None) -> host_certificates.Certificate:
+def check(directory: Path, *, data: bytes | None = None) -> host_certificates.HostCertificate:
     import time
 
     return host_certificates.check(

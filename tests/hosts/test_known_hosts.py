@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.hosts import known_hosts
-from sandboxer.hosts.known_hosts import KnownKeys, host_matches, lookup, parse_line
+from sandboxer.hosts.ssh import known_hosts
+from sandboxer.hosts.ssh.known_hosts import KnownKeys, host_matches, lookup, parse_line
 
 
 def public_key(kind: str, seed: bytes = b"k") -> tuple[bytes, str]:

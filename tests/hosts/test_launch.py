@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid
-from sandboxer.hosts import launch
 from sandboxer.hosts.local import LocalHost
+from sandboxer.hosts.process import launch
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.testbed.waiting import eventually

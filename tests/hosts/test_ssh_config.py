@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.ssh import SshHost
-from sandboxer.hosts.ssh_config import Endpoint, Options, Place, dump_argv, parse_place, read_without_client, resolve
+from sandboxer.hosts.ssh.config import (
+    SshDestination,
+    SshEndpoint,
+    SshOptions,
+    dump_argv,
+    parse_destination,
+    read_without_client,
+    resolve,
+)
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.testbed.sshd import Sshd
@@ -23,18 +31,18 @@ Opened = Callable[..., SshHost]
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("host", Place("host")),
-        ("ops@host", Place("host", "ops")),
-        ("ops@host:2222", Place("host", "ops", 2222)),
-        ("host:22", Place("host", None, 22)),
-        ("203.0.113.7", Place("203.0.113.7")),
-        ("2001:db8::1", Place("2001:db8::1")),
-        ("ops@[2001:db8::1]:2222", Place("2001:db8::1", "ops", 2222)),
-        ("[fe80::1%eth0]", Place("fe80::1%eth0")),
+        ("host", SshDestination("host")),
+        ("ops@host", SshDestination("host", "ops")),
+        ("ops@host:2222", SshDestination("host", "ops", 2222)),
+        ("host:22", SshDestination("host", None, 22)),
+        ("203.0.113.7", SshDestination("203.0.113.7")),
+        ("2001:db8::1", SshDestination("2001:db8::1")),
+        ("ops@[2001:db8::1]:2222", SshDestination("2001:db8::1", "ops", 2222)),
+        ("[fe80::1%eth0]", SshDestination("fe80::1%eth0")),
     ],
 )
-def test_places(text: str, place: Place) -> None:
-    assert parse_place(text) == place
+def test_places(text: str, place: SshDestination) -> None:
+    assert parse_destination(text) == place
 
 
 @pytest.mark.parametrize(
@@ -46,14 +54,14 @@ def test_what_is_no_place(text: str) -> None:
     if text == "..":
         return
     with pytest.raises(Invalid):
-        parse_place(text)
+        parse_destination(text)
 
 
 @given(st.text(max_size=40))
 def test_no_name_reaches_the_client_as_an_option(text: str) -> None:
     """Promise 24: no option injection by the name of a host."""
     try:
-        place = parse_place(text)
+        place = parse_destination(text)
     except Invalid:
         return
     words = dump_argv(place, config=None)
@@ -62,11 +70,11 @@ def test_no_name_reaches_the_client_as_an_option(text: str) -> None:
     assert not set(place.host + (place.user or "")) & set(" ;&|$`'\"\n*?(){}<>")
 
 
-def asked(options: dict[str, list[str]]) -> Callable[[Place], Options]:
+def asked(options: dict[str, list[str]]) -> Callable[[SshDestination], SshOptions]:
     return lambda place: options if place.host == "alpha" else {}
 
 
-def resolved(settings: HostSettings, options: dict[str, list[str]]) -> Endpoint:
+def resolved(settings: HostSettings, options: dict[str, list[str]]) -> SshEndpoint:
     return resolve("alpha", settings, ask=asked(options), home="/home/me", environ={"SSH_AUTH_SOCK": "/agent"})
 
 
@@ -165,7 +173,7 @@ def test_an_included_file_does_not_change_which_block_follows(tmp_path: Path) ->
     (tmp_path / "inner").write_text("Host other\n  Port 5\n")
     config = tmp_path / "config"
     config.write_text("Host alpha\n  Include inner\n  User me\nHost beta\n  User you\n")
-    options = read_without_client(Place("alpha"), config=str(config), home=str(tmp_path))
+    options = read_without_client(SshDestination("alpha"), config=str(config), home=str(tmp_path))
     assert options["user"] == ["me"]
     assert "port" not in options
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError, Invalid, SandboxerError
-from sandboxer.hosts import beneath, syncing
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.trees import RsyncOutput, format_bytes, rsync_argv, rsync_notes
-from sandboxer.hosts.treewalk import Walk
+from sandboxer.hosts.trees import beneath, sync
+from sandboxer.hosts.trees.rsync import RsyncOutput, format_bytes, rsync_argv, rsync_notes
+from sandboxer.hosts.trees.walk import TreeWalk
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 
@@ -57,7 +57,7 @@ def plant(top: Path) -> None:
 def walked(top: Path, exclude: Sequence[str] = ()) -> set[str]:
     """The names that are copied of a tree, its .gitignore files honoured."""
     with beneath.directory(top) as fd:
-        return {entry.relative for entry in Walk(exclude, gitignore=True).entries(fd)}
+        return {entry.relative for entry in TreeWalk(exclude, gitignore=True).entries(fd)}
 
 
 def picture(top: Path) -> dict[str, tuple[object, ...]]:
@@ -79,7 +79,7 @@ def by_tar(host: Host, source: Path, target: str, deadline: Deadline, **options:
     """The way for hosts without rsync, whatever this one has."""
     assert host.run(["mkdir", "-p", target], deadline).code == 0
     given = {"exclude": (), "gitignore": False, "progress": None, **options}
-    return syncing.sync_tar(host, source, target, deadline, where="here", **given)  # type: ignore[arg-type]
+    return sync.sync_tar(host, source, target, deadline, where="here", **given)  # type: ignore[arg-type]
 
 
 def by_rsync(host: Host, source: Path, target: str, deadline: Deadline, **options: object) -> object:
@@ -138,7 +138,7 @@ def test_a_tree_that_is_held_is_what_arrives_whatever_its_name_leads_to(
     for place, text in ((source, "inside"), (outside, "outside")):
         place.mkdir()
         (place / "whose").write_text(text)
-    held = beneath.Held(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(source), strict=strict)
+    held = beneath.PinnedPath(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(source), strict=strict)
     try:
         source.rename(tmp_path / "aside")
         source.symlink_to(outside)

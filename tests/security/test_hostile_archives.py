@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from sandboxer.errors import Denied, Invalid, SandboxerError
-from sandboxer.hosts import tarstream
-from sandboxer.hosts.tarstream import BrokenArchive, Reader
+from sandboxer.hosts.trees import tar_reader
+from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarReader
 from tests.fuzz import archives
 from tests.fuzz.archives import header, padded, pax
 from tests.sizes import scaled
@@ -32,7 +32,7 @@ def read(data: bytes) -> list[tuple[str, str, int]]:
         at += size
         return data[at - size : at]
 
-    reader = Reader(some)
+    reader = TarReader(some)
     found: list[tuple[str, str, int]] = []
     for member in reader.members():
         found.append((member.name, member.kind, sum(len(chunk) for _, chunk in reader.contents())))
@@ -72,7 +72,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a file where a directory is": lambda: header("top/a", size=1) + padded(b"x") + header("top/a/b") + END,
     "two tops": lambda: header("one") + header("two") + END,
     "a truncated file": lambda: header("top/x", size=5000) + b"x" * 100,
-    "data behind the end": lambda: header("top/x") + END + bytes(tarstream.MAX_TRAILING + 1),
+    "data behind the end": lambda: header("top/x") + END + bytes(tar_reader.MAX_TRAILING + 1),
     "3000 files": lambda: b"".join(header(f"top/{number}") for number in range(3000)) + END,
     "more bytes than allowed": lambda: header("top/x", size=2 << 20) + b"x" * (2 << 20) + END,
 }  # fmt: skip

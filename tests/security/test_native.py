@@ -23,7 +23,7 @@ from sandboxer.errors import Conflict, SandboxerError, Timeout
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from tests.extensions.native.bench import EXTENSION, Bench, Box, over
 from tests.testbed.components import need

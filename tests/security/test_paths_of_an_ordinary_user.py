@@ -18,8 +18,8 @@ import pytest
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid
-from sandboxer.hosts import bridge, local, local_session, strict_modes, syncing, treewalk  # noqa: F401
 from sandboxer.hosts.local import LocalHost
+from sandboxer.hosts.trees import rsync_bridge, strict_modes, sync, walk  # noqa: F401
 from sandboxer.manager import transfer
 from sandboxer.manager.inputs import held_inputs
 from sandboxer.models import HostSettings, Profile

@@ -15,9 +15,9 @@ from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, SandboxerError
-from sandboxer.hosts import beneath
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.treewalk import Walk
+from sandboxer.hosts.trees import beneath
+from sandboxer.hosts.trees.walk import TreeWalk
 from sandboxer.manager.attempts import LINKS_NOTE
 from sandboxer.manager.inputs import held_inputs
 from sandboxer.manager.plan import Plan
@@ -205,7 +205,7 @@ def test_errors_and_progress_of_an_extension_speak_of_the_path_that_was_given(
 
 def test_a_directory_swapped_between_the_listing_and_the_opening_is_left_out(trees: tuple[Path, Path]) -> None:
     inside, outside = trees
-    walk, seen = Walk(), []
+    walk, seen = TreeWalk(), []
     with beneath.directory(inside) as top:
         for entry in walk.entries(top):
             seen.append(entry.relative)
@@ -219,7 +219,7 @@ def test_a_directory_swapped_between_the_listing_and_the_opening_is_left_out(tre
 def test_a_file_swapped_between_the_listing_and_the_opening_is_not_read(trees: tuple[Path, Path]) -> None:
     inside, outside = trees
     with beneath.directory(inside) as top:
-        for entry in Walk().entries(top):
+        for entry in TreeWalk().entries(top):
             if entry.relative == "whose":
                 (inside / "whose").unlink()
                 (inside / "whose").symlink_to(outside / "whose")
@@ -233,7 +233,7 @@ def test_a_gitignore_file_that_is_swapped_with_a_link_is_none(trees: tuple[Path,
     (outside / "rules").write_text("whose\n")
     (inside / ".gitignore").symlink_to(outside / "rules")
     with beneath.directory(inside) as top:
-        assert "whose" in [entry.relative for entry in Walk(gitignore=True).entries(top)]
+        assert "whose" in [entry.relative for entry in TreeWalk(gitignore=True).entries(top)]
 
 
 def test_links_that_stay_beneath_are_followed_and_others_are_not(trees: tuple[Path, Path]) -> None:

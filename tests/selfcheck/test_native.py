@@ -17,7 +17,7 @@ from sandboxer.extensions.native import NativeExtension
 from sandboxer.extensions.native.options import NativeOptions
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import Handle, HostSettings, Isolation, Profile, Ready
 from sandboxer.timing import Deadline, now
 from tests.testbed.components import have

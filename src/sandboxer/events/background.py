@@ -8,7 +8,7 @@ from typing import Final
 
 from sandboxer.errors import SandboxerError
 from sandboxer.events.relay_lock import acquire_relay_lock, lock_name
-from sandboxer.hosts.detach import detach
+from sandboxer.hosts.process.detach import detach
 from sandboxer.models import Neighbour
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline

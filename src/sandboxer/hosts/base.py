@@ -67,7 +67,7 @@ class Result(msgspec.Struct, frozen=True):
         return "\n".join(lines[-8:])[-2000:]
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class HostAddress(msgspec.Struct, frozen=True, kw_only=True):
     """How a consumer reaches the host itself. `host_key` is the verified key's `SHA256:...` fingerprint."""
 
     kind: str  # "local" or "ssh"
@@ -106,7 +106,7 @@ class Host(ABC):
         """Make sure that the host answers and is the right one. Cheap when it is connected already."""
 
     @abstractmethod
-    def address(self) -> Address:
+    def address(self) -> HostAddress:
         """How a consumer reaches this host."""
 
     @abstractmethod

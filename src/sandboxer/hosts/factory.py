@@ -19,6 +19,6 @@ def open_host(name: str, settings: HostSettings | None = None, *, ssh_config: Pa
         from sandboxer.hosts.local import LocalHost
 
         return LocalHost(name, chosen)
-    from sandboxer.hosts.ssh import SshHost
+    from sandboxer.hosts.ssh.host import SshHost
 
     return SshHost(name, chosen, ssh_config=ssh_config)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandboxer.errors import BackendError, Denied, NotConfigured, Timeout
-from sandboxer.hosts import launch, sessions
-from sandboxer.hosts.base import MAX_OUTPUT, Address, Command, Host, Progress, Result, Streams, SyncReport
-from sandboxer.hosts.capture import captured
-from sandboxer.hosts.local_session import run_session
+from sandboxer.hosts.base import MAX_OUTPUT, Command, Host, HostAddress, Progress, Result, Streams, SyncReport
+from sandboxer.hosts.process import launch, tracking
+from sandboxer.hosts.process.capture import capture_output
+from sandboxer.hosts.process.session import run_session
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 
@@ -38,9 +38,9 @@ class LocalHost(Host):
         """Nothing to do: we are here."""
         deadline.check(f"connecting to {self.name}")
 
-    def address(self) -> Address:
+    def address(self) -> HostAddress:
         """Here."""
-        return Address(kind="local")
+        return HostAddress(kind="local")
 
     def work_dir(self, deadline: Deadline) -> str:
         """config.yaml's `work_dir`, absolute."""
@@ -48,7 +48,7 @@ class LocalHost(Host):
 
     def check_place(self, path: str, deadline: Deadline) -> None:
         """See Host."""
-        from sandboxer.hosts import strict_modes
+        from sandboxer.hosts.trees import strict_modes
 
         deadline.check(f"looking at {path}")
         try:
@@ -78,7 +78,7 @@ class LocalHost(Host):
     ) -> Result:
         """See Host."""
         command = Command(argv=argv, env=env or {}, cwd=cwd, track=track)
-        return captured(self.stream, command, deadline, stdin=stdin, limit=limit)
+        return capture_output(self.stream, command, deadline, stdin=stdin, limit=limit)
 
     def start(self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", log: str | None = None) -> None:
         """See Host."""
@@ -88,7 +88,7 @@ class LocalHost(Host):
 
     def end_tracked(self, track: str, deadline: Deadline) -> int:
         """See Host."""
-        return sessions.end_recorded(Path(track), deadline)
+        return tracking.end_recorded(Path(track), deadline)
 
     def write_file(self, path: str, data: bytes, deadline: Deadline, *, mode: int = 0o600) -> None:
         """See Host."""
@@ -134,7 +134,7 @@ class LocalHost(Host):
         progress: Progress | None = None,
     ) -> SyncReport:
         """See Host. The target directory itself takes the mode of `source`."""
-        from sandboxer.hosts.syncing import sync_local
+        from sandboxer.hosts.trees.sync import sync_local
 
         return sync_local(
             self,

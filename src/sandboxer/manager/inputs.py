@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from sandboxer.errors import Denied, Invalid, SandboxerError
-from sandboxer.hosts import beneath
-from sandboxer.hosts.beneath import Held, LinkOnPath
+from sandboxer.hosts.trees import beneath
+from sandboxer.hosts.trees.beneath import LinkOnPath, PinnedPath
 from sandboxer.manager.core import Progress
 from sandboxer.models import Profile
 
@@ -44,7 +44,7 @@ def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str
     one of them, else anywhere. What is not there is handed on as a path at which nothing can ever be.
 
     Errors raised inside speak of the names. Raises Denied, Invalid."""
-    opened: list[Held] = []
+    opened: list[PinnedPath] = []
     values, names = dict(inputs), {}
     try:
         for name, spec in profile.inputs.items():
@@ -52,8 +52,8 @@ def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str
             if spec.type != "path" or not isinstance(value, str):
                 continue
             one = _opened(name, value, roots)
-            opened += [one] if isinstance(one, Held) else []
-            path = one.path if isinstance(one, Held) else one
+            opened += [one] if isinstance(one, PinnedPath) else []
+            path = one.path if isinstance(one, PinnedPath) else one
             values[name] = path
             if path != value:
                 names[path] = value
@@ -68,7 +68,7 @@ def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str
             one.close()
 
 
-def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
+def _opened(name: str, value: str, roots: Sequence[str] | None) -> PinnedPath | str:
     path = Path(value)
     try:
         fd = beneath.open_beneath(Path("/"), path) if roots is None else _beneath_one(name, path, roots)
@@ -86,7 +86,7 @@ def _opened(name: str, value: str, roots: Sequence[str] | None) -> Held | str:
             raise Invalid(f"input {name!r}: {value} cannot be read", hint="make it readable for the server") from error
         return beneath.absent(value)
     loose = stat.S_ISDIR(os.fstat(fd).st_mode) and roots is None and beneath.others_write_below(fd)
-    return Held(fd, value, strict=roots is not None or loose)
+    return PinnedPath(fd, value, strict=roots is not None or loose)
 
 
 def _beneath_one(name: str, path: Path, roots: Sequence[str]) -> int:

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
-from sandboxer.hosts.trees import add_entry
-from sandboxer.hosts.treewalk import Entry, Walk
+from sandboxer.hosts.trees.rsync import add_entry
+from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
 from sandboxer.manager.unpacking import Landing, Stage, stage_in
 from sandboxer.models import Handle
 
@@ -109,9 +109,9 @@ def _add_file(tar: tarfile.TarFile, fd: int, name: str) -> None:
 
 def _add_tree(tar: tarfile.TarFile, top: int, name: str) -> int:
     """Add a directory's tree under a name, its contents alone under none; how many special files were left out."""
-    walk = Walk()
+    walk = TreeWalk()
 
-    def named(entry: Entry) -> str:
+    def named(entry: TreeEntry) -> str:
         if entry.relative == ".":
             return name
         return f"{name}/{entry.relative}" if name else entry.relative

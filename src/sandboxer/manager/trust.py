@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from sandboxer.hosts import strict_modes
+from sandboxer.hosts.trees import strict_modes
 from sandboxer.manager.core import Core
 from sandboxer.models import Sandbox
 from sandboxer.names import resource_name

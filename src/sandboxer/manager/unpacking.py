@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from sandboxer.errors import Denied, Invalid
-from sandboxer.hosts import beneath
-from sandboxer.hosts.tarstream import BrokenArchive, Member, Reader
+from sandboxer.hosts.trees import beneath
+from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarMember, TarReader
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_DEPTH: Final = 200
@@ -78,7 +78,7 @@ class Stage:
 
     def unpack(self, read: Callable[[int], bytes]) -> None:
         """Take all of an archive with one top entry. Raises Invalid, Denied, OSError."""
-        reader = Reader(read)
+        reader = TarReader(read)
         try:
             for member in reader.members():
                 self.budget.entry()
@@ -92,7 +92,7 @@ class Stage:
         finally:
             self._forget()
 
-    def _take(self, member: Member, reader: Reader) -> bool:
+    def _take(self, member: TarMember, reader: TarReader) -> bool:
         parts = self._placed(member.name)
         if member.kind == "directory":
             self._directory(parts, mode=member.mode)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.extensions.native import NativeExtension
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.names import new_id
 from sandboxer.testing.conformance import Bench as Suite
 from sandboxer.testing.conformance import ConformanceSuite
@@ -92,7 +92,7 @@ _CREATE = """
 import sys
 from pathlib import Path
 import msgspec
-from sandboxer.hosts.ssh import SshHost
+from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.extensions.native.bench import EXTENSION, Bench

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
 from sandboxer.errors import BackendError, Invalid
-from sandboxer.hosts.tarstream import BrokenArchive, Reader
+from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarReader
 
 PEEKED: Final = 64 * 1024
 """How much of an archive is read to see its first entry: extended headers may stand before it."""
@@ -23,7 +23,7 @@ def first(data: bytes) -> tarfile.TarInfo | None:
     """The first entry of (the beginning of) an archive, its name and whether it is a directory; None when there is
     none."""
     try:
-        member = next(Reader(io.BytesIO(data).read).members(), None)
+        member = next(TarReader(io.BytesIO(data).read).members(), None)
     except BrokenArchive:
         return None
     if member is None:
@@ -138,7 +138,7 @@ class _Pump:
         def work() -> None:
             try:
                 with open(reading, "rb", buffering=0) as pipe:
-                    _rewrite(Reader(lambda size: pipe.read(size) or b""), name, sink)
+                    _rewrite(TarReader(lambda size: pipe.read(size) or b""), name, sink)
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that feeds
                 self._failed.append(error)
 
@@ -172,7 +172,7 @@ class _Pump:
         self._thread.join()
 
 
-def _rewrite(source: Reader, name: str, sink: Callable[[bytes], None]) -> None:
+def _rewrite(source: TarReader, name: str, sink: Callable[[bytes], None]) -> None:
     top = name or "root"
     with tarfile.open(fileobj=cast("BinaryIO", _Out(sink)), mode="w|", format=tarfile.PAX_FORMAT) as out:
         lead: str | None = None if name else ""
@@ -202,7 +202,7 @@ def _rewrite(source: Reader, name: str, sink: Callable[[bytes], None]) -> None:
 class _Whole:
     """A file's contents for tarfile, its holes as zeros."""
 
-    def __init__(self, source: Reader, size: int) -> None:
+    def __init__(self, source: TarReader, size: int) -> None:
         self._pieces, self._at, self._size = source.contents(), 0, size
         self._next: tuple[int, bytes] | None = next(self._pieces, None)
 

@@ -16,7 +16,7 @@ from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.cloud import Toolbox
 from sandboxer.extensions.daytona.feeding import PIECE, Intake
 from sandboxer.hosts.base import Result, Sink, Streams
-from sandboxer.hosts.capture import Kept
+from sandboxer.hosts.process.capture import CappedOutput
 from sandboxer.models import Value
 from sandboxer.timing import Deadline
 
@@ -274,6 +274,6 @@ def capture(
     sink: Sink | None = None,
 ) -> Result:
     """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
-    kept = Kept()
+    kept = CappedOutput()
     code = run(toolbox, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), deadline)
     return kept.result(code)

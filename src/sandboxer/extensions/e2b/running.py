@@ -10,8 +10,8 @@ from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.hosts.base import Result, Sink, Streams
-from sandboxer.hosts.capture import Kept
-from sandboxer.hosts.feeding import Feeder, whole
+from sandboxer.hosts.process.capture import CappedOutput
+from sandboxer.hosts.process.stdin import StdinFeeder, complete_input
 from sandboxer.timing import Deadline
 
 END_SECONDS: Final = 4.0
@@ -67,7 +67,7 @@ class _Running:
     def __init__(self, envd: Envd, root: Envd, *, tty: bool) -> None:
         self._envd, self._root, self._tty = envd, root, tty
         self._pid: int | None = None
-        self._feeder: Feeder | None = None
+        self._feeder: StdinFeeder | None = None
         self._input: Deadline | None = None
 
     def begin(self, pid: int, source: BinaryIO | None, deadline: Deadline) -> None:
@@ -81,9 +81,9 @@ class _Running:
         # an end of its own: cancelled when the command ends, while the caller's goes on
         self._input = Deadline(deadline.left())
         outlet = _Outlet(self._envd, pid, self._input, tty=self._tty)
-        known = None if self._tty else whole(b"", source, limit=_INLINE)
+        known = None if self._tty else complete_input(b"", source, limit=_INLINE)
         if known is None:
-            self._feeder = Feeder(b"", source, outlet)
+            self._feeder = StdinFeeder(b"", source, outlet)
             self._feeder.start()
             return
         try:
@@ -164,7 +164,7 @@ def end(root: Envd, envd: Envd, pid: int) -> None:
 def capture(envd: Envd, words: Sequence[str], deadline: Deadline) -> Result:
     """Run one of our own scripts, without an input, and keep up to 64 KiB of each stream. What it leaves running is not
     looked after."""
-    kept = Kept()
+    kept = CappedOutput()
     with envd.start(words, deadline) as events:
         for event in events:
             if event.data is not None:

@@ -13,8 +13,8 @@ from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import Remembered, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
-from sandboxer.hosts.capture import SHORT, Kept
-from sandboxer.hosts.launch import check_argv, check_env
+from sandboxer.hosts.process.capture import CAPPED_BYTES, CappedOutput
+from sandboxer.hosts.process.launch import check_argv, check_env
 
 _FAILED = 125
 _NOT_EXECUTED = 126
@@ -63,7 +63,7 @@ class _Gate:
         if self._open:
             self._sink(chunk)
             return
-        if len(self._held) < SHORT:
+        if len(self._held) < CAPPED_BYTES:
             self._held += chunk
         if not self._token.startswith(bytes(self._held[: len(self._token)])):
             self._open = True
@@ -163,6 +163,6 @@ def capture(
     sink: Sink | None = None,
 ) -> Result:
     """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
-    kept = Kept()
+    kept = CappedOutput()
     code = run(remembered, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), ctx)
     return kept.result(code)

@@ -21,7 +21,7 @@ from sandboxer.extensions.native.facts import Facts, parse, require, why_not_sta
 from sandboxer.extensions.native.place import Place
 from sandboxer.extensions.native.plan import Plan, Remembered
 from sandboxer.hosts.base import Command, Host
-from sandboxer.hosts.capture import captured
+from sandboxer.hosts.process.capture import capture_output
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 
@@ -120,7 +120,7 @@ def start(plan: Plan, facts: Facts, ctx: Context) -> None:
             guard.FILE: (plan.guard, 0o700),
         }
     )
-    done = captured(ctx.host.stream, command, ctx.deadline, stdin=packed, limit=_SAID)
+    done = capture_output(ctx.host.stream, command, ctx.deadline, stdin=packed, limit=_SAID)
     if done.code != 0:
         raise why_not_started(done.complaint, facts)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sandboxer.errors import Denied, Invalid, NotFound
 from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT
-from sandboxer.hosts import beneath
+from sandboxer.hosts.trees import beneath
 
 
 class DirectoryReader:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sandboxer.bounded import SMALL
 from sandboxer.extensions.compose_ssh.policy.values import Kind
-from sandboxer.hosts import beneath
+from sandboxer.hosts.trees import beneath
 
 
 class LocalTree:

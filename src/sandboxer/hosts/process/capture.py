@@ -1,0 +1,67 @@
+"""Keeping what a program writes, up to a limit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sandboxer.errors import BackendError
+from sandboxer.hosts.base import Command, Result, Streams
+from sandboxer.timing import Deadline
+
+CAPPED_BYTES: Final = 64 * 1024
+"""How much a script of our own may say on each stream, in bytes."""
+
+
+class CappedOutput:
+    """The beginnings of two streams, at most SHORT bytes each; what comes beyond is dropped."""
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+        self._err = bytearray()
+
+    def stdout(self, chunk: bytes) -> None:
+        """A sink."""
+        self._out += chunk[: CAPPED_BYTES - len(self._out)]
+
+    def stderr(self, chunk: bytes) -> None:
+        """A sink."""
+        self._err += chunk[: CAPPED_BYTES - len(self._err)]
+
+    def result(self, code: int) -> Result:
+        """With the exit code."""
+        return Result(code, bytes(self._out), bytes(self._err))
+
+
+def capture_output(
+    stream: Callable[[Command, Streams, Deadline], int],
+    command: Command,
+    deadline: Deadline,
+    *,
+    stdin: bytes,
+    limit: int,
+) -> Result:
+    """Run a command by `stream` and keep its two outputs; BackendError when one is longer than `limit` bytes."""
+    out, err = bytearray(), bytearray()
+
+    def keep(kept: bytearray, which: str) -> Callable[[bytes], None]:
+        def sink(data: bytes) -> None:
+            if len(kept) + len(data) > limit:
+                raise BackendError(
+                    f"{_name(command.argv)} wrote more than {limit} bytes to {which}",
+                    hint="its output is not what was expected; run it by hand to see",
+                )
+            kept.extend(data)
+
+        return sink
+
+    streams = Streams(
+        stdin=io.BytesIO(stdin) if stdin else None, stdout=keep(out, "stdout"), stderr=keep(err, "stderr")
+    )
+    code = stream(command, streams, deadline)
+    return Result(code, bytes(out), bytes(err))
+
+
+def _name(argv: Sequence[str]) -> str:
+    return argv[0] if argv else "the command"
