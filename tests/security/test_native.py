@@ -25,7 +25,7 @@ from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
-from tests.extensions.native.bench import EXTENSION, Bench, Box, over
+from tests.extensions.native.sandboxes import EXTENSION, Bench, Box, over
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd
 from tests.testbed.waiting import eventually

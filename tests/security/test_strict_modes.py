@@ -24,7 +24,7 @@ from sandboxer.hosts.trees import strict_modes
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
 from tests.cli.running import Command
-from tests.extensions.native.bench import Bench, over
+from tests.extensions.native.sandboxes import Bench, over
 from tests.installations import create, installed, lay_out
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd

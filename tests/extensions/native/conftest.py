@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.extensions.native.bench import Bench, Box, local_bench
+from tests.extensions.native.sandboxes import Bench, Box, local_bench
 
 
 @pytest.fixture(scope="module")

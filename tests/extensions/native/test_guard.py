@@ -14,7 +14,7 @@ import pytest
 
 from sandboxer.errors import NotConfigured
 from sandboxer.extensions.native import guard
-from sandboxer.extensions.native.inside import header
+from sandboxer.extensions.native.exec import header
 from tests.testbed.components import need
 
 FOLDER = Path(guard.__file__).parent

@@ -13,7 +13,7 @@ import pytest
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
-from tests.extensions.native.bench import EXTENSION, Bench, Box
+from tests.extensions.native.sandboxes import EXTENSION, Bench, Box
 
 ROOT = os.geteuid() == 0
 
@@ -221,7 +221,7 @@ print(found > 0 and kernel.syscall(number, 11, found, text, 6) > 0 and text.raw)
 _A_BOX = """
 import sys
 from pathlib import Path
-from tests.extensions.native.bench import local_bench
+from tests.extensions.native.sandboxes import local_bench
 read = ["python3", "-c", sys.argv[2]]
 services = {"s": {"command": read, "restart": "never"}}
 with local_bench(Path(sys.argv[1])).box(python=True, services=services, settle=0) as box:

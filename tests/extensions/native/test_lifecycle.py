@@ -18,7 +18,7 @@ from sandboxer.errors import BackendError, Conflict, Invalid, NotConfigured, Tim
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.names import MARKER_FILE, new_id
-from tests.extensions.native.bench import EXTENSION, Bench, Box, local_bench, over
+from tests.extensions.native.sandboxes import EXTENSION, Bench, Box, local_bench, over
 from tests.testbed.waiting import eventually
 
 ROOT = os.geteuid() == 0
@@ -311,7 +311,7 @@ def test_a_work_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -
 
 
 def test_a_host_without_the_programs_is_not_configured() -> None:
-    from sandboxer.extensions.native.facts import parse, require
+    from sandboxer.extensions.native.host_facts import parse, require
 
     with pytest.raises(NotConfigured, match="setpriv") as caught:
         require(parse("uid 0\nmachine x86_64\ntool unshare /usr/bin/unshare\n"))
@@ -328,7 +328,7 @@ def test_a_start_that_takes_too_long_is_a_timeout_and_leaves_only_what_can_be_fo
 _CREATE = """
 import sys
 from pathlib import Path
-from tests.extensions.native.bench import EXTENSION, local_bench
+from tests.extensions.native.sandboxes import EXTENSION, local_bench
 bench = local_bench(Path(sys.argv[1]))
 print("go", flush=True)
 EXTENSION.wait_ready(EXTENSION.provision(bench.spec(sys.argv[2]), bench.context()), bench.context())
@@ -355,12 +355,12 @@ def test_a_creator_that_is_killed_leaves_only_what_can_be_found_and_removed(benc
 
 @pytest.mark.parametrize(("said", "reason"), [("uname() { echo riscv64; }\n", "riscv64"), ("", "memfd_noexec is 2")])
 def test_on_a_host_that_cannot_run_the_guard_nothing_is_made(tmp_path: Path, said: str, reason: str) -> None:
-    from sandboxer.extensions.native import files, guard, scripts
-    from sandboxer.extensions.native.facts import parse, require
-    from sandboxer.extensions.native.place import Place
+    from sandboxer.extensions.native import guard, scripts, start_file
+    from sandboxer.extensions.native.handle import SandboxPaths
+    from sandboxer.extensions.native.host_facts import parse, require
 
-    assert " | ".join(guard.MACHINES) in files.script("claim")
-    words = scripts.claim(Place(str(tmp_path), "a" * 12, "install"), "{}")
+    assert " | ".join(guard.MACHINES) in start_file.script("claim")
+    words = scripts.claim(SandboxPaths(str(tmp_path), "a" * 12, "install"), "{}")
     before, mark, after = words[2].partition("machine=$(uname -m)")
     before = said + before
     if not said:

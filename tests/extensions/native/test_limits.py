@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extensions.native.bench import Bench, Box
+from tests.extensions.native.sandboxes import Bench, Box
 
 MEMORY = Path("/sys/fs/cgroup/memory/cgroup.procs")
 

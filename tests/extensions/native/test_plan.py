@@ -13,31 +13,31 @@ import pytest
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.native import scripts
-from sandboxer.extensions.native.facts import Facts, OldBubblewrap, parse, why_not_started
-from sandboxer.extensions.native.files import script
+from sandboxer.extensions.native.handle import FIRST_UID, LAST_UID, SandboxPaths, suffix
+from sandboxer.extensions.native.host_facts import HostFacts, OldBubblewrap, parse, why_not_started
 from sandboxer.extensions.native.options import NativeOptions
-from sandboxer.extensions.native.place import FIRST_UID, LAST_UID, Place, suffix
-from sandboxer.extensions.native.plan import Plan, bwrap_words, plan
+from sandboxer.extensions.native.plan import StartPlan, bwrap_words, plan
+from sandboxer.extensions.native.start_file import script
 from sandboxer.names import new_id
 
-PLACE = Place("/srv/work", "abcdefghijkl", "install")
+PLACE = SandboxPaths("/srv/work", "abcdefghijkl", "install")
 TOOLS = {name: f"/usr/bin/{name}" for name in ("unshare", "mount", "setpriv", "bwrap")}
-ROOT = Facts(
+ROOT = HostFacts(
     uid=0, kernel="6.1.0", machine="x86_64", masks=("/proc/keys",), tools=TOOLS,
     links=("bin", "lib"), folders=("lib64",), cgroup_namespace=True,
     pythons=("/usr/bin/python3.11",),
 )  # fmt: skip
 
 
-def _facts(**changes: Any) -> Facts:
+def _facts(**changes: Any) -> HostFacts:
     return msgspec.structs.replace(ROOT, **changes)
 
 
-def _plan(facts: Facts = ROOT, **options: Any) -> Plan:
+def _plan(facts: HostFacts = ROOT, **options: Any) -> StartPlan:
     return plan(PLACE, msgspec.convert(options, NativeOptions), facts, python_home=None, synced=False)
 
 
-def _words(facts: Facts = ROOT, binds: dict[str, str] | None = None, **options: Any) -> list[str]:
+def _words(facts: HostFacts = ROOT, binds: dict[str, str] | None = None, **options: Any) -> list[str]:
     decoded = msgspec.convert(options, NativeOptions)
     made = plan(PLACE, decoded, facts, python_home=None, synced=False)
     return bwrap_words(PLACE, decoded, facts, remembered=made.remembered, binds=binds or dict(decoded.ro_binds))
@@ -191,7 +191,7 @@ NASTY = "a'b\"c $HOME `id` $(id) \\ \n * EOF\n-n 'é"
 
 
 def test_nothing_of_a_profile_is_read_as_shell_in_the_start_file(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "wo'rk $(touch x)"), "abcdefghijkl", "install")
+    place = SandboxPaths(str(tmp_path / "wo'rk $(touch x)"), "abcdefghijkl", "install")
     services = {"a": {"command": ["run", NASTY], "env": {"V": NASTY}, "cwd": f"/{NASTY}"}}
     options = msgspec.convert({"services": services, "ro_binds": {f"/o/{NASTY.strip()}": "/x y"}}, NativeOptions)
     made = plan(place, options, ROOT, python_home=None, synced=True)
@@ -224,7 +224,7 @@ def test_every_script_is_understood_by_every_shell(name: str, shell: str) -> Non
 
 
 def test_values_are_arguments_of_the_scripts_and_never_a_part_of_them() -> None:
-    place = Place("/a $(id) 'b", "abcdefghijkl", "in$(id)stall")
+    place = SandboxPaths("/a $(id) 'b", "abcdefghijkl", "in$(id)stall")
     remembered = plan(place, NativeOptions(), ROOT, python_home=None, synced=False).remembered
     for words in (
         scripts.claim(place, "marker $(id)"), scripts.start(place), scripts.look(place), scripts.end(place),
@@ -235,7 +235,7 @@ def test_values_are_arguments_of_the_scripts_and_never_a_part_of_them() -> None:
 
 
 def test_each_sandbox_has_a_user_of_its_own_in_a_range_that_is_nobodys() -> None:
-    users = {Place("/w", new_id(), "i").owner for _ in range(500)}
+    users = {SandboxPaths("/w", new_id(), "i").owner for _ in range(500)}
     assert len(users) == 500
     assert all(FIRST_UID <= user <= LAST_UID for user in users)
 

@@ -13,7 +13,7 @@ import pytest
 from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
-from tests.extensions.native.bench import EXTENSION, Bench, Box
+from tests.extensions.native.sandboxes import EXTENSION, Bench, Box
 from tests.testbed.waiting import eventually
 
 NASTY = "a 'b' \"c\" $HOME `id` \\ *\n-n\té"

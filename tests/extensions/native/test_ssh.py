@@ -17,7 +17,7 @@ from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.names import new_id
 from sandboxer.testing.conformance import Bench as Suite
 from sandboxer.testing.conformance import ConformanceSuite
-from tests.extensions.native.bench import Bench
+from tests.extensions.native.sandboxes import Bench
 from tests.testbed.census import Census
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd
@@ -95,7 +95,7 @@ import msgspec
 from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
-from tests.extensions.native.bench import EXTENSION, Bench
+from tests.extensions.native.sandboxes import EXTENSION, Bench
 host = SshHost("remote", msgspec.json.decode(sys.argv[1], type=HostSettings))
 host.connect(Deadline(20))
 bench = Bench(Path(host.work_dir(Deadline(20))), host)

@@ -12,7 +12,7 @@ from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.cloud import Toolbox
 from sandboxer.extensions.daytona.inside import capture
-from sandboxer.extensions.packing import ABSENT, follow
+from sandboxer.extensions.shell.scripts import ABSENT, follow
 from sandboxer.timing import Deadline
 
 _INLINE: Final = 512 * 1024

@@ -10,7 +10,7 @@ from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.e2b.running import END_SECONDS, aside, capture
-from sandboxer.extensions.packing import ABSENT
+from sandboxer.extensions.shell.scripts import ABSENT
 from sandboxer.hosts.base import Sink
 from sandboxer.timing import Deadline
 

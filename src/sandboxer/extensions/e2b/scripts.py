@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandboxer.extensions.packing import REFUSED, follow
+from sandboxer.extensions.shell.scripts import REFUSED, follow
 
 _CD: Final = '[ -z "$1" ] || cd "$1" || exit 126; shift; '
 _SESSION: Final = (

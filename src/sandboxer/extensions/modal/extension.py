@@ -41,7 +41,7 @@ from sandboxer.extensions.modal.asking import ask
 from sandboxer.extensions.modal.bridge import bridge
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.modal.remembered import Remembered
-from sandboxer.extensions.packing import ABSENT
+from sandboxer.extensions.shell.scripts import ABSENT
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_EXPIRES, resource_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandboxer.extensions.packing import follow
+from sandboxer.extensions.shell.scripts import follow
 
 END_FILE: Final = "/tmp/.sandboxer-end"  # noqa: S108 - inside the sandbox, where /tmp is in every image
 """Where the keeper looks when the sandbox shall end: seconds of its own uptime, a clock that nobody sets."""

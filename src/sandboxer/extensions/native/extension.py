@@ -22,12 +22,13 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.native import bundled, inside, pythons, runtime, scripts
-from sandboxer.extensions.native.facts import OldBubblewrap
+from sandboxer.extensions.native import bubblewrap, client, create, scripts
+from sandboxer.extensions.native import exec as native_exec
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.host_facts import OldBubblewrap
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
-from sandboxer.extensions.native.place import Place
-from sandboxer.extensions.native.plan import Remembered, plan
-from sandboxer.extensions.packing import ABSENT, follow
+from sandboxer.extensions.native.plan import NativeHandleData, plan
+from sandboxer.extensions.shell.scripts import ABSENT, follow
 from sandboxer.hosts.base import Command, Streams
 from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources
 
@@ -49,19 +50,19 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def check(self, ctx: Context) -> None:
         """Looks for the programs, and makes one namespace for nothing."""
-        runtime.probe(ctx)
+        client.probe(ctx)
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Directory with marker, the tree if one is given, then one start."""
         options = decode(spec.options)
         source = _source(spec)
         ctx.host.connect(ctx.deadline)
-        place = Place(_work_dir(ctx), spec.sandbox_id, ctx.install)
-        facts = runtime.claim(place, spec, ctx)
-        home = pythons.home(options, facts, ctx)
+        place = SandboxPaths(_work_dir(ctx), spec.sandbox_id, ctx.install)
+        facts = client.claim(place, spec, ctx)
+        home = create.python_home(options, facts, ctx)
         program = self.filter_program(facts.machine)
         planned = plan(place, options, facts, python_home=home, synced=source is not None, program=program)
-        handle = runtime.to_handle(planned.remembered)
+        handle = client.to_handle(planned.remembered)
         ctx.save(handle)
         if source is not None:
             ctx.progress("sync", f"{source} to {place.workspace}")
@@ -78,19 +79,19 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         ctx.progress("start", place.name)
         if "bwrap" in facts.tools:
             try:
-                runtime.start(planned, facts, ctx)
+                client.start(planned, facts, ctx)
             except OldBubblewrap:
                 ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
             else:
                 return handle
-        brought = bundled.bring(place, facts.machine, ctx)
+        brought = bubblewrap.install_bubblewrap(place, facts.machine, ctx)
         facts = facts.without_bwrap()
         planned = plan(
             place, options, facts, python_home=home, synced=source is not None, program=program, brought=brought
         )
-        handle = runtime.to_handle(planned.remembered)
+        handle = client.to_handle(planned.remembered)
         ctx.save(handle)
-        runtime.start(planned, facts, ctx)
+        client.start(planned, facts, ctx)
         return handle
 
     def filter_program(self, machine: str) -> bytes:
@@ -104,13 +105,13 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Waits until the services have settled."""
-        remembered = runtime.from_handle(handle)
+        remembered = client.from_handle(handle)
         place = remembered.place
         if remembered.services:
             ctx.progress("wait", f"services: {', '.join(remembered.services)}")
             self._settle(remembered, ctx)
         else:
-            presence = runtime.running(place, ctx)
+            presence = client.running(place, ctx)
             if presence != "running":
                 raise BackendError(f"{place.name} is {presence}", hint="run `sandboxer doctor`, then create it again")
         address = ctx.host.address()
@@ -129,10 +130,10 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
             ),
         )
 
-    def _settle(self, remembered: Remembered, ctx: Context) -> None:
+    def _settle(self, remembered: NativeHandleData, ctx: Context) -> None:
         place, wanted = remembered.place, str(int(remembered.settle * 100))
         words = ["sh", "/run/sandboxer/settle", wanted, *remembered.services]
-        done = inside.capture(remembered, words, ctx)
+        done = native_exec.capture(remembered, words, ctx)
         if done.code == 0 and done.text == "settled":
             return
         word, _, rest = done.text.partition(" ")
@@ -149,23 +150,23 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look at the directory and at /proc."""
         try:
-            return Status(runtime.look(runtime.from_handle(handle).place, ctx)[0])
+            return Status(client.look(client.from_handle(handle).place, ctx)[0])
         except SandboxerError as error:
             return Status("unknown", error.message)
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By the directory or by the processes."""
-        place = Place(_work_dir(ctx), sandbox_id, ctx.install)
-        remembered = runtime.find(place, ctx)
-        return None if remembered is None else runtime.to_handle(remembered)
+        place = SandboxPaths(_work_dir(ctx), sandbox_id, ctx.install)
+        remembered = client.find(place, ctx)
+        return None if remembered is None else client.to_handle(remembered)
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All directories with our marker, and processes that have lost theirs."""
-        return runtime.inventory(_work_dir(ctx), ctx)
+        return client.inventory(_work_dir(ctx), ctx)
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
-        runtime.end(runtime.from_handle(handle).place, ctx)
+        client.remove(client.from_handle(handle).place, ctx)
 
     def estimate_cost(self, options: Any) -> Resources:
         """Its limits. What has none takes what the host gives, and is no share that could be billed."""
@@ -181,14 +182,14 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         """Joins the sandbox's namespaces. A sandbox that does not run (its host was restarted) is started first."""
         _no_service(request.service)
         cwd = posixpath.join(WORKSPACE, request.cwd or "")
-        return inside.run(
-            runtime.from_handle(handle), request.argv, streams, ctx, cwd=cwd, env=request.env, tty=request.tty
+        return native_exec.run(
+            client.from_handle(handle), request.argv, streams, ctx, cwd=cwd, env=request.env, tty=request.tty
         )
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
         _no_service(service)
-        done = inside.capture(runtime.from_handle(handle), ["sh", "-c", _KIND, "sh", _inside(path)], ctx)
+        done = native_exec.capture(client.from_handle(handle), ["sh", "-c", _KIND, "sh", _inside(path)], ctx)
         kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
         if done.code != 0 or done.text not in kinds:
             raise BackendError(
@@ -202,7 +203,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         """tar runs inside: whatever the archive says, it stays there."""
         _no_service(service)
         words = ["sh", "-c", _UNPACK, "sh", _inside(directory)]
-        done = inside.capture(runtime.from_handle(handle), words, ctx, stdin=archive)
+        done = native_exec.capture(client.from_handle(handle), words, ctx, stdin=archive)
         if done.code != 0:
             raise BackendError(
                 f"could not be written to {directory!r}: {done.complaint}",
@@ -218,7 +219,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         if not name:
             raise Invalid("/ as a whole cannot be copied", hint="copy /workspace or a path in it")
         words = ["sh", "-c", _PACK, "sh", parent, name]
-        done = inside.capture(runtime.from_handle(handle), words, ctx, sink=sink)
+        done = native_exec.capture(client.from_handle(handle), words, ctx, sink=sink)
         if done.code == ABSENT:
             raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
         if done.code != 0:
@@ -230,7 +231,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
     ) -> None:
         """What services wrote, stdout and stderr together; also of a sandbox that does not run."""
-        remembered = runtime.from_handle(handle)
+        remembered = client.from_handle(handle)
         if service is not None and service not in remembered.services:
             raise NotFound(
                 f"the sandbox has no service {service!r}",
@@ -246,7 +247,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Rewrites the marker."""
-        runtime.renew(runtime.from_handle(handle).place, expires_at, ctx)
+        client.renew(client.from_handle(handle).place, expires_at, ctx)
 
 
 def _source(spec: Spec) -> Path | None:

@@ -16,7 +16,7 @@ _SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _TAKEN: Final = ("/usr", "/bin", "/sbin", "/lib", "/etc", "/proc", "/dev", "/run", "/tmp", "/var", "/sys", WORKSPACE)  # noqa: S108
 
 
-class Service(Written, frozen=True, kw_only=True):
+class NativeService(Written, frozen=True, kw_only=True):
     """A program that runs as long as the sandbox does. `restart` says what follows when it ends by itself (after 1 s,
     then 2 s, up to 30 s); while it settles, an end with another code than 0 fails the create whatever is said here."""
 
@@ -37,7 +37,7 @@ class Service(Written, frozen=True, kw_only=True):
             raise ValueError("`cwd` must be an absolute path inside the sandbox")
 
 
-class Limits(Written, frozen=True, kw_only=True):
+class NativeLimits(Written, frozen=True, kw_only=True):
     """Upper bounds; None is what the host gives. Sizes are bytes or like `512m`, `2g`.
 
     memory: of all processes together. cpu: processors, 1.5 is one and a half. processes: of the sandbox together.
@@ -68,8 +68,8 @@ class NativeOptions(Written, frozen=True, kw_only=True):
     """
 
     network: Literal["none", "host"] = "none"
-    services: dict[str, Service] = {}
-    limits: Limits = Limits()
+    services: dict[str, NativeService] = {}
+    limits: NativeLimits = NativeLimits()
     settle: float = 2.0
     python: bool = False
     ro_binds: dict[str, str] = {}

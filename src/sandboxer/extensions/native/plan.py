@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.extensions.native import files, guard
-from sandboxer.extensions.native.facts import Facts
-from sandboxer.extensions.native.options import WORKSPACE, Limits, NativeOptions, size
-from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native import guard, start_file
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.host_facts import HostFacts
+from sandboxer.extensions.native.options import WORKSPACE, NativeLimits, NativeOptions, size
 from sandboxer.models import SyscallFilter, Value
 
 INSIDE_ID: Final = 1000
@@ -31,12 +31,12 @@ _ETC: Final = (
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/services", "/etc/protocols", "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs",
 )  # fmt: skip
-_ETC_FDS: Final = dict(zip(range(4, 9), files.ETC, strict=True))
+_ETC_FDS: Final = dict(zip(range(4, 9), start_file.ETC, strict=True))
 """Generated files of /etc come to bwrap by descriptors: it writes them, which costs less than a mount each."""
 _ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
 
 
-class Remembered(Value, frozen=True, kw_only=True):
+class NativeHandleData(Value, frozen=True, kw_only=True):
     """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started.
 
     `start` is the SHA-256 of its start file; a sandbox that an earlier version made has none."""
@@ -57,36 +57,36 @@ class Remembered(Value, frozen=True, kw_only=True):
     notes: list[str] = []
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SandboxPaths:
         """Its names and paths."""
-        return Place(self.work_dir, self.id, self.install)
+        return SandboxPaths(self.work_dir, self.id, self.install)
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How one sandbox is started: what is remembered of it, the text of its start file, and its guard."""
 
-    remembered: Remembered
+    remembered: NativeHandleData
     start: str
     guard: bytes
 
 
 def plan(
-    place: Place,
+    place: SandboxPaths,
     options: NativeOptions,
-    facts: Facts,
+    facts: HostFacts,
     *,
     python_home: str | None,
     synced: bool,
     program: bytes = b"",
     brought: Mapping[str, str] | None = None,
-) -> Plan:
+) -> StartPlan:
     """`program`: the filter of system calls, or none. `python_home`: the tree of a Python on the host that is to be
     at /opt/python. `synced`: there is a tree in the workspace already, whose owner is to be mended. `brought`: files
     of our own bubblewrap, as paths in the sandbox's directory, with the SHA-256 of each."""
     image = guard.bundle(facts.machine, program)
     binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
     groups = _groups(place, options.limits, facts)
-    remembered = Remembered(
+    remembered = NativeHandleData(
         work_dir=place.work_dir,
         id=place.sandbox_id,
         install=place.install,
@@ -115,20 +115,25 @@ def plan(
         trusted=trusted,
     )
     digest = hashlib.sha256(start.encode("utf-8", "surrogateescape")).hexdigest()
-    return Plan(remembered=msgspec.structs.replace(remembered, start=digest), start=start, guard=image)
+    return StartPlan(remembered=msgspec.structs.replace(remembered, start=digest), start=start, guard=image)
 
 
-def box(place: Place, facts: Facts) -> str:
+def directory_inside(place: SandboxPaths, facts: HostFacts) -> str:
     """The sandbox's directory as bwrap sees it. Root shows it at `cover`, in a mount namespace of our own: the
     unprivileged uid could not pass the folders above it (such as /root)."""
     return facts.cover if facts.root else place.directory
 
 
 def bwrap_words(
-    place: Place, options: NativeOptions, facts: Facts, *, remembered: Remembered, binds: Mapping[str, str]
+    place: SandboxPaths,
+    options: NativeOptions,
+    facts: HostFacts,
+    *,
+    remembered: NativeHandleData,
+    binds: Mapping[str, str],
 ) -> list[str]:
     """The holder's command line."""
-    here = box(place, facts)
+    here = directory_inside(place, facts)
     words = [facts.tools.get("bwrap") or f"{here}/{BWRAP}"]
     words += [f"--unshare-{name}" for name in _namespaces(options, facts) if name != "mount"]
     words += ["--disable-userns", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", place.name]
@@ -169,12 +174,12 @@ def bwrap_words(
     return [*words, "/bin/sh", "/run/sandboxer/supervise", *restarts]
 
 
-def environment(remembered: Remembered) -> dict[str, str]:
+def environment(remembered: NativeHandleData) -> dict[str, str]:
     """All variables of a program inside, before the request's own."""
     return {"PATH": remembered.path, "HOME": WORKSPACE, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8"}
 
 
-def _namespaces(options: NativeOptions, facts: Facts) -> list[str]:
+def _namespaces(options: NativeOptions, facts: HostFacts) -> list[str]:
     """What is the sandbox's own, in bwrap's words."""
     names = ["user", "mount", "pid", "ipc", "uts"]
     if options.network == "none":
@@ -184,7 +189,7 @@ def _namespaces(options: NativeOptions, facts: Facts) -> list[str]:
     return names
 
 
-def _rlimits(limits: Limits, facts: Facts) -> list[str]:
+def _rlimits(limits: NativeLimits, facts: HostFacts) -> list[str]:
     """In the words of prlimit, which the guard takes. It sets them inside the user namespace: there `nproc` counts this
     sandbox alone (Linux 5.14 and later). What the host allows cannot be raised: the lower one is used."""
     wanted = {
@@ -201,7 +206,7 @@ def _rlimits(limits: Limits, facts: Facts) -> list[str]:
     return words
 
 
-def _groups(place: Place, limits: Limits, facts: Facts) -> list[tuple[str, str, str]]:
+def _groups(place: SandboxPaths, limits: NativeLimits, facts: HostFacts) -> list[tuple[str, str, str]]:
     """Control groups to make: directory, file, value. A file name that starts with `?` may be missing."""
     tree = "/sys/fs/cgroup"
     found: list[tuple[str, str, str]] = []
@@ -222,7 +227,7 @@ def _groups(place: Place, limits: Limits, facts: Facts) -> list[tuple[str, str, 
     return found
 
 
-def _notes(options: NativeOptions, facts: Facts, *, filtered: bool) -> list[str]:
+def _notes(options: NativeOptions, facts: HostFacts, *, filtered: bool) -> list[str]:
     """What is not isolated or not enforced, in words."""
     limits = options.limits
     notes = [
@@ -254,11 +259,11 @@ def _notes(options: NativeOptions, facts: Facts, *, filtered: bool) -> list[str]
 
 
 def _start_text(
-    place: Place,
+    place: SandboxPaths,
     options: NativeOptions,
-    facts: Facts,
+    facts: HostFacts,
     *,
-    remembered: Remembered,
+    remembered: NativeHandleData,
     words: list[str],
     binds: Mapping[str, str],
     groups: list[tuple[str, str, str]],
@@ -282,7 +287,7 @@ def _start_text(
     lines = ["# Starts this sandbox, again if need be. Made by sandboxer; holds the environment of its services."]
     lines += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     lines += ["first=${1-}", 'put() { printf \'%s\' "$2" >"$dir/$1"; }', "files() {"]
-    for path, text in files.generated(options).items():
+    for path, text in start_file.generated(options).items():
         lines.append(f"put {shlex.quote(f'run/{path}')} {shlex.quote(text)} || return 1")
     lines += [f'{{ : >>"$dir"/logs/{name}.log; }} || return 1' for name in options.services]
     lines += ["}", "trusted() {"]
@@ -292,7 +297,7 @@ def _start_text(
             f'[ "${{sum%% *}}" = {digest} ] || return 1',
         ]
     lines += ["}", "etc() {"]
-    etc = files.etc(place)
+    etc = start_file.etc(place)
     for fd, name in _ETC_FDS.items():
         # small here-documents sit in a pipe: nobody has to write them
         lines.append(f"exec {fd}<<'EOF'\n{etc[name]}EOF")
@@ -308,10 +313,10 @@ def _start_text(
     lines += ["return 0", "}"]
     sources = list(binds.values()) if facts.root else []
     lines.append(shlex.join(["set", "--", *sources, *words]))
-    return "\n".join(lines) + "\n" + files.script("common") + files.script("start")
+    return "\n".join(lines) + "\n" + start_file.script("common") + start_file.script("start")
 
 
-def _owners(place: Place, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
+def _owners(place: SandboxPaths, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
     """Lines that give the sandbox's uid what it writes, and let its group pass the directory: the uid must not own it,
     because it holds what root will run again."""
     written = [place.workspace, place.path("tmp"), *(place.path(f"logs/{name}.log") for name in options.services)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sandboxer.extensions.native.facts import Facts
-from sandboxer.extensions.native.files import script
-from sandboxer.extensions.native.place import FIRST_UID, Place, suffix
-from sandboxer.extensions.native.plan import PATH, Remembered
+from sandboxer.extensions.native.handle import FIRST_UID, SandboxPaths, suffix
+from sandboxer.extensions.native.host_facts import HostFacts
+from sandboxer.extensions.native.plan import PATH, NativeHandleData
+from sandboxer.extensions.native.start_file import script
 
 SHELL: Final = "/bin/sh"
 """Not by PATH: the first `sh` there may lie in somebody's home."""
@@ -19,7 +19,7 @@ def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
     return [SHELL, "-c", text, name, *arguments]
 
 
-def claim(place: Place, marker: str) -> list[str]:
+def claim(place: SandboxPaths, marker: str) -> list[str]:
     """Says what the host has, and makes the directory with its marker."""
     return _words("claim", place.work_dir, place.name, marker, common=False)
 
@@ -29,7 +29,7 @@ def facts() -> list[str]:
     return _words("claim", "", "", "", common=False)
 
 
-def probe(facts: Facts, bwrap: str) -> list[str]:
+def probe(facts: HostFacts, bwrap: str) -> list[str]:
     """Makes the namespaces of a sandbox, by the uid that it would have, and does nothing in them."""
     words = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--disable-userns", "--cap-drop", "ALL"]
     words += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/lib64", "/lib64", "--ro-bind-try", "/lib", "/lib"]
@@ -41,13 +41,13 @@ def probe(facts: Facts, bwrap: str) -> list[str]:
     return [facts.tools["unshare"], "--mount", "--propagation", "private", *drop, *words]
 
 
-def start(place: Place) -> list[str]:
+def start(place: SandboxPaths) -> list[str]:
     """Keeps the start file and the guard, of which it reads an archive from stdin, and runs the start file."""
     keep = f'PATH={PATH}:$PATH; umask 077; cd -- "$1" && tar -x -p -o -f - && cd / && set -- first && . "$0"'
     return [SHELL, "-c", keep, place.start_file, place.directory]
 
 
-def look(place: Place) -> list[str]:
+def look(place: SandboxPaths) -> list[str]:
     """Tells running, stopped, absent or unknown."""
     return _words("look", place.work_dir, place.name, place.tag, str(place.owner))
 
@@ -57,12 +57,12 @@ def inventory(work_dir: str, install: str) -> list[str]:
     return _words("list", work_dir, suffix(work_dir, install))
 
 
-def end(place: Place) -> list[str]:
+def end(place: SandboxPaths) -> list[str]:
     """Frees everything and tells what is left."""
     return _words("end", place.work_dir, place.name, place.tag, str(place.owner), place.install)
 
 
-def enter(remembered: Remembered, *, token: str, header: str = "-") -> list[str]:
+def enter(remembered: NativeHandleData, *, token: str, header: str = "-") -> list[str]:
     """Runs inside, under the sandbox's limits, what the header says that comes on stdin or is in a file."""
     place = remembered.place
     return _words(
@@ -78,7 +78,7 @@ def enter(remembered: Remembered, *, token: str, header: str = "-") -> list[str]
     )
 
 
-def tail(place: Place, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
+def tail(place: SandboxPaths, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
     """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
     count = "+1" if lines is None else str(lines)
     files = [place.path(f"logs/{name}.log") for name in services]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.extensions.native.bench import Bench
-from tests.extensions.native.seccomp.desk import Desk
+from tests.extensions.native.sandboxes import Bench
+from tests.extensions.native.seccomp.filtered import Desk
 from tests.sizes import scaled
 
 collect_ignore = scaled(1, soak=0) * ["test_heavy_day.py"]

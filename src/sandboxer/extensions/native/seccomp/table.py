@@ -12,7 +12,7 @@ DENY: Final = "deny"
 MISSING: Final = "missing"
 
 
-class Call(NamedTuple):
+class SystemCall(NamedTuple):
     """A system call of one machine."""
 
     name: str
@@ -28,12 +28,12 @@ class Span(NamedTuple):
 
 
 @cache
-def calls(machine: str) -> tuple[Call, ...]:
+def calls(machine: str) -> tuple[SystemCall, ...]:
     """The machine's calls, by number."""
     column = COLUMNS[machine]
     lines = Path(__file__).with_name("syscalls.txt").read_text("utf-8").splitlines()
     rows = [line.split() for line in lines if not line.startswith("#")]
-    found = [Call(row[0], int(row[column]), row[3]) for row in rows if row[column] != "-"]
+    found = [SystemCall(row[0], int(row[column]), row[3]) for row in rows if row[column] != "-"]
     return tuple(sorted(found, key=lambda call: call.number))
 
 

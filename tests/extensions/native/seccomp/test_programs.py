@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.extensions.native.seccomp import MACHINES
-from tests.extensions.native.seccomp.desk import MACHINE, Desk
+from tests.extensions.native.seccomp.filtered import MACHINE, Desk
 from tests.testbed.components import need
 
 pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no filter for {MACHINE}")

@@ -8,7 +8,7 @@ import pytest
 
 from sandboxer.errors import Denied
 from sandboxer.manager import transfer
-from tests.extensions.native.bench import EXTENSION, Box
+from tests.extensions.native.sandboxes import EXTENSION, Box
 
 
 def allocated(place: Path) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandboxer.extensions.native.seccomp import program
-from tests.extensions.native.bench import EXTENSION, Box
+from tests.extensions.native.sandboxes import EXTENSION, Box
 from tests.testbed.filtering import LOADER
 
 MACHINE = os.uname().machine

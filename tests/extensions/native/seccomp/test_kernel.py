@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.extensions.native.seccomp import MACHINES, program, table
-from tests.extensions.native.seccomp.closed import AROUND, MACHINE, SOCK_STREAM, wanted
+from tests.extensions.native.seccomp.closed_calls import AROUND, MACHINE, SOCK_STREAM, wanted
 from tests.testbed.filtering import Attempt, attempts
 
 pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no filter for {MACHINE}")

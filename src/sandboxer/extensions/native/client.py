@@ -16,10 +16,10 @@ from sandboxer import bounded, timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Found, Presence, Spec
 from sandboxer.extensions.base import from_handle as read_handle
-from sandboxer.extensions.native import bundled, guard, scripts
-from sandboxer.extensions.native.facts import Facts, parse, require, why_not_started
-from sandboxer.extensions.native.place import Place
-from sandboxer.extensions.native.plan import Plan, Remembered
+from sandboxer.extensions.native import bubblewrap, guard, scripts
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.host_facts import HostFacts, parse, require, why_not_started
+from sandboxer.extensions.native.plan import NativeHandleData, StartPlan
 from sandboxer.hosts.base import Command, Host
 from sandboxer.hosts.process.capture import capture_output
 from sandboxer.models import Handle
@@ -34,20 +34,20 @@ TAG: Final = "SANDBOXER_HOLDER"
 _SAID: Final = 65536
 _FRESH: Final = 60.0
 """How long a host's facts hold, in seconds."""
-_known: WeakKeyDictionary[Host, tuple[float, Facts]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Host, tuple[float, HostFacts]] = WeakKeyDictionary()
 
 
-def to_handle(remembered: Remembered) -> Handle:
+def to_handle(remembered: NativeHandleData) -> Handle:
     """What the core stores."""
     return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
 
 
-def from_handle(handle: Handle) -> Remembered:
+def from_handle(handle: Handle) -> NativeHandleData:
     """What we stored. Raises Conflict for a handle of a later version."""
     if handle.version == _UNGUARDED:
-        known = {name: value for name, value in handle.data.items() if name in Remembered.__struct_fields__}
+        known = {name: value for name, value in handle.data.items() if name in NativeHandleData.__struct_fields__}
         handle = Handle(version=HANDLE_VERSION, data=known)
-    return read_handle(handle, Remembered, version=HANDLE_VERSION)
+    return read_handle(handle, NativeHandleData, version=HANDLE_VERSION)
 
 
 def marker_text(spec: Spec, created_at: float) -> str:
@@ -55,7 +55,7 @@ def marker_text(spec: Spec, created_at: float) -> str:
     return json.dumps({**spec.labels, CREATED: created_at}, separators=(",", ":"))
 
 
-def look_at_host(ctx: Context) -> Facts:
+def read_host_facts(ctx: Context) -> HostFacts:
     """The facts of the host; raises NotConfigured when something is missing."""
     done = ctx.host.run(scripts.facts(), ctx.deadline)
     if done.code != 0:
@@ -65,7 +65,7 @@ def look_at_host(ctx: Context) -> Facts:
     return facts
 
 
-def claim(place: Place, spec: Spec, ctx: Context) -> Facts:
+def claim(place: SandboxPaths, spec: Spec, ctx: Context) -> HostFacts:
     """Make the directory with its marker, and learn what the host is."""
     text = marker_text(spec, timing.now())
     if ctx.host.address().kind == "local":
@@ -88,26 +88,26 @@ def claim(place: Place, spec: Spec, ctx: Context) -> Facts:
     return facts
 
 
-def _known_facts(ctx: Context) -> Facts:
+def _known_facts(ctx: Context) -> HostFacts:
     """This machine's facts, asked for once a minute: 4 ms of a creation's 25."""
     known = _known.get(ctx.host)
     if known is None or time.monotonic() - known[0] > _FRESH:
-        known = _known[ctx.host] = (time.monotonic(), look_at_host(ctx))
+        known = _known[ctx.host] = (time.monotonic(), read_host_facts(ctx))
     return known[1]
 
 
-def _not_made(place: Place, why: str) -> BackendError:
+def _not_made(place: SandboxPaths, why: str) -> BackendError:
     return BackendError(
         f"the directory {place.directory} could not be made: {why}",
         hint="check `work_dir` of the host in config.yaml: its rights, and free space (df -h)",
     )
 
 
-def _taken(place: Place) -> Conflict:
+def _taken(place: SandboxPaths) -> Conflict:
     return Conflict(f"{place.directory} is there already", hint="run `sandboxer reconcile` to see what it belongs to")
 
 
-def start(plan: Plan, facts: Facts, ctx: Context) -> None:
+def start(plan: StartPlan, facts: HostFacts, ctx: Context) -> None:
     """Write the start file and run it; returns when the sandbox is up."""
     place = plan.remembered.place
     # clean: what the holder is started with can be read from inside, in the environment of its first process
@@ -139,7 +139,7 @@ def _packed(members: Mapping[str, tuple[bytes, int]]) -> bytes:
     return out.getvalue()
 
 
-def look(place: Place, ctx: Context) -> tuple[Presence, dict[str, Any], Remembered | None]:
+def look(place: SandboxPaths, ctx: Context) -> tuple[Presence, dict[str, Any], NativeHandleData | None]:
     """Its presence, its marker ({} when there is none) and what was remembered of it on the host.
 
     Raises the host's errors, and BackendError when it cannot know."""
@@ -178,7 +178,7 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
             )
         if marker.get(LABEL_INSTALL) != ctx.install:
             continue
-        place = Place(work_dir, sandbox_id, ctx.install)
+        place = SandboxPaths(work_dir, sandbox_id, ctx.install)
         remembered = _remembered(handle, place) or _minimal(place)
         found[sandbox_id] = Found(
             sandbox_id=sandbox_id,
@@ -191,21 +191,21 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
     for tag in tags:
         sandbox_id = sandbox_id_of(tag.partition(".")[0])
         if sandbox_id is not None and sandbox_id not in found:
-            place = Place(work_dir, sandbox_id, ctx.install)
+            place = SandboxPaths(work_dir, sandbox_id, ctx.install)
             found[sandbox_id] = Found(
                 sandbox_id=sandbox_id, handle=to_handle(_minimal(place)), detail="processes without a directory"
             )
     return list(found.values())
 
 
-def running(place: Place, ctx: Context) -> Presence:
+def running(place: SandboxPaths, ctx: Context) -> Presence:
     """The presence of a sandbox that has just been started."""
     if ctx.host.address().kind == "local" and _runs_here(place, ctx):
         return "running"
     return look(place, ctx)[0]
 
 
-def _runs_here(place: Place, ctx: Context) -> bool:
+def _runs_here(place: SandboxPaths, ctx: Context) -> bool:
     """What `recorded` of host/common.sh tells, on this machine without starting a process."""
 
     def read(path: str) -> str:
@@ -222,7 +222,7 @@ def _runs_here(place: Place, ctx: Context) -> bool:
     return {"monitor", "child", "up"} <= alive
 
 
-def find(place: Place, ctx: Context) -> Remembered | None:
+def find(place: SandboxPaths, ctx: Context) -> NativeHandleData | None:
     """Whatever there is of one sandbox, or None when it is certain that there is nothing of ours."""
     presence, marker, remembered = look(place, ctx)
     if presence == "absent" or marker.get(LABEL_INSTALL, place.install) != place.install:
@@ -230,7 +230,7 @@ def find(place: Place, ctx: Context) -> Remembered | None:
     return remembered or _minimal(place)
 
 
-def end(place: Place, ctx: Context) -> None:
+def remove(place: SandboxPaths, ctx: Context) -> None:
     """Free everything. Raises Conflict for a directory of another installation, BackendError when something is left."""
     ended_sessions: Exception | None = None
     try:
@@ -257,7 +257,7 @@ def end(place: Place, ctx: Context) -> None:
         raise ended_sessions
 
 
-def renew(place: Place, expires_at: float | None, ctx: Context) -> None:
+def renew(place: SandboxPaths, expires_at: float | None, ctx: Context) -> None:
     """Write the new expiry into the marker."""
     text = ctx.host.read_file(place.marker, ctx.deadline, limit=65536)
     if text is None:
@@ -271,10 +271,10 @@ def renew(place: Place, expires_at: float | None, ctx: Context) -> None:
 
 def probe(ctx: Context) -> None:
     """Make one sandbox for nothing, without a directory. Raises NotConfigured with what to do."""
-    facts = look_at_host(ctx)
+    facts = read_host_facts(ctx)
     bwrap = facts.tools.get("bwrap")
     if bwrap is None:
-        package = bundled.package_for(facts.machine, ctx)
+        package = bubblewrap.package_for(facts.machine, ctx)
         if ctx.host.address().kind != "local":
             return  # it will be brought along; that cannot be tried without leaving something there
         bwrap = str(package[0])
@@ -283,8 +283,8 @@ def probe(ctx: Context) -> None:
         raise why_not_started(done.complaint, facts)
 
 
-def _minimal(place: Place) -> Remembered:
-    return Remembered(work_dir=place.work_dir, id=place.sandbox_id, install=place.install)
+def _minimal(place: SandboxPaths) -> NativeHandleData:
+    return NativeHandleData(work_dir=place.work_dir, id=place.sandbox_id, install=place.install)
 
 
 def _marker(text: str) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _marker(text: str) -> dict[str, Any]:
     return marker if isinstance(marker, dict) else {}
 
 
-def _remembered(text: str, place: Place) -> Remembered | None:
+def _remembered(text: str, place: SandboxPaths) -> NativeHandleData | None:
     """The handle that was saved beside the sandbox; it must be about this place to count."""
     if not text:
         return None

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, Service
-from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, NativeService
 
 _HERE: Final = Path(__file__).parent / "host"
 ETC: Final = ("passwd", "group", "hosts", "hostname", "nsswitch.conf")
@@ -20,7 +20,7 @@ def script(name: str) -> str:
     return (_HERE / f"{name}.sh").read_text("utf-8")
 
 
-def etc(place: Place) -> dict[str, str]:
+def etc(place: SandboxPaths) -> dict[str, str]:
     """Files of /etc inside: one user, one name of the machine."""
     return {
         "passwd": f"sandbox:x:1000:1000:sandbox:{WORKSPACE}:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
@@ -37,7 +37,7 @@ def generated(options: NativeOptions) -> dict[str, str]:
     return made | {f"inside/services/{name}": _service(service) for name, service in options.services.items()}
 
 
-def _service(service: Service) -> str:
+def _service(service: NativeService) -> str:
     """A script that becomes the service. The environment is in a file that only this sandbox can read, in no argv."""
     lines = [f"cd {shlex.quote(service.cwd)} || exit 126"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in service.env.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extensions.native.elsewhere import USER, run_tests
+from tests.extensions.native.other_users import USER, run_tests
 
 
 @pytest.mark.timeout(900)  # a whole file of tests, on a machine that may be busy

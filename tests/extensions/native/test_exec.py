@@ -22,7 +22,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Sink, Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings
-from tests.extensions.native.bench import EXTENSION, Bench, Box
+from tests.extensions.native.sandboxes import EXTENSION, Bench, Box
 from tests.testbed.waiting import eventually
 
 

@@ -13,8 +13,8 @@ import msgspec
 
 from sandboxer.extensions.base import Context, Exec, Spec
 from sandboxer.extensions.native import NativeExtension
+from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.options import NativeOptions
-from sandboxer.extensions.native.place import Place
 from sandboxer.hosts.base import Host, Streams
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings, Ready
@@ -37,9 +37,9 @@ class Box:
     install: str = INSTALL
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SandboxPaths:
         """Its names and paths."""
-        return Place(str(self.bench.work), self.sandbox_id, self.install)
+        return SandboxPaths(str(self.bench.work), self.sandbox_id, self.install)
 
     @property
     def directory(self) -> Path:

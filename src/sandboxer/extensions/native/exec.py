@@ -11,7 +11,7 @@ from sandboxer.errors import BackendError, Conflict, Invalid, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.options import WORKSPACE
-from sandboxer.extensions.native.plan import Remembered, environment
+from sandboxer.extensions.native.plan import NativeHandleData, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.hosts.process.capture import CAPPED_BYTES, CappedOutput
 from sandboxer.hosts.process.launch import check_argv, check_env
@@ -83,7 +83,7 @@ class _Gate:
 
 
 def run(
-    remembered: Remembered,
+    remembered: NativeHandleData,
     argv: Sequence[str],
     streams: Streams,
     ctx: Context,
@@ -155,7 +155,7 @@ def run(
 
 
 def capture(
-    remembered: Remembered,
+    remembered: NativeHandleData,
     argv: Sequence[str],
     ctx: Context,
     *,

@@ -6,13 +6,13 @@ import sys
 
 from sandboxer.errors import NotConfigured
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.native.facts import Facts
+from sandboxer.extensions.native.host_facts import HostFacts
 from sandboxer.extensions.native.options import NativeOptions
 
 _ASK = "import sys; print(sys.base_prefix if sys.version_info >= (3, 11) else '')"
 
 
-def home(options: NativeOptions, facts: Facts, ctx: Context) -> str | None:
+def python_home(options: NativeOptions, facts: HostFacts, ctx: Context) -> str | None:
     """The tree of a Python 3.11 or newer to show at /opt/python; None when none is asked for or /usr has one.
 
     Raises NotConfigured when there is none."""

@@ -16,7 +16,7 @@ LAST_UID: Final = 2147483646
 """A range that the table in systemd's "Users, Groups, UIDs and GIDs" leaves unused: nobody's accounts are there."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class SandboxPaths(msgspec.Struct, frozen=True):
     """Where one sandbox is: the host's work directory, the id, and the installation it belongs to."""
 
     work_dir: str

@@ -15,7 +15,7 @@ TOOLS: Final = ("unshare", "setpriv", "mount", "tar", "flock", "env", "sha256sum
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One host. `tools` maps a program to its path; `links` and `folders` are what / has of bin, sbin, lib...;
     `cover` is a folder that may be hidden in a namespace of ours; `cgroups` the controllers that we may use;
     `hard` the hard limits of our own processes (absent: unlimited); `bwrap_hash` the SHA-256 of a bubblewrap that the
@@ -47,7 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         """Whether root runs the sandboxes there."""
         return self.uid == 0
 
-    def without_bwrap(self) -> Facts:
+    def without_bwrap(self) -> HostFacts:
         """The same host, had it no bubblewrap of its own."""
         tools = {name: path for name, path in self.tools.items() if name != "bwrap"}
         return msgspec.structs.replace(self, tools=tools, bwrap_hash="")
@@ -59,7 +59,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def parse(text: str) -> Facts:
+def parse(text: str) -> HostFacts:
     """The facts in what claim.sh printed; raises BackendError when that makes no sense."""
     lists: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -72,7 +72,7 @@ def parse(text: str) -> Facts:
     if not one("uid").isdigit():
         raise BackendError("the host did not say what it is", hint="is its /proc mounted? run `sandboxer doctor`")
     versions = [version for version in (2, 1) if f"cgroup{version}" in lists]
-    return Facts(
+    return HostFacts(
         uid=int(one("uid")),
         kernel=one("kernel"),
         machine=one("machine"),
@@ -100,7 +100,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def require(facts: Facts) -> None:
+def require(facts: HostFacts) -> None:
     """Raise NotConfigured when the host is a machine of a kind without a guard, when programs are missing that have to
     come with its system, or when its kernel runs nothing from memory. claim.sh makes no directory then."""
     guard.check(facts.machine)
@@ -142,7 +142,7 @@ class OldBubblewrap(NotConfigured):
     """The host's bubblewrap does not know an option of ours; ours may do."""
 
 
-def why_not_started(complaint: str, facts: Facts) -> SandboxerError:
+def why_not_started(complaint: str, facts: HostFacts) -> SandboxerError:
     """The error for a namespace that could not be made, from what bwrap, unshare or setpriv said."""
     said = complaint.strip()[-1000:]
     if "Unknown option" in said:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extensions.native.elsewhere import USER, run_tests
+from tests.extensions.native.other_users import USER, run_tests
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become others; an ordinary user is tested by itself"

