@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from sandboxer.extensions.compose_ssh.policy import dockerfile
-from sandboxer.extensions.compose_ssh.policy.values import Faults
+from sandboxer.extensions.compose_ssh.policy.verdict import DockerfileFindings
 from tests.extensions.compose.policy.test_dockerfiles import CASES, HONEST
 
 INPUTS = 400
@@ -29,10 +29,10 @@ _OPEN = re.compile(rb".*[\\`]\s*|\s*(?:#.*)?", re.DOTALL)
 
 def run(data: bytes) -> object:
     """Judge it as the gate does."""
-    return _judged(data, lambda text: dockerfile.judge(text, args={}, contexts=set()))
+    return _judged(data, lambda text: dockerfile.check_dockerfile(text, args={}, contexts=set()))
 
 
-def _judged(data: bytes, judge: Callable[[str], Faults]) -> object:
+def _judged(data: bytes, judge: Callable[[str], DockerfileFindings]) -> object:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -45,9 +45,9 @@ def _judged(data: bytes, judge: Callable[[str], Faults]) -> object:
     return len(faults.found)
 
 
-def _trusting(text: str) -> Faults:
+def _trusting(text: str) -> DockerfileFindings:
     """One that believes that every line behind `RUN` belongs to it."""
-    return dockerfile.judge(text.partition("RUN")[0], args={}, contexts=set())
+    return dockerfile.check_dockerfile(text.partition("RUN")[0], args={}, contexts=set())
 
 
 FAULTS = {"what stands behind RUN is overlooked": lambda data: _judged(data, _trusting)}

@@ -19,8 +19,8 @@ from sandboxer import bounded
 from sandboxer.bounded import Bounds, LimitExceeded, check_json, check_yaml, decode
 from sandboxer.config.yaml_document import parse
 from sandboxer.errors import BackendError, Invalid, SandboxerError
-from sandboxer.extensions.compose_ssh import engine, failures, listing
-from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh import engine, errors, inventory
+from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
 from sandboxer.extensions.daytona import inside as daytona
 from sandboxer.extensions.daytona.cloud import said_absent
@@ -79,9 +79,9 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "E2B's metadata": lambda data: making.use_of({"sandboxer-use": data.decode("utf-8", "replace")}),
     "E2B's stream": lambda data: list(wire.events([connect_frame(data)])),
     "E2B's stream, at its end": lambda data: list(wire.events([connect_frame(data, flags=wire.END)])),
-    "a marker of compose": lambda data: listing.read_marker(data, "/x"),
-    "a handle of compose": lambda data: listing.parse_present("handle " + data.decode("utf-8", "replace")),
-    "what containers are": lambda data: engine.parse("1.5\n" + data.decode("utf-8", "replace")),
+    "a marker of compose": lambda data: inventory.read_marker(data, "/x"),
+    "a handle of compose": lambda data: inventory.parse_present("handle " + data.decode("utf-8", "replace")),
+    "what containers are": lambda data: engine.parse_containers("1.5\n" + data.decode("utf-8", "replace")),
     "the self-check": lambda data: read_answer(data, nonce="n"),
 }
 
@@ -295,7 +295,7 @@ def test_an_alias_of_what_it_is_in_is_refused_where_its_name_was_used_before() -
     with pytest.raises(LimitExceeded, match="stands for what it is in"):
         check_yaml(text)
     with pytest.raises(Invalid, match=r"compose.yaml, line 2: the alias \*a stands for what it is in"):
-        parse_compose(text.encode(), name="compose.yaml", account=Account())
+        parse_compose(text.encode(), name="compose.yaml", account=LoadUsage())
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="a0:-?[]{}&*!|>'\"#,% \n\t.<~", max_size=60).map(str.encode))
@@ -322,7 +322,7 @@ def test_what_a_build_prints_is_not_searched_for_ever() -> None:
     result = Result(code=1, stdout=b"", stderr=said + b"\nno space left on device\n")
     found: list[SandboxerError] = []
     search = threading.Thread(
-        target=lambda: found.append(failures.translate(result, doing="building", engine="docker")), daemon=True
+        target=lambda: found.append(errors.translate(result, doing="building", engine="docker")), daemon=True
     )
     search.start()
     search.join(60)

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.extensions.compose.bed")
+pytest.register_assert_rewrite("tests.extensions.compose.sandboxes")

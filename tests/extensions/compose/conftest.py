@@ -12,7 +12,7 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings
-from tests.extensions.compose.bed import Bed
+from tests.extensions.compose.sandboxes import Bed
 from tests.testbed.engines import Docker, Engine, Podman
 from tests.testbed.hosts import KINDS, ComposeHost, Kind, need_kind
 

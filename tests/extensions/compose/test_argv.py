@@ -13,11 +13,11 @@ import pytest
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import argv, scripts
 from sandboxer.extensions.compose_ssh.environment import split
-from sandboxer.extensions.compose_ssh.options import Remembered, from_handle, to_handle
+from sandboxer.extensions.compose_ssh.options import ComposeHandleData, from_handle, to_handle
 from sandboxer.models import Handle
 from tests.testbed.components import need
 
-SANDBOX = Remembered(
+SANDBOX = ComposeHandleData(
     sandbox_id="k3v9x2m7q4ta",
     name="sbx-k3v9x2m7q4ta",
     directory="/srv/sbx-k3v9x2m7q4ta",
@@ -27,7 +27,7 @@ SANDBOX = Remembered(
     services={"web": 1},
     main="web",
 )
-PODMAN = Remembered(**{**to_handle(SANDBOX).data, "compose": ["/opt/bin/podman-compose"]})
+PODMAN = ComposeHandleData(**{**to_handle(SANDBOX).data, "compose": ["/opt/bin/podman-compose"]})
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ PODMAN = Remembered(**{**to_handle(SANDBOX).data, "compose": ["/opt/bin/podman-c
 def test_a_setting_names_a_front_end_and_its_engine(
     setting: str | None, words: tuple[str, ...], engine: str, podman: bool, plugin: list[str]
 ) -> None:
-    front = argv.parse_front(setting)
+    front = argv.parse_compose_command(setting)
     assert (front.words, front.engine, front.podman, front.plugin_check) == (words, engine, podman, plugin)
 
 
 @pytest.mark.parametrize("setting", [" ", "'", "--help", "-x compose"])
 def test_a_setting_that_names_no_program_is_invalid(setting: str) -> None:
     with pytest.raises(Invalid):
-        argv.parse_front(setting)
+        argv.parse_compose_command(setting)
 
 
 def words_of(command: list[str]) -> list[str]:
@@ -158,7 +158,7 @@ def test_git_runs_nothing_that_a_judged_repository_names(judged: bool, tmp_path:
     (state / "compose.yaml").write_text("{}")
     for name in ("marker.json", "up.out", "up.err"):
         (state / name).touch()
-    sandbox = Remembered(
+    sandbox = ComposeHandleData(
         sandbox_id="k3v9x2m7q4ta",
         name="sbx-k3v9x2m7q4ta",
         directory=str(tmp_path / "repo"),

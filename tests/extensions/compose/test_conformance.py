@@ -10,7 +10,7 @@ import pytest
 
 from sandboxer.extensions.compose_ssh import ComposeExtension
 from sandboxer.testing.conformance import Bench, ConformanceSuite
-from tests.extensions.compose.bed import Bed
+from tests.extensions.compose.sandboxes import Bed
 from tests.testbed import repos
 from tests.testbed.hosts import KINDS, Kind
 

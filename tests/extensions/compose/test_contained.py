@@ -13,8 +13,8 @@ import pytest
 from sandboxer.errors import BackendError, Conflict, Denied
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.compose_ssh import argv
-from sandboxer.extensions.compose_ssh.observed import Observed
-from sandboxer.extensions.compose_ssh.options import ComposeOptions, Remembered, from_handle
+from sandboxer.extensions.compose_ssh.integrity import RecordingTree
+from sandboxer.extensions.compose_ssh.options import ComposeHandleData, ComposeOptions, from_handle
 from sandboxer.extensions.compose_ssh.policy import LocalTree
 from sandboxer.extensions.compose_ssh.scripts import OBSERVE
 from sandboxer.hosts.base import Progress, SyncReport
@@ -22,8 +22,8 @@ from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle
 from sandboxer.names import new_id
 from sandboxer.timing import Deadline
-from tests.extensions.compose.bed import EXTENSION, INSTALL, Bed, spec
 from tests.extensions.compose.policy.corpora import Case, cases
+from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed, spec
 from tests.sizes import scaled
 from tests.testbed import repos
 from tests.testbed.hosts import KINDS, Kind
@@ -73,7 +73,7 @@ def seen_by_reader(bed: Bed, handle: Handle) -> bytes:
     return bed.run(handle, "sh", "-c", script, service="reader")[1]
 
 
-def kept(handle: Handle) -> Remembered:
+def kept(handle: Handle) -> ComposeHandleData:
     return from_handle(handle)
 
 
@@ -227,7 +227,7 @@ def test_what_was_sent_is_compared_with_what_was_judged(tmp_path: Path, script: 
     (source / "ctx" / "Dockerfile").write_text("FROM x\n")
     (source / "ctx" / "sub" / "file").write_text("x")
     (source / "ctx" / "inner").symlink_to("sub/file")
-    tree = Observed(LocalTree(source))
+    tree = RecordingTree(LocalTree(source))
     tree.kind("ctx")
     tree.read("ctx/Dockerfile")
     for folder in ("ctx", "ctx/sub"):

@@ -13,10 +13,10 @@ from sandboxer.extensions.compose_ssh.engine import (
     Container,
     Settled,
     Waiting,
-    instant,
-    judge,
-    parse,
-    services,
+    parse_containers,
+    parse_instant,
+    published_services,
+    readiness,
     unchecked,
 )
 
@@ -52,7 +52,7 @@ def shown(
 
 
 def containers(*items: dict[str, Any]) -> list[Container]:
-    return parse(f"{NOW}\n" + json.dumps(items))
+    return parse_containers(f"{NOW}\n" + json.dumps(items))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def containers(*items: dict[str, Any]) -> list[Container]:
 )
 def test_an_answer_that_makes_no_sense_is_never_empty(output: str) -> None:
     with pytest.raises(BackendError) as caught:
-        parse(output)
+        parse_containers(output)
     assert caught.value.outcome == "unknown"
 
 
@@ -75,11 +75,11 @@ def test_an_answer_that_makes_no_sense_is_never_empty(output: str) -> None:
     ],
 )
 def test_time_stamps_of_both_engines(text: str, seconds: float) -> None:
-    assert instant(text) == pytest.approx(seconds, abs=1e-5)
+    assert parse_instant(text) == pytest.approx(seconds, abs=1e-5)
 
 
 def test_a_clock_without_fractions_is_fine() -> None:
-    assert parse(f"{int(NOW)}.N\n" + json.dumps([shown(since=3)]))[0].age == pytest.approx(3, abs=0.01)
+    assert parse_containers(f"{int(NOW)}.N\n" + json.dumps([shown(since=3)]))[0].age == pytest.approx(3, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_clock_without_fractions_is_fine() -> None:
     ],
 )  # fmt: skip
 def test_one_container_is_judged(item: dict[str, Any], verdict: object) -> None:
-    got = judge(containers(item), {"web": 1}, settle=2, looked_for=0)
+    got = readiness(containers(item), {"web": 1}, settle=2, looked_for=0)
     if isinstance(verdict, str):
         assert isinstance(got, Broken)
         assert verdict in got.reason
@@ -115,10 +115,10 @@ def test_one_container_is_judged(item: dict[str, Any], verdict: object) -> None:
 
 
 def test_a_service_without_its_containers_is_waited_for_shortly_and_then_broken() -> None:
-    assert isinstance(judge([], {"web": 1}, settle=2, looked_for=0), Waiting)
-    assert isinstance(judge([], {"web": 1}, settle=2, looked_for=2), Broken)
-    assert isinstance(judge(containers(shown()), {"web": 2}, settle=2, looked_for=2), Broken)
-    assert isinstance(judge(containers(shown(status="created")), {"web": 1}, settle=2, looked_for=2), Broken)
+    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=0), Waiting)
+    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=2), Broken)
+    assert isinstance(readiness(containers(shown()), {"web": 2}, settle=2, looked_for=2), Broken)
+    assert isinstance(readiness(containers(shown(status="created")), {"web": 1}, settle=2, looked_for=2), Broken)
 
 
 def test_only_podmans_checks_are_run_by_us() -> None:
@@ -133,7 +133,7 @@ def test_published_ports_are_told_once_and_by_a_reachable_address() -> None:
         "90/tcp": None,
         "91/tcp": [{"HostIp": "", "HostPort": "9191"}, {"HostIp": "2001:db8::1", "HostPort": "9192"}],
     }
-    got = [(s.container_port, s.host, s.port, s.url) for s in services(containers(shown(ports=ports)))]
+    got = [(s.container_port, s.host, s.port, s.url) for s in published_services(containers(shown(ports=ports)))]
     assert got == [
         (53, "127.0.0.1", 5353, "udp://127.0.0.1:5353"),
         (80, "127.0.0.1", 8080, "http://127.0.0.1:8080"),

@@ -19,7 +19,7 @@ _GONE: Final = re.compile(
 _KEPT: Final = 4096
 
 
-class ExecAnswer:
+class ExecOutput:
     """Stands between an engine's client and the caller's streams."""
 
     def __init__(self, streams: Streams) -> None:

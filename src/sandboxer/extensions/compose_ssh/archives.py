@@ -19,7 +19,7 @@ PEEKED: Final = 64 * 1024
 _SPOOLED: Final = 4 * 1024 * 1024
 
 
-def first(data: bytes) -> tarfile.TarInfo | None:
+def first_member(data: bytes) -> tarfile.TarInfo | None:
     """The first entry of (the beginning of) an archive, its name and whether it is a directory; None when there is
     none."""
     try:
@@ -99,7 +99,7 @@ class _Renamer:
     def write(self, data: bytes) -> None:
         if self._head is not None:
             self._head += data
-            entry = first(bytes(self._head)) if len(self._head) >= tarfile.BLOCKSIZE else None
+            entry = first_member(bytes(self._head)) if len(self._head) >= tarfile.BLOCKSIZE else None
             if entry is None and len(self._head) < PEEKED:
                 return
             self._decide(entry)
@@ -118,7 +118,7 @@ class _Renamer:
 
     def finish(self) -> None:
         if self._head is not None:
-            self._decide(first(bytes(self._head)))
+            self._decide(first_member(bytes(self._head)))
         if self._pump is not None:
             self._pump.finish()
 
@@ -243,7 +243,7 @@ class _Out:
         return len(data)
 
 
-class Prefixed:
+class LinePrefixer:
     """Passes lines on with something before each."""
 
     def __init__(self, prefix: bytes, sink: Callable[[bytes], None]) -> None:

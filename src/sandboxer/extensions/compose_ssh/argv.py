@@ -12,15 +12,15 @@ import msgspec
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import scripts
 from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL
-from sandboxer.extensions.compose_ssh.environment import Passed
-from sandboxer.extensions.compose_ssh.options import Remembered
+from sandboxer.extensions.compose_ssh.environment import PassedEnvironment
+from sandboxer.extensions.compose_ssh.options import ComposeHandleData
 
 DEFAULT: Final = "docker compose"
 STOP_SECONDS: Final = 1
 """How long `down` lets a program end by itself, in seconds. PID 1 `sh` ignores TERM and would take the default's 10."""
 
 
-class Front(msgspec.Struct, frozen=True):
+class ComposeCommand(msgspec.Struct, frozen=True):
     """A compose front end: the words that start it, and the engine's program that it works with."""
 
     words: tuple[str, ...]
@@ -49,7 +49,7 @@ class Front(msgspec.Struct, frozen=True):
         return [*self.words, "version"] if len(self.words) > 1 else []
 
 
-def parse_front(setting: str | None) -> Front:
+def parse_compose_command(setting: str | None) -> ComposeCommand:
     """The front end in a host's `compose` setting; raises Invalid."""
     try:
         words = tuple(shlex.split(setting or DEFAULT))
@@ -59,7 +59,7 @@ def parse_front(setting: str | None) -> Front:
         ) from None
     if not words or words[0].startswith("-") or "\0" in "".join(words):
         raise Invalid(f"the compose command {setting!r} names no program", hint="write it like podman-compose")
-    return Front(words)
+    return ComposeCommand(words)
 
 
 def script(text: str, *arguments: str) -> list[str]:
@@ -67,17 +67,17 @@ def script(text: str, *arguments: str) -> list[str]:
     return ["sh", "-c", text, "sandboxer", *arguments]
 
 
-def check(front: Front) -> list[str]:
+def check(front: ComposeCommand) -> list[str]:
     """Are the programs there, and does the engine answer?"""
     return script(scripts.CHECK, front.words[0], front.engine, *front.plugin_check)
 
 
-def prepare(sandbox: Remembered) -> list[str]:
+def prepare(sandbox: ComposeHandleData) -> list[str]:
     """Unless its programs are missing: make the directories and write what is remembered."""
     return script(scripts.PREPARE, sandbox.compose[0], engine_of(sandbox), sandbox.directory, sandbox.state)
 
 
-def compose(sandbox: Remembered, *words: str) -> list[str]:
+def compose(sandbox: ComposeHandleData, *words: str) -> list[str]:
     """A compose command of the sandbox's project. The file comes on stdin and the directory is where it runs: the
     only way in which all front ends agree on the file and on what its relative paths mean. A judged file has neither
     variables nor relative paths: it runs in a directory of ours, with an empty env file."""
@@ -85,7 +85,7 @@ def compose(sandbox: Remembered, *words: str) -> list[str]:
     return [*sandbox.compose, *empty, "-p", sandbox.name, "-f", "-", *words]
 
 
-def up(sandbox: Remembered, *, build: bool, keep: Sequence[str]) -> list[str]:
+def up(sandbox: ComposeHandleData, *, build: bool, keep: Sequence[str]) -> list[str]:
     """Bring it up. `build`: also when an image of that name is there already, as it may be of another state of the
     repository. `keep`: names of variables of the host's settings."""
     words = compose(sandbox, "up", "-d", *(["--build"] if build else []))
@@ -93,50 +93,50 @@ def up(sandbox: Remembered, *, build: bool, keep: Sequence[str]) -> list[str]:
     return script(scripts.UP, *arguments, *words)
 
 
-def observe(sandbox: Remembered) -> list[str]:
+def observe(sandbox: ComposeHandleData) -> list[str]:
     """Answer what the gate asked of the repository, from what was sent."""
     return script(scripts.OBSERVE, sandbox.directory)
 
 
-def pin(sandbox: Remembered) -> list[str]:
+def pin(sandbox: ComposeHandleData) -> list[str]:
     """Copy what the engine opens later to where no container writes."""
     return script(scripts.PIN, sandbox.directory, sandbox.pristine)
 
 
-def down(sandbox: Remembered) -> list[str]:
+def down(sandbox: ComposeHandleData) -> list[str]:
     """Take containers, networks and volumes away, as far as the front end knows of them."""
     words = compose(sandbox, "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
     return script(scripts.DOWN, sandbox.project, sandbox.state, sandbox.sha256, *words)
 
 
-def look(sandbox: Remembered, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
+def look(sandbox: ComposeHandleData, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
     """Show the project's containers, after running the health checks of those in `checks` (container, seconds)."""
     pairs = [word for container, seconds in checks for word in (container, f"{max(1, round(seconds))}")]
     return script(scripts.LOOK, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}", *pairs)
 
 
-def describe(sandbox: Remembered) -> list[str]:
+def describe(sandbox: ComposeHandleData) -> list[str]:
     """Show all that the project's containers have of their host."""
     return script(scripts.DESCRIBE, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}")
 
 
-def sweep(sandbox: Remembered) -> list[str]:
+def sweep(sandbox: ComposeHandleData) -> list[str]:
     """Remove by label and name whatever is left, then look again."""
     return script(scripts.SWEEP, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)
 
 
-def present(sandbox: Remembered) -> list[str]:
+def present(sandbox: ComposeHandleData) -> list[str]:
     """List what exists of a sandbox."""
     return script(scripts.PRESENT, engine_of(sandbox), sandbox.name, sandbox.directory, sandbox.state)
 
 
-def network_again(sandbox: Remembered) -> list[str]:
+def network_again(sandbox: ComposeHandleData) -> list[str]:
     """Make one more network of the project, to hear why that fails. Teardown takes it away should it not fail."""
     label = f"{PROJECT_LABEL}={sandbox.name}"
     return [engine_of(sandbox), "network", "create", "--label", label, f"{sandbox.name}_again"]
 
 
-def renew(sandbox: Remembered) -> list[str]:
+def renew(sandbox: ComposeHandleData) -> list[str]:
     """Write a new marker."""
     return script(scripts.RENEW, sandbox.directory, sandbox.state)
 
@@ -146,20 +146,26 @@ def inventory(install: str, work_dir: str, engines: Sequence[str]) -> list[str]:
     return script(scripts.INVENTORY, install, work_dir, *engines)
 
 
-def logs(sandbox: Remembered, container: str, *, follow: bool, tail: int | None) -> list[str]:
+def logs(sandbox: ComposeHandleData, container: str, *, follow: bool, tail: int | None) -> list[str]:
     """One container's logs."""
     flags = [*(["--follow"] if follow else []), *([] if tail is None else ["--tail", str(tail)])]
     return [engine_of(sandbox), "logs", *flags, container]
 
 
-def follow(sandbox: Remembered, containers: Sequence[tuple[str, str]], *, tail: int | None) -> list[str]:
+def follow(sandbox: ComposeHandleData, containers: Sequence[tuple[str, str]], *, tail: int | None) -> list[str]:
     """The logs of several containers, each given as (name to show, container), as they come."""
     pairs = [word for pair in containers for word in pair]
     return script(scripts.FOLLOW, engine_of(sandbox), "" if tail is None else str(tail), *pairs)
 
 
 def inside(
-    sandbox: Remembered, container: str, argv: Sequence[str], *, cwd: str | None, tty: bool, passed: Passed
+    sandbox: ComposeHandleData,
+    container: str,
+    argv: Sequence[str],
+    *,
+    cwd: str | None,
+    tty: bool,
+    passed: PassedEnvironment,
 ) -> list[str]:
     """Run `argv` in a container, with the environment `passed` (its lines from descriptor 3)."""
     flags = ["-i", *(["-t"] if tty else []), *(["-w", cwd] if cwd else [])]
@@ -168,27 +174,27 @@ def inside(
     return script(scripts.EXEC, sandbox.state, str(len(passed.lines)), *words)
 
 
-def peek(sandbox: Remembered, container: str, path: str) -> list[str]:
+def peek(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
     """The beginning of the archive of `path`: enough to see what it is."""
     return script(scripts.PEEK, *_pack(sandbox, container, path))
 
 
-def pack(sandbox: Remembered, container: str, path: str) -> list[str]:
+def pack(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
     """The archive of `path`, links at its end followed."""
     return _pack(sandbox, container, path)
 
 
-def unpack(sandbox: Remembered, container: str, directory: str) -> list[str]:
+def unpack(sandbox: ComposeHandleData, container: str, directory: str) -> list[str]:
     """Unpack an archive from stdin into a directory that exists."""
     return [engine_of(sandbox), "cp", "-", f"{container}:{directory}"]
 
 
-def _pack(sandbox: Remembered, container: str, path: str) -> list[str]:
+def _pack(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
     engine = engine_of(sandbox)
     follow = [] if PurePosixPath(engine).name == "podman" else ["-L"]  # podman always does, and has no such flag
     return [engine, "cp", *follow, f"{container}:{path}", "-"]
 
 
-def engine_of(sandbox: Remembered) -> str:
+def engine_of(sandbox: ComposeHandleData) -> str:
     """The engine's program of a sandbox."""
-    return Front(tuple(sandbox.compose)).engine
+    return ComposeCommand(tuple(sandbox.compose)).engine

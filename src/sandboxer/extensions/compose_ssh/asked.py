@@ -9,7 +9,7 @@ from pathlib import Path
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.compose_ssh import argv, composefile
-from sandboxer.extensions.compose_ssh.options import ComposeOptions, Remembered
+from sandboxer.extensions.compose_ssh.options import ComposeHandleData, ComposeOptions
 from sandboxer.names import resource_name
 
 
@@ -36,7 +36,7 @@ def read(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.Compose
     return repo, file
 
 
-def excluded(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> list[str]:
+def sync_excludes(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> list[str]:
     """What of the repository is not sent, as rsync's patterns. `work_dir` is that of this machine: a repository that
     holds it (a home directory, say) would be copied into its own copy, with every other sandbox."""
     patterns = ["/.sandboxer.json", *([] if options.include_git else ["/.git"])]
@@ -52,19 +52,19 @@ def excluded(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> li
     return patterns
 
 
-def state_of(work_dir: str, resource: str) -> str:
+def state_directory(work_dir: str, resource: str) -> str:
     """Where what we keep of a sandbox lies."""
     return f"{work_dir}/.sandboxer/{resource}"
 
 
-def minimal(sandbox_id: str, ctx: Context) -> Remembered:
+def handle_data_from_id(sandbox_id: str, ctx: Context) -> ComposeHandleData:
     """What the id alone tells."""
     work_dir, name = ctx.host.work_dir(ctx.deadline), resource_name(sandbox_id)
-    return Remembered(
+    return ComposeHandleData(
         sandbox_id=sandbox_id,
         name=name,
         directory=f"{work_dir}/{name}",
-        state=state_of(work_dir, name),
+        state=state_directory(work_dir, name),
         project=f"{work_dir}/{name}",
-        compose=list(argv.parse_front(ctx.host.compose).words),
+        compose=list(argv.parse_compose_command(ctx.host.compose).words),
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unsupported
 from sandboxer.extensions.compose_ssh.document import Document, Plain, dump, is_null, load
-from sandboxer.extensions.compose_ssh.loader import CANDIDATES, DirectoryReader, Reader
+from sandboxer.extensions.compose_ssh.loader import CANDIDATES, DirectoryReader, FileReader
 from sandboxer.extensions.compose_ssh.options import Publish
 from sandboxer.extensions.compose_ssh.ports import remap
 from sandboxer.names import SERVICE
@@ -58,7 +58,7 @@ def read(repo: Path, wanted: str | None) -> ComposeFile:
     return ComposeFile(path=name, document=document)
 
 
-def _first(repo: Path, reader: Reader) -> str:
+def _first(repo: Path, reader: FileReader) -> str:
     for candidate in CANDIDATES:
         try:
             if reader.exists(candidate):

@@ -21,7 +21,7 @@ _NEVER_STARTED: Final = frozenset({"created", "configured", "initialized"})
 _ENDED: Final = frozenset({"exited", "stopped", "dead"})
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True):
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a declared health check. `interval` and `start_period` are in seconds."""
 
     status: str
@@ -44,7 +44,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     age: float
     restarts: int
     error: str
-    health: Health | None
+    health: HealthCheck | None
     ports: tuple[Service, ...]
     working_dir: str
     image: str
@@ -77,7 +77,7 @@ class Broken(msgspec.Struct, frozen=True):
 Verdict = Settled | Waiting | Broken
 
 
-def parse(output: str) -> list[Container]:
+def parse_containers(output: str) -> list[Container]:
     """The answer of the `look` script: the host's time on the first line, then what `inspect` says.
 
     Raises BackendError when it is not that: an answer that is cut off must never read as "nothing is there"."""
@@ -108,7 +108,7 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
         number=int(number) if number.isdigit() else 1,
         status=str(state["Status"]).lower(),
         exit_code=int(state.get("ExitCode") or 0),
-        age=max(0.0, now - instant(str(state.get("StartedAt") or ""))),
+        age=max(0.0, now - parse_instant(str(state.get("StartedAt") or ""))),
         restarts=int(item.get("RestartCount") or 0),
         error=str(state.get("Error") or ""),
         health=_health(state.get("Health") or state.get("Healthcheck"), config.get("Healthcheck")),
@@ -119,13 +119,13 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
     )
 
 
-def _health(state: Any, declared: Any) -> Health | None:
+def _health(state: Any, declared: Any) -> HealthCheck | None:
     test = declared.get("Test") if isinstance(declared, dict) else None
     if not isinstance(test, list) or not test or test[0] == "NONE":
         return None
     state = state if isinstance(state, dict) else {}
     outputs = [str(entry.get("Output", "")).strip() for entry in state.get("Log") or () if isinstance(entry, dict)]
-    return Health(
+    return HealthCheck(
         status=str(state.get("Status") or "starting").lower(),
         log="\n".join(output for output in outputs[-3:] if output)[-1000:],
         interval=_seconds(declared.get("Interval"), 30.0),
@@ -139,7 +139,7 @@ def _seconds(nanoseconds: Any, default: float) -> float:
     return nanoseconds / 1e9 if isinstance(nanoseconds, int | float) and nanoseconds > 0 else default
 
 
-def instant(text: str) -> float:
+def parse_instant(text: str) -> float:
     """An engine's time stamp (RFC 3339, nanoseconds) as unix seconds; 0.0 for none. Raises ValueError."""
     if not text or text.startswith("0001-"):
         return 0.0
@@ -165,7 +165,9 @@ def _ports(service: str, ports: Mapping[str, Any]) -> list[Service]:
     return [found[key] for key in sorted(found)]
 
 
-def judge(containers: Sequence[Container], required: Mapping[str, int], *, settle: float, looked_for: float) -> Verdict:
+def readiness(
+    containers: Sequence[Container], required: Mapping[str, int], *, settle: float, looked_for: float
+) -> Verdict:
     """Is the stack up? `looked_for` is how many seconds it has been looked at since `up` returned."""
     for container in containers:
         reason = _broken(container, looked_for)
@@ -216,6 +218,6 @@ def unchecked(containers: Sequence[Container]) -> list[Container]:
     return [c for c in containers if c.podman and c.running and c.health and c.health.status != "healthy"]
 
 
-def services(containers: Sequence[Container]) -> list[Service]:
+def published_services(containers: Sequence[Container]) -> list[Service]:
     """One entry for each published port."""
     return [port for container in containers for port in container.ports]

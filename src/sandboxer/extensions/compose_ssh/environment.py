@@ -28,14 +28,14 @@ _CLIENTS_OWN: Final = re.compile(
 )
 
 
-class Passed(msgspec.Struct, frozen=True):
+class PassedEnvironment(msgspec.Struct, frozen=True):
     """`lines` for the env file, and names and values for `-e NAME`."""
 
     lines: tuple[str, ...]
     by_name: Mapping[str, str]
 
 
-def split(env: Mapping[str, str]) -> Passed:
+def split(env: Mapping[str, str]) -> PassedEnvironment:
     """Which way each variable takes; raises Invalid for what can take neither."""
     lines: list[str] = []
     by_name: dict[str, str] = {}
@@ -53,4 +53,4 @@ def split(env: Mapping[str, str]) -> Passed:
             )
         else:
             by_name[name] = value
-    return Passed(tuple(lines), by_name)
+    return PassedEnvironment(tuple(lines), by_name)

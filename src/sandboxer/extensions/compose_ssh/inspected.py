@@ -13,7 +13,7 @@ from sandboxer.errors import BackendError
 Item = Mapping[str, Any]
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class StackInspection(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine shows of a stack: `inspect` of its containers, of their volumes and networks (by name), its own
     `info`, and where the sources of bind mounts really lead."""
 
@@ -24,7 +24,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     real: Mapping[str, str] = {}
 
 
-def parse(text: str) -> Shown:
+def parse_inspection(text: str) -> StackInspection:
     """The answer of the `describe` script. Raises BackendError when it is cut off or no such answer."""
     sections: dict[str, list[str]] = {}
     current: list[str] = []
@@ -38,7 +38,7 @@ def parse(text: str) -> Shown:
             raise ValueError
         found = {name: json.loads("\n".join(sections[name])) for name in ("containers", "volumes", "networks", "info")}
         paths = sections["paths"]
-        return Shown(
+        return StackInspection(
             containers=found["containers"],
             volumes={str(item["Name"]): item for item in found["volumes"]},
             networks={str(item.get("Name") or item["name"]): item for item in found["networks"]},

@@ -46,7 +46,7 @@ class ComposeOptions(Written, frozen=True, kw_only=True):
             raise ValueError(f"{error.message}: {error.hint}") from None
 
 
-class Remembered(Value, frozen=True, kw_only=True):
+class ComposeHandleData(Value, frozen=True, kw_only=True):
     """The inside of a handle. `compose` are the words that made the sandbox: the ones that also take it away.
 
     `directory` holds the repository; `state` is a directory of ours that no build context or bind mount of the
@@ -72,19 +72,19 @@ class Remembered(Value, frozen=True, kw_only=True):
     @property
     def pristine(self) -> str:
         """Where copies of the repository lie that no container writes."""
-        return pristine(self.state)
+        return pristine_directory(self.state)
 
 
-def pristine(state: str) -> str:
+def pristine_directory(state: str) -> str:
     """Where, beside what is kept in `state`, copies of the repository lie."""
     return f"{state}/source"
 
 
-def to_handle(remembered: Remembered) -> Handle:
+def to_handle(remembered: ComposeHandleData) -> Handle:
     """The handle that the core keeps."""
     return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
 
 
-def from_handle(handle: Handle) -> Remembered:
+def from_handle(handle: Handle) -> ComposeHandleData:
     """What was remembered. Raises Conflict for a handle of another version."""
-    return read_handle(handle, Remembered, version=HANDLE_VERSION)
+    return read_handle(handle, ComposeHandleData, version=HANDLE_VERSION)

@@ -6,7 +6,7 @@ import contextlib
 
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.compose_ssh.loader import dump
-from tests.extensions.compose.loader.trees import loaded
+from tests.extensions.compose.loader.repositories import loaded
 
 _PARTS = ("compose.yaml", "compose.override.yaml", ".env", "b.yaml", "c.env")
 

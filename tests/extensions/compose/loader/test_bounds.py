@@ -16,7 +16,7 @@ import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (384 << 20, 384 << 20))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 from sandboxer.errors import SandboxerError
-from tests.extensions.compose.loader.trees import loaded
+from tests.extensions.compose.loader.repositories import loaded
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     loaded(json.load(sys.stdin))

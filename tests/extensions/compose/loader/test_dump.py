@@ -13,7 +13,7 @@ import yaml
 from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, dump, load
 from tests.extensions.compose.loader.generated import Trees
-from tests.extensions.compose.loader.trees import (
+from tests.extensions.compose.loader.repositories import (
     PROJECT,
     answer,
     comparable,

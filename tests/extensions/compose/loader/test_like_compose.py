@@ -10,7 +10,7 @@ import pytest
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, load
 from tests.extensions.compose.loader.generated import Trees
-from tests.extensions.compose.loader.trees import (
+from tests.extensions.compose.loader.repositories import (
     PROJECT,
     Refused,
     answer,

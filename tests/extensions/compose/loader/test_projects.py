@@ -8,7 +8,7 @@ import pytest
 
 from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh.loader import Origin
-from tests.extensions.compose.loader.trees import DIRECTORY, loaded
+from tests.extensions.compose.loader.repositories import DIRECTORY, loaded
 
 INGRESS = {"mode": "ingress", "protocol": "tcp"}
 BIND = {"create_host_path": True}

@@ -6,8 +6,8 @@ import pytest
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader import dotenv, scalars
-from sandboxer.extensions.compose_ssh.loader.limits import Account
-from sandboxer.extensions.compose_ssh.loader.template import substituted
+from sandboxer.extensions.compose_ssh.loader.interpolation import interpolate
+from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.words import split
 
 
@@ -92,7 +92,7 @@ VARIABLES = {"A": "a", "EMPTY": "", "DOLLAR": "$A", "B": "b"}
     ],
 )  # fmt: skip
 def test_variables_are_replaced(text: str, result: str) -> None:
-    assert substituted(text, VARIABLES, fail=ValueError) == result
+    assert interpolate(text, VARIABLES, fail=ValueError) == result
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_variables_are_replaced(text: str, result: str) -> None:
 )  # fmt: skip
 def test_a_variable_that_is_missing_or_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"has|needs"):
-        substituted(text, VARIABLES, fail=ValueError)
+        interpolate(text, VARIABLES, fail=ValueError)
 
 
 def _parsed(text: str, **known: str) -> dict[str, str]:
-    return dotenv.parse(text.encode(), name=".env", known=known, account=Account())
+    return dotenv.parse(text.encode(), name=".env", known=known, account=LoadUsage())
 
 
 @pytest.mark.parametrize(
@@ -158,4 +158,4 @@ def test_a_line_that_is_no_variable_is_refused_by_its_number(text: str, line: in
 
 
 def test_bytes_that_are_no_text_do_not_stop_a_file_of_variables() -> None:
-    assert dotenv.parse(b"A=\xff\n", name=".env", known={}, account=Account()) == {"A": "\ufffd"}
+    assert dotenv.parse(b"A=\xff\n", name=".env", known={}, account=LoadUsage()) == {"A": "\ufffd"}

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, Project, load
-from sandboxer.extensions.compose_ssh.policy import Grants, LocalTree, Program, Verdict, judge
+from sandboxer.extensions.compose_ssh.policy import ComposeProgram, Grants, LocalTree, Verdict, evaluate
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 SANDBOX: Final = "sbx-k3v9x2m7q4ta"
@@ -66,7 +66,7 @@ def judged(
     root: Path,
     *,
     grants: Iterable[str] = (),
-    program: Program = Program.DOCKER,
+    program: ComposeProgram = ComposeProgram.DOCKER,
     directory: str = DIRECTORY,
     pristine: str = PRISTINE,
 ) -> Verdict:
@@ -80,12 +80,12 @@ def verdict_on(
     root: Path,
     *,
     grants: Iterable[str] = (),
-    program: Program = Program.DOCKER,
+    program: ComposeProgram = ComposeProgram.DOCKER,
     directory: str = DIRECTORY,
     pristine: str = PRISTINE,
 ) -> Verdict:
     """The verdict on `project`, whose repository is at `root`."""
-    return judge(
+    return evaluate(
         project,
         directory=directory,
         pristine=pristine,

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandboxer.extensions.compose_ssh.loader import Origin, Project
-from sandboxer.extensions.compose_ssh.policy import Program
-from sandboxer.extensions.compose_ssh.policy.key import Decision
+from sandboxer.extensions.compose_ssh.policy import ComposeProgram
+from sandboxer.extensions.compose_ssh.policy.key_table import Treatment
 from sandboxer.extensions.compose_ssh.policy.keys_project import KEYS
 from tests.extensions.compose.policy.corpora import CORPUS, DIRECTORY, Case, verdict_on
 from tests.sizes import scaled
@@ -151,7 +151,7 @@ def known(path: tuple[str, ...]) -> bool:
 ROWS: Final = [
     tuple(key.path.replace("[]", ".[]").split("."))
     for key in KEYS
-    if key.decision not in (Decision.LEFT_OUT, Decision.REFUSED)
+    if key.decision not in (Treatment.LEFT_OUT, Treatment.REFUSED)
 ]
 
 
@@ -168,8 +168,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(scaled(180, soak=3600))
 @settings(max_examples=scaled(300, soak=20_000), deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(seed=st.integers(0, 2**64), program=st.sampled_from(Program))
-def test_no_key_that_the_table_does_not_know_is_sent(repository: Path, seed: int, program: Program) -> None:
+@given(seed=st.integers(0, 2**64), program=st.sampled_from(ComposeProgram))
+def test_no_key_that_the_table_does_not_know_is_sent(repository: Path, seed: int, program: ComposeProgram) -> None:
     document = Maker(seed).document()
     project = Project(name="x", document=document, origins={(): Origin("compose.yaml", 1)}, files=("compose.yaml",))
     verdict = verdict_on(project, repository, program=program)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from sandboxer.extensions.compose_ssh.loader import dump
-from sandboxer.extensions.compose_ssh.policy import Program
+from sandboxer.extensions.compose_ssh.policy import ComposeProgram
+from tests.extensions.compose.policy.compose_programs import program_of, refused_by
 from tests.extensions.compose.policy.corpora import Case, cases, judged, loaded, verdict_on
-from tests.extensions.compose.policy.programs import program_of, refused_by
 
 CASES = cases("honest.txt")
 
 
-def lacking(case: Case, program: Program) -> bool:
+def lacking(case: Case, program: ComposeProgram) -> bool:
     """Whether the case uses a key that the program does not have."""
     return str(program) in [name.strip() for name in (case.grant or "").split(",")]
 
@@ -27,7 +27,7 @@ def test_the_corpus_is_as_large_as_promised() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_honest_file_passes_or_is_told_what_its_program_lacks(case: Case, tmp_path: Path) -> None:
     project = loaded(case.lay_out(tmp_path))
-    for program in Program:
+    for program in ComposeProgram:
         verdict = verdict_on(project, tmp_path, program=program)
         assert verdict.violations == ()
         assert bool(verdict.unsupported) == lacking(case, program), verdict.unsupported
@@ -44,8 +44,8 @@ def test_what_wants_something_of_the_host_names_the_grants_that_make_it_work(cas
     assert verdict.document["services"]
 
 
-@pytest.mark.parametrize("program", Program)
-def test_each_program_takes_every_honest_file_as_it_is_sent(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ComposeProgram)
+def test_each_program_takes_every_honest_file_as_it_is_sent(program: ComposeProgram, tmp_path: Path) -> None:
     words = program_of(program)
     if words is None:
         pytest.skip(f"{program} is not here")
@@ -63,7 +63,7 @@ def test_each_program_takes_every_honest_file_as_it_is_sent(program: Program, tm
 def test_a_program_that_refuses_is_seen(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("services: {a: {image: nginx, ports: [{target: []}]}}")
-    for program in Program:
+    for program in ComposeProgram:
         words = program_of(program)
         if words is not None:
             assert list(refused_by(program, words, [wrong])) == ["wrong.yaml"]

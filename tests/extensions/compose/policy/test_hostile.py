@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import Denied, Invalid, NotFound
-from sandboxer.extensions.compose_ssh.policy import Program
+from sandboxer.extensions.compose_ssh.policy import ComposeProgram
 from tests.extensions.compose.policy.corpora import Case, cases, judged, loaded, verdict_on
 
 CASES = cases("hostile.txt")
@@ -22,7 +22,7 @@ def test_the_corpus_is_as_large_as_promised() -> None:
 @pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.name)
 def test_a_hostile_file_is_refused_with_its_path_and_its_grant_for_each_program(case: Case, tmp_path: Path) -> None:
     project = loaded(case.lay_out(tmp_path))
-    for program in Program:
+    for program in ComposeProgram:
         verdict = verdict_on(project, tmp_path, program=program)
         assert verdict.document == {}
         assert (case.path, case.grant) in {(found.path, found.grant) for found in verdict.violations}, program

@@ -2,8 +2,8 @@
 
 from sandboxer.extensions.compose_ssh.loader.directory import DirectoryReader
 from sandboxer.extensions.compose_ssh.loader.dump import dump
-from sandboxer.extensions.compose_ssh.loader.limits import Limits
+from sandboxer.extensions.compose_ssh.loader.limits import LoadLimits
 from sandboxer.extensions.compose_ssh.loader.load import CANDIDATES, load
-from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Project, Reader
+from sandboxer.extensions.compose_ssh.loader.project import FileReader, Origin, Path, Project
 
-__all__ = ["CANDIDATES", "DirectoryReader", "Limits", "Origin", "Path", "Project", "Reader", "dump", "load"]
+__all__ = ["CANDIDATES", "DirectoryReader", "FileReader", "LoadLimits", "Origin", "Path", "Project", "dump", "load"]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from sandboxer.errors import Invalid
-from sandboxer.extensions.compose_ssh.loader.limits import Account
-from sandboxer.extensions.compose_ssh.loader.template import substituted
+from sandboxer.extensions.compose_ssh.loader.interpolation import interpolate
+from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 
 _BLANK: Final = " \t\v\f\r\x85\xa0"
 _EXPORT: Final = re.compile(r"export[^\S\n]+")
@@ -19,7 +19,7 @@ _ESCAPE: Final = re.compile(r"\\([abcfnrtv$\"\\])")
 _ESCAPED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\"}
 
 
-def parse(data: bytes, *, name: str, known: Mapping[str, str], account: Account) -> dict[str, str]:
+def parse(data: bytes, *, name: str, known: Mapping[str, str], account: LoadUsage) -> dict[str, str]:
     """The variables in `data`. A `$NAME` in a value comes from `known`, else from the lines before it; so does a line
     that is a name alone. Raises Invalid with the line."""
     text = data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
@@ -27,7 +27,7 @@ def parse(data: bytes, *, name: str, known: Mapping[str, str], account: Account)
 
 
 class _Reader:
-    def __init__(self, text: str, name: str, known: Mapping[str, str], account: Account) -> None:
+    def __init__(self, text: str, name: str, known: Mapping[str, str], account: LoadUsage) -> None:
         self._text = text
         self._name = name
         self._known = known
@@ -110,7 +110,7 @@ class _Reader:
 
     def _expanded(self, value: str, begin: int) -> str:
         # what the caller gave wins over a line before, as it wins in the end
-        return substituted(
+        return interpolate(
             value,
             _Both(self._known, self._found),
             fail=lambda what: self._bad(f"it {what}", begin),

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sandboxer.extensions.compose_ssh.loader.nodes import invalid
 from sandboxer.extensions.compose_ssh.loader.scalars import text_of
-from sandboxer.extensions.compose_ssh.loader.tree import bad
 
 _NUMBER: Final = re.compile(r"-?[0-9]+")
 _PAIR: Final = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|\x7f")
@@ -152,7 +152,7 @@ def _escaped(value: Any, path: tuple[str | int, ...]) -> Any:
         if odd is not None:
             if path[-1:] and path[-1] in _LISTED and not any("=" in key for key in value):
                 return [f"{key}={text_of(item)}".replace("$", "$$") for key, item in sorted(value.items())]
-            raise bad("has a `$` in its name", (*path, odd), None, hint="name it without `$`")
+            raise invalid("has a `$` in its name", (*path, odd), None, hint="name it without `$`")
         return {key: _escaped(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_escaped(item, (*path, index)) for index, item in enumerate(value)]

@@ -10,7 +10,7 @@ from sandboxer.bounded import SMALL
 from sandboxer.errors import Invalid
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LoadLimits(msgspec.Struct, frozen=True):
     """The bounds of one load. A file of 1 MiB can stand for billions of values by its aliases."""
 
     file_bytes: int = SMALL.size
@@ -37,16 +37,16 @@ class Limits(msgspec.Struct, frozen=True):
     """Notes that are told of one project."""
 
 
-DEFAULT: Final = Limits()
+DEFAULT: Final = LoadLimits()
 TOO_MUCH_TEXT: Final = "more than {} KiB of text once aliases and variables are expanded"
 
 
-class Account:
+class LoadUsage:
     """What one load has used of its limits."""
 
     __slots__ = ("_bytes", "_files", "_nodes", "_text", "limits")
 
-    def __init__(self, limits: Limits = DEFAULT) -> None:
+    def __init__(self, limits: LoadLimits = DEFAULT) -> None:
         self.limits = limits
         self._bytes = self._files = self._nodes = self._text = 0
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sandboxer.errors import Invalid
-from sandboxer.extensions.compose_ssh.loader.files import Files
-from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, Account, Limits
-from sandboxer.extensions.compose_ssh.loader.model import modelled
-from sandboxer.extensions.compose_ssh.loader.normal import normalized
-from sandboxer.extensions.compose_ssh.loader.project import Origin, Path, Project, Reader
-from sandboxer.extensions.compose_ssh.loader.tree import plain
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, LoadLimits, LoadUsage
+from sandboxer.extensions.compose_ssh.loader.model import load_model
+from sandboxer.extensions.compose_ssh.loader.nodes import plain
+from sandboxer.extensions.compose_ssh.loader.normalize import normalize
+from sandboxer.extensions.compose_ssh.loader.project import FileReader, Origin, Path, Project
+from sandboxer.extensions.compose_ssh.loader.project_files import ProjectFiles
 
 CANDIDATES: Final = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES: Final = (
@@ -24,14 +24,14 @@ OVERRIDES: Final = (
 
 
 def load(
-    reader: Reader,
+    reader: FileReader,
     *,
     files: Sequence[str] | None,
     environment: Mapping[str, str],
     project_name: str,
     directory: str,
     profiles: Sequence[str] = (),
-    limits: Limits = DEFAULT,
+    limits: LoadLimits = DEFAULT,
 ) -> Project:
     """The project in a repository, with nothing left in it that another program would resolve.
 
@@ -40,7 +40,7 @@ def load(
     where the repository will be on the host: paths are made absolute below it. Raises Invalid, Denied or NotFound with
     the file and line.
     """
-    source = Files(reader, directory, Account(limits))
+    source = ProjectFiles(reader, directory, LoadUsage(limits))
     variables = _dotenv(source, "", dict(environment))
     names = [source.located(path, "") for path in _names(source, files, variables)]
     base = posixpath.dirname(names[0])
@@ -48,8 +48,8 @@ def load(
         variables = _dotenv(source, base, variables)
     variables["COMPOSE_PROJECT_NAME"] = project_name
     wanted = profiles or [name.strip() for name in variables.get("COMPOSE_PROFILES", "").split(",") if name.strip()]
-    model = modelled(source, names, base=base, variables=variables)
-    document = normalized(model, files=source, name=project_name, variables=variables, profiles=wanted)
+    model = load_model(source, names, base=base, variables=variables)
+    document = normalize(model, files=source, name=project_name, variables=variables, profiles=wanted)
     origins: dict[Path, Origin] = {(): Origin(names[0], 1)}
     values = plain(document, origins)
     notes = [f"the variable {name} is not set: an empty text takes its place" for name in sorted(source.unset)]
@@ -62,14 +62,14 @@ def load(
     )
 
 
-def _dotenv(source: Files, base: str, known: dict[str, str]) -> dict[str, str]:
+def _dotenv(source: ProjectFiles, base: str, known: dict[str, str]) -> dict[str, str]:
     path = posixpath.join(base, ".env")
     if not source.exists(path):
         return known
     return {**source.variables(path, known), **known}
 
 
-def _names(source: Files, files: Sequence[str] | None, variables: Mapping[str, str]) -> list[str]:
+def _names(source: ProjectFiles, files: Sequence[str] | None, variables: Mapping[str, str]) -> list[str]:
     if files:
         return list(files)
     listed = variables.get("COMPOSE_FILE", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
-from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq, bad
+from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, Seq, invalid
 
 Route = tuple[str, ...]
 """A path with `*` for every name that the file's author chose."""
@@ -41,7 +41,7 @@ def merged(base: Any, over: Any, route: Route = ()) -> Any:
             base.add(item, over.at[index])
         return base
     if route[2:3] != ("ulimits",) and _form(base) != _form(over):
-        raise bad(f"{'.'.join(route)} cannot be merged: it has another form in an earlier file", (), None)
+        raise invalid(f"{'.'.join(route)} cannot be merged: it has another form in an earlier file", (), None)
     return over
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandboxer.errors import Invalid
-from sandboxer.extensions.compose_ssh.loader.files import Files
-from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, Account
+from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, LoadUsage
 from sandboxer.extensions.compose_ssh.loader.merge import merged, settled, unified
+from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, copied, invalid, size
 from sandboxer.extensions.compose_ssh.loader.project import Origin
-from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, bad, copied, size
+from sandboxer.extensions.compose_ssh.loader.project_files import ProjectFiles
 
 _SERVICE: Final = ("services", "*")
 _SECTIONS: Final = ("services", "networks", "volumes", "secrets", "configs")
@@ -20,8 +20,8 @@ _SECTIONS: Final = ("services", "networks", "volumes", "secrets", "configs")
 Variables = Mapping[str, str]
 
 
-def modelled(
-    files: Files, paths: Sequence[str], *, base: str, variables: Variables, within: tuple[str, ...] = ()
+def load_model(
+    files: ProjectFiles, paths: Sequence[str], *, base: str, variables: Variables, within: tuple[str, ...] = ()
 ) -> Map:
     """The model of `paths`, later ones on top; relative paths in them start from `base`."""
     model = Map()
@@ -46,7 +46,7 @@ def modelled(
     return model
 
 
-def _environment(service: Map, variables: Variables, account: Account) -> None:
+def _environment(service: Map, variables: Variables, account: LoadUsage) -> None:
     """Give the entries without a value the one of the variable of that name; nobody else may do it later."""
     build = service.get("build")
     for entries in (service.get("environment"), build.get("args") if isinstance(build, Map) else None):
@@ -58,7 +58,7 @@ def _environment(service: Map, variables: Variables, account: Account) -> None:
             entries[name] = variables[name]
 
 
-def _include(files: Files, document: Map, *, base: str, variables: Variables, within: tuple[str, ...]) -> None:
+def _include(files: ProjectFiles, document: Map, *, base: str, variables: Variables, within: tuple[str, ...]) -> None:
     entries = document.drop("include")
     if entries is RESET or entries is None:
         return
@@ -87,7 +87,7 @@ def _include(files: Files, document: Map, *, base: str, variables: Variables, wi
             path = posixpath.normpath(posixpath.join(directory, ".env"))
             found = files.variables(path, variables) if files.exists(path) else {}
         known = {**found, **variables}
-        model = modelled(files, paths, base=directory, variables=known, within=within)
+        model = load_model(files, paths, base=directory, variables=known, within=within)
         _import(document, model, origin)
 
 
@@ -101,14 +101,14 @@ def _import(document: Map, model: Map, origin: Origin | None) -> None:
                 have = document.put(section, Map(), origin)[section]
             if name in have and have[name] != body:
                 at = have.at.get(name)
-                raise bad("conflicts with what an include brings under that name", (section, name), at)
+                raise invalid("conflicts with what an include brings under that name", (section, name), at)
             have.put(name, body, brought.at.get(name))
 
 
 class _Extender:
     """Follows `extends` of the services of one document."""
 
-    def __init__(self, files: Files, path: str, base: str, variables: Variables) -> None:
+    def __init__(self, files: ProjectFiles, path: str, base: str, variables: Variables) -> None:
         self._files = files
         self._path = path
         self._base = base
@@ -137,7 +137,7 @@ class _Extender:
         link = f"{self._path}:{name}"
         if link in chain or len(chain) >= DEFAULT.includes:
             what = "extends itself" if link in chain else f"is the last of more than {DEFAULT.includes} extends"
-            raise bad(f"{what}: {' -> '.join([*chain, link])[:400]}", ("services", name, "extends"), at)
+            raise invalid(f"{what}: {' -> '.join([*chain, link])[:400]}", ("services", name, "extends"), at)
         extends = body["extends"]
         if isinstance(extends, Override):
             extends = extends.value
@@ -171,12 +171,12 @@ class _Extender:
                 if isinstance(found, Map):
                     known = merged(known, found, ("services",))
         if wanted not in known:
-            raise bad(f"extends the service {wanted[:80]!r}, which is not there", ("services", name, "extends"), at)
+            raise invalid(f"extends the service {wanted[:80]!r}, which is not there", ("services", name, "extends"), at)
         base = extender._extended(known, wanted, chain, there)
         if isinstance(base, Override):
             base = base.value
         if not isinstance(base, Map):
-            raise bad(f"extends {wanted[:80]!r}, which is no mapping", ("services", name, "extends"), at)
+            raise invalid(f"extends {wanted[:80]!r}, which is no mapping", ("services", name, "extends"), at)
         nodes, text = size(base)
         self._files.account.values(self._path, nodes=nodes, text=text)
         return copied(base)  # type: ignore[no-any-return]

@@ -12,16 +12,16 @@ import msgspec
 
 from sandboxer.bounded import Expansion, LimitExceeded
 from sandboxer.errors import Invalid
-from sandboxer.extensions.compose_ssh.loader.limits import Account
+from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
+from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, Seq
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.scalars import resolved
-from sandboxer.extensions.compose_ssh.loader.tree import RESET, Map, Override, Seq
 
 _CORE: Final = "tag:yaml.org,2002:"
 _TAGS: Final = frozenset({"!reset", "!override"})
 
 
-class Parsed(msgspec.Struct, frozen=True):
+class ParsedFile(msgspec.Struct, frozen=True):
     """The documents of a file, each a mapping. `shared` where an alias or `<<` lets two places have one value,
     `tagged` where a value is tagged `!reset` or `!override`."""
 
@@ -30,7 +30,7 @@ class Parsed(msgspec.Struct, frozen=True):
     tagged: bool
 
 
-def parse(data: bytes, *, name: str, account: Account) -> Parsed:
+def parse(data: bytes, *, name: str, account: LoadUsage) -> ParsedFile:
     """The documents in `data`; `name` is the file's, for messages. Raises Invalid."""
     try:
         text = data.decode("utf-8-sig")
@@ -52,7 +52,7 @@ def parse(data: bytes, *, name: str, account: Account) -> Parsed:
     for document in documents:
         if not isinstance(document, Map):
             raise Invalid(f"{name} is not a mapping of keys to values", hint="a compose file begins with `services:`")
-    return Parsed(documents, shared=parser.shared, tagged=parser.tagged)
+    return ParsedFile(documents, shared=parser.shared, tagged=parser.tagged)
 
 
 class _Open:
@@ -70,7 +70,7 @@ class _Open:
 
 
 class _Parser:
-    def __init__(self, name: str, account: Account) -> None:
+    def __init__(self, name: str, account: LoadUsage) -> None:
         self._name = name
         self._account = account
         self._anchors: dict[str, Any] = {}

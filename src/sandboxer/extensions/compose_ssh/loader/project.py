@@ -40,7 +40,7 @@ class Project(msgspec.Struct, frozen=True):
         return None
 
 
-class Reader(Protocol):
+class FileReader(Protocol):
     """Reads files of a repository: beneath its root only, links out of it refused, sizes bounded."""
 
     def read(self, path: str) -> bytes:

@@ -10,7 +10,7 @@ from sandboxer.extensions.compose_ssh.policy import dockerfile
 from sandboxer.extensions.compose_ssh.policy.checks import plain
 from sandboxer.extensions.compose_ssh.policy.gate import Gate
 from sandboxer.extensions.compose_ssh.policy.names import image_fault
-from sandboxer.extensions.compose_ssh.policy.paths import MAX_DEPTH, Opened, normal, plain_in_tree, relative
+from sandboxer.extensions.compose_ssh.policy.paths import MAX_DEPTH, HostPath, normal, plain_in_tree, relative
 
 _IGNORES: Final = (".dockerignore", ".containerignore")
 MAX_SOURCES: Final = 2_000
@@ -23,9 +23,9 @@ _STEERING: Final = re.compile(r"BUILDKIT_(?!INLINE_CACHE$).*", re.IGNORECASE)
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}")
 
 
-def contexts(gate: Gate, document: dict[str, Any]) -> list[Opened]:
+def contexts(gate: Gate, document: dict[str, Any]) -> list[HostPath]:
     """The build contexts of services; their Dockerfiles are judged."""
-    found: list[Opened] = []
+    found: list[HostPath] = []
     for name, service in document.get("services", {}).items():
         build = service.get("build")
         if not isinstance(build, dict):
@@ -53,7 +53,7 @@ def _steering(gate: Gate, path: Path, build: dict[str, Any]) -> None:
             gate.refuse((*path, "args", name), gives)
 
 
-def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text: str | None = None) -> Opened | None:
+def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text: str | None = None) -> HostPath | None:
     full = normal(text if text is not None else holder.get(key))
     if full is None:
         gate.refuse(
@@ -67,10 +67,10 @@ def _directory(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, text
     if not plain_in_tree(gate, path, inside, wanted=("directory",)):
         return None
     holder[key] = full
-    return Opened(path=path, full=full, inside=inside, what="context", writable=False, holder=holder, key=key)
+    return HostPath(path=path, full=full, inside=inside, what="context", writable=False, holder=holder, key=key)
 
 
-def _additional(gate: Gate, path: Path, build: dict[str, Any]) -> list[Opened]:
+def _additional(gate: Gate, path: Path, build: dict[str, Any]) -> list[HostPath]:
     given = build.get("additional_contexts")
     if isinstance(given, list):
         pairs = [(plain(item) or "").partition("=")[::2] for item in given]
@@ -99,7 +99,7 @@ def _additional(gate: Gate, path: Path, build: dict[str, Any]) -> list[Opened]:
     return found
 
 
-def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) -> list[Opened]:
+def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: HostPath) -> list[HostPath]:
     args = {key: plain(value) or "" for key, value in (build.get("args") or {}).items() if value is not None}
     extra = build.get("additional_contexts")
     known = {str(key) for key in extra} if isinstance(extra, dict) else set()
@@ -137,7 +137,7 @@ def _dockerfile(gate: Gate, path: Path, build: dict[str, Any], context: Opened) 
     build["dockerfile"] = full
     area = context.full if full.startswith(context.full + "/") else full
     return [
-        Opened(
+        HostPath(
             path=where,
             full=full,
             inside=inside,
@@ -157,7 +157,7 @@ def _ignores(gate: Gate, path: Path, files: list[str]) -> None:
 
 
 def _judge(
-    gate: Gate, text: str, context: Opened, args: dict[str, str], known: set[str], *, where: Any, path: Path
+    gate: Gate, text: str, context: HostPath, args: dict[str, str], known: set[str], *, where: Any, path: Path
 ) -> None:
     # all of them: a name can go on in the next line
     key = (text, tuple(args.items()), frozenset(known))
@@ -167,7 +167,7 @@ def _judge(
         if gate.read > MAX_READ:
             gate.refuse(path, f"the time of whoever reads it: at most {MAX_READ >> 20} MiB of Dockerfiles")
             return
-        faults = gate.dockerfiles[key] = dockerfile.judge(text, args=args, contexts=known)
+        faults = gate.dockerfiles[key] = dockerfile.check_dockerfile(text, args=args, contexts=known)
     for fault in faults.found:
         grant = fault.grant
         if grant is None or not gate.grants.has(grant):

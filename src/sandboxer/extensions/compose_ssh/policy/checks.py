@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from sandboxer.extensions.compose_ssh.loader import Path
-from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate, Take
+from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate, KeyCheck
 
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 HOSTNAME: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
@@ -79,7 +79,7 @@ def later(_gate: Gate, _path: Path, value: Any) -> Any:
     return value
 
 
-def text(pattern: str, expected: str) -> Take:
+def text(pattern: str, expected: str) -> KeyCheck:
     """A text of that form."""
     compiled = re.compile(pattern, re.ASCII)
 
@@ -90,7 +90,7 @@ def text(pattern: str, expected: str) -> Take:
     return take
 
 
-def one_of(*words: str, gives: str = "") -> Take:
+def one_of(*words: str, gives: str = "") -> KeyCheck:
     """One of these words."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -102,7 +102,7 @@ def one_of(*words: str, gives: str = "") -> Take:
     return take
 
 
-def number(low: float, high: float, gives: str = "") -> Take:
+def number(low: float, high: float, gives: str = "") -> KeyCheck:
     """A number in that range."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -120,7 +120,7 @@ def number(low: float, high: float, gives: str = "") -> Take:
     return take
 
 
-def size(high: int, gives: str = "the memory of the host", *, unlimited: bool = False) -> Take:
+def size(high: int, gives: str = "the memory of the host", *, unlimited: bool = False) -> KeyCheck:
     """A size up to `high` bytes; `unlimited`: -1 too."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -134,7 +134,7 @@ def size(high: int, gives: str = "the memory of the host", *, unlimited: bool = 
     return take
 
 
-def duration(low: float, high: float) -> Take:
+def duration(low: float, high: float) -> KeyCheck:
     """A duration in that range of seconds, or 0."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -160,7 +160,7 @@ def words(gate: Gate, path: Path, value: Any) -> Any:
     return wrong(gate, path, "a text or a list of texts")
 
 
-def each(take: Take, *, most: int = 1000) -> Take:
+def each(take: KeyCheck, *, most: int = 1000) -> KeyCheck:
     """A list of such values; a single one counts as a list."""
 
     def judge(gate: Gate, path: Path, value: Any) -> Any:
@@ -178,7 +178,7 @@ def dropped(_gate: Gate, _path: Path, _value: Any) -> Any:
     return LEFT_OUT
 
 
-def refused(gives: str, grant: str | None = None) -> Take:
+def refused(gives: str, grant: str | None = None) -> KeyCheck:
     """Never allowed, or only as a whole."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -189,7 +189,7 @@ def refused(gives: str, grant: str | None = None) -> Take:
     return take
 
 
-def switch(gives: str, grant: str | None = None) -> Take:
+def switch(gives: str, grant: str | None = None) -> KeyCheck:
     """A flag that may only be false, unless it is granted."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:

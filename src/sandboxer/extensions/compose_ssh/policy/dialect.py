@@ -7,19 +7,19 @@ from typing import Any
 
 from sandboxer.extensions.compose_ssh.policy.checks import bytes_of, flag_of, plain
 from sandboxer.extensions.compose_ssh.policy.gate import Gate
-from sandboxer.extensions.compose_ssh.policy.values import Program
+from sandboxer.extensions.compose_ssh.policy.verdict import ComposeProgram
 
 
 def write(gate: Gate, document: dict[str, Any]) -> dict[str, Any]:
     """The document for the gate's program."""
     for name, service in document.get("services", {}).items():
         _everywhere(service)
-        if gate.program is Program.V1:
+        if gate.program is ComposeProgram.V1:
             _optional(gate, name, service)
             _first(service)
-        if gate.program is Program.PODMAN:
+        if gate.program is ComposeProgram.PODMAN:
             _podman(service)
-    if gate.program is Program.V1:
+    if gate.program is ComposeProgram.V1:
         for volume in document.get("volumes", {}).values():
             _texts(volume, "driver_opts")
     return {key: value for key, value in document.items() if value not in ({}, [])}

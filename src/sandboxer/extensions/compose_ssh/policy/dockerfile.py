@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from sandboxer.extensions.compose_ssh.policy.names import claims, describes, image_fault
-from sandboxer.extensions.compose_ssh.policy.values import Fault, Faults
+from sandboxer.extensions.compose_ssh.policy.verdict import DockerfileFinding, DockerfileFindings
 from sandboxer.names import PREFIX
 
 MAX_LINES: Final = 20_000
@@ -59,12 +59,14 @@ class _Instruction(msgspec.Struct, frozen=True):
     later: bool = False  # in a build that uses the image, which has other stages and contexts
 
 
-def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
+def check_dockerfile(text: str, *, args: Mapping[str, str], contexts: set[str]) -> DockerfileFindings:
     """Everything in `text` that is not harmless. `args` are the build's arguments, `contexts` its named contexts."""
     lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
     if len(lines) > MAX_LINES:
-        return Faults((Fault(1, f"the time of whoever reads it: at most {MAX_LINES} lines"),), ())
-    found: dict[Fault, None] = {}
+        return DockerfileFindings(
+            (DockerfileFinding(1, f"the time of whoever reads it: at most {MAX_LINES} lines"),), ()
+        )
+    found: dict[DockerfileFinding, None] = {}
     sources: dict[tuple[int, str], None] = {}
     labels: dict[str, None] = {}
     indented = _margins(lines, found)
@@ -83,22 +85,26 @@ def judge(text: str, *, args: Mapping[str, str], contexts: set[str]) -> Faults:
         found.update(judging.found)
         sources.update(judging.sources)
         labels.update(judging.labels)
-    return Faults(tuple(found), tuple(sources), tuple(labels))
+    return DockerfileFindings(tuple(found), tuple(sources), tuple(labels))
 
 
-def _margins(lines: list[str], found: dict[Fault, None]) -> bool:
+def _margins(lines: list[str], found: dict[DockerfileFinding, None]) -> bool:
     """Note characters that are a space to some builders only; whether a comment is indented."""
     indented = False
     for number, line in enumerate(lines, 1):
         margin = _MARGIN.match(line)
         begin = margin.end() if margin is not None else 0
         if _CONTROL.search(line) or line[:begin].strip(" \t"):
-            found[Fault(number, "an instruction that builders end in different places: a space of another kind")] = None
+            found[
+                DockerfileFinding(
+                    number, "an instruction that builders end in different places: a space of another kind"
+                )
+            ] = None
         indented = indented or (begin > 0 and line[begin : begin + 1] == "#")
     return indented
 
 
-def _escape(lines: list[str], found: dict[Fault, None]) -> str:
+def _escape(lines: list[str], found: dict[DockerfileFinding, None]) -> str:
     escape = "\\"
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -106,14 +112,16 @@ def _escape(lines: list[str], found: dict[Fault, None]) -> str:
             break
         name, _, value = text.lstrip("#/").partition("=")
         if name.strip().lower() == "syntax":
-            found[Fault(number, "the build to another program: `syntax` names an image that reads this file")] = None
+            found[
+                DockerfileFinding(number, "the build to another program: `syntax` names an image that reads this file")
+            ] = None
         if name.strip().lower() == "escape" and value.strip() == "`":
             escape = "`"
     return escape
 
 
 def _instructions(
-    lines: list[str], escape: str, *, heredocs: bool, comments: bool, found: dict[Fault, None]
+    lines: list[str], escape: str, *, heredocs: bool, comments: bool, found: dict[DockerfileFinding, None]
 ) -> Iterator[_Instruction]:
     """The instructions; `comments`: also an indented comment does not end one."""
     index = 0
@@ -130,11 +138,15 @@ def _instructions(
             stripped = line.rstrip(" \t")
             more = stripped.endswith(escape)
             if not more and line.rstrip().endswith(escape):
-                found[Fault(index, "an instruction that builders end in different places: a space of another kind")] = (
-                    None
-                )
+                found[
+                    DockerfileFinding(
+                        index, "an instruction that builders end in different places: a space of another kind"
+                    )
+                ] = None
             if stripped.endswith(2 * escape):
-                found[Fault(index, f"an instruction that builders end in different places: {2 * escape}")] = None
+                found[
+                    DockerfileFinding(index, f"an instruction that builders end in different places: {2 * escape}")
+                ] = None
             parts.append(stripped[: -len(escape)] if more else line)
             if not more:
                 break
@@ -156,7 +168,7 @@ class _Reading:
     """The instructions in order, with the stages and variables that they make."""
 
     def __init__(self, args: Mapping[str, str], contexts: set[str], *, lenient: bool, here: bool) -> None:
-        self.found: dict[Fault, None] = {}
+        self.found: dict[DockerfileFinding, None] = {}
         self.sources: dict[tuple[int, str], None] = {}
         self.labels: dict[str, None] = {}
         self._args = args
@@ -197,7 +209,7 @@ class _Reading:
             self._label(one)
 
     def _fault(self, one: _Instruction, gives: str, grant: str | None = None) -> None:
-        self.found[Fault(one.line, gives, grant)] = None
+        self.found[DockerfileFinding(one.line, gives, grant)] = None
 
     def _flag(self, one: _Instruction, name: str, value: str) -> None:
         if name not in _FLAGS[one.word]:

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from sandboxer.extensions.compose_ssh.loader import Origin, Path, Project
 from sandboxer.extensions.compose_ssh.policy.grants import Grants
-from sandboxer.extensions.compose_ssh.policy.values import Faults, Kind, Program, Tree, Violation, shown
+from sandboxer.extensions.compose_ssh.policy.verdict import (
+    ComposeProgram,
+    DockerfileFindings,
+    Kind,
+    SourceTree,
+    Violation,
+    format_path,
+)
 
 LEFT_OUT: Final = object()
 """What a check answers for a value that is harmless because it is not sent."""
@@ -23,9 +30,9 @@ class Gate:
         directory: str,
         pristine: str,
         grants: Grants,
-        program: Program,
+        program: ComposeProgram,
         sandbox: str,
-        tree: Tree,
+        tree: SourceTree,
     ) -> None:
         self.project = project
         self.directory = directory
@@ -39,7 +46,7 @@ class Gate:
         self.notes: dict[str, None] = {}
         self.port_notes: dict[str, None] = {}
         self.copies: set[str] = set()
-        self.dockerfiles: dict[object, Faults] = {}
+        self.dockerfiles: dict[object, DockerfileFindings] = {}
         self.image_labels: dict[str, dict[str, None]] = {}  # of what is built, by service
         self.read = 0  # characters of Dockerfiles
         self.leaving: dict[tuple[str, str], str | None] = {}  # by context and directory: a link that leads out
@@ -63,7 +70,7 @@ class Gate:
     ) -> Any:
         """Note a violation; what is refused is not sent either."""
         file, line = at or self._where(path)
-        found = Violation(file=file, line=line, path=shown(path), gives_away=gives_away, grant=grant)
+        found = Violation(file=file, line=line, path=format_path(path), gives_away=gives_away, grant=grant)
         self.violations[file, line, found.path, gives_away] = found
         return LEFT_OUT
 
@@ -78,7 +85,7 @@ class Gate:
         """Note that the program does not know the key at `path`."""
         file, line = self._where(path)
         text = f"{self.program} does not know this key"
-        self.unsupported[shown(path)] = Violation(file=file, line=line, path=shown(path), gives_away=text)
+        self.unsupported[format_path(path)] = Violation(file=file, line=line, path=format_path(path), gives_away=text)
 
     def note(self, text: str) -> None:
         """Tell something that holds although the file says otherwise."""
@@ -91,5 +98,5 @@ class Gate:
         return (self.project.files[0] if self.project.files else "compose.yaml"), 1
 
 
-Take = Callable[[Gate, Path, Any], Any]
+KeyCheck = Callable[[Gate, Path, Any], Any]
 """Judges one value: what is sent in its place, or LEFT_OUT."""

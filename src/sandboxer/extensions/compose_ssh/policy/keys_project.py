@@ -18,8 +18,8 @@ from sandboxer.extensions.compose_ssh.policy.checks import (
     switch,
     text,
 )
-from sandboxer.extensions.compose_ssh.policy.gate import Take
-from sandboxer.extensions.compose_ssh.policy.key import Decision, Key, Support
+from sandboxer.extensions.compose_ssh.policy.gate import KeyCheck
+from sandboxer.extensions.compose_ssh.policy.key_table import Key, Support, Treatment
 from sandboxer.extensions.compose_ssh.policy.keys_service import SERVICE, A, C, G, L, M, N, R
 from sandboxer.extensions.compose_ssh.policy.services import environment, ulimit
 
@@ -27,7 +27,7 @@ _build_network = one_of("none", "default", "host", "", gives="a network of the h
 
 
 def _build(
-    path: str, decision: Decision, take: Take | None, why: str, *, v1: Support = "yes", podman: Support = "yes"
+    path: str, decision: Treatment, take: KeyCheck | None, why: str, *, v1: Support = "yes", podman: Support = "yes"
 ) -> Key:
     return Key(f"services.*.build.{path}", decision, take, why, v1, podman)
 

@@ -23,17 +23,17 @@ from sandboxer.extensions.compose_ssh.policy.checks import (
     text,
     words,
 )
-from sandboxer.extensions.compose_ssh.policy.gate import Take
-from sandboxer.extensions.compose_ssh.policy.key import Decision, Key, Support
+from sandboxer.extensions.compose_ssh.policy.gate import KeyCheck
+from sandboxer.extensions.compose_ssh.policy.key_table import Key, Support, Treatment
 
 A, C, M, G, R, L, N = (
-    Decision.ALLOWED,
-    Decision.CHECKED,
-    Decision.CAPPED,
-    Decision.GRANTED,
-    Decision.REWRITTEN,
-    Decision.LEFT_OUT,
-    Decision.REFUSED,
+    Treatment.ALLOWED,
+    Treatment.CHECKED,
+    Treatment.CAPPED,
+    Treatment.GRANTED,
+    Treatment.REWRITTEN,
+    Treatment.LEFT_OUT,
+    Treatment.REFUSED,
 )
 MEMORY: Final = 1 << 40
 SHM: Final = GIB
@@ -48,7 +48,7 @@ _any_size = size(MEMORY, "more than a host has", unlimited=True)
 
 
 def _key(
-    path: str, decision: Decision, take: Take | None, why: str, *, v1: Support = "yes", podman: Support = "yes"
+    path: str, decision: Treatment, take: KeyCheck | None, why: str, *, v1: Support = "yes", podman: Support = "yes"
 ) -> Key:
     return Key(f"services.*.{path}", decision, take, why, v1, podman)
 

@@ -15,14 +15,14 @@ import msgspec
 
 from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.gate import Gate
-from sandboxer.extensions.compose_ssh.policy.values import shown
+from sandboxer.extensions.compose_ssh.policy.verdict import format_path
 
 _PLAIN: Final = re.compile(r"/[^\x00-\x1f\x7f:,\\]*")
 MAX_DEPTH: Final = 64
 What = Literal["bind", "file", "context"]
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
+class HostPath(msgspec.Struct, frozen=True, kw_only=True):
     """One path that is opened later. `holder[key]` is where the document names it.
 
     `inside` is relative to the repository, None for a path of the host. A `context` is read with all that is in it;
@@ -84,7 +84,7 @@ def plain_in_tree(gate: Gate, path: Path, inside: str, *, wanted: tuple[str, ...
     return True
 
 
-def binds(gate: Gate, document: dict[str, Any]) -> list[Opened]:
+def binds(gate: Gate, document: dict[str, Any]) -> list[HostPath]:
     """The bind mounts of services, and the volumes that are binds."""
     found = []
     for name, service in document.get("services", {}).items():
@@ -119,7 +119,9 @@ def binds(gate: Gate, document: dict[str, Any]) -> list[Opened]:
     return found
 
 
-def _bind(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable: bool, selinux: bool) -> Opened | None:
+def _bind(
+    gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable: bool, selinux: bool
+) -> HostPath | None:
     where = path if key == "source" else (*path, key)
     full = normal(holder.get(key))
     if full is None:
@@ -136,10 +138,10 @@ def _bind(gate: Gate, path: Path, holder: dict[str, Any], key: str, *, writable:
     elif not plain_in_tree(gate, where, inside, wanted=("file", "directory", "missing")):
         return None
     holder[key] = full  # a `..` behind a link leads elsewhere than its text says
-    return Opened(path=where, full=full, inside=inside, what="bind", writable=writable, holder=holder, key=key)
+    return HostPath(path=where, full=full, inside=inside, what="bind", writable=writable, holder=holder, key=key)
 
 
-def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
+def files(gate: Gate, document: dict[str, Any]) -> list[HostPath]:
     """The files of secrets and configs."""
     found = []
     for section in ("secrets", "configs"):
@@ -154,19 +156,19 @@ def files(gate: Gate, document: dict[str, Any]) -> list[Opened]:
             elif plain_in_tree(gate, path, inside, wanted=("file",)):
                 body["file"] = full
                 found.append(
-                    Opened(path=path, full=full, inside=inside, what="file", writable=False, holder=body, key="file")
+                    HostPath(path=path, full=full, inside=inside, what="file", writable=False, holder=body, key="file")
                 )
     return found
 
 
-def _said(one: Opened) -> str:
+def _said(one: HostPath) -> str:
     """A path as its repository would write it; one of the host as it is."""
     if one.inside is None:
         return one.full
     return f"./{one.inside}" if one.inside else "the whole repository"
 
 
-def separate(gate: Gate, opened: list[Opened]) -> None:
+def separate(gate: Gate, opened: list[HostPath]) -> None:
     """Keep what is opened apart from what containers write: from a copy, or by a refusal that names the pair."""
     writable = {one.full: one for one in opened if one.writable}
     holding = {holder for full in writable for holder in (full, *_parents(full))}
@@ -177,7 +179,7 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             gate.refuse(
                 one.path,
                 f"what a link leads to that a container puts there: {_said(one)} lies beneath {_said(above)}, "
-                f"which {shown(above.path)} lets a container write{better}",
+                f"which {format_path(above.path)} lets a container write{better}",
             )
             continue
         written = one.what == "context" and (one.area or one.full) in holding
@@ -188,22 +190,24 @@ def separate(gate: Gate, opened: list[Opened]) -> None:
             one.holder[one.key] = copied
             above = _above(copied, writable) or writable.get(copied)
             if above is not None:
-                gate.refuse(one.path, f"what a container puts there: {shown(above.path)} holds the sandbox's own files")
+                gate.refuse(
+                    one.path, f"what a container puts there: {format_path(above.path)} holds the sandbox's own files"
+                )
             if one.what == "bind":
                 alone = ", and what is written by it stays in a copy" if one.writable else ""
                 gate.note(
-                    f"{shown(one.path)}: services see {one.inside} as it was sent, not what a container writes "
+                    f"{format_path(one.path)}: services see {one.inside} as it was sent, not what a container writes "
                     f"there{alone}"
                 )
     gate.copies = set(topmost(gate.copies))
 
 
-def _can_be_a_copy(gate: Gate, one: Opened) -> bool:
+def _can_be_a_copy(gate: Gate, one: HostPath) -> bool:
     """A single file too where it is writable: no link can be put into a file, and people seldom write `:ro`."""
     return one.inside is not None and (not one.writable or gate.kind(one.inside) == "file")
 
 
-def _above(full: str, writable: dict[str, Opened]) -> Opened | None:
+def _above(full: str, writable: dict[str, HostPath]) -> HostPath | None:
     """The writable bind that strictly holds `full`."""
     return next((writable[parent] for parent in _parents(full) if parent in writable), None)
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.checks import GIB, INSIDE, bytes_of, plain, wrong
-from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate, Take
+from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate, KeyCheck
 from sandboxer.extensions.compose_ssh.policy.grants import capability
-from sandboxer.extensions.compose_ssh.policy.values import Program
+from sandboxer.extensions.compose_ssh.policy.verdict import ComposeProgram
 
 HARMLESS_CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
@@ -32,7 +32,7 @@ _VARIABLE: Final = re.compile(r"[^=$\x00-\x1f\x7f]{1,512}")
 _INSIDE: Final = re.compile(INSIDE)
 
 
-def namespace(kind: str, own: tuple[str, ...], gives: str, grant: str | None) -> Take:
+def namespace(kind: str, own: tuple[str, ...], gives: str, grant: str | None) -> KeyCheck:
     """A namespace: a container's own, a service's of this file, or the host's where granted."""
 
     def take(gate: Gate, path: Path, value: Any) -> Any:
@@ -42,7 +42,7 @@ def namespace(kind: str, own: tuple[str, ...], gives: str, grant: str | None) ->
         if found in own:
             return value or LEFT_OUT
         if kind != "cgroup" and found.startswith("service:") and found.removeprefix("service:") in gate.services:
-            if kind == "pid" and gate.program is Program.PODMAN:
+            if kind == "pid" and gate.program is ComposeProgram.PODMAN:
                 gate.lacks(path)  # it hands the word on to podman, which knows no services
             return value
         if found == "host":

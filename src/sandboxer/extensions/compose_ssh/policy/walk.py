@@ -7,11 +7,11 @@ from typing import Any, Final
 from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.checks import wrong
 from sandboxer.extensions.compose_ssh.policy.gate import LEFT_OUT, Gate
-from sandboxer.extensions.compose_ssh.policy.key import Decision, Node, tree
+from sandboxer.extensions.compose_ssh.policy.key_table import Node, Treatment, key_tree
 from sandboxer.extensions.compose_ssh.policy.keys_project import KEYS
-from sandboxer.extensions.compose_ssh.policy.values import Program
+from sandboxer.extensions.compose_ssh.policy.verdict import ComposeProgram
 
-ROOT: Final = tree(KEYS)
+ROOT: Final = key_tree(KEYS)
 MAX_ENTRIES: Final = 5_000
 """Of one mapping or list: the loader bounds the whole."""
 _UNKNOWN: Final = "whatever the engine takes it for: nobody has looked at this key yet"
@@ -85,9 +85,9 @@ def _judged(gate: Gate, node: Node, path: Path, value: Any) -> Any:
     if key is None or take is None:
         return LEFT_OUT
     taken = take(gate, path, value) if value is not None or _may_be_null(path) else LEFT_OUT
-    if taken is LEFT_OUT or key.decision is Decision.LEFT_OUT:
+    if taken is LEFT_OUT or key.decision is Treatment.LEFT_OUT:
         return LEFT_OUT
-    support = {Program.V1: key.v1, Program.PODMAN: key.podman}.get(gate.program, "yes")
+    support = {ComposeProgram.V1: key.v1, ComposeProgram.PODMAN: key.podman}.get(gate.program, "yes")
     if support == "ignored":
         if path in gate.project.origins:  # else the file does not say it: the loader filled it in
             gate.note(f"{gate.program} does not know `{key.path.removeprefix('services.*.')}`: it is left out")
