@@ -14,7 +14,7 @@ from sandboxer.hosts.local import LocalHost
 from sandboxer.models import Handle, HostSettings
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
-from tests.extensions.e2b.setting import INSTALL
+from tests.extensions.e2b.harness import INSTALL
 
 ADAPTERS = (
     "sandboxer.extensions.compose_ssh:ComposeExtension",

@@ -22,11 +22,12 @@ from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, errors, inventory
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
-from sandboxer.extensions.daytona import inside as daytona
-from sandboxer.extensions.daytona.cloud import said_absent
-from sandboxer.extensions.daytona.logs import taken_apart
+from sandboxer.extensions.daytona import exec as daytona
+from sandboxer.extensions.daytona.client import said_absent
+from sandboxer.extensions.daytona.logs import split_streams
 from sandboxer.extensions.directories import marker
-from sandboxer.extensions.e2b import making, refusals, wire
+from sandboxer.extensions.e2b import connect, create
+from sandboxer.extensions.e2b import errors as refusals
 from sandboxer.hosts.base import Result
 from sandboxer.http import Response
 from sandboxer.models import Profile
@@ -74,11 +75,11 @@ def connect_frame(body: bytes, *, flags: int = 0) -> bytes:
 READERS: dict[str, Callable[[bytes], object]] = {
     "an answer of any API": lambda data: answer(data).json(),
     "Daytona's 404": lambda data: said_absent(answer(data, status=404)),
-    "Daytona's log": lambda data: taken_apart(answer(data)),
-    "E2B's refusal": lambda data: refusals.body_of(answer(data, status=400)),
-    "E2B's metadata": lambda data: making.use_of({"sandboxer-use": data.decode("utf-8", "replace")}),
-    "E2B's stream": lambda data: list(wire.events([connect_frame(data)])),
-    "E2B's stream, at its end": lambda data: list(wire.events([connect_frame(data, flags=wire.END)])),
+    "Daytona's log": lambda data: split_streams(answer(data)),
+    "E2B's refusal": lambda data: refusals.error_body(answer(data, status=400)),
+    "E2B's metadata": lambda data: create.parse_use_label({"sandboxer-use": data.decode("utf-8", "replace")}),
+    "E2B's stream": lambda data: list(connect.events([connect_frame(data)])),
+    "E2B's stream, at its end": lambda data: list(connect.events([connect_frame(data, flags=connect.END)])),
     "a marker of compose": lambda data: inventory.read_marker(data, "/x"),
     "a handle of compose": lambda data: inventory.parse_present("handle " + data.decode("utf-8", "replace")),
     "what containers are": lambda data: engine.parse_containers("1.5\n" + data.decode("utf-8", "replace")),
@@ -309,7 +310,7 @@ def test_no_bytes_break_the_reading_of_yaml(data: bytes) -> None:
 def test_marks_in_a_log_by_the_million_are_taken_apart_at_once() -> None:
     """What runs inside writes them; each was looked for from the beginning, and the rest copied."""
     body = b"\x01\x01\x01a\x02\x02\x02b" * (MIB // 2)
-    program = threading.Thread(target=lambda: found.append(taken_apart(answer(body))), daemon=True)
+    program = threading.Thread(target=lambda: found.append(split_streams(answer(body))), daemon=True)
     found: list[tuple[bytes, bytes]] = []
     program.start()
     program.join(60)

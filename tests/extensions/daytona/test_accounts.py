@@ -11,10 +11,10 @@ import pytest
 
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.extensions.daytona import DaytonaExtension
-from sandboxer.extensions.daytona.cloud import page, trusted
-from sandboxer.extensions.daytona.handle import LATE_SECONDS, Remembered, proves_absence
+from sandboxer.extensions.daytona.client import page, trusted
+from sandboxer.extensions.daytona.handle import LATE_SECONDS, DaytonaHandleData, proves_absence
 from sandboxer.http import parse_base_url
-from tests.extensions.daytona.setting import context, endpoints, made, run, spec
+from tests.extensions.daytona.harness import context, endpoints, made, run, spec
 from tests.fakes import Fault
 from tests.fakes.daytona import KEY, FakeDaytona
 
@@ -50,11 +50,11 @@ def run_with(fake: FakeDaytona, handle: object, key: str) -> str:
 
 
 def test_absence_is_proved_by_the_same_key_or_by_the_end_of_the_ttl() -> None:
-    remembered = Remembered(name="sbx-x", base="https://a", key="11111111", until=1000.0)
+    remembered = DaytonaHandleData(name="sbx-x", base="https://a", key="11111111", until=1000.0)
     assert proves_absence(remembered, "11111111", now=0)
     assert not proves_absence(remembered, "22222222", now=1000 + LATE_SECONDS)
     assert proves_absence(remembered, "22222222", now=1001 + LATE_SECONDS)
-    never = Remembered(name="sbx-x", base="https://a", key="11111111")
+    never = DaytonaHandleData(name="sbx-x", base="https://a", key="11111111")
     assert not proves_absence(never, "22222222", now=1e12)
 
 

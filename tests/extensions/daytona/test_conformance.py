@@ -10,7 +10,7 @@ from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings, Requirements
 from sandboxer.testing.conformance import Bench, ConformanceSuite
-from tests.extensions.daytona.setting import endpoints, secrets
+from tests.extensions.daytona.harness import endpoints, secrets
 from tests.fakes.daytona import FakeDaytona
 
 IMAGE = "docker.io/library/debian:13"

@@ -13,16 +13,16 @@ import yaml
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable, Unsupported
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.body import create_body, minutes
-from sandboxer.extensions.daytona.handle import Remembered, from_handle, to_handle
-from sandboxer.extensions.daytona.inside import job
+from sandboxer.extensions.daytona.errors import refuse
+from sandboxer.extensions.daytona.exec import job
+from sandboxer.extensions.daytona.handle import DaytonaHandleData, from_handle, to_handle
 from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, fit
-from sandboxer.extensions.daytona.refusals import refuse
-from sandboxer.extensions.daytona.ssh import Gateway, gateway
-from sandboxer.extensions.daytona.view import view
+from sandboxer.extensions.daytona.sandbox import view
+from sandboxer.extensions.daytona.ssh import SshGateway, gateway
 from sandboxer.http import Response
 from sandboxer.models import Handle, Manifest, Requirements, Resources
 from sandboxer.secrets import Secret
-from tests.extensions.daytona.setting import context, spec
+from tests.extensions.daytona.harness import context, spec
 from tests.fakes import Fault
 from tests.fakes.daytona import FakeDaytona
 
@@ -189,7 +189,9 @@ def test_every_state_that_daytona_knows_has_a_meaning() -> None:
 
 
 def test_a_handle_is_json_without_a_key_and_of_a_version() -> None:
-    remembered = Remembered(name="sbx-abc", base="https://a/api", key=Secret("dtn_secret_key").fingerprint, ports=[1])
+    remembered = DaytonaHandleData(
+        name="sbx-abc", base="https://a/api", key=Secret("dtn_secret_key").fingerprint, ports=[1]
+    )
     handle = to_handle(remembered)
     assert from_handle(msgspec.json.decode(msgspec.json.encode(handle), type=Handle)) == remembered
     assert "secret" not in str(handle)
@@ -239,8 +241,8 @@ def test_the_longest_time_to_wait_counts() -> None:
 
 
 def test_where_the_gateway_is() -> None:
-    assert gateway("ssh TOKEN@ssh.app.daytona.io", "TOKEN") == Gateway(host="ssh.app.daytona.io", port=22)
-    assert gateway("ssh -p 2222 TOKEN@127.0.0.1", "TOKEN") == Gateway(host="127.0.0.1", port=2222)
+    assert gateway("ssh TOKEN@ssh.app.daytona.io", "TOKEN") == SshGateway(host="ssh.app.daytona.io", port=22)
+    assert gateway("ssh -p 2222 TOKEN@127.0.0.1", "TOKEN") == SshGateway(host="127.0.0.1", port=2222)
     for wrong in (None, "", "ssh other@host", "ssh TOKEN@-oProxyCommand=x", "ssh 'TOKEN@x", "ssh TOKEN@a$b"):
         with pytest.raises(BackendError) as caught:
             gateway(wrong, "TOKEN")

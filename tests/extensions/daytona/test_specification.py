@@ -14,8 +14,8 @@ from sandboxer.hosts.base import Streams
 from sandboxer.http import Api
 from sandboxer.names import new_id
 from sandboxer.timing import Deadline
-from tests.extensions.asking import archive_of
-from tests.extensions.daytona.setting import context, run, spec
+from tests.extensions.calls import archive_of
+from tests.extensions.daytona.harness import context, run, spec
 from tests.extensions.daytona.specification import Violation, check_answer, check_request
 from tests.fakes import RecordedRequest
 from tests.fakes.daytona import KEY, FakeDaytona

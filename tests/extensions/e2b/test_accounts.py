@@ -11,10 +11,10 @@ import pytest
 from sandboxer.errors import NotConfigured, SandboxerError
 from sandboxer.extensions.base import Exec
 from sandboxer.extensions.e2b import E2BExtension
-from sandboxer.extensions.e2b.place import LONGEST, place_of
+from sandboxer.extensions.e2b.handle import LONGEST, sandbox_data
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
-from tests.extensions.e2b.setting import context, made
+from tests.extensions.e2b.harness import context, made
 from tests.fakes.e2b import FakeE2B
 
 OURS, SAME, OTHER = "e2b_ours", "e2b_ours_renewed", "e2b_of_somebody_else"
@@ -28,7 +28,7 @@ def cloud() -> Iterator[FakeE2B]:
 
 def aged(handle: Handle, *, by: float, **more: object) -> Handle:
     """The handle of a sandbox that was made earlier."""
-    place = place_of(handle)
+    place = sandbox_data(handle)
     return msgspec.structs.replace(place, born=place.born - by, **more).handle()
 
 
@@ -41,7 +41,7 @@ def test_with_another_accounts_key_a_sandbox_is_unknown_and_stays(cloud: FakeE2B
         extension.teardown(handle, theirs)
     assert caught.value.outcome == "unknown"
     assert "E2B_API_KEY" in caught.value.hint
-    assert place_of(handle).id in cloud.census()
+    assert sandbox_data(handle).id in cloud.census()
 
 
 def test_with_another_key_of_the_same_account_everything_works(cloud: FakeE2B) -> None:
@@ -93,8 +93,8 @@ def test_a_handle_holds_neither_key_nor_token(cloud: FakeE2B) -> None:
     handle = made(cloud)
     kept = msgspec.json.encode(handle).decode()
     assert OURS not in kept
-    assert cloud.estate.token(place_of(handle).id) not in kept
-    assert time.time() - place_of(handle).born < 60
+    assert cloud.estate.token(sandbox_data(handle).id) not in kept
+    assert time.time() - sandbox_data(handle).born < 60
 
 
 def test_a_handle_of_a_later_version_is_not_guessed_at(cloud: FakeE2B) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.extensions.e2b.older import older_client
+from tests.extensions.e2b.older_client import older_client
 from tests.fakes.e2b import FakeE2B
 
 PROGRAM = Path(__file__).with_name("client_program.py")

@@ -10,7 +10,7 @@ from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings, Requirements
 from sandboxer.testing.conformance import Bench, ConformanceSuite
-from tests.extensions.e2b.setting import endpoints, secrets
+from tests.extensions.e2b.harness import endpoints, secrets
 from tests.extensions.e2b.specification import violations
 from tests.extensions.live import LIVE, live_bench
 from tests.fakes.e2b import FakeE2B

@@ -15,12 +15,12 @@ import pytest
 from sandboxer.errors import BackendError, Conflict, Denied, Invalid, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Exec
 from sandboxer.extensions.e2b import E2BExtension
-from sandboxer.extensions.e2b.place import place_of
+from sandboxer.extensions.e2b.handle import sandbox_data
 from sandboxer.extensions.e2b.scripts import KILL
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
-from tests.extensions.e2b.setting import context, made, spec
+from tests.extensions.e2b.harness import context, made, spec
 from tests.fakes import Fault
 from tests.fakes.e2b import FakeE2B
 from tests.testbed.waiting import eventually
@@ -221,7 +221,7 @@ def test_an_archive_that_was_sent_with_a_stale_token_is_not_sent_as_an_empty_one
 def test_a_sandbox_that_has_ended_is_told_so(fake: FakeE2B) -> None:
     extension = E2BExtension()
     handle = made(fake, extension=extension)
-    fake.estate.end(fake.estate.sandboxes[place_of(handle).id])
+    fake.estate.end(fake.estate.sandboxes[sandbox_data(handle).id])
     for use in (extension, E2BExtension()):
         with pytest.raises(Conflict) as caught:
             Ran(fake, handle, "true", extension=use)
@@ -240,7 +240,7 @@ def test_an_envd_that_comes_up_late_is_waited_for(fake: FakeE2B) -> None:
     handle = extension.provision(spec(), context(fake))
     body = {"message": "The sandbox is running but port is not open", "code": 502}
     fake.script.add(Fault(match="GET /health", kind="status", status=502, body=body, times=7))
-    assert extension.wait_ready(handle, context(fake)).reachability.provider_id == place_of(handle).id
+    assert extension.wait_ready(handle, context(fake)).reachability.provider_id == sandbox_data(handle).id
 
 
 def test_an_envd_that_never_comes_up_ends_with_the_deadline(fake: FakeE2B) -> None:
@@ -260,7 +260,7 @@ def test_what_is_ready_says_how_it_is_reached(fake: FakeE2B) -> None:
     extension = E2BExtension()
     handle = made(fake, options={"ports": [8080], "template": "large"})
     ready = extension.wait_ready(handle, context(fake))
-    assert ready.reachability.command == f"sandboxer exec {place_of(handle).sandbox_id} -- sh"
+    assert ready.reachability.command == f"sandboxer exec {sandbox_data(handle).sandbox_id} -- sh"
     assert ready.resources is not None
     assert (ready.resources.vcpu, ready.resources.memory_gib) == (8, 4)
     assert ready.isolation.class_ == "remote", "of a server that is not E2B's own, nothing is claimed"
@@ -310,7 +310,7 @@ def test_logs_are_the_sandboxs_own(fake: FakeE2B) -> None:
 
 def test_a_log_of_thousands_of_entries_is_read_to_its_end(fake: FakeE2B) -> None:
     extension, handle = E2BExtension(), made(fake)
-    sandbox = fake.estate.sandboxes[place_of(handle).id]
+    sandbox = fake.estate.sandboxes[sandbox_data(handle).id]
     for number in range(2500):
         sandbox.log(f"entry {number}")
     out = bytearray()
@@ -322,7 +322,7 @@ def test_a_log_of_thousands_of_entries_is_read_to_its_end(fake: FakeE2B) -> None
 
 def test_a_followed_log_goes_on_until_the_end_of_its_time(fake: FakeE2B) -> None:
     extension, handle = E2BExtension(), made(fake)
-    sandbox = fake.estate.sandboxes[place_of(handle).id]
+    sandbox = fake.estate.sandboxes[sandbox_data(handle).id]
     out = bytearray()
 
     def take(chunk: bytes) -> None:
@@ -354,7 +354,7 @@ def test_what_is_copied_out_is_not_written_to_the_log(fake: FakeE2B) -> None:
     extension.get_archive(handle, "kept", sink.extend, context(fake))
     assert b"c4n4ry" in sink
     assert Ran(fake, handle, "sh", "-c", "ls -A /tmp").out == b"", "nothing of ours stays inside"
-    assert "c4n4ry" not in str(fake.estate.sandboxes[place_of(handle).id].logs)
+    assert "c4n4ry" not in str(fake.estate.sandboxes[sandbox_data(handle).id].logs)
 
 
 def test_a_copy_out_that_breaks_off_leaves_nothing_inside(fake: FakeE2B) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.e2b import E2BExtension
-from sandboxer.extensions.e2b.place import place_of
-from tests.extensions.e2b.setting import context, made, spec
+from sandboxer.extensions.e2b.handle import sandbox_data
+from tests.extensions.e2b.harness import context, made, spec
 from tests.fakes import Fault
 from tests.fakes.e2b import FakeE2B
 
@@ -16,9 +16,9 @@ LIST = "GET /v2/sandboxes"
 
 def test_a_list_of_many_pages_is_complete(fake: FakeE2B) -> None:
     extension = E2BExtension()
-    ids = {place_of(extension.provision(spec(), context(fake))).id for _ in range(230)}
+    ids = {sandbox_data(extension.provision(spec(), context(fake))).id for _ in range(230)}
     found = extension.inventory(context(fake))
-    assert {place_of(one.handle).id for one in found} == ids
+    assert {sandbox_data(one.handle).id for one in found} == ids
     assert len(fake.asked(LIST)) == 3
 
 
@@ -104,7 +104,7 @@ def test_a_teardown_after_a_lost_answer_takes_every_copy(fake: FakeE2B) -> None:
     wanted = spec()
     extension = E2BExtension()
     handle = extension.provision(wanted, context(fake))
-    assert place_of(handle).lost
+    assert sandbox_data(handle).lost
     extension.provision(wanted, context(fake))  # the late one
     assert len(fake.census()) == 2
     extension.teardown(handle, context(fake))

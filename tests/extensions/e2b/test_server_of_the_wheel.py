@@ -19,15 +19,16 @@ from e2b.envd.process.process_connect import Process, ProcessASGIApplication
 from protobuf import Oneof
 
 from sandboxer.errors import BackendError, SandboxerError, Timeout
-from sandboxer.extensions.e2b import running, wire
-from sandboxer.extensions.e2b.control import Access
+from sandboxer.extensions.e2b import connect
+from sandboxer.extensions.e2b import exec as e2b_exec
+from sandboxer.extensions.e2b.client import EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd
-from sandboxer.extensions.e2b.place import Place
+from sandboxer.extensions.e2b.handle import E2BHandleData
 from sandboxer.extensions.e2b.scripts import KILL
 from sandboxer.hosts.base import Streams
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
-from tests.extensions.e2b.setting import context
+from tests.extensions.e2b.harness import context
 from tests.fakes.e2b import FakeE2B
 from tests.testbed.waiting import eventually
 
@@ -124,8 +125,10 @@ def served() -> Iterator[tuple[Small, str]]:
 
 @pytest.fixture
 def envd(served: tuple[Small, str], shared: FakeE2B) -> Envd:
-    place = Place(sandbox_id="a23456789012", id="i1", api=shared.url, key="0" * 8, born=time.time(), user="user")
-    access = Access(envd=wire.version("0.6.7"), token=Secret("token-of-the-sandbox"))
+    place = E2BHandleData(
+        sandbox_id="a23456789012", id="i1", api=shared.url, key="0" * 8, born=time.time(), user="user"
+    )
+    access = EnvdAccess(envd=connect.version("0.6.7"), token=Secret("token-of-the-sandbox"))
     return Envd(place, access, context(shared, endpoints={"api": shared.url, "sandbox": served[1]}))
 
 
@@ -133,7 +136,7 @@ def run(envd: Envd, *argv: str, stdin: bytes | None = None, seconds: float = 20.
     out, err = bytearray(), bytearray()
     source = None if stdin is None else io.BytesIO(stdin)
     streams = Streams(stdin=source, stdout=out.extend, stderr=err.extend)
-    code = running.run(envd, envd, argv, streams, Deadline(seconds), env={"PATH": "/usr/bin:/bin", "V": "a b"})
+    code = e2b_exec.run(envd, envd, argv, streams, Deadline(seconds), env={"PATH": "/usr/bin:/bin", "V": "a b"})
     return code, bytes(out), bytes(err)
 
 

@@ -15,7 +15,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.names import new_id
-from tests.extensions.e2b.setting import context, made, spec
+from tests.extensions.e2b.harness import context, made, spec
 from tests.extensions.e2b.specification import violations
 from tests.fakes import Fault, RecordedRequest
 from tests.fakes.e2b import FakeE2B, rate_limited

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandboxer.testing.conformance import Bench, ConformanceSuite
-from tests.extensions.modal.bench import bench as modal_bench
+from tests.extensions.modal.harness import bench as modal_bench
 from tests.fakes.modal import FakeModal
 
 

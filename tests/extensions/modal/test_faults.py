@@ -23,7 +23,7 @@ from sandboxer.extensions.modal import ModalExtension
 from sandboxer.models import Handle
 from sandboxer.names import new_id
 from sandboxer.secrets import Secret
-from tests.extensions.modal.bench import KEYS, context, made, run, spec
+from tests.extensions.modal.harness import KEYS, context, made, run, spec
 from tests.fakes import Fault
 from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually

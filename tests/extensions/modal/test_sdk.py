@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandboxer.extensions.modal import sdk
+from sandboxer.extensions.modal import client as sdk
 from tests.fakes import Fault
 from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually

@@ -16,7 +16,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import ModalExtension
 from sandboxer.hosts.base import Streams
 from sandboxer.names import new_id
-from tests.extensions.modal.bench import context, made, spec
+from tests.extensions.modal.harness import context, made, spec
 from tests.fakes.modal import FakeModal
 from tests.fakes.modal.grpc import Call
 

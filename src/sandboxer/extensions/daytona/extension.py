@@ -25,12 +25,13 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.daytona import describing, files, inside, keeping, logs, making
+from sandboxer.extensions.daytona import create, describe, files, logs, snapshots
+from sandboxer.extensions.daytona import exec as daytona_exec
 from sandboxer.extensions.daytona.body import create_body, minutes
-from sandboxer.extensions.daytona.cloud import Cloud
-from sandboxer.extensions.daytona.handle import Remembered, check_base, from_handle, proves_absence, to_handle
+from sandboxer.extensions.daytona.client import DaytonaClient
+from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_base, from_handle, proves_absence, to_handle
 from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, decode, fit
-from sandboxer.extensions.daytona.view import View
+from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.hosts.base import Streams
 from sandboxer.http import segment
 from sandboxer.models import Handle, Ready, Requirements, Resources, Written
@@ -47,7 +48,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def check(self, ctx: Context) -> None:
         """Asks for one sandbox of this installation: the key is good and the address is right when that is answered."""
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         cloud.api.call("GET", "/sandbox", ctx.deadline, params={"limit": 1}, retry="safe")
 
     def fit(self, options: Any, require: Requirements) -> DaytonaOptions:
@@ -61,12 +62,12 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         return self._made(spec, decode(spec.options), ctx)
 
     def _made(self, spec: Spec, options: DaytonaOptions, ctx: Context) -> Handle:
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         ctx.deadline.check(f"asking Daytona for {spec.resource}")
         began = now()
         body = create_body(options, name=spec.resource, labels=spec.labels, expires_at=spec.expires_at, now=began)
         ttl = body.get("ttlMinutes")
-        remembered = Remembered(
+        remembered = DaytonaHandleData(
             name=spec.resource,
             base=cloud.base,
             key=cloud.key,
@@ -79,7 +80,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         ctx.save(to_handle(remembered))
         ctx.progress("start", f"{spec.resource} at {cloud.api.base.host}")
         try:
-            made = making.create(cloud, body, ctx.deadline)
+            made = create.create(cloud, body, ctx.deadline)
         except SandboxerError as error:
             error.made_nothing = error.outcome != "unknown"
             raise
@@ -92,13 +93,13 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         """Waits until it has started and its toolbox answers. What had started when it was made (out of a warm pool) is
         not asked about again: its toolbox shows whether it is up."""
         cloud, remembered = self._there(handle, ctx)
-        up = remembered.seen or making.until_up(
+        up = remembered.seen or create.until_up(
             cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text)
         )
-        workspace = making.until_answering(cloud, up, ctx.deadline)
+        workspace = create.until_answering(cloud, up, ctx.deadline)
         return Ready(
-            reachability=describing.reachability(cloud, remembered, up, workspace=workspace, deadline=ctx.deadline),
-            isolation=describing.isolation(up, remembered),
+            reachability=describe.reachability(cloud, remembered, up, workspace=workspace, deadline=ctx.deadline),
+            isolation=describe.isolation(up, remembered),
             resources=up.resources,
         )
 
@@ -117,7 +118,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By name. Raises unless Daytona answers."""
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         found = cloud.sandbox(resource_name(sandbox_id), ctx.deadline)
         if found is None or found.phase == "gone":
             return None
@@ -127,14 +128,14 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
                 hint="look at it at app.daytona.io",
                 outcome="unknown",
             )
-        if not making.ours(found, sandbox_id, ctx.install):
+        if not create.ours(found, sandbox_id, ctx.install):
             return None
         return to_handle(_remembered(found, cloud))
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """Every page of the listing, or it raises. The listing is Daytona's index, which may lag: what it lacks is not
         therefore gone, and `status` says whether it is."""
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         listed = cloud.listed({LABEL_INSTALL: ctx.install}, ctx.deadline)
         # A filter that a server does not know is none: the labels are looked at here, too.
         return [
@@ -146,11 +147,11 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Deletes it and waits until Daytona shows it no more."""
         remembered = from_handle(handle)
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         if remembered.kind == "snapshot":
-            keeping.forget(cloud, remembered, ctx.deadline)
+            snapshots.forget(cloud, remembered, ctx.deadline)
             return
-        making.remove(cloud, remembered, ctx.deadline)
+        create.remove(cloud, remembered, ctx.deadline)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Daytona's own timer first, which is what keeps it alive, then the label that shows it."""
@@ -178,7 +179,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
                 "a command at Daytona gets no terminal", hint="leave out --tty; for a terminal use options.ssh"
             )
         with self._using(handle, ctx) as toolbox:
-            return inside.run(toolbox, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env)
+            return daytona_exec.run(toolbox, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env)
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """One look inside."""
@@ -225,14 +226,14 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
     def stop(self, handle: Handle, ctx: Context) -> None:
         """Stops it; one that Daytona would delete as soon as it stops is kept from that first."""
         cloud, remembered = self._there(handle, ctx)
-        found = making.until_state(
+        found = create.until_state(
             cloud, remembered.name, ctx.deadline, wanted=lambda view: view.phase != "coming", doing="stopping"
         )
         if found.phase == "up":
             if remembered.keeps == 0:
-                making.change(cloud, remembered.name, "autodelete/-1", ctx.deadline)
-            making.change(cloud, remembered.name, "stop", ctx.deadline)
-        making.until_state(
+                create.change(cloud, remembered.name, "autodelete/-1", ctx.deadline)
+            create.change(cloud, remembered.name, "stop", ctx.deadline)
+        create.until_state(
             cloud,
             remembered.name,
             ctx.deadline,
@@ -247,40 +248,40 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         if found is None or found.phase == "gone":
             raise BackendError(f"{remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
         if found.phase == "resting":
-            making.change(cloud, remembered.name, "start", ctx.deadline)
-        making.until_up(cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text))
+            create.change(cloud, remembered.name, "start", ctx.deadline)
+        create.until_up(cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text))
         if remembered.keeps == 0:
-            making.change(cloud, remembered.name, "autodelete/0", ctx.deadline)
+            create.change(cloud, remembered.name, "autodelete/0", ctx.deadline)
         self.renew(handle, expires_at, ctx)
 
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
         """Daytona keeps the files under the snapshot's name."""
         cloud, remembered = self._there(handle, ctx)
-        kept = keeping.keep(cloud, remembered.name, name, ctx.deadline)
-        return to_handle(Remembered(name=name, base=cloud.base, key=cloud.key, kind="snapshot", id=kept))
+        kept = snapshots.keep(cloud, remembered.name, name, ctx.deadline)
+        return to_handle(DaytonaHandleData(name=name, base=cloud.base, key=cloud.key, kind="snapshot", id=kept))
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """A sandbox of the same options, from the snapshot instead of their image."""
         kept = from_handle(snapshot)
-        check_base(kept, Cloud(ctx).base)
+        check_base(kept, DaytonaClient(ctx).base)
         options = msgspec.structs.replace(decode(spec.options), image=None, snapshot=kept.name)
         return self._made(spec, options, ctx)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Removes it and sees that it is gone."""
-        keeping.forget(Cloud(ctx), from_handle(snapshot), ctx.deadline)
+        snapshots.forget(DaytonaClient(ctx), from_handle(snapshot), ctx.deadline)
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def _there(self, handle: Handle, ctx: Context) -> tuple[Cloud, Remembered]:
+    def _there(self, handle: Handle, ctx: Context) -> tuple[DaytonaClient, DaytonaHandleData]:
         remembered = from_handle(handle)
-        cloud = Cloud(ctx)
+        cloud = DaytonaClient(ctx)
         check_base(remembered, cloud.base)
         return cloud, remembered
 
-    def _using(self, handle: Handle, ctx: Context) -> making.Using:
+    def _using(self, handle: Handle, ctx: Context) -> create.ToolboxSession:
         cloud, remembered = self._there(handle, ctx)
-        return making.Using(cloud, remembered, ctx.deadline)
+        return create.ToolboxSession(cloud, remembered, ctx.deadline)
 
 
 def _no_service(service: str | None) -> None:
@@ -290,13 +291,13 @@ def _no_service(service: str | None) -> None:
         )
 
 
-def _remembered(found: View, cloud: Cloud) -> Remembered:
-    return Remembered(
+def _remembered(found: DaytonaSandbox, cloud: DaytonaClient) -> DaytonaHandleData:
+    return DaytonaHandleData(
         name=found.name, base=cloud.base, key=cloud.key, id=found.id, toolbox=found.toolbox, until=found.destroyed_at
     )
 
 
-def _found(view: View, cloud: Cloud) -> Found:
+def _found(view: DaytonaSandbox, cloud: DaytonaClient) -> Found:
     expires = view.labels.get(LABEL_EXPIRES, "never")
     return Found(
         sandbox_id=view.labels[LABEL_ID],

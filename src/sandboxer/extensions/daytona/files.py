@@ -10,8 +10,8 @@ from typing import BinaryIO, Final
 from sandboxer.errors import BackendError, Invalid, NotFound
 from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.daytona import scripts
-from sandboxer.extensions.daytona.cloud import Toolbox
-from sandboxer.extensions.daytona.inside import capture
+from sandboxer.extensions.daytona.client import Toolbox
+from sandboxer.extensions.daytona.exec import capture
 from sandboxer.extensions.shell.scripts import ABSENT, follow
 from sandboxer.timing import Deadline
 

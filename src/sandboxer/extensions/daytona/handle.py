@@ -8,7 +8,7 @@ import msgspec
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import from_handle as read_handle
-from sandboxer.extensions.daytona.view import View
+from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.models import Handle, Value
 from sandboxer.names import sandbox_id_of
 
@@ -18,7 +18,7 @@ LATE_SECONDS: Final = 15 * 60
 destroying takes some."""
 
 
-class Remembered(Value, frozen=True, kw_only=True):
+class DaytonaHandleData(Value, frozen=True, kw_only=True):
     """One sandbox, or one snapshot (`kind`).
 
     `name` is unique in the organization and known before anything is made; `id` is Daytona's own, once it has been
@@ -38,7 +38,7 @@ class Remembered(Value, frozen=True, kw_only=True):
     keeps: int = 0
     ports: list[int] = []
     ssh: bool = False
-    seen: View | None = None
+    seen: DaytonaSandbox | None = None
 
     @property
     def sandbox_id(self) -> str | None:
@@ -46,17 +46,17 @@ class Remembered(Value, frozen=True, kw_only=True):
         return sandbox_id_of(self.name)
 
 
-def to_handle(remembered: Remembered) -> Handle:
+def to_handle(remembered: DaytonaHandleData) -> Handle:
     """As the core stores it."""
     return Handle(version=VERSION, data=msgspec.to_builtins(remembered))
 
 
-def from_handle(handle: Handle) -> Remembered:
+def from_handle(handle: Handle) -> DaytonaHandleData:
     """As it was stored. Raises Conflict for a handle of another version."""
-    return read_handle(handle, Remembered, version=VERSION)
+    return read_handle(handle, DaytonaHandleData, version=VERSION)
 
 
-def check_base(remembered: Remembered, base: str) -> None:
+def check_base(remembered: DaytonaHandleData, base: str) -> None:
     """Raises NotConfigured when the sandbox was made at another API than the one that is configured now."""
     if remembered.base != base:
         raise NotConfigured(
@@ -65,7 +65,7 @@ def check_base(remembered: Remembered, base: str) -> None:
         )
 
 
-def proves_absence(remembered: Remembered, key: str, *, now: float) -> bool:
+def proves_absence(remembered: DaytonaHandleData, key: str, *, now: float) -> bool:
     """Whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure.
 
     Another account does not see it at all; but its own end comes by Daytona's timer, whoever looks."""
@@ -74,7 +74,7 @@ def proves_absence(remembered: Remembered, key: str, *, now: float) -> bool:
     return remembered.until is not None and now > remembered.until + LATE_SECONDS
 
 
-def check_absence_proved(remembered: Remembered, key: str, *, now: float) -> None:
+def check_absence_proved(remembered: DaytonaHandleData, key: str, *, now: float) -> None:
     """Raises BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
     if not proves_absence(remembered, key, now=now):
         raise BackendError(

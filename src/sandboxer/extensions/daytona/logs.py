@@ -9,9 +9,9 @@ import msgspec
 
 from sandboxer import bounded
 from sandboxer.errors import NotFound
-from sandboxer.extensions.daytona.cloud import Cloud, rest
-from sandboxer.extensions.daytona.refusals import refuse
-from sandboxer.extensions.daytona.view import View
+from sandboxer.extensions.daytona.client import DaytonaClient, rest
+from sandboxer.extensions.daytona.errors import refuse
+from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.hosts.base import Streams
 from sandboxer.http import Response, segment
 from sandboxer.timing import Deadline
@@ -23,10 +23,12 @@ _MARKS: Final = re.compile(rb"(\x01\x01\x01|\x02\x02\x02)")
 """What marks whose bytes follow, where both outputs come as one text."""
 _BUILDING: Final = frozenset({"pending_build", "building_snapshot", "pulling_snapshot", "build_failed", "error"})
 
-Written = tuple[bytes, bytes]
+LogStreams = tuple[bytes, bytes]
 
 
-def show(cloud: Cloud, name: str, streams: Streams, deadline: Deadline, *, follow: bool, tail: int | None) -> None:
+def show(
+    cloud: DaytonaClient, name: str, streams: Streams, deadline: Deadline, *, follow: bool, tail: int | None
+) -> None:
     """Write the logs; `tail` counts lines of each output. Raises NotFound when there is no such sandbox."""
     shown = (b"", b"")
     first = True
@@ -50,7 +52,7 @@ def show(cloud: Cloud, name: str, streams: Streams, deadline: Deadline, *, follo
         rest(FOLLOW_SECONDS, deadline)
 
 
-def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
+def _written(cloud: DaytonaClient, found: DaytonaSandbox, deadline: Deadline) -> LogStreams:
     if found.state in _BUILDING:
         answer = cloud.api.call(
             "GET", f"/sandbox/{segment(found.id)}/build-logs", deadline, retry="safe", expect=(200, 404)
@@ -61,13 +63,13 @@ def _written(cloud: Cloud, found: View, deadline: Deadline) -> Written:
         "GET", toolbox.path("/process/session/entrypoint/logs"), deadline, retry="safe", expect=None
     )
     if answer.status == 200:
-        return taken_apart(answer)
+        return split_streams(answer)
     if answer.status == 404 or found.phase != "up":
         return b"", b""  # no entry point, or nobody who could tell of it
     raise refuse(answer)
 
 
-def taken_apart(answer: Response) -> Written:
+def split_streams(answer: Response) -> LogStreams:
     """stdout and stderr of a log: as JSON, or as one text with marks (before 0.161), or without. Pure."""
     try:
         document = bounded.decode(answer.body)

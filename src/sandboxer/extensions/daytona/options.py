@@ -30,7 +30,7 @@ DEFAULT: Final = Resources(vcpu=1, memory_gib=1, disk_gib=3)
 sandbox shows once it is there."""
 
 
-class Largest(Written, frozen=True, kw_only=True):
+class SandboxSizeLimits(Written, frozen=True, kw_only=True):
     """The most that the organization lets one sandbox have (one with a GPU may have more). The defaults are Daytona's
     for an organization that has not asked for more (its page on sandboxes, as of 2026-11)."""
 
@@ -72,7 +72,7 @@ class DaytonaOptions(Written, frozen=True, kw_only=True):
     auto_delete_minutes: int = 0
     queue_minutes: int | None = None
     ssh: bool = False
-    largest: Largest = Largest()
+    largest: SandboxSizeLimits = SandboxSizeLimits()
 
     def __post_init__(self) -> None:
         if self.image is not None and self.snapshot is not None:

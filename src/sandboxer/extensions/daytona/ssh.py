@@ -11,7 +11,7 @@ import shlex
 from typing import Any, Final
 
 from sandboxer.errors import BackendError
-from sandboxer.extensions.daytona.cloud import Cloud
+from sandboxer.extensions.daytona.client import DaytonaClient
 from sandboxer.http import segment
 from sandboxer.models import Value
 from sandboxer.secrets import Secret
@@ -21,14 +21,14 @@ PORT: Final = 22
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
-class Gateway(Value, frozen=True, kw_only=True):
+class SshGateway(Value, frozen=True, kw_only=True):
     """Where a login goes."""
 
     host: str
     port: int
 
 
-def access(cloud: Cloud, name: str, deadline: Deadline, *, minutes: int) -> tuple[Gateway, Secret]:
+def access(cloud: DaytonaClient, name: str, deadline: Deadline, *, minutes: int) -> tuple[SshGateway, Secret]:
     """Make a token that lasts `minutes`, and say where it is used."""
     answer = cloud.api.call(
         "POST",
@@ -45,7 +45,7 @@ def access(cloud: Cloud, name: str, deadline: Deadline, *, minutes: int) -> tupl
     return gateway(document.get("sshCommand"), token), secret
 
 
-def gateway(command: Any, token: str) -> Gateway:
+def gateway(command: Any, token: str) -> SshGateway:
     """Host and port in `ssh -p 2222 TOKEN@host`. Pure. Raises BackendError (which does not quote the command)."""
     try:
         words = shlex.split(command) if isinstance(command, str) else []
@@ -59,10 +59,10 @@ def gateway(command: Any, token: str) -> Gateway:
             host = word.removeprefix(f"{token}@")
     if host is None or not _HOST.fullmatch(host) or not 0 < port < 65536:
         raise BackendError("Daytona tells a way over SSH that is not understood", hint="use `sandboxer exec`")
-    return Gateway(host=host, port=port)
+    return SshGateway(host=host, port=port)
 
 
-def find_gateway(cloud: Cloud, name: str, deadline: Deadline) -> Gateway:
+def find_gateway(cloud: DaytonaClient, name: str, deadline: Deadline) -> SshGateway:
     """Where the gateway is, without leaving a token behind."""
     found, token = access(cloud, name, deadline, minutes=1)
     cloud.api.call(

@@ -12,22 +12,22 @@ import msgspec
 
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.e2b.control import Access, Control, Shown
-from sandboxer.extensions.e2b.place import Place, is_gone, unseen
-from sandboxer.extensions.e2b.refusals import gone
-from sandboxer.extensions.e2b.wire import seconds_until
+from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox, EnvdAccess
+from sandboxer.extensions.e2b.connect import seconds_until
+from sandboxer.extensions.e2b.errors import gone
+from sandboxer.extensions.e2b.handle import E2BHandleData, is_gone, other_key_error
 
 _KEPT: Final = 512
 
 
-class Accesses:
+class AccessCache:
     """Tokens of sandboxes, in memory only: a handle holds none. Each is bound to the key that it was given to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str, str], Access] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str], EnvdAccess] = OrderedDict()
 
-    def keep(self, control: Control, sandbox: str, access: Access) -> None:
+    def keep(self, control: E2BClient, sandbox: str, access: EnvdAccess) -> None:
         """Remember."""
         with self._lock:
             self._known[control.base, control.key, sandbox] = access
@@ -35,30 +35,30 @@ class Accesses:
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
 
-    def forget(self, control: Control, sandbox: str) -> None:
+    def forget(self, control: E2BClient, sandbox: str) -> None:
         """It has gone, or its token is not valid any more."""
         with self._lock:
             self._known.pop((control.base, control.key, sandbox), None)
 
-    def known(self, control: Control, place: Place) -> Access | None:
+    def known(self, control: E2BClient, place: E2BHandleData) -> EnvdAccess | None:
         """How a sandbox is reached, if this process knows."""
         with self._lock:
             return self._known.get((control.base, control.key, place.id))
 
-    def of(self, control: Control, place: Place, ctx: Context) -> Access:
+    def of(self, control: E2BClient, place: E2BHandleData, ctx: Context) -> EnvdAccess:
         """How a sandbox is reached, asked for if it is not known. Raises Conflict when it does not run."""
         known = self.known(control, place)
         if known is not None:
             return known
         looked = control.look(place.id)
         if looked is None:
-            raise gone(f"E2B does not have {place.id} any more") if is_gone(place, ctx) else unseen(place)
+            raise gone(f"E2B does not have {place.id} any more") if is_gone(place, ctx) else other_key_error(place)
         shown, access = looked
         if shown.state != "running":
             raise gone(f"{place.id} is {shown.state}")
         return self.learn(control, place, shown, access)
 
-    def learn(self, control: Control, place: Place, shown: Shown, access: Access) -> Access:
+    def learn(self, control: E2BClient, place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> EnvdAccess:
         """How a running sandbox is reached, from a look at it. A look need not tell the token: the answer to the create
         did, and the one to `connect` does. That is told the end which the sandbox has anyway."""
         known = self.known(control, place)

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from sandboxer.errors import NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.e2b import wire
-from sandboxer.extensions.e2b.control import Access
-from sandboxer.extensions.e2b.place import DEFAULT_API, Place
-from sandboxer.extensions.e2b.refusals import refuse_inside, refuse_stream
+from sandboxer.extensions.e2b import connect
+from sandboxer.extensions.e2b.client import EnvdAccess
+from sandboxer.extensions.e2b.errors import envd_error, stream_error
+from sandboxer.extensions.e2b.handle import DEFAULT_API, E2BHandleData
 from sandboxer.hosts.base import Sink
 from sandboxer.http import Api
 from sandboxer.timing import Deadline
@@ -37,7 +37,7 @@ _WHOLE: Final = 4 << 20
 """Up to so many bytes of a file are held in memory, to send it with its length."""
 
 
-def domain_of(api: str, access: Access | None) -> str | None:
+def domain_of(api: str, access: EnvdAccess | None) -> str | None:
     """Below which domain the ports of sandboxes are: what E2B says, else that of an API at `api.DOMAIN`. Pure."""
     if access is not None and access.domain:
         return access.domain
@@ -45,7 +45,7 @@ def domain_of(api: str, access: Access | None) -> str | None:
     return host.removeprefix("api.") if host.startswith("api.") else None
 
 
-def address_of(place: Place, access: Access, endpoint: str | None) -> str:
+def address_of(place: E2BHandleData, access: EnvdAccess, endpoint: str | None) -> str:
     """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when nothing
     tells: what another server made is not looked for at E2B, and its token not sent there."""
     if endpoint:
@@ -59,7 +59,7 @@ def address_of(place: Place, access: Access, endpoint: str | None) -> str:
     return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{place.id}.{domain}"
 
 
-def told(place: Place, access: Access, ctx: Context) -> bool:
+def told(place: E2BHandleData, access: EnvdAccess, ctx: Context) -> bool:
     """Whether it is known where the envd of a sandbox is. Pure."""
     return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access) is not None
 
@@ -67,12 +67,12 @@ def told(place: Place, access: Access, ctx: Context) -> bool:
 class Envd:
     """Calls on the envd of one sandbox, as the user of its profile or as `user`."""
 
-    def __init__(self, place: Place, access: Access, ctx: Context, *, user: str | None = None) -> None:
+    def __init__(self, place: E2BHandleData, access: EnvdAccess, ctx: Context, *, user: str | None = None) -> None:
         self._access = access
         self._place = place
         self._user = user or place.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
         base = address_of(place, access, ctx.endpoints.get("sandbox"))
-        self._api = Api(base, name="E2B's sandbox", headers=self._headers, refuse=refuse_inside)
+        self._api = Api(base, name="E2B's sandbox", headers=self._headers, refuse=envd_error)
 
     def _headers(self) -> Mapping[str, str]:
         told = {"E2b-Sandbox-Id": self._place.id, "E2b-Sandbox-Port": str(PORT)}
@@ -100,7 +100,7 @@ class Envd:
         env: Mapping[str, str] | None = None,
         stdin: bool = False,
         size: tuple[int, int] | None = None,
-    ) -> Iterator[Iterator[wire.ProcessEvent]]:
+    ) -> Iterator[Iterator[connect.ProcessEvent]]:
         """Start a process and read its events. `size` (columns, rows) gives it a terminal. Leaving the `with` does not
         end the process. Raises what envd says of it."""
         asked: dict[str, Any] = {"process": {"cmd": words[0], "args": list(words[1:]), "envs": dict(env or {})}}
@@ -117,7 +117,7 @@ class Envd:
         if left is not None:
             told["Connect-Timeout-Ms"] = str(int((left + _BACKSTOP_SECONDS) * 1000))
         with self._api.stream(
-            "POST", "/process.Process/Start", deadline, content=wire.frame(asked), headers=told
+            "POST", "/process.Process/Start", deadline, content=connect.frame(asked), headers=told
         ) as answer:
             yield _events(answer.chunks())
 
@@ -179,10 +179,10 @@ class Envd:
         return {"path": path} if self._user is None else {"path": path, "username": self._user}
 
 
-def _events(chunks: Iterator[bytes]) -> Iterator[wire.ProcessEvent]:
-    for event in wire.events(chunks):
-        if isinstance(event, wire.ConnectError):
-            raise refuse_stream(event.code, event.message)
+def _events(chunks: Iterator[bytes]) -> Iterator[connect.ProcessEvent]:
+    for event in connect.events(chunks):
+        if isinstance(event, connect.ConnectError):
+            raise stream_error(event.code, event.message)
         yield event
 
 

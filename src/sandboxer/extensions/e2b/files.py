@@ -9,7 +9,7 @@ from sandboxer.errors import BackendError, Invalid, NotFound
 from sandboxer.extensions.base import PathKind
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
-from sandboxer.extensions.e2b.running import END_SECONDS, aside, capture
+from sandboxer.extensions.e2b.exec import END_SECONDS, capture, temporary_path
 from sandboxer.extensions.shell.scripts import ABSENT
 from sandboxer.hosts.base import Sink
 from sandboxer.timing import Deadline
@@ -28,7 +28,7 @@ def kind(envd: Envd, path: str, deadline: Deadline) -> PathKind:
 def put(envd: Envd, directory: str, archive: BinaryIO, deadline: Deadline) -> None:
     """Unpack a tar stream into a directory. It is uploaded as it is: as the input of a command it would be a third
     longer, and go in pieces. Raises BackendError."""
-    path = aside()
+    path = temporary_path()
     envd.upload(path, archive, deadline)
     done = capture(envd, ["/bin/sh", "-c", scripts.UNPACK, "sh", _inner(directory), path], deadline)
     if done.code != 0:
@@ -44,7 +44,7 @@ def take(envd: Envd, path: str, sink: Sink, deadline: Deadline) -> None:
     parent, name = posixpath.split(_inner(path).rstrip("/"))
     if name in ("", ".", ".."):
         raise Invalid(f"{path!r} as a whole cannot be copied", hint="copy a path in it")
-    archive = aside()
+    archive = temporary_path()
     done = capture(envd, ["/bin/sh", "-c", scripts.PACK, "sh", parent or "/", name, archive], deadline)
     if done.code == ABSENT:
         raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")

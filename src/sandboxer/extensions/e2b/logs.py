@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sandboxer.extensions.e2b import wire
-from sandboxer.extensions.e2b.control import Control
-from sandboxer.extensions.e2b.shape import pause
+from sandboxer.extensions.e2b import connect
+from sandboxer.extensions.e2b.client import E2BClient
+from sandboxer.extensions.e2b.describe import pause
 from sandboxer.hosts.base import Sink
 
 PAGE: Final = 1000
@@ -17,7 +17,7 @@ _FOLLOW_SECONDS: Final = 1.0
 _REMEMBERED: Final = 4 * PAGE
 
 
-def write(control: Control, sandbox: str, sink: Sink, *, follow: bool, tail: int | None) -> None:
+def write(control: E2BClient, sandbox: str, sink: Sink, *, follow: bool, tail: int | None) -> None:
     """Write entries, the oldest first; with `follow` until the deadline or an interrupt. Raises NotFound when E2B has
     no such sandbox."""
     reader = _Reader(control, sandbox)
@@ -43,7 +43,7 @@ class _Reader:
     """Reads on from the last entry. E2B's cursor is a millisecond, which several entries may share: what was seen is
     remembered."""
 
-    def __init__(self, control: Control, sandbox: str) -> None:
+    def __init__(self, control: E2BClient, sandbox: str) -> None:
         self._control, self._sandbox = control, sandbox
         self._cursor = 0
         self._seen: deque[str] = deque(maxlen=_REMEMBERED)
@@ -71,7 +71,7 @@ class _Reader:
         if mark in self._seen:
             return False
         self._seen.append(mark)
-        at = wire.instant(entry.get("timestamp"))
+        at = connect.instant(entry.get("timestamp"))
         if at is not None:
             self._cursor = max(self._cursor, int(at * 1000))
         return True

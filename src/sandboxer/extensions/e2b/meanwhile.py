@@ -13,7 +13,7 @@ _LAST_WORD: Final = 0.5
 """Seconds after the deadline, which is the call's own too, in which it may still say why it has not ended."""
 
 
-class Meanwhile:
+class BackgroundCall:
     """A call that goes on in a thread. It is left behind when nobody waits for it: it has an end of its own."""
 
     def __init__(self, call: Callable[[], None]) -> None:

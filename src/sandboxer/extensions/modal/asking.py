@@ -10,11 +10,12 @@ import msgspec
 
 from sandboxer.errors import BackendError, Denied, Outcome, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Found, Spec
-from sandboxer.extensions.modal import creating, options, remembered, sdk
-from sandboxer.extensions.modal.bridge import bridge
-from sandboxer.extensions.modal.failures import translated
+from sandboxer.extensions.modal import client, handle, options
+from sandboxer.extensions.modal import create as creating
+from sandboxer.extensions.modal.errors import translated
+from sandboxer.extensions.modal.event_loop import bridge
+from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.extensions.modal.remembered import Remembered
 from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, resource_name
 from sandboxer.timing import Deadline
 
@@ -37,15 +38,17 @@ def ask(work: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline, doing: s
         raise known from None
 
 
-async def sandbox(ctx: Context, known: Remembered) -> Any:
+async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
     """The SDK's object for a sandbox that is remembered, by Modal's id, else by name."""
-    account = await sdk.account(ctx)
+    account = await client.account(ctx)
     if known.provider_id is not None:
         return await account.sandbox(known.provider_id)
     return await creating.by_name(account, known)
 
 
-def create(base: creating.Base, spec: Spec, chosen: ModalOptions, wanted: Remembered, ctx: Context) -> Remembered:
+def create(
+    base: creating.Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+) -> ModalHandleData:
     """Ask for a sandbox, and find out what became of it when there is no answer."""
     deadline = ctx.deadline
     if chosen.gpu is not None:  # the SDK itself would wait for a machine for 21 minutes
@@ -59,7 +62,9 @@ def create(base: creating.Base, spec: Spec, chosen: ModalOptions, wanted: Rememb
     return msgspec.structs.replace(wanted, provider_id=provider_id)
 
 
-def _settled(error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: Remembered, ctx: Context) -> Remembered:
+def _settled(
+    error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+) -> ModalHandleData:
     """What became of a create that was not answered with success: the sandbox, when it is there and still wanted.
     Otherwise raises the error: `failed` when Modal has said no, or shows nothing of it; else `unknown`."""
     if not creating.may_exist(error):
@@ -99,13 +104,13 @@ def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outco
     )
 
 
-def end(known: Remembered, ctx: Context, deadline: Deadline) -> None:
+def end(known: ModalHandleData, ctx: Context, deadline: Deadline) -> None:
     """Terminate a sandbox and wait for its end. Raises BackendError when "not found" proves nothing."""
-    where = sdk.place(ctx)
+    where = client.place(ctx)
 
     async def work() -> bool:
-        account = await sdk.account(ctx)
-        modal = sdk.load()
+        account = await client.account(ctx)
+        modal = client.load()
         try:
             found = await sandbox(ctx, known)
             account.forget(found.object_id)
@@ -113,7 +118,7 @@ def end(known: Remembered, ctx: Context, deadline: Deadline) -> None:
         except modal.exception.SandboxTimeoutError:
             return True  # it had ended by itself
         except modal.exception.NotFoundError:
-            return remembered.is_gone(known, where)
+            return handle.is_gone(known, where)
         return True
 
     if not ask(work, deadline, "terminating the sandbox"):
@@ -124,17 +129,15 @@ def end(known: Remembered, ctx: Context, deadline: Deadline) -> None:
         )
 
 
-async def listed(ctx: Context, where: sdk.Place) -> list[Found]:
+async def listed(ctx: Context, where: client.ModalScope) -> list[Found]:
     """All that runs in our App with the installation's tag. Tags have to be asked for one by one."""
-    account = await sdk.account(ctx)
-    modal = sdk.load()
+    account = await client.account(ctx)
+    modal = client.load()
     try:
         app = await account.app(where, make=False)
     except modal.exception.NotFoundError:
         return []  # nothing was ever made
-    listing = modal.Sandbox.list.aio(
-        app_id=app.app_id, tags=remembered.listing_filter(ctx.install), client=account.client
-    )
+    listing = modal.Sandbox.list.aio(app_id=app.app_id, tags=handle.listing_filter(ctx.install), client=account.client)
     gate = asyncio.Semaphore(_TOGETHER)
 
     async def look(found: Any) -> Found | None:
@@ -149,16 +152,16 @@ async def listed(ctx: Context, where: sdk.Place) -> list[Found]:
     return [found for found in await asyncio.gather(*map(look, running)) if found is not None]
 
 
-def _found(tags: dict[str, str], where: sdk.Place, provider_id: str, *, install: str) -> Found | None:
-    labels = remembered.labels(tags)
+def _found(tags: dict[str, str], where: client.ModalScope, provider_id: str, *, install: str) -> Found | None:
+    labels = handle.labels(tags)
     sandbox_id = labels.get(LABEL_ID)
     if sandbox_id is None or labels.get(LABEL_INSTALL) != install:  # a filter that a server does not know is none
         return None
-    created, expires = labels.get(remembered.CREATED), labels.get(LABEL_EXPIRES, "never")
+    created, expires = labels.get(handle.CREATED), labels.get(LABEL_EXPIRES, "never")
     return Found(
         sandbox_id=sandbox_id,
-        handle=remembered.again(resource_name(sandbox_id), where, tags, provider_id=provider_id).handle(),
-        labels={name: value for name, value in labels.items() if name not in remembered.OWN},
+        handle=handle.again(resource_name(sandbox_id), where, tags, provider_id=provider_id).handle(),
+        labels={name: value for name, value in labels.items() if name not in handle.OWN},
         created_at=None if created is None else float(created),
         expires_at=None if expires == "never" else float(expires),
         detail=provider_id,

@@ -25,22 +25,13 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.modal import (
-    asking,
-    creating,
-    inside,
-    keeping,
-    logs,
-    looking,
-    options,
-    remembered,
-    scripts,
-    sdk,
-)
+from sandboxer.extensions.modal import asking, client, create, describe, logs, options, scripts, snapshots
+from sandboxer.extensions.modal import exec as modal_exec
+from sandboxer.extensions.modal import handle as remembered
 from sandboxer.extensions.modal.asking import ask
-from sandboxer.extensions.modal.bridge import bridge
+from sandboxer.extensions.modal.event_loop import bridge
+from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.extensions.modal.remembered import Remembered
 from sandboxer.extensions.shell.scripts import ABSENT
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
@@ -60,12 +51,12 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def check(self, ctx: Context) -> None:
         """Looks the App up, which needs valid credentials; it need not be there yet."""
-        where = sdk.place(ctx)
-        modal = sdk.load()
+        where = client.place(ctx)
+        modal = client.load()
 
         async def look() -> None:
             with suppress(modal.exception.NotFoundError):
-                await (await sdk.account(ctx)).app(where, make=False)
+                await (await client.account(ctx)).app(where, make=False)
 
         ask(look, ctx.deadline.shorter(LOOK_SECONDS), "checking the credentials")
 
@@ -89,14 +80,14 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def _create(self, spec: Spec, ctx: Context, *, image: str | None) -> Handle:
         chosen: ModalOptions = spec.options
-        where = sdk.place(ctx)
-        sdk.load()
+        where = client.place(ctx)
+        client.load()
         ctx.deadline.check("creating a sandbox at Modal")
-        ctx.save(creating.intent(spec, chosen, where, within=ctx.deadline.seconds(BUILD_SECONDS)).handle())
+        ctx.save(create.intent(spec, chosen, where, within=ctx.deadline.seconds(BUILD_SECONDS)).handle())
         ctx.progress("resolve", f"image {chosen.image or 'debian'} at Modal")
         base = self._base(where, chosen, ctx, image)
-        ctx.progress("start", f"{spec.resource} ({creating.shape(chosen)})")
-        wanted = creating.intent(spec, chosen, where, within=0)
+        ctx.progress("start", f"{spec.resource} ({create.shape(chosen)})")
+        wanted = create.intent(spec, chosen, where, within=0)
         try:
             known = asking.create(base, spec, chosen, wanted, ctx)
         except NotFound:
@@ -105,9 +96,11 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         ctx.save(known.handle())
         return known.handle()
 
-    def _base(self, where: sdk.Place, chosen: ModalOptions, ctx: Context, image: str | None) -> creating.Base:
+    def _base(
+        self, where: client.ModalScope, chosen: ModalOptions, ctx: Context, image: str | None
+    ) -> create.Prerequisites:
         try:
-            return ask(lambda: creating.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
+            return ask(lambda: create.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
         except SandboxerError as error:
             error.made_nothing = True  # no sandbox has been asked for
             raise asking.settled(error, "failed") from None
@@ -116,31 +109,31 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         """Until its main program runs; then where its ports are reached."""
         known = self._known(handle, ctx)
         ctx.progress("wait", f"{known.name} at Modal")
-        found = looking.ready(known, ctx)
+        found = describe.ready(known, ctx)
         ctx.progress("ready", found.reachability.provider_id or known.name)
         return found
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """See `looking.status`."""
         try:
-            return looking.status(self._known(handle, ctx), ctx, ctx.deadline.shorter(LOOK_SECONDS))
+            return describe.status(self._known(handle, ctx), ctx, ctx.deadline.shorter(LOOK_SECONDS))
         except SandboxerError as error:
             return Status("unknown", error.message)
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By its name, which is unique in our App among what runs."""
-        where = sdk.place(ctx)
-        sdk.load()
+        where = client.place(ctx)
+        client.load()
 
         wanted = remembered.bare(resource_name(sandbox_id), where)
-        found = ask(
-            lambda: creating.owned(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
-        )
+        found = ask(lambda: create.owned(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it")
         return None if found is None else found.handle()
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All that runs in our App with the installation's tag."""
-        return ask(lambda: asking.listed(ctx, sdk.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes")
+        return ask(
+            lambda: asking.listed(ctx, client.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes"
+        )
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Terminate it, and wait until Modal says that it has ended."""
@@ -152,11 +145,11 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         known = self._known(handle, ctx)
         if expires_at is None or expires_at > known.ends:
             raise Unsupported(
-                f"Modal ends {known.name} in {looking.spare(known)}s, as it was told at create, and prolongs nothing",
+                f"Modal ends {known.name} in {describe.spare(known)}s, as it was told at create, and prolongs nothing",
                 hint="run `sandboxer recreate`, or set the option `max_life` of the profile for the next one",
             )
         left = max(1, math.ceil(expires_at - time.time()))
-        code, _, complaint = inside.capture(
+        code, _, complaint = modal_exec.capture(
             bridge(), lambda: asking.sandbox(ctx, known), ["sh", "-c", scripts.PROLONG, "sh", str(left)], ctx.deadline
         )
         if code != 0:
@@ -175,7 +168,9 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         """Through a shell that becomes the command; see `inside`."""
         _no_service(request.service)
         known = self._known(handle, ctx)
-        return inside.Running(bridge(), lambda: asking.sandbox(ctx, known), request, streams).run(ctx.deadline)
+        return modal_exec.RunningCommand(bridge(), lambda: asking.sandbox(ctx, known), request, streams).run(
+            ctx.deadline
+        )
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
@@ -222,7 +217,9 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         _no_service(service)
         known = self._known(handle, ctx)
         words = ["sh", "-c", script[0], "sh", *script[1:]]
-        return inside.capture(bridge(), lambda: asking.sandbox(ctx, known), words, ctx.deadline, stdin=stdin, sink=sink)
+        return modal_exec.capture(
+            bridge(), lambda: asking.sandbox(ctx, known), words, ctx.deadline, stdin=stdin, sink=sink
+        )
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
@@ -236,25 +233,25 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
         """An image of the file system."""
-        return keeping.keep(self._known(handle, ctx), ctx).handle()
+        return snapshots.keep(self._known(handle, ctx), ctx).handle()
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """A new sandbox of that image; the option `image` does not matter then."""
         kept = remembered.snapshot(snapshot)
-        remembered.check_server(kept.server, sdk.place(ctx).server)
+        remembered.check_server(kept.server, client.place(ctx).server)
         return self._create(spec, ctx, image=kept.image)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Deletes the image."""
-        keeping.delete(remembered.snapshot(snapshot), ctx)
+        snapshots.delete(remembered.snapshot(snapshot), ctx)
 
-    def _known(self, handle: Handle, ctx: Context) -> Remembered:
+    def _known(self, handle: Handle, ctx: Context) -> ModalHandleData:
         known = remembered.sandbox(handle)
-        where = sdk.place(ctx)
+        where = client.place(ctx)
         remembered.check_server(known.server, where.server)
         if known.provider_id is None:  # it has to be looked for by name, which is one of its environment
             remembered.check_environment(known.environment, where.environment)
-        sdk.load()
+        client.load()
         return known
 
 

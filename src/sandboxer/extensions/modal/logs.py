@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sandboxer.errors import BackendError
-from sandboxer.extensions.modal.bridge import TICK, bridge
-from sandboxer.extensions.modal.failures import translated
+from sandboxer.extensions.modal.errors import translated
+from sandboxer.extensions.modal.event_loop import TICK, bridge
 from sandboxer.hosts.base import Streams
 from sandboxer.timing import Deadline
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class AsyncCache(Generic[T]):
     """What was looked up, by key; the `most` used last are kept. Failures are not. Only used on one event loop.
 
     A look-up goes on when one of those who wait for it gives up, and is cancelled when the last one does."""

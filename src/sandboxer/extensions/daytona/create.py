@@ -1,0 +1,246 @@
+"""From asking to there, whatever happens to the answer; from there to ready; and to gone.
+
+The name of a sandbox is unique in the organization, so a create may be asked again until its outcome is known: either
+it makes the one sandbox, or it is told that the name is taken, and then the one that has it is ours or it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from sandboxer.errors import BackendError, Conflict, SandboxerError, Unavailable
+from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, rest, told_to_wait
+from sandboxer.extensions.daytona.errors import busy, message, refuse
+from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
+from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
+from sandboxer.http import segment
+from sandboxer.names import LABEL_ID, LABEL_INSTALL
+from sandboxer.timing import Deadline, now
+
+ASKED: Final = 4
+"""How often a create is asked at most."""
+CREATE_SECONDS: Final = 60.0
+"""How long one create may go unanswered, so that time is left to find out what became of it."""
+
+BROKEN_LOOKS: Final = 8
+"""How often in a row a sandbox that is being destroyed may show an error before that is held to be the end of it."""
+
+UNKNOWN_SECONDS: Final = 3.0
+"""How long a proxy may say that it does not know a sandbox which has started."""
+
+
+def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) -> DaytonaSandbox:
+    """The one sandbox of this body's name. Raises what Daytona said; with outcome "unknown" when it could not be found
+    out whether it exists."""
+    name, waits = body["name"], pauses(0.2)
+    doubt: SandboxerError | None = None
+    for attempt in range(1, ASKED + 1):
+        deadline.check(f"asking Daytona for {name}")
+        try:
+            return cloud.create(body, _some_of(deadline))
+        except SandboxerError as error:
+            if _status(error) == 409:
+                return _taken(cloud, name, body["labels"], deadline, error)
+            told = told_to_wait(error) if isinstance(error, Unavailable) else None
+            if error.outcome == "unknown":
+                doubt = error
+            elif told is None:
+                raise _still_in_doubt(doubt, error) from error
+            left = deadline.left()
+            pause = next(waits) if told is None else told
+            if attempt == ASKED or (left is not None and pause >= left):
+                raise _still_in_doubt(doubt, error) from error
+            rest(pause, deadline)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _some_of(deadline: Deadline) -> Deadline:
+    left = deadline.left()
+    return deadline.shorter(CREATE_SECONDS if left is None else min(CREATE_SECONDS, max(1.0, left * 0.6)))
+
+
+def _still_in_doubt(doubt: SandboxerError | None, error: SandboxerError) -> SandboxerError:
+    """What is raised in the end: once an answer was lost, a later refusal does not say that nothing exists."""
+    return error if doubt is None or error.outcome == "unknown" else doubt
+
+
+def _taken(
+    cloud: DaytonaClient, name: str, labels: Mapping[str, str], deadline: Deadline, refused: SandboxerError
+) -> DaytonaSandbox:
+    """The sandbox that has our name, if it is ours; for a moment it may be known by its name and not yet be shown."""
+    waits = pauses(0.1)
+    for _ in range(8):
+        found = cloud.sandbox(name, deadline)
+        if found is not None and found.phase != "gone":
+            break
+        rest(next(waits), deadline)
+    else:
+        raise BackendError(
+            f"Daytona says that the name {name} is taken, and shows no such sandbox: {refused.message}",
+            hint="run `sandboxer reconcile`",
+            outcome="unknown",
+        )
+    if not ours(found, labels[LABEL_ID], labels[LABEL_INSTALL]):
+        raise Conflict(
+            f"the name {name} is taken at Daytona by a sandbox that is not ours ({found.id})",
+            hint="create it again: it gets another name",
+            fault="backend",
+        )
+    return found
+
+
+def ours(found: DaytonaSandbox, sandbox_id: str, install: str) -> bool:
+    """Whether a sandbox carries our labels."""
+    return found.labels.get(LABEL_ID) == sandbox_id and found.labels.get(LABEL_INSTALL) == install
+
+
+def until_up(cloud: DaytonaClient, name: str, deadline: Deadline, progress: Callable[[str], None]) -> DaytonaSandbox:
+    """Wait until a sandbox has started. Raises BackendError when it came up wrong, Unavailable when there was no place
+    for it, Timeout."""
+    said = ""
+    for pause in pauses():
+        found = cloud.sandbox(name, deadline)
+        if found is None or found.phase == "gone":
+            raise _gone(name, found)
+        if found.phase == "up":
+            return found
+        if found.phase not in ("coming", None):
+            raise BackendError(
+                f"{name} did not come up at Daytona: {found.trouble}",
+                hint="see its build logs at app.daytona.io; `--keep-failed` keeps it for `sandboxer logs`",
+                details={"state": found.state},
+            )
+        if found.state != said:
+            said = found.state
+            progress(said.replace("_", " "))
+        rest(pause, deadline)
+    raise AssertionError("pauses do not end")
+
+
+def _gone(name: str, found: DaytonaSandbox | None) -> SandboxerError:
+    if found is not None and found.queue_timed_out:
+        return Unavailable(
+            f"{name} waited in Daytona's queue until its time was over: no capacity",
+            hint="try again later, another region in options.target, or a longer options.queue_minutes",
+        )
+    if found is not None and found.evicted:
+        return Unavailable(f"Daytona evicted {name} to make room", hint="try again later")
+    return BackendError(f"{name} is gone from Daytona", hint="create it again")
+
+
+def until_state(
+    cloud: DaytonaClient, name: str, deadline: Deadline, *, wanted: Callable[[DaytonaSandbox], bool], doing: str
+) -> DaytonaSandbox:
+    """Wait until a sandbox is as wanted. Raises BackendError when it is gone or broken, Timeout."""
+    for pause in pauses():
+        found = cloud.sandbox(name, deadline)
+        if found is None or found.phase == "gone":
+            raise BackendError(f"{name} is gone from Daytona while {doing} it", hint="run `sandboxer reconcile`")
+        if wanted(found):
+            return found
+        if found.phase == "broken":
+            raise BackendError(f"{name} broke while {doing} it: {found.trouble}", hint="see it at app.daytona.io")
+        rest(pause, deadline)
+    raise AssertionError("pauses do not end")
+
+
+def change(cloud: DaytonaClient, name: str, what: str, deadline: Deadline) -> None:
+    """`POST /sandbox/{name}/{what}`, once another change of the sandbox has ended. Raises NotFound, BackendError."""
+    _while_busy(cloud, "POST", f"/sandbox/{segment(name)}/{what}", deadline, expect=(200, 201, 202, 204))
+
+
+def remove(cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
+    """Delete a sandbox and see that it is gone. Raises when anything is, or may be, left."""
+    check_base(remembered, cloud.base)
+    _while_busy(cloud, "DELETE", f"/sandbox/{segment(remembered.name)}", deadline, expect=(200, 202, 204, 404))
+    broken = 0
+    for pause in pauses():
+        found = cloud.sandbox(remembered.name, deadline)
+        if found is None or found.phase == "gone":
+            break
+        broken = broken + 1 if found.phase == "broken" else 0
+        if broken == BROKEN_LOOKS:
+            raise BackendError(
+                f"Daytona could not destroy {remembered.name}: {found.trouble}",
+                hint="run the command again, or delete it at app.daytona.io",
+                outcome="unknown",
+            )
+        rest(pause, deadline)
+    check_absence_proved(remembered, cloud.key, now=now())
+
+
+def _while_busy(cloud: DaytonaClient, method: str, path: str, deadline: Deadline, *, expect: tuple[int, ...]) -> None:
+    for pause in pauses(0.2):
+        answer = cloud.api.call(method, path, deadline, retry="safe", expect=None)
+        if answer.status in expect:
+            if answer.status == 404:
+                cloud.check_absence(answer, deadline)
+            return
+        error = refuse(answer)
+        told = told_to_wait(error) if isinstance(error, Unavailable) else None
+        if told is None and not busy(answer):
+            raise error
+        wait = pause if told is None else told
+        left = deadline.left()
+        if left is not None and wait >= left:
+            raise error
+        rest(wait, deadline)
+
+
+def _status(error: SandboxerError) -> int | None:
+    return (error.details or {}).get("status")
+
+
+def until_answering(cloud: DaytonaClient, up: DaytonaSandbox, deadline: Deadline) -> str | None:
+    """Wait until the toolbox of a started sandbox answers; the directory in which commands run, where it says so. The
+    proxy before it may take a moment to know a new sandbox; one that goes on not to know the question is taken for a
+    toolbox that has no answer to it. Raises BackendError when it does not run any more."""
+    toolbox = cloud.toolbox(up.id, up.toolbox, deadline)
+    unknown_until = deadline.shorter(UNKNOWN_SECONDS)
+    for pause in pauses():
+        answer = toolbox.api.call("GET", toolbox.path("/work-dir"), deadline, retry="safe", expect=None)
+        if answer.status == 200:
+            found = answer.json()
+            told = found.get("dir") if isinstance(found, dict) else None
+            return told if isinstance(told, str) and told.startswith("/") else None
+        if answer.status == 404 and (unknown_until.passed or message(answer).startswith("404 page not found")):
+            return None  # a toolbox that is older than the question
+        error = refuse(answer)
+        left = deadline.left()
+        if answer.status in (401, 403) or (left is not None and pause >= left):
+            raise error
+        until_up(cloud, up.name, deadline, lambda _state: None)
+        rest(pause, deadline)
+    raise AssertionError("pauses do not end")
+
+
+class ToolboxSession:
+    """A sandbox's toolbox for one use: `with Using(...) as toolbox`. A refusal inside is told as what it mostly is:
+    that the sandbox does not run."""
+
+    def __init__(self, cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
+        self._cloud, self._remembered, self._deadline = cloud, remembered, deadline
+
+    def __enter__(self) -> Toolbox:
+        remembered = self._remembered
+        if remembered.id is not None and remembered.toolbox is not None:
+            return self._cloud.toolbox(remembered.id, remembered.toolbox, self._deadline)
+        found = self._look()
+        return self._cloud.toolbox(found.id, found.toolbox, self._deadline)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, SandboxerError) and _status(error) in (400, 404, 409, 502, 503, 504):
+            found = self._look()
+            if found.phase != "up":
+                raise Conflict(
+                    f"{found.name} does not run at Daytona: {found.trouble}",
+                    hint=f"run `sandboxer get {self._remembered.sandbox_id}`",
+                ) from error
+
+    def _look(self) -> DaytonaSandbox:
+        found = self._cloud.sandbox(self._remembered.name, self._deadline)
+        if found is None or found.phase == "gone":
+            raise BackendError(f"{self._remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+        return found

@@ -1,0 +1,89 @@
+"""What a sandbox at E2B looks like to the core."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from sandboxer.errors import BackendError, Timeout, Unavailable
+from sandboxer.extensions.base import Context
+from sandboxer.extensions.e2b.client import E2BSandbox, EnvdAccess
+from sandboxer.extensions.e2b.envd import Envd, domain_of
+from sandboxer.extensions.e2b.handle import E2BHandleData
+from sandboxer.models import Isolation, Reachability, Ready, Resources, Service
+from sandboxer.timing import Deadline
+
+_UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reached at another address than the API"
+_OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
+
+
+def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> Ready:
+    """How a sandbox is reached and isolated. Pure."""
+    domain = domain_of(place.api, access)
+    return Ready(
+        reachability=Reachability(
+            kind="api",
+            provider_id=place.id,
+            command=f"sandboxer exec {place.sandbox_id} -- sh",
+            services=[] if domain is None else [_service(place, port, domain) for port in place.ports],
+        ),
+        isolation=isolation(place, shown),
+        resources=shown.resources,
+    )
+
+
+def _service(place: E2BHandleData, port: int, domain: str) -> Service:
+    host = f"{port}-{place.id}.{domain}"
+    return Service(name=str(port), container_port=port, host=host, port=443, url=f"https://{host}")
+
+
+def isolation(place: E2BHandleData, shown: E2BSandbox) -> Isolation:
+    """E2B's own sandboxes are Firecracker virtual machines; of another server that speaks its API, nothing is known
+    from here. Pure."""
+    domain = domain_of(place.api, None) or ""
+    own = any(domain == known or domain.endswith(f".{known}") for known in _OWN)
+    notes = ["whatever listens on a port inside can be reached from the internet by who knows the sandbox's id"]
+    if not own:
+        notes.insert(0, f"what isolates the sandboxes of {place.api} is not known from here")
+    return Isolation(
+        class_="microvm" if own else "remote", network="none" if shown.internet is False else "internet", notes=notes
+    )
+
+
+def check_declared(place: E2BHandleData, has: Resources) -> None:
+    """Raises BackendError when a template has less than the profile says of it."""
+    for name, unit in (("vcpu", "vCPU"), ("memory_gib", "GiB of memory"), ("disk_gib", "GiB of disk")):
+        declared, there = place.declared.get(name), getattr(has, name)
+        if declared is not None and there < declared:
+            raise BackendError(
+                f"the sandbox has {there:g} {unit}, and the profile declares {declared:g}",
+                hint=f"correct `options.{name}`, or build the template with as much",
+                retryable=False,
+            )
+
+
+def reach(envd: Envd, ctx: Context) -> None:
+    """Wait until a sandbox's envd answers. Raises Timeout, with the last reason, and what it says for good."""
+    wait, reason = 0.1, ""
+    try:
+        while True:
+            try:
+                return envd.healthy(ctx.deadline)
+            except Unavailable as error:
+                reason = error.message
+                ctx.progress("wait", reason)
+                pause(wait, ctx.deadline)
+            wait = min(2.0, wait * 2)
+    except Timeout:
+        if not reason:
+            raise
+        raise Timeout(f"its envd did not answer in time: {reason}", hint=_UNREACHED) from None
+
+
+def pause(seconds: float, deadline: Deadline) -> None:
+    """Wait, at most to the deadline; raises Timeout there."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        deadline.check("waiting for E2B")
+        time.sleep(min(left, deadline.seconds(0.25)))
+    deadline.check("waiting for E2B")

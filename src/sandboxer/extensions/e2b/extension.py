@@ -1,0 +1,327 @@
+"""ext.e2b: the contract, from the parts beside this file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Final, TypeVar
+
+import msgspec
+
+from sandboxer.errors import BackendError, Denied, Invalid, SandboxerError
+from sandboxer.extensions.base import (
+    CanCopy,
+    CanExec,
+    CanLogs,
+    CanMeter,
+    CanRenew,
+    CanSnapshot,
+    CanStop,
+    Context,
+    Exec,
+    Found,
+    PathKind,
+    SandboxExtension,
+    Spec,
+    Status,
+)
+from sandboxer.extensions.e2b import create, describe, files, logs
+from sandboxer.extensions.e2b import exec as e2b_exec
+from sandboxer.extensions.e2b.accesses import AccessCache
+from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox
+from sandboxer.extensions.e2b.connect import seconds_until
+from sandboxer.extensions.e2b.envd import Envd, told
+from sandboxer.extensions.e2b.handle import (
+    E2BHandleData,
+    E2BSnapshotData,
+    check_address,
+    is_gone,
+    other_key_error,
+    sandbox_data,
+    snapshot_data,
+)
+from sandboxer.extensions.e2b.meanwhile import BackgroundCall
+from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
+from sandboxer.hosts.base import Streams
+from sandboxer.models import Handle, Ready, Requirements, Resources
+from sandboxer.names import LABEL_ID, LABEL_INSTALL
+
+_SUPERUSER: Final = "root"
+_Answer = TypeVar("_Answer")
+
+
+class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanStop, CanSnapshot):
+    """MicroVMs at E2B, or at a server that speaks its API."""
+
+    Options = E2BOptions
+
+    def __init__(self) -> None:
+        self._accesses = AccessCache()
+
+    def check(self, ctx: Context) -> None:
+        """Asks for a list of one."""
+        E2BClient(ctx).probe()
+
+    def fit(self, options: E2BOptions, require: Requirements) -> E2BOptions:
+        """A template has the resources that it was built with."""
+        return fitted(decode(options), require)
+
+    # -- life cycle -----------------------------------------------------------------------------------------------
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        """One request, made good when its answer is lost."""
+        return self._make(spec, ctx, template=None)
+
+    def _make(self, spec: Spec, ctx: Context, *, template: str | None) -> Handle:
+        options, control = decode(spec.options), E2BClient(ctx)
+        ctx.deadline.check("asking E2B for a sandbox")
+        ctx.progress("start", f"{template or options.template} at {control.base}")
+        now = time.time()
+        made = create.make(control, spec, create.body(spec, options, now=now, template=template), ctx)
+        if made.access is not None:
+            self._accesses.keep(control, made.id, made.access)
+        handle = E2BHandleData(
+            sandbox_id=spec.sandbox_id,
+            id=made.id,
+            api=control.base,
+            key=control.key,
+            born=now,
+            ends=spec.expires_at if spec.expires_at is not None else now + create.MAX_TIMEOUT,
+            declared=create.declared(options),
+            ports=list(options.ports),
+            user=options.user,
+            lost=made.lost,
+        ).handle()
+        ctx.save(handle)
+        return handle
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        """E2B answers a create when the sandbox runs: one look at it, and one at its envd, both at once where it is
+        known already how that is reached."""
+        place, control = self._place(handle, ctx)
+        known = self._accesses.known(control, place)
+        envd = None if known is None or not told(place, known, ctx) else Envd(place, known, ctx)
+        asked = None if envd is None else BackgroundCall(lambda: describe.reach(envd, ctx))
+        looked = control.look(place.id)
+        if looked is None:
+            raise BackendError(f"E2B does not have {place.id} any more", hint="create it again")
+        shown, access = looked
+        if shown.state != "running":
+            raise BackendError(f"{place.id} is {shown.state}", hint="create it again")
+        describe.check_declared(place, shown.resources)
+        access = self._accesses.learn(control, place, shown, access)
+        if asked is None:
+            describe.reach(Envd(place, access, ctx), ctx)
+        else:
+            asked.wait(ctx.deadline)
+        return describe.ready(place, shown, access)
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        """One look, which is about this sandbox only where the address and the key are those it was made with."""
+        try:
+            place, control = self._place(handle, ctx)
+            looked = control.look(place.id)
+            if looked is None:
+                return Status("absent") if is_gone(place, ctx) else Status("unknown", other_key_error(place).message)
+        except SandboxerError as error:
+            return Status("unknown", error.message)
+        return Status("running" if looked[0].state == "running" else "stopped")
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        """By metadata; a list that shows nothing is asked a second time, because it may lag behind a create."""
+        control = E2BClient(ctx)
+        found = create.find_labelled(control, sandbox_id, ctx.install)
+        if not found:
+            describe.pause(create.SECOND_LOOK, ctx.deadline)
+            found = create.find_labelled(control, sandbox_id, ctx.install)
+        return self._seen(found[0], control, several=len(found) > 1).handle() if found else None
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        """By metadata, page by page."""
+        control = E2BClient(ctx)
+        return [
+            Found(
+                sandbox_id=shown.metadata[LABEL_ID],
+                handle=self._seen(shown, control).handle(),
+                labels=dict(shown.metadata),
+                created_at=shown.started_at,
+                expires_at=None if shown.state == "paused" else shown.end_at,
+                detail=f"{shown.id} ({shown.state}) at {control.base}",
+            )
+            for shown in control.all({LABEL_INSTALL: ctx.install})
+            if LABEL_ID in shown.metadata
+        ]
+
+    def _seen(self, shown: E2BSandbox, control: E2BClient, *, several: bool = False) -> E2BHandleData:
+        """What is remembered of a sandbox that only E2B remembered."""
+        use = create.parse_use_label(shown.metadata)
+        return E2BHandleData(
+            sandbox_id=shown.metadata[LABEL_ID],
+            id=shown.id,
+            api=control.base,
+            key=control.key,
+            born=shown.started_at or time.time(),
+            ends=shown.end_at,
+            declared=use.declared,
+            ports=use.ports,
+            user=use.user,
+            lost=several,
+            paused=shown.state == "paused",
+        )
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        """Kills it, and looks. Where an answer was lost while it was made, all that carries its label goes."""
+        place, control = self._place(handle, ctx)
+        self._accesses.forget(control, place.id)
+        if place.lost:
+            for shown in create.find_labelled(control, place.sandbox_id, ctx.install):
+                control.kill(shown.id)
+        control.kill(place.id)
+        if control.look(place.id) is not None:
+            raise BackendError(
+                f"E2B still shows {place.id} after it was killed", hint="run `sandboxer reconcile`", outcome="unknown"
+            )
+        if not is_gone(place, ctx):
+            raise other_key_error(place)
+
+    def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """E2B counts whole seconds from the request."""
+        place, control = self._place(handle, ctx)
+        if not control.end_in(place.id, _seconds(expires_at)):
+            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
+        """Over envd."""
+        _no_service(request.service)
+
+        def run(envd: Envd, root: Envd) -> int:
+            return e2b_exec.run(
+                envd, root, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env, tty=request.tty
+            )
+
+        return self._inside(handle, ctx, run, again=streams.stdin is None)
+
+    def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
+        """Looks from inside."""
+        _no_service(service)
+        return self._inside(handle, ctx, lambda envd, _root: files.kind(envd, path, ctx.deadline))
+
+    def put_archive(
+        self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: whatever the archive says, it stays there."""
+        _no_service(service)
+        self._inside(handle, ctx, lambda envd, _root: files.put(envd, directory, archive, ctx.deadline), again=False)
+
+    def get_archive(
+        self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
+    ) -> None:
+        """tar runs inside: links cannot lead out."""
+        _no_service(service)
+        self._inside(handle, ctx, lambda envd, _root: files.take(envd, path, sink, ctx.deadline))
+
+    def logs(
+        self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    ) -> None:
+        """What E2B keeps: starts and ends of processes, and what they wrote."""
+        _no_service(service)
+        place, control = self._place(handle, ctx)
+        logs.write(control, place.id, streams.stdout, follow=follow, tail=tail)
+
+    def _inside(
+        self, handle: Handle, ctx: Context, call: Callable[[Envd, Envd], _Answer], *, again: bool = True
+    ) -> _Answer:
+        """Make a call on the sandbox's envd; once more with a fresh token when the one that was known is refused. Not
+        `again`: what it reads from is used up by then."""
+        place, control = self._place(handle, ctx)
+        access = self._accesses.of(control, place, ctx)
+        try:
+            return call(Envd(place, access, ctx), Envd(place, access, ctx, user=_SUPERUSER))
+        except Denied:
+            self._accesses.forget(control, place.id)
+            if not again:
+                raise
+            fresh = self._accesses.of(control, place, ctx)
+            return call(Envd(place, fresh, ctx), Envd(place, fresh, ctx, user=_SUPERUSER))
+
+    # -- money, pauses, snapshots ---------------------------------------------------------------------------------
+
+    def estimate_cost(self, options: E2BOptions) -> Resources:
+        """A template's resources are billed for as long as the sandbox runs, used or not."""
+        return allotted(decode(options))
+
+    def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
+        """As E2B shows it."""
+        place, control = self._place(handle, ctx)
+        looked = control.look(place.id)
+        return None if looked is None else looked[0].resources
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        """Pauses it with its memory. A paused sandbox costs nothing, and E2B never ends it by itself."""
+        place, control = self._place(handle, ctx)
+        if not control.pause(place.id):
+            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
+        self._accesses.forget(control, place.id)
+        ctx.save(_changed(place, paused=True))
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Resumes it; `connect` only extends, so the end is set once more."""
+        place, control = self._place(handle, ctx)
+        if control.connect(place.id, _seconds(expires_at)) is None:
+            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
+        control.end_in(place.id, _seconds(expires_at))
+        ctx.save(_changed(place, paused=False, born=time.time()))
+
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        """A template of its own, found by its name where the answer is lost."""
+        place, control = self._place(handle, ctx)
+        try:
+            snapshot = control.snapshot(place.id, name)
+        except SandboxerError as error:
+            if error.outcome != "unknown":
+                raise
+            found = control.snapshot_named(name)
+            if found is None:
+                raise
+            snapshot = found
+        return E2BSnapshotData(snapshot=snapshot, name=name, api=control.base, key=control.key).handle()
+
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        """A create with the snapshot as its template."""
+        kept = snapshot_data(snapshot)
+        check_address(kept.api, ctx)
+        return self._make(spec, ctx, template=kept.snapshot)
+
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """Removes the template that it is."""
+        kept, control = snapshot_data(snapshot), E2BClient(ctx)
+        check_address(kept.api, ctx)
+        control.remove_template(kept.snapshot)
+        if control.snapshot_named(kept.name) is not None:
+            raise BackendError(f"E2B still shows the snapshot {kept.name}", hint="try again", outcome="unknown")
+        if control.key != kept.key:
+            raise BackendError(
+                f"E2B does not show the snapshot {kept.name} to this key, and it was made with another one",
+                hint="set the E2B_API_KEY that it was made with",
+                outcome="unknown",
+            )
+
+    def _place(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+        place = sandbox_data(handle)
+        check_address(place.api, ctx)
+        return place, E2BClient(ctx)
+
+
+def _changed(place: E2BHandleData, **fields: Any) -> Handle:
+    return msgspec.structs.replace(place, **fields).handle()
+
+
+def _seconds(expires_at: float | None) -> int:
+    return create.MAX_TIMEOUT if expires_at is None else seconds_until(expires_at, time.time())
+
+
+def _no_service(service: str | None) -> None:
+    if service is not None:
+        raise Invalid(f"service {service!r}: a sandbox at E2B has no services", hint="leave out --service")

@@ -1,0 +1,118 @@
+"""What a handle holds, and whether what E2B says now is said of the same account."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgspec
+
+from sandboxer.errors import BackendError, NotConfigured
+from sandboxer.extensions.base import Context, from_handle
+from sandboxer.extensions.e2b.errors import KEY
+from sandboxer.http import parse_base_url
+from sandboxer.models import Handle
+from sandboxer.secrets import Secret
+
+DEFAULT_API: Final = "https://api.e2b.app"
+LONGEST: Final = 24 * 3600 + 300
+"""Seconds after which nothing that was made then still runs: E2B ends every sandbox after 24 hours of running (the
+account's `MaxLengthHours`), however often its time-out is renewed. Five minutes for clocks that differ."""
+VERSION: Final = 1
+
+
+class E2BHandleData(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox at E2B, as it is remembered.
+
+    sandbox_id: ours. id: E2B's. api: the base address it was made at. key: which key, by a fingerprint. born: when it
+    was made; ends: E2B's own end of it, as of then; both in unix seconds. declared: what its template was said to have.
+    ports: those whose addresses are told. user: who commands belong to. lost: an answer was lost while it was made, so
+    that there may be more than one of it. paused: it was stopped, and so has no end of its own.
+    """
+
+    sandbox_id: str
+    id: str
+    api: str
+    key: str
+    born: float
+    ends: float | None = None
+    declared: dict[str, float] = {}
+    ports: list[int] = []
+    user: str | None = None
+    lost: bool = False
+    paused: bool = False
+
+    def handle(self) -> Handle:
+        """As the core keeps it."""
+        return Handle(version=VERSION, data=msgspec.to_builtins(self))
+
+
+class E2BSnapshotData(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot at E2B: a template of its own, by E2B's id."""
+
+    snapshot: str
+    name: str
+    api: str
+    key: str
+
+    def handle(self) -> Handle:
+        """As the core keeps it."""
+        return Handle(version=VERSION, data=msgspec.to_builtins(self))
+
+
+def sandbox_data(handle: Handle) -> E2BHandleData:
+    """The place in a handle. Raises Conflict for a handle of another version."""
+    return from_handle(handle, E2BHandleData, version=VERSION)
+
+
+def snapshot_data(handle: Handle) -> E2BSnapshotData:
+    """The snapshot in a handle. Raises Conflict for a handle of another version."""
+    return from_handle(handle, E2BSnapshotData, version=VERSION)
+
+
+def api_address(ctx: Context) -> str:
+    """The base address of the control plane, in one spelling. Raises Invalid."""
+    return parse_base_url(ctx.endpoints.get("api") or DEFAULT_API, what="E2B_API_URL").url
+
+
+def api_key(ctx: Context) -> Secret:
+    """The account's key. Raises NotConfigured."""
+    key = ctx.secrets.get(KEY)
+    if key is None:
+        raise NotConfigured(f"{KEY} is not set", hint=f"set {KEY}, or name another reference in config.yaml")
+    return key
+
+
+def check_address(made_at: str, ctx: Context) -> None:
+    """Raises NotConfigured when a sandbox was made at another address than the present one."""
+    if made_at != (now := api_address(ctx)):
+        raise NotConfigured(
+            f"this sandbox was made at {made_at}, and E2B_API_URL leads to {now}",
+            hint=f"set E2B_API_URL={made_at}",
+        )
+
+
+def is_gone(place: E2BHandleData, ctx: Context) -> bool:
+    """What it means that E2B does not know a sandbox: gone, if the key is the one that it was made with, or if it has
+    no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
+    if api_key(ctx).fingerprint == place.key:
+        return True
+    return not place.paused and time.time() > place.born + LONGEST
+
+
+def other_key_error(place: E2BHandleData) -> BackendError:
+    """The error for a sandbox that the present key cannot see."""
+    return BackendError(
+        f"E2B does not show {place.id} to this key, and it was made with another one ({KEY} has changed)",
+        hint=f"set the {KEY} that it was made with; E2B ends the sandbox by itself within 24 hours",
+        outcome="unknown",
+        retryable=False,
+    )
+
+
+def told(data: dict[str, Any], name: str) -> str:
+    """A text that must be in an answer of E2B. Raises BackendError."""
+    value = data.get(name)
+    if not isinstance(value, str) or not value:
+        raise BackendError(f"E2B's answer lacks {name!r}", hint="check E2B_API_URL", outcome="unknown")
+    return value

@@ -1,0 +1,219 @@
+"""The one place that imports Modal's SDK, and what this process keeps of it: connections, by account.
+
+What is kept saves calls and holds no state of a sandbox: everything is found again by a process that has nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import logging
+import os
+import threading
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sandboxer.errors import NotConfigured, Unavailable
+from sandboxer.extensions.base import Context
+from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.modal.sharing import AsyncCache
+from sandboxer.http import parse_base_url
+
+DEFAULT_SERVER: Final = "https://api.modal.com"
+FALLBACK_SERVER: Final = "https://api.modal2.com"
+"""Where the SDK itself turns when the first does not answer (modal 1.6.4, `modal.config`)."""
+THROTTLE_SECONDS: Final = "20"
+"""How long the SDK waits by itself when the server asks it to slow down; without this, for ever."""
+PYTHON: Final = "3.12"
+"""The Python of the default image: otherwise it would be that of whoever creates the sandbox."""
+KNOCK_SECONDS: Final = 10.0
+KEPT_SANDBOXES: Final = 256
+KEPT_IMAGES: Final = 64
+KEPT_APPS: Final = 64
+KEPT_ACCOUNTS: Final = 16
+
+_lock = threading.Lock()
+_modal: Any = None
+
+
+class ModalScope(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sandboxes of one installation are: the server, Modal's environment (None: the account's default), and the
+    App, which is ours alone; `account` tells credentials apart without giving them away."""
+
+    server: str
+    environment: str | None
+    app: str
+    account: str
+
+
+def place(ctx: Context) -> ModalScope:
+    """The place that a context means; raises NotConfigured without credentials."""
+    token_id, token_secret = _credentials(ctx)
+    server = ctx.endpoints.get("server") or DEFAULT_SERVER
+    server = parse_base_url(server, what="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
+    digest = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()
+    return ModalScope(
+        server=server.rstrip("/"),
+        environment=ctx.endpoints.get("environment"),
+        app=f"sandboxer-{ctx.install}",
+        account=digest[:8],
+    )
+
+
+def _credentials(ctx: Context) -> tuple[str, str]:
+    for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+        if name not in ctx.secrets:
+            raise NotConfigured(f"{name} is not there", hint=f"set the environment variable {name}")
+    found = ctx.secrets["MODAL_TOKEN_ID"].reveal(), ctx.secrets["MODAL_TOKEN_SECRET"].reveal()
+    if not all(value.isascii() and value.isprintable() and value == value.strip() for value in found):
+        raise NotConfigured(
+            "Modal's credentials hold characters that cannot be sent",
+            hint="check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET: a line break may have come along",
+        )
+    return found
+
+
+def load() -> Any:
+    """The package `modal`; raises NotConfigured when it is not installed.
+
+    At import it would read `~/.modal.toml`, whose settings and credentials are somebody else's: it is pointed at
+    nothing for that moment. A program that has imported modal before us keeps what it has."""
+    global _modal
+    with _lock:
+        if _modal is not None:
+            return _modal
+        try:
+            if importlib.util.find_spec("modal") is None:
+                raise ModuleNotFoundError("modal")
+            with _without_user_config():
+                import modal
+                import modal.exception
+                import modal.experimental
+        except ImportError as error:
+            raise NotConfigured(
+                f"the Modal SDK is not installed ({error})", hint="pip install 'sand-boxer[modal]'"
+            ) from None
+        # Below the SDK, it logs every header with its value, the credentials among them, where somebody turned the
+        # logs of all libraries on.
+        logging.getLogger("hpack").setLevel(logging.INFO)
+        # Read by the SDK at every call.
+        os.environ.setdefault("MODAL_MAX_THROTTLE_WAIT", THROTTLE_SECONDS)
+        _modal = modal
+        return _modal
+
+
+@contextmanager
+def _without_user_config() -> Iterator[None]:
+    name = "MODAL_CONFIG_PATH"
+    before = os.environ.get(name)
+    os.environ[name] = f"{os.devnull}/none"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class ModalClient:
+    """One account at one server: a connection, and what was looked up over it. Only used on the bridge's loop."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._apps: AsyncCache[Any] = AsyncCache(KEPT_APPS)
+        self._images: AsyncCache[Any] = AsyncCache(KEPT_IMAGES)
+        self._sandboxes: AsyncCache[Any] = AsyncCache(KEPT_SANDBOXES)
+
+    async def app(self, where: ModalScope, *, make: bool = True) -> Any:
+        """The installation's App; unless `make`, raises the SDK's NotFoundError when there is none yet."""
+
+        async def look() -> Any:
+            return await load().App.lookup.aio(
+                where.app, client=self.client, environment_name=where.environment, create_if_missing=make
+            )
+
+        return await self._apps.get(where if make else (where, "there"), look)
+
+    async def image(self, options: ModalOptions, app: Any) -> Any:
+        """The image of a sandbox, built when Modal has not built it yet."""
+
+        async def build() -> Any:
+            images = load().Image
+            base = images.from_registry(options.image) if options.image else images.debian_slim(python_version=PYTHON)
+            return await base.build.aio(app)
+
+        return await self._images.get(options.image, build)
+
+    def forget_base(self, where: ModalScope, options: ModalOptions) -> None:
+        """Look the App and the image up again next time: somebody may have removed them at Modal."""
+        self._apps.forget(where)
+        self._images.forget(options.image)
+
+    async def sandbox(self, provider_id: str) -> Any:
+        """A sandbox by Modal's id; one that this process has used before keeps its connection."""
+        return await self._sandboxes.get(
+            provider_id, lambda: load().Sandbox.from_id.aio(provider_id, client=self.client)
+        )
+
+    def keep(self, sandbox: Any) -> Any:
+        """Remember the connection of a sandbox."""
+        self._sandboxes.keep(sandbox.object_id, sandbox)
+        return sandbox
+
+    def forget(self, provider_id: str) -> None:
+        """It is gone, or has to be looked at afresh."""
+        self._sandboxes.forget(provider_id)
+
+
+_accounts: Final[AsyncCache[ModalClient]] = AsyncCache(KEPT_ACCOUNTS)
+
+
+async def account(ctx: Context) -> ModalClient:
+    """The account of a context; one for each server and credentials. Runs on the bridge's loop."""
+    token_id, token_secret = _credentials(ctx)
+    server = place(ctx).server
+    whole = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()
+    return await _accounts.get((server, whole), lambda: _connect(server, token_id, token_secret))
+
+
+async def _connect(server: str, token_id: str, token_secret: str) -> ModalClient:
+    """`Client.from_credentials` takes the server from the process's environment; the constructor takes it as it is
+    given, so that two servers can be used in one process."""
+    modal = load()
+    from modal_proto import api_pb2
+
+    addresses = [DEFAULT_SERVER, FALLBACK_SERVER] if server == DEFAULT_SERVER else [server]
+    await _knock(addresses)
+    client = modal.Client(",".join(addresses), api_pb2.CLIENT_TYPE_CLIENT, (token_id, token_secret))
+    opened: Callable[[], Awaitable[Any]] = client.__aenter__
+    await opened()
+    return ModalClient(client)
+
+
+async def _knock(addresses: Sequence[str]) -> None:
+    """Raise Unavailable when nobody listens at any of the addresses: the SDK's first call would go on trying for a
+    minute. Behind a proxy nothing can be said."""
+    if urllib.request.getproxies():
+        return
+    refusal: OSError | None = None
+    for address in addresses:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(parts.hostname, port), KNOCK_SECONDS)
+        except OSError as error:  # a time-out is one, too
+            refusal = error
+            continue
+        writer.close()
+        return
+    raise Unavailable(
+        f"nobody answers at {addresses[0]}: {refusal or 'no answer'}",
+        hint="check the network and MODAL_SERVER_URL, then try again",
+        outcome="failed",
+    )

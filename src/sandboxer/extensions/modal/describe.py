@@ -1,0 +1,86 @@
+"""What Modal shows of one sandbox: whether it is ready, and whether it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sandboxer.errors import BackendError, NotFound
+from sandboxer.extensions.base import Context, Status
+from sandboxer.extensions.modal import asking, client, create, handle, options
+from sandboxer.extensions.modal.handle import ModalHandleData
+from sandboxer.models import Isolation, Reachability, Ready, Service
+from sandboxer.names import sandbox_id_of
+from sandboxer.timing import Deadline
+
+
+def ready(known: ModalHandleData, ctx: Context) -> Ready:
+    """Wait until its main program runs; how it is reached then. Raises BackendError when it ended instead."""
+    left = ctx.deadline.left(at_most=options.LONGEST)
+
+    async def wait() -> tuple[str, Mapping[int, Any]]:
+        sandbox = await asking.sandbox(ctx, known)
+        try:
+            await sandbox.wait_until_ready.aio(timeout=max(1, int(left or 1)))
+        except (
+            client.load().exception.UnimplementedError
+        ):  # a server that knows no probes: one that runs commands is up
+            await (await sandbox.exec.aio("sh", "-c", ":")).wait.aio()
+        return sandbox.object_id, ({} if known.ports == [] else await sandbox.tunnels.aio())
+
+    try:
+        provider_id, tunnels = asking.ask(wait, ctx.deadline, "waiting for the sandbox")
+    except (BackendError, NotFound) as error:
+        raise BackendError(
+            f"{known.name} ended before it was ready: {error.message}",
+            hint="its image needs a POSIX shell and `sleep`; see its logs at modal.com",
+        ) from None
+    reachability = Reachability(
+        kind="api",
+        provider_id=provider_id,
+        command=f"sandboxer exec {sandbox_id_of(known.name) or known.name} -- sh",
+        services=[_service(port, tunnels[port]) for port in sorted(tunnels)],
+    )
+    return Ready(reachability=reachability, isolation=_isolation(known, open_ports=bool(tunnels)))
+
+
+def _service(port: int, tunnel: Any) -> Service:
+    return Service(name=f"port-{port}", container_port=port, host=tunnel.host, port=tunnel.port, url=tunnel.url)
+
+
+def _isolation(known: ModalHandleData, *, open_ports: bool) -> Isolation:
+    notes = ["system calls are served by gVisor, not by the host's kernel"]
+    if known.gpu is not None:
+        notes.append("the GPU's driver is the host's own, reached through gVisor")
+    if open_ports:
+        notes.append("its ports are open to the Internet, by TLS")
+    return Isolation(class_="container", network="none" if known.blocked else "internet", notes=notes)
+
+
+def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
+    """By Modal's id, else by name; Modal knows no stopped ones. "Not found" is believed only of the credentials that
+    made it, or when its end is over anyway."""
+    where = client.place(ctx)
+
+    async def look() -> Status:
+        account = await client.account(ctx)
+        modal = client.load()
+        try:
+            if known.provider_id is not None:
+                sandbox = await modal.Sandbox.from_id.aio(known.provider_id, client=account.client)
+            else:
+                sandbox = await create.by_name(account, known)
+        except modal.exception.NotFoundError as error:
+            if not handle.is_gone(known, where):
+                return Status("unknown", "it was made with other credentials, and these do not see it")
+            return Status("absent", str(error)[:200])
+        ended = sandbox.returncode
+        return Status("running") if ended is None else Status("absent", f"it ended with {ended}")
+
+    return asking.ask(look, deadline, "looking at the sandbox")
+
+
+def spare(known: ModalHandleData) -> int:
+    """Seconds until Modal ends it by itself."""
+    return max(0, int(known.ends - time.time()))

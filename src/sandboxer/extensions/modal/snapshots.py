@@ -1,0 +1,51 @@
+"""Snapshots: images of a sandbox's file system, kept until they are deleted. Modal knows them by an id alone, so one
+whose answer was lost can't be found again; the SDK sends the same request again before it comes to that."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sandboxer.errors import BackendError
+from sandboxer.extensions.base import Context
+from sandboxer.extensions.modal import asking, client, handle
+from sandboxer.extensions.modal.handle import ModalHandleData, ModalSnapshotData
+
+SNAPSHOT_SECONDS: Final = 600.0
+DELETE_SECONDS: Final = 60.0
+
+
+def keep(known: ModalHandleData, ctx: Context) -> ModalSnapshotData:
+    """Keep the files as they are now."""
+    deadline = ctx.deadline.shorter(SNAPSHOT_SECONDS)
+    where = client.place(ctx)
+
+    async def work() -> str:
+        sandbox = await asking.sandbox(ctx, known)
+        seconds = max(1, int(deadline.seconds(SNAPSHOT_SECONDS)))
+        image = await sandbox.snapshot_filesystem.aio(timeout=seconds, ttl=None)
+        return str(image.object_id)
+
+    image = asking.ask(work, deadline, "keeping the files")
+    return ModalSnapshotData(image=image, server=where.server, account=where.account)
+
+
+def delete(kept: ModalSnapshotData, ctx: Context) -> None:
+    """Delete it; one that is gone is success. Raises BackendError when "not found" proves nothing."""
+    where = client.place(ctx)
+    handle.check_server(kept.server, where.server)
+
+    async def work() -> bool:
+        account = await client.account(ctx)
+        modal = client.load()
+        try:
+            await modal.experimental.image_delete.aio(kept.image, client=account.client)
+        except modal.exception.NotFoundError:
+            return kept.account == where.account
+        return True
+
+    if not asking.ask(work, ctx.deadline.shorter(DELETE_SECONDS), "deleting a snapshot"):
+        raise BackendError(
+            "the snapshot was made with other credentials, and these do not see it",
+            hint="use the MODAL_TOKEN_ID and MODAL_TOKEN_SECRET with which it was made",
+            outcome="unknown",
+        )
