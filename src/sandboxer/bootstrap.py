@@ -18,9 +18,9 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
-from sandboxer.manager import Begun, Core, Plan, SandboxManager
-from sandboxer.manager.establish import hand_over
-from sandboxer.manager.health import Health
+from sandboxer.manager import CreatePlan, PendingCreate, SandboxManager, Services
+from sandboxer.manager.backend_health import HealthStore
+from sandboxer.manager.create import hand_over
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
@@ -86,7 +86,7 @@ class Installation:
         self.announced = threading.Event()
         self.on_announce: Callable[[], None] | None = None
         self.manager = SandboxManager(
-            Core(
+            Services(
                 store=store,
                 locks=SandboxLocks(paths.data),
                 leases=Leases(paths.data),
@@ -96,7 +96,7 @@ class Installation:
                 open_host=self.hosts.open,
                 environment=environment,
                 announce=self._announce,
-                health=Health(paths.data),
+                health=HealthStore(paths.data),
                 tokens=TokenStore(paths.data, install=lambda: store.install_id),
                 audit=AuditLog(paths.data),
                 recent=CreateRates(paths.data),
@@ -123,7 +123,7 @@ class Installation:
         files = {"SANDBOXER_DATA_DIR": str(self.paths.data), "SANDBOXER_CONFIG_DIR": str(self.paths.config)}
         return {**self.environment, **files}
 
-    def create_detached(self, plan: Plan) -> Sandbox:
+    def create_detached(self, plan: CreatePlan) -> Sandbox:
         """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""
         begun = self.manager.begin(plan)
         if isinstance(begun, Sandbox):
@@ -137,8 +137,8 @@ class Installation:
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
-        begun = Begun(self.manager.core.current(sandbox_id), SandboxLock.adopt(lock_fd))
-        return self.manager.carry_out(msgspec.json.decode(plan, type=Plan), begun)
+        begun = PendingCreate(self.manager.core.current(sandbox_id), SandboxLock.adopt(lock_fd))
+        return self.manager.carry_out(msgspec.json.decode(plan, type=CreatePlan), begun)
 
     def relays(self) -> Relays:
         """The relays to the State Hub and to fin-hub, as far as they have an address; raises NotConfigured when neither

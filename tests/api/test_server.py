@@ -21,7 +21,7 @@ from sandboxer.api import server, service
 from sandboxer.api.server import check_exposure, listen, serve
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Conflict, Denied, Invalid
-from sandboxer.manager.tokens import Wanted
+from sandboxer.manager.tokens import TokenRequest
 from sandboxer.timing import Deadline
 from tests.cli.running import Command
 from tests.installations import environment, installed, lay_out
@@ -203,7 +203,7 @@ def test_no_log_of_uvicorns_holds_a_token_that_somebody_put_in_a_url(
     """Contract §6: never in a URL. It does not count there, and is not kept either."""
     lay_out(tmp_path)
     held = "a-token-from-the-environment"
-    made = installed(tmp_path).manager.create_token(Wanted(name="a", role="admin"))
+    made = installed(tmp_path).manager.create_token(TokenRequest(name="a", role="admin"))
     argv = [sys.executable, "-m", "uvicorn", "sandboxer.api.app:app", "--port", "0"]
     with started(argv, environment(tmp_path, SANDBOXER_API_TOKEN=held)) as (process, port):
         for token in (held, made.token):

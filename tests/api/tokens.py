@@ -9,14 +9,14 @@ from typing import Any
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
-from sandboxer.manager.tokens import NewToken, Wanted
+from sandboxer.manager.tokens import NewToken, TokenRequest
 from tests.api.served import Served
 
 
 def token(here: Installation, role: str, consumer: str | None = None, **more: Any) -> NewToken:
     """Make a token, as the command does."""
     name = f"{role}-{(consumer or 'nobody').partition(':')[2] or 'nobody'}"
-    return here.manager.create_token(Wanted(name=name, role=role, consumer=consumer, **more))
+    return here.manager.create_token(TokenRequest(name=name, role=role, consumer=consumer, **more))
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from sandboxer.manager import health
-from sandboxer.manager.attempts import FAIR_SECONDS
+from sandboxer.manager import backend_health
+from sandboxer.manager.attempt import FAIR_TIMEOUT_SECONDS
 from sandboxer.models import Decision, Requirements, RouteSpec
-from sandboxer.routing import breaker
-from sandboxer.routing.decide import _ERRORS, Facts, Kind, decide
-from sandboxer.routing.needs import STRENGTH
+from sandboxer.routing import circuit_breaker
+from sandboxer.routing.requirements import ISOLATION_STRENGTH
+from sandboxer.routing.selection import _ERRORS, CandidateFacts, ExclusionKind, select
 from tests.docs.pages import ROOT, bare, spans, table
 
 PAGE = ROOT / "docs" / "routing.md"
@@ -37,16 +37,16 @@ def test_the_outcomes_are_those_of_a_decision() -> None:
 
 def test_the_order_of_isolation_is_the_one_that_is_applied() -> None:
     (row,) = [row for row in table(PAGE, "`require` key").rows if bare(row[0]) == "isolation"]
-    told = [name for name in spans(row[1]) if name in STRENGTH]
+    told = [name for name in spans(row[1]) if name in ISOLATION_STRENGTH]
     floors = told[: told.index("remote")]
-    assert floors == sorted(floors, key=lambda name: STRENGTH[name])
-    assert set(floors) | {"remote"} == set(STRENGTH)
+    assert floors == sorted(floors, key=lambda name: ISOLATION_STRENGTH[name])
+    assert set(floors) | {"remote"} == set(ISOLATION_STRENGTH)
 
 
 def test_the_reasons_and_their_errors_are_those_of_the_decision() -> None:
     """One row for each kind of reason, in the order in which they are looked at."""
     told = [bare(row[1]) for row in table(PAGE, "reason").rows]
-    kinds: tuple[Kind, ...] = get_args(Kind)
+    kinds: tuple[ExclusionKind, ...] = get_args(ExclusionKind)
     looked_at = [
         "host",
         "installation",
@@ -57,7 +57,7 @@ def test_the_reasons_and_their_errors_are_those_of_the_decision() -> None:
 
 
 def test_the_first_reason_of_several_is_the_one_that_stands_first() -> None:
-    everything = Facts(
+    everything = CandidateFacts(
         extension="ext.x", misplaced="host", absent="absent", enabled=False, unfit="unfit", max_ttl=1, unpriced="price",
         missing="missing", uncovered="uncovered", max_live=0, circuit="open",
     )  # fmt: skip
@@ -65,7 +65,7 @@ def test_the_first_reason_of_several_is_the_one_that_stands_first() -> None:
     mended = {"enabled": True, "max_ttl": None, "max_live": None}
     seen: list[str] = []
     for name in (*order, "circuit"):
-        found = decide([everything], strategy="explicit", require=Requirements(), ttl=60, subject="profile.x")
+        found = select([everything], strategy="explicit", require=Requirements(), ttl=60, subject="profile.x")
         seen.append(found.skipped[0].reason)
         everything = msgspec.structs.replace(everything, **{name: mended.get(name)})
     words = [
@@ -87,11 +87,11 @@ def test_the_first_reason_of_several_is_the_one_that_stands_first() -> None:
 def test_the_figures_of_health_are_those_of_the_code() -> None:
     part = TEXT[TEXT.index("## Health") :]
     said = {
-        r"counts half after (\d+) h": breaker.HALF_LIFE_SECONDS / 3600,
-        r"opens after (\d+) failures": breaker.OPENS_AFTER,
-        r"leave the place alone for (\d+) s": breaker.OPEN_SECONDS,
-        r"had less than (\d+) s": FAIR_SECONDS,
-        r"at most every (\d+) s": health.EVERY_SECONDS,
+        r"counts half after (\d+) h": circuit_breaker.HALF_LIFE_SECONDS / 3600,
+        r"opens after (\d+) failures": circuit_breaker.FAILURES_TO_OPEN,
+        r"leave the place alone for (\d+) s": circuit_breaker.OPEN_SECONDS,
+        r"had less than (\d+) s": FAIR_TIMEOUT_SECONDS,
+        r"at most every (\d+) s": backend_health.EVERY_SECONDS,
     }
     for pattern, value in said.items():
         match = re.search(pattern, part)
@@ -99,6 +99,6 @@ def test_the_figures_of_health_are_those_of_the_code() -> None:
         assert float(match[1]) == value, pattern
     hours = re.search(r"forgotten after (\d+) h", part)
     assert hours is not None
-    once = breaker.after_success(breaker.NEVER, 0.0, 1.0)
-    assert breaker.measured(once, float(hours[1]) * 3600) is None
-    assert breaker.measured(once, float(hours[1]) * 3600 - 3600) is not None
+    once = circuit_breaker.after_success(circuit_breaker.NO_STATS, 0.0, 1.0)
+    assert circuit_breaker.mean_create_seconds(once, float(hours[1]) * 3600) is None
+    assert circuit_breaker.mean_create_seconds(once, float(hours[1]) * 3600 - 3600) is not None

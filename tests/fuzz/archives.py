@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from sandboxer.errors import SandboxerError
-from sandboxer.manager.unpacking import Budget, Landing, Stage, stage_in
+from sandboxer.manager.extract import CopyDestination, ExtractLimits, StagingDirectory, staging_directory
 
 LIMIT = 1 << 20
 """What one archive may take on the disk, in bytes."""
@@ -41,11 +41,11 @@ def run(data: bytes) -> None:
 def _unpack(target: Path, data: bytes) -> None:
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with stage_in(fd, LIMIT, shown=target) as stage:
-            stage.budget = Budget(LIMIT, "the test", entries=2000)
+        with staging_directory(fd, LIMIT, shown=target) as stage:
+            stage.budget = ExtractLimits(LIMIT, "the test", entries=2000)
             _fill(stage, data)
             if stage.taken:
-                Landing(fd, None, target).settle(stage)
+                CopyDestination(fd, None, target).settle(stage)
     except OSError as error:
         assert error.filename is None or ".." not in str(error.filename), error
         raise SandboxerError(str(error)) from error  # `cp` makes a typed error of what the disk refuses
@@ -53,7 +53,7 @@ def _unpack(target: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def _fill(stage: Stage, data: bytes) -> None:
+def _fill(stage: StagingDirectory, data: bytes) -> None:
     stage.unpack(io.BytesIO(data).read)
 
 

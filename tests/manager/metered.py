@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from sandboxer.bootstrap import Installation
 from sandboxer.extensions.base import CanMeter, Context
-from sandboxer.manager import Core, SandboxManager
+from sandboxer.manager import SandboxManager, Services
 from sandboxer.models import Handle, Request, Resources, Sandbox, Written
 from sandboxer.payments.credits import Credits
 from sandboxer.testing.fake import FakeExtension, FakeOptions, Faults
@@ -104,7 +104,7 @@ class Bank:
         return [entry.kind for entry in book(self.root).entries]
 
 
-def with_clock(here: Installation, clock: Callable[[], float]) -> Core:
+def with_clock(here: Installation, clock: Callable[[], float]) -> Services:
     core = here.manager.core
     purse = Credits(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
     return dataclasses.replace(core, clock=clock, purse=purse)

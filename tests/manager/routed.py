@@ -11,7 +11,7 @@ from typing import Any
 from sandboxer.bootstrap import Installation
 from sandboxer.extensions.base import Context
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.health import Health
+from sandboxer.manager.backend_health import HealthStore
 from sandboxer.models import Decision, Request, Sandbox
 from sandboxer.testing.fake import FakeExtension, Faults
 from tests.installations import installed, lay_out
@@ -57,7 +57,7 @@ class Bed:
         """A new process over the same files; its clock is `ahead` seconds fast."""
         here = installed(self.root, None, **environment)
         clock: Callable[[], float] = lambda: _real_time() + self.ahead  # noqa: E731 - a clock is one line
-        health = Health(self.root / "data", clock=clock)
+        health = HealthStore(self.root / "data", clock=clock)
         here.manager = SandboxManager(dataclasses.replace(here.manager.core, clock=clock, health=health))
         for name, faults in self.faults.items():
             here.manager.core.extensions.add(f"ext.{name}", lambda name=name, faults=faults: self.backend(name, faults))  # type: ignore[misc]  # bound now, not when it is called

@@ -18,7 +18,7 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
-from sandboxer.manager.establish import Begun
+from sandboxer.manager.create import PendingCreate
 from sandboxer.models import Request
 from sandboxer.state import State
 from sandboxer.testing.fake import Faults
@@ -153,7 +153,7 @@ def test_destroy_ends_an_establishment_that_is_under_way(tmp_path: Path) -> None
     here = installed(tmp_path, Slow())
     plan = here.manager.plan(Request(profile="profile.fake"))
     begun = here.manager.begin(plan)
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, PendingCreate)
     raised: list[SandboxerError] = []
 
     def work() -> None:

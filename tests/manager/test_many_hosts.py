@@ -15,8 +15,8 @@ from sandboxer.extensions.base import Context
 from sandboxer.hosts.base import Host, Result
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.removal import LATE_SECONDS
-from sandboxer.manager.report import each
+from sandboxer.manager.destroy import ROLLBACK_GRACE_SECONDS
+from sandboxer.manager.sweep import run_in_lanes
 from sandboxer.models import Handle, HostSettings, Ready, Request
 from sandboxer.testing.fake import FakeExtension
 from sandboxer.timing import Deadline
@@ -102,7 +102,7 @@ def test_a_create_whose_host_falls_silent_is_back_in_its_time_and_the_rest_is_se
     started = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         cut_off.create(cut_off.plan(Request(profile="profile.fake", host="alpha", timeout=1)))
-    assert LATE_SECONDS < 5
+    assert ROLLBACK_GRACE_SECONDS < 5
     assert time.monotonic() - started < 20  # and not the minute of the host's silence
     assert caught.value.outcome == "unknown"
     assert [record.clean for record in cut_off.list()] == [False]
@@ -148,6 +148,6 @@ def test_a_host_that_hangs_holds_up_only_what_is_on_it() -> None:
         return item[0]
 
     items = [("hangs", n) for n in range(200)] + [(f"h{n}", n) for n in range(20)]
-    assert each(items, do, lane=lambda item: item[0]) == [item[0] for item in items]
+    assert run_in_lanes(items, do, lane=lambda item: item[0]) == [item[0] for item in items]
     assert len(finished) == 20
     assert release.is_set()

@@ -14,7 +14,7 @@ from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import this_owner
-from sandboxer.manager.establish import Begun
+from sandboxer.manager.create import PendingCreate
 from sandboxer.manager.reconcile import too_many
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import State
@@ -91,10 +91,10 @@ def test_a_failed_record_goes_when_its_failure_ttl_is_over(tmp_path: Path) -> No
     assert here.manager.list() == []
 
 
-def abandon(here: Installation) -> Begun:
+def abandon(here: Installation) -> PendingCreate:
     """Begin, and let the owner vanish: its lock is free, its record stays."""
     begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, PendingCreate)
     begun.lock.close()
     return begun
 
@@ -115,7 +115,7 @@ def test_reconcile_takes_back_what_a_dead_creator_left(tmp_path: Path) -> None:
 def test_reconcile_leaves_a_living_creator_alone(tmp_path: Path) -> None:
     here = installed(tmp_path)
     begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, PendingCreate)
     assert here.manager.reconcile(apply=True).actions == []
     assert here.manager.get(begun.record.id).state == State.PROVISIONING
     begun.lock.close()

@@ -6,8 +6,8 @@ import json
 
 import msgspec
 
-from sandboxer.manager.charges import WORTH_SECONDS
-from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.manager.billing import MIN_FUNDED_SECONDS
+from sandboxer.manager.stale import GRACE_SECONDS
 from sandboxer.payments.credits import Balance
 from sandboxer.payments.export import FOCUS_VERSION
 from sandboxer.payments.ledger import KEPT, Account
@@ -31,7 +31,7 @@ def test_the_figures_of_the_page_are_the_codes() -> None:
         assert claim in text, claim
     for account in Account.__args__:  # type: ignore[attr-defined]  # of a Literal
         assert f"`{account}`" in text
-    assert WORTH_SECONDS < AHEAD_SECONDS / 2
+    assert MIN_FUNDED_SECONDS < AHEAD_SECONDS / 2
 
 
 def test_the_table_of_figures_is_the_document() -> None:

@@ -20,12 +20,12 @@ from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.trees import rsync_bridge, strict_modes, sync, walk  # noqa: F401
-from sandboxer.manager import transfer
-from sandboxer.manager.inputs import held_inputs
+from sandboxer.manager import copy
+from sandboxer.manager.inputs import opened_inputs
 from sandboxer.models import HostSettings, Profile
 from sandboxer.timing import Deadline
 from tests.installations import installed
-from tests.manager.test_transfer import Sender, inside, packed
+from tests.manager.test_copy import Sender, inside, packed
 from tests.security.test_hostile_archives import BOMBS
 from tests.testbed.components import need
 
@@ -83,12 +83,12 @@ def test_a_tree_that_is_swapped_is_the_one_that_was_judged(place: Path, profile:
             made.mkdir(parents=True)
             (made / "whose").write_text(text)
         host = LocalHost("local", HostSettings())
-        with held_inputs(profile, {"repo": str(tree)}, [str(place / "root")] if allowed else None) as inputs:
+        with opened_inputs(profile, {"repo": str(tree)}, [str(place / "root")] if allowed else None) as inputs:
             tree.rename(place / "aside")
             tree.symlink_to(outside)
             host.sync(Path(inputs.values["repo"]), str(place / "copy"), Deadline(120))
         assert (place / "copy" / "whose").read_text() == "inside"
-        with pytest.raises(Denied), held_inputs(profile, {"repo": str(tree)}, [str(place / "root")]):
+        with pytest.raises(Denied), opened_inputs(profile, {"repo": str(tree)}, [str(place / "root")]):
             pass
 
     as_user(check)
@@ -99,15 +99,15 @@ def test_a_copy_out_is_bounded_and_under_the_umask(place: Path) -> None:
 
     def check() -> None:
         os.umask(0o027)
-        assert transfer.copy_out("x", str(place / "out"), inside(Sender(archive))) == 0
+        assert copy.copy_out("x", str(place / "out"), inside(Sender(archive))) == 0
         status = (place / "out" / "a").stat()
         assert (status.st_uid, oct(status.st_mode & 0o7777)) == (USER, "0o640")
         before = sorted(place.iterdir())
         with pytest.raises(Denied):
-            transfer.copy_out("x", str(place / "more" / "out"), inside(Sender(archive)), max_size=50_000)
+            copy.copy_out("x", str(place / "more" / "out"), inside(Sender(archive)), max_size=50_000)
         for name in ("a name that goes up", "headers without end", "a file where a directory is", "two tops"):
             with pytest.raises(Invalid):
-                transfer.copy_out("x", str(place / "bad"), inside(Sender(BOMBS[name]())))
+                copy.copy_out("x", str(place / "bad"), inside(Sender(BOMBS[name]())))
         assert sorted(place.iterdir()) == before
 
     as_user(check)

@@ -18,9 +18,9 @@ from sandboxer.errors import Denied, SandboxerError
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.trees import beneath
 from sandboxer.hosts.trees.walk import TreeWalk
-from sandboxer.manager.attempts import LINKS_NOTE
-from sandboxer.manager.inputs import held_inputs
-from sandboxer.manager.plan import Plan
+from sandboxer.manager.attempt import LINKS_NOTE
+from sandboxer.manager.inputs import opened_inputs
+from sandboxer.manager.plan import CreatePlan
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
 from tests.api.served import called
@@ -169,7 +169,7 @@ def test_a_plan_is_judged_again_when_it_is_carried_out(
     request = Request(profile="profile.native", inputs={"repo": str(inside)})
     plan = here.manager.plan(request, roots=[tmp_path / "allowed"])
     if stored:
-        plan = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+        plan = msgspec.json.decode(msgspec.json.encode(plan), type=CreatePlan)
     inside.rename(tmp_path / "aside")
     inside.symlink_to(outside)
     with pytest.raises(Denied, match="leads through a link") as caught:
@@ -182,7 +182,7 @@ def test_what_is_not_there_when_it_is_judged_cannot_be_put_there_later(tmp_path:
     allowed = tmp_path / "allowed"
     allowed.mkdir()
     profile = opened(tmp_path).manager.profile("profile.native")
-    with held_inputs(profile, {"repo": str(allowed / "later")}, [str(allowed)]) as inputs:
+    with opened_inputs(profile, {"repo": str(allowed / "later")}, [str(allowed)]) as inputs:
         (allowed / "later").symlink_to("/etc")
         assert not Path(inputs.values["repo"]).exists()
         assert inputs.named(f"{inputs.values['repo']} is not a directory") == f"{allowed}/later is not a directory"
@@ -276,7 +276,7 @@ def test_a_tree_that_others_may_write_is_not_given_to_rsync(tmp_path: Path, tree
     methods = []
     for mode in (0o755, 0o777):
         (inside / "below").chmod(mode)
-        with held_inputs(profile, {"repo": str(inside)}, None) as inputs:
+        with opened_inputs(profile, {"repo": str(inside)}, None) as inputs:
             target = tmp_path / f"copy-{mode:o}"
             methods.append(host.sync(Path(inputs.values["repo"]), str(target), Deadline(60)).method)
             assert (target / "below" / "whose").read_text() == "inside"

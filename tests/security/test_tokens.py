@@ -15,8 +15,8 @@ from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid, NotConfigured
-from sandboxer.manager.asking import Asker
-from sandboxer.manager.tokens import Keyring, Wanted
+from sandboxer.manager.access import Principal
+from sandboxer.manager.tokens import TokenRequest, TokenVerifier
 from sandboxer.models import Grant
 from tests.api.served import Served, serving
 from tests.api.tokens import bearing, made, token
@@ -302,7 +302,7 @@ def test_a_token_that_somebody_edited_to_be_for_no_consumer_sees_nothing(
     file = here.manager.core.tokens.path
     file.write_bytes(file.read_bytes().replace(b'"agt:ann"', b"null").replace(b'"revision":1', b'"revision":2'))
     assert status(server, f"Authorization: Bearer {text}") == 500
-    nobody = here.manager.acting(Asker(grant=Grant(role="use")))
+    nobody = here.manager.acting(Principal(grant=Grant(role="use")))
     for look in (nobody.list, nobody.events, nobody.usage, nobody.credits, lambda: nobody.get("anything")):
         with pytest.raises(Denied):
             look()
@@ -443,18 +443,18 @@ def test_the_command_makes_lists_and_ends_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(name="one", role="use"),
-        Wanted(name="one", role="read"),
-        Wanted(name="one", role="root"),
-        Wanted(name="one", role="use", consumer="ann"),
-        Wanted(name="one", role="use", consumer="xyz:ann"),
-        Wanted(name="one", role="admin", budget="-1"),
-        Wanted(name="one", role="admin", budget="much"),
-        Wanted(name="bad name", role="admin"),
-        Wanted(name="", role="admin"),
+        TokenRequest(name="one", role="use"),
+        TokenRequest(name="one", role="read"),
+        TokenRequest(name="one", role="root"),
+        TokenRequest(name="one", role="use", consumer="ann"),
+        TokenRequest(name="one", role="use", consumer="xyz:ann"),
+        TokenRequest(name="one", role="admin", budget="-1"),
+        TokenRequest(name="one", role="admin", budget="much"),
+        TokenRequest(name="bad name", role="admin"),
+        TokenRequest(name="", role="admin"),
     ],
 )
-def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, wanted: Wanted) -> None:
+def test_a_token_that_makes_no_sense_is_not_made(tmp_path: Path, wanted: TokenRequest) -> None:
     manager = installed(tmp_path).manager
     with pytest.raises(Invalid):
         manager.create_token(wanted)
@@ -500,4 +500,4 @@ def test_a_configuration_that_makes_no_sense_is_refused_and_quotes_no_value(tmp_
 def test_a_server_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:
     lay_out(tmp_path, config="api: {tokens: [{name: ci, ref: 'env:NOT_THERE', role: admin}]}\n")
     with pytest.raises(NotConfigured, match=r"api\.tokens\.ci"):
-        Keyring(installed(tmp_path).manager.core)
+        TokenVerifier(installed(tmp_path).manager.core)

@@ -19,7 +19,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Slots
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.asking import Asker
+from sandboxer.manager.access import Principal
 from sandboxer.models import Grant
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.store.create_rates import CreateRates
@@ -86,7 +86,7 @@ def test_no_more_begin_in_a_minute_than_the_quota_allows_by_whichever_door(tmp_p
     here = with_quotas(tmp_path, "{'*': {creates_per_minute: 4}}")
     another = installed(tmp_path)  # as another process: the command, or a second server
     with serving(here) as server, bearing(server, token(here, "use", "agt:ann").token) as ann:
-        for_ann = another.manager.acting(Asker(grant=Grant(role="use", consumer="agt:ann")))
+        for_ann = another.manager.acting(Principal(grant=Grant(role="use", consumer="agt:ann")))
 
         def ask(number: int) -> int:
             if number % 2:
@@ -295,7 +295,7 @@ def test_fifty_creates_at_once_spend_no_more_than_the_tokens_budget(tmp_path: Pa
 
 def test_extending_stays_within_the_budget_of_the_token_that_made_it(tmp_path: Path) -> None:
     bank = Bank(tmp_path)
-    by_token = bank.manager.acting(Asker(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="1.5")))
+    by_token = bank.manager.acting(Principal(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="1.5")))
     record = begun(by_token)
     by_token.extend_ttl(record.id, 400)
     for manager in (by_token, bank.manager):
@@ -305,7 +305,7 @@ def test_extending_stays_within_the_budget_of_the_token_that_made_it(tmp_path: P
 
 def test_what_a_token_has_spent_stays_spent(tmp_path: Path) -> None:
     bank = Bank(tmp_path)
-    by_token = bank.manager.acting(Asker(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="1.5")))
+    by_token = bank.manager.acting(Principal(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="1.5")))
     record = begun(by_token)
     bank.now += 900
     by_token.destroy(record.id)
@@ -327,6 +327,6 @@ def test_a_book_from_before_there_were_tokens_is_read_and_written_as_it_was(tmp_
 
 def test_a_free_sandbox_costs_a_token_nothing(tmp_path: Path) -> None:
     here = installed(tmp_path)
-    manager = here.manager.acting(Asker(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="0.01")))
+    manager = here.manager.acting(Principal(grant=Grant(role="use", consumer="agt:ann", token="tok-x", budget="0.01")))
     assert begun(manager).state == "ready"
     assert create(here).state == "ready"

@@ -27,12 +27,12 @@ from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
-    from sandboxer.manager.tokens import Keyring
+    from sandboxer.manager.tokens import TokenVerifier
 
 ROUTES: Final = (health, sandboxes, use, sweeps, catalog, routing, money, tokens)
 
 
-def create_app(opening: Callable[[], Installation], *, keyring: Keyring | None = None) -> FastAPI:
+def create_app(opening: Callable[[], Installation], *, keyring: TokenVerifier | None = None) -> FastAPI:
     """The application over an installation, which is opened when the server starts."""
     service = Service(opening, keyring)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
-from sandboxer.manager.tokens import Wanted
+from sandboxer.manager.tokens import TokenRequest
 from sandboxer.models import Request
 from sandboxer.state import State
 from sandboxer.timing import MAX_SECONDS, parse_duration
@@ -195,9 +195,9 @@ class TokenBody(Body):
     ttl: Duration | None = None
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> TokenRequest:
         """The token as the manager makes it."""
-        return Wanted(
+        return TokenRequest(
             name=self.name,
             role=self.role,
             consumer=self.consumer,

@@ -14,8 +14,8 @@ from sandboxer.api.crew import Share, Slot
 from sandboxer.api.rights import Right, allows
 from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
 from sandboxer.errors import Denied, Invalid, SandboxerError
-from sandboxer.manager import Plan, SandboxManager
-from sandboxer.manager.asking import Asker
+from sandboxer.manager import CreatePlan, SandboxManager
+from sandboxer.manager.access import Principal
 from sandboxer.models import Grant, Sandbox, Settings
 
 ORIGIN: Final = "http"
@@ -30,7 +30,7 @@ class Call:
         self._service = service
         self.grant = grant
         actor = service.settings.defaults.actor or DEFAULT_ACTOR
-        self.asker = Asker(grant=grant, origin=ORIGIN, actor=actor, address=address)
+        self.asker = Principal(grant=grant, origin=ORIGIN, actor=actor, address=address)
         self.manager: SandboxManager = service.manager.acting(self.asker)
         self.caller = grant.consumer or grant.token or f"peer {address}"
         """Whose share of the crews it takes."""
@@ -94,7 +94,7 @@ class Call:
         """As the service's."""
         return self._service.check_host(host)
 
-    def establish(self, plan: Plan, slot: Slot) -> Started:
+    def establish(self, plan: CreatePlan, slot: Slot) -> Started:
         """As the service's, noted as this caller's."""
         return self._service.establish(plan, slot, by=self.manager)
 

@@ -13,7 +13,7 @@ from sandboxer.api.gate import Refusal, bearer, needs_token, refusal
 from sandboxer.api.problems import respond
 from sandboxer.api.service import Service, log_bug
 from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, Timeout, Unavailable
-from sandboxer.manager.asking import Asker
+from sandboxer.manager.access import Principal
 from sandboxer.manager.tokens import looks_like_ours
 from sandboxer.models import Grant
 
@@ -137,7 +137,7 @@ class Doorway:
     def _note_stranger(self, scope: Scope, client: str | None) -> None:
         """A change that was asked for without a token that counts."""
         if scope["method"] in CHANGING:
-            stranger = Asker(origin=ORIGIN, actor=NOBODY, address=client)
+            stranger = Principal(origin=ORIGIN, actor=NOBODY, address=client)
             stranger.note(self._service.manager.core, scope["method"], scope["path"], Denied.code)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxer.api.gate import is_loopback
 from sandboxer.errors import Conflict, Denied, Invalid, Unavailable
-from sandboxer.manager.tokens import Keyring
+from sandboxer.manager.tokens import TokenVerifier
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,7 +38,7 @@ def serve(
     Raises what keeps a token of the configuration from being read, Denied beyond loopback without a token, Conflict
     when the port is in use, Invalid for an address that is none or not ours, Unavailable when the application does not
     start."""
-    keyring = Keyring(installation.manager.core)
+    keyring = TokenVerifier(installation.manager.core)
     check_exposure(host, closed=is_loopback(host) or keyring.closed)
     with listen(host, port) as listener:
         server = make_server(installation, listening=listening, keyring=keyring)
@@ -67,7 +67,7 @@ def make_server(
     installation: Installation,
     *,
     listening: Callable[[dict[str, Any]], None] | None = None,
-    keyring: Keyring | None = None,
+    keyring: TokenVerifier | None = None,
 ) -> uvicorn.Server:
     """The server, not yet running. `keyring`: its tokens, where they were read."""
     import uvicorn

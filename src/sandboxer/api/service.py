@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from sandboxer.api.crew import Crew, Slot
 from sandboxer.errors import Denied, SandboxerError
-from sandboxer.manager.asking import Asker
-from sandboxer.manager.tokens import Keyring
+from sandboxer.manager.access import Principal
+from sandboxer.manager.tokens import TokenVerifier
 from sandboxer.masking import masked
 from sandboxer.models import Sandbox, Settings
 from sandboxer.timing import Deadline
@@ -23,7 +23,7 @@ from sandboxer.timing import Deadline
 if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
     from sandboxer.events.relay_loop import RelayLoop
-    from sandboxer.manager import Plan, SandboxManager
+    from sandboxer.manager import CreatePlan, SandboxManager
 
 DEFAULT_ACTOR: Final = "agt:api"
 """Who asked, when neither the request nor the configuration says."""
@@ -43,7 +43,7 @@ class Started:
 class Service:
     """One running API. The installation is opened on first use; importing the application reads no configuration."""
 
-    def __init__(self, opening: Callable[[], Installation], keyring: Keyring | None = None) -> None:
+    def __init__(self, opening: Callable[[], Installation], keyring: TokenVerifier | None = None) -> None:
         self._opening = opening
         self._installation: Installation | None = None
         self._keyring = keyring
@@ -78,14 +78,14 @@ class Service:
     @property
     def manager(self) -> SandboxManager:
         """The verbs, for what goes on behind the requests: those who asked were noted when they did."""
-        return self.installation.manager.acting(Asker(silent=True))
+        return self.installation.manager.acting(Principal(silent=True))
 
     @property
-    def keyring(self) -> Keyring:
+    def keyring(self) -> TokenVerifier:
         """The tokens it takes; raises what keeps a configured one from being read."""
         with self._opening_lock:
             if self._keyring is None:
-                self._keyring = Keyring(self._open().manager.core)
+                self._keyring = TokenVerifier(self._open().manager.core)
             return self._keyring
 
     @property
@@ -150,7 +150,7 @@ class Service:
 
     # -- work that outlives its request ---------------------------------------------------------------------------
 
-    def establish(self, plan: Plan, slot: Slot, *, by: SandboxManager) -> Started:
+    def establish(self, plan: CreatePlan, slot: Slot, *, by: SandboxManager) -> Started:
         """Record the intent as `by` whom it was asked for, and let the crew carry it out, as theirs too. Blocks for one
         write of the store."""
         begun = by.begin(plan)

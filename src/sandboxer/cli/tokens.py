@@ -9,7 +9,7 @@ import typer
 
 from sandboxer.cli.options import Json, installation
 from sandboxer.cli.output import emit, facts, note, say, table, wants_json
-from sandboxer.manager.tokens import TokenDocument, Wanted
+from sandboxer.manager.tokens import TokenDocument, TokenRequest
 from sandboxer.timing import brief, parse_duration, parse_time, remaining
 
 
@@ -29,7 +29,7 @@ def tokens_create(
     json: Json = False,
 ) -> None:
     """Make a token for the HTTP API. It is printed this once."""
-    wanted = Wanted(
+    wanted = TokenRequest(
         name=name,
         role=role,
         consumer=consumer,

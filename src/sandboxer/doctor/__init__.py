@@ -11,8 +11,8 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.doctor import keys
 from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
-from sandboxer.manager import trust
-from sandboxer.manager.tokens import Keyring
+from sandboxer.manager import permissions
+from sandboxer.manager.tokens import TokenVerifier
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 
@@ -60,10 +60,10 @@ def _store(here: Installation) -> Iterator[Finding]:
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
     try:
-        trust.check_data(here.manager.core)
+        permissions.check_data_directory(here.manager.core)
     except SandboxerError as error:
         yield of_error("data directory", error, level="error")
-    if (owner := trust.whose_data(here.manager.core)) is not None:
+    if (owner := permissions.foreign_data_owner(here.manager.core)) is not None:
         yield Finding(
             subject="data directory",
             level="warning",
@@ -81,7 +81,7 @@ def _tokens(here: Installation) -> Iterator[Finding]:
         yield Finding(subject="tokens", level="error", text=error.message, hint=hint)
         return
     try:
-        Keyring(core)
+        TokenVerifier(core)
     except SandboxerError as error:  # `serve` would say so, and not start
         yield of_error("tokens", error, level="warning")
     else:

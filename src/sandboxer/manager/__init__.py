@@ -16,32 +16,33 @@ from sandboxer.errors import Conflict, Invalid, SandboxerError
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import establish, lifetime, quotas, removal, trust, use
+from sandboxer.manager import create, destroy, lifetime, permissions, quotas
+from sandboxer.manager import exec as manager_exec
 from sandboxer.manager import expire as expiry
 from sandboxer.manager import reconcile as settling
-from sandboxer.manager.asking import Asker
-from sandboxer.manager.attempts import examine
-from sandboxer.manager.catalog_verbs import CatalogVerbs
-from sandboxer.manager.core import Core, Progress, quiet
-from sandboxer.manager.establish import Begun
+from sandboxer.manager.access import Principal
+from sandboxer.manager.admin import AdminVerbs
+from sandboxer.manager.attempt import examine
+from sandboxer.manager.create import PendingCreate
 from sandboxer.manager.money_verbs import MoneyVerbs
-from sandboxer.manager.plan import Caller, Explanation, Plan, explain, make_plan, plan_document
-from sandboxer.manager.quotas import text_of
-from sandboxer.manager.repair import Restored, restore
-from sandboxer.manager.report import Report
-from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.manager.plan import Caller, CreatePlan, Explanation, explain, make_plan, plan_document
+from sandboxer.manager.quotas import consumer_name
+from sandboxer.manager.repair import RebuiltRecords, rebuild_records
+from sandboxer.manager.services import Progress, Services, no_progress
+from sandboxer.manager.stale import GRACE_SECONDS
+from sandboxer.manager.sweep import Report
 from sandboxer.manager.token_verbs import TokenVerbs
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import LIVE, State
 from sandboxer.timing import Deadline
 
-__all__ = ["Begun", "Core", "Plan", "SandboxManager"]
+__all__ = ["CreatePlan", "PendingCreate", "SandboxManager", "Services"]
 
 
-class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
+class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
-    def acting(self, asker: Asker) -> SandboxManager:
+    def acting(self, asker: Principal) -> SandboxManager:
         """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
         return SandboxManager(self.core, asker)
 
@@ -55,7 +56,7 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         idempotency_key: str | None = None,
         base: Path | None = None,
         roots: Sequence[Path] | None = None,
-    ) -> Plan:
+    ) -> CreatePlan:
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
         caller = self._caller(actor, base=base, roots=roots)
         try:
@@ -78,32 +79,32 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         """Which backend would serve a request, and why; nothing is touched."""
         return explain(self.core, request, self._caller(actor, base=base, roots=roots))
 
-    def begin(self, plan: Plan) -> Begun | Sandbox:
+    def begin(self, plan: CreatePlan) -> PendingCreate | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
-        with self._noted("create", plan.request.name, actor=text_of(plan.consumer)) as known:
-            begun = establish.begin(self.core, plan)
+        with self._noted("create", plan.request.name, actor=consumer_name(plan.consumer)) as known:
+            begun = create.begin(self.core, plan)
             known.append(begun.id if isinstance(begun, Sandbox) else begun.record.id)
             return begun
 
     def carry_out(
-        self, plan: Plan, begun: Begun, *, timeout: float | None = None, progress: Progress = quiet
+        self, plan: CreatePlan, begun: PendingCreate, *, timeout: float | None = None, progress: Progress = no_progress
     ) -> Sandbox:
         """Establish what was begun, up to ready. The audit tells that it was begun, and by this that it failed."""
-        seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
-        with self.asker.failure(self.core, "create", [begun.record.id], actor=text_of(plan.consumer)):
-            return establish.carry_out(self.core, plan, begun, Deadline(seconds), progress)
+        seconds = timeout or plan.request.timeout or create.CREATE_SECONDS
+        with self.asker.failure(self.core, "create", [begun.record.id], actor=consumer_name(plan.consumer)):
+            return create.carry_out(self.core, plan, begun, Deadline(seconds), progress)
 
-    def create(self, plan: Plan, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
+    def create(self, plan: CreatePlan, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
         """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""
         begun = self.begin(plan)
         if isinstance(begun, Sandbox):
-            seconds = timeout or plan.request.timeout or establish.CREATE_SECONDS
-            return establish.outcome_of(self.core, begun.id, Deadline(seconds), time.sleep)
+            seconds = timeout or plan.request.timeout or create.CREATE_SECONDS
+            return create.wait_for_outcome(self.core, begun.id, Deadline(seconds), time.sleep)
         return self.carry_out(plan, begun, timeout=timeout, progress=progress)
 
-    def dry_run(self, plan: Plan) -> dict[str, Any]:
+    def dry_run(self, plan: CreatePlan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
-        establish.check_free(self.core, plan)
+        create.check_name_and_key(self.core, plan)
         if plan.idempotency_key is None:
             quotas.check(self.core, plan.consumer)
         document = plan_document(plan)
@@ -157,17 +158,17 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         """Whether somebody holds a lease on it now."""
         return bool(self.core.leases.active(self._find(text).id))
 
-    def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = quiet) -> Sandbox:
+    def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
         """Take a sandbox away, in whatever state it is; again is fine."""
         with self._changing("destroy", text) as found:
-            return removal.destroy(self.core, found, Deadline(timeout or removal.DESTROY_SECONDS), progress)
+            return destroy.destroy(self.core, found, Deadline(timeout or destroy.DESTROY_SECONDS), progress)
 
     def wish_gone(self, text: str) -> Sandbox:
         """Record durably that a sandbox shall go, and return at once; `destroy` (or `expire`) does the rest."""
         with self._changing("destroy", text) as found:
-            return removal.wish(self.core, found)
+            return destroy.request_destroy(self.core, found)
 
-    def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> Plan:
+    def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> CreatePlan:
         """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
         `make_plan`."""
         try:
@@ -176,7 +177,7 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
             self.asker.note(self.core, "recreate", text, error.code)
             raise
 
-    def _recreate_plan(self, text: str, *, actor: str | None, roots: Sequence[Path] | None) -> Plan:
+    def _recreate_plan(self, text: str, *, actor: str | None, roots: Sequence[Path] | None) -> CreatePlan:
         record = self._find(text)
         profile = self.core.profiles.get(record.profile)
         hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
@@ -196,7 +197,7 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         quotas.check(self.core, plan.consumer, without=record.id)
         return plan
 
-    def check_recreate(self, text: str, plan: Plan) -> None:
+    def check_recreate(self, text: str, plan: CreatePlan) -> None:
         """Raise what the backend would say of a plan of `recreate_plan`, and whether its host's work directory can be
         trusted, while the old sandbox still lives."""
         host = plan.first.host
@@ -204,13 +205,13 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
             return  # in a route, another candidate may take what the first one refuses
         try:
             examine(self.core, plan)
-            trust.check_host(self.core, host)
+            permissions.check_host_paths(self.core, host)
         except SandboxerError as error:
             self.asker.note(self.core, "recreate", text, error.code)
             raise
 
     def recreate(
-        self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = quiet
+        self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = no_progress
     ) -> Sandbox:
         """A new sandbox, with a new id, from the same request; the old one is destroyed first, since the two could
         not hold the same name and ports at once."""
@@ -241,17 +242,17 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         with self._noted("reconcile", None):
             return settling.reconcile(self.core, apply=True, force=force, grace=grace)
 
-    def restore(self) -> Restored:
+    def restore(self) -> RebuiltRecords:
         """Write lost records again from what the backends show; see `repair.restore`."""
         with self._noted("doctor --repair", None):
-            return restore(self.core)
+            return rebuild_records(self.core)
 
     # -- use ------------------------------------------------------------------------------------------------------
 
     def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
         """Run a command inside; its exit code."""
         with self._changing("exec", text) as found:
-            return use.run(self.core, found, request, streams, timeout=timeout)
+            return manager_exec.run(self.core, found, request, streams, timeout=timeout)
 
     def copy(
         self,
@@ -265,7 +266,7 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
     ) -> int:
         """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
         with self._changing("cp", text) as found:
-            return use.copy(
+            return manager_exec.copy(
                 self.core, found, source=source, target=target, inward=inward, service=service, max_size=max_size
             )
 
@@ -279,12 +280,12 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
         tail: int | None = None,
     ) -> None:
         """Write the logs of a sandbox's services."""
-        use.logs(self.core, self._find(text).id, streams, service=service, follow=follow, tail=tail)
+        manager_exec.logs(self.core, self._find(text).id, streams, service=service, follow=follow, tail=tail)
 
     @contextmanager
     def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:
         """Hold a lease for as long as the block runs."""
-        with use.in_use(self.core, self._find(text).id, holder=holder) as (record, _handle):
+        with manager_exec.leased(self.core, self._find(text).id, holder=holder) as (record, _handle):
             yield record
 
     def leases(self, text: str) -> Sequence[Lease]:
@@ -294,12 +295,12 @@ class SandboxManager(CatalogVerbs, MoneyVerbs, TokenVerbs):
     def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
         """An explicit lease of `seconds`."""
         with self._changing("lease", text) as found:
-            return use.grant(self.core, found, holder=holder, seconds=seconds)
+            return manager_exec.grant_lease(self.core, found, holder=holder, seconds=seconds)
 
     def renew_lease(self, text: str, lease_id: str, *, seconds: float) -> Lease:
         """Let an explicit lease end `seconds` from now; raises NotFound, or Conflict when the sandbox has ended."""
         with self._changing("extend-lease", text) as found:
-            return use.renew(self.core, found, lease_id, seconds=seconds)
+            return manager_exec.renew_lease(self.core, found, lease_id, seconds=seconds)
 
     def release_lease(self, text: str, lease_id: str) -> None:
         """End an explicit lease; raises NotFound."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sandboxer.errors import Invalid
-from sandboxer.manager.core import Core, Progress, quiet
+from sandboxer.manager.services import Progress, Services, no_progress
 from sandboxer.models import Sandbox
 from sandboxer.names import check_key, parse_actor
 from sandboxer.payments.credits import Balance
@@ -20,13 +20,13 @@ Table = Literal["csv", "focus"]
 
 
 def add_credits(
-    core: Core,
+    core: Services,
     amount: str,
     *,
     actor: str | None,
     note: str | None,
     idempotency_key: str | None = None,
-    progress: Progress = quiet,
+    progress: Progress = no_progress,
 ) -> Balance:
     """Add credits; raises Invalid for what is no amount, and Conflict for a key that was used for another one. For a
     key that was used before nothing is added, and `progress` says so."""
@@ -41,7 +41,7 @@ def add_credits(
     return balance
 
 
-def unsettled(core: Core) -> Sequence[str]:
+def unsettled(core: Services) -> Sequence[str]:
     """The sandboxes that ended while something is still set aside for them. Raises what the book raises."""
     found = []
     for held in core.purse.open():
@@ -51,13 +51,13 @@ def unsettled(core: Core) -> Sequence[str]:
     return found
 
 
-def usage(core: Core, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
+def usage(core: Services, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
     """What sandboxes were used for, oldest first, living ones with what has accrued. Raises Invalid."""
     now = core.clock()
     return [usage_item(record, now=now) for record in _records(core, since, until, now)]
 
 
-def usage_table(core: Core, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
+def usage_table(core: Services, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
     """The same as CSV, or (settled usage only) with the columns of FOCUS."""
     from sandboxer.payments.export import to_csv, to_focus  # csv and what it needs: only an export pays for it
 
@@ -66,7 +66,7 @@ def usage_table(core: Core, kind: Table, *, since: str | None = None, until: str
     return to_csv(records, now=now) if kind == "csv" else to_focus(records, install=core.store.install_id)
 
 
-def _records(core: Core, since: str | None, until: str | None, now: float) -> list[Sandbox]:
+def _records(core: Services, since: str | None, until: str | None, now: float) -> list[Sandbox]:
     start = None if since is None else instant(since, now=now, what="since")
     end = None if until is None else instant(until, now=now, what="until")
     return list(within(core.store.list(ended=True), since=start, until=end, now=now))

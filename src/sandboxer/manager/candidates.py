@@ -14,19 +14,19 @@ from sandboxer.config.yaml_document import complaint, place_of
 from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import CAPABILITIES, capabilities
 from sandboxer.manager import money
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
 from sandboxer.names import check_host
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.payments.usage import consumer_of, usage_at
 from sandboxer.routing import Placement, place
-from sandboxer.routing.decide import Decided, Facts, decide
-from sandboxer.routing.needs import check_requirements
+from sandboxer.routing.requirements import check_requirements
+from sandboxer.routing.selection import CandidateFacts, Selection, select
 from sandboxer.state import LIVE
 from sandboxer.store.base import holds_name
 from sandboxer.timing import parse_duration
 
-LEAVING_SECONDS = 10.0
+REPLACED_CHARGE_SECONDS = 10.0
 """How long a sandbox that is to be replaced may go on being charged until it is wished gone."""
 
 
@@ -44,7 +44,7 @@ class Candidate(Value, frozen=True, kw_only=True):
     max_live: int | None = None
 
 
-class Survey(msgspec.Struct, frozen=True, kw_only=True):
+class CandidateList(msgspec.Struct, frozen=True, kw_only=True):
     """The candidates that can be tried, in turn, and the decision on each; then those on the others. `error` when there
     is none to try."""
 
@@ -54,7 +54,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     error: SandboxerError | None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Constraints(msgspec.Struct, frozen=True, kw_only=True):
     """What of a request bears on the choice: the host that was asked for, the lifetime (seconds, None never ends), who
     pays (`token`: from whose budget besides), and the sandbox that goes before the new one comes."""
 
@@ -65,11 +65,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     token: TokenBudget | None = None
 
 
-def survey(core: Core, profile: Profile, asked: Asked) -> Survey:
+def find_candidates(core: Services, profile: Profile, asked: Constraints) -> CandidateList:
     """Look at everything that may serve `profile`, and decide. Raises Invalid for a profile that is wrong, and, for a
     profile with one `extension`, NotFound or Invalid when that cannot be had."""
     check_route(profile)
-    facts: list[Facts] = []
+    facts: list[CandidateFacts] = []
     found: list[Candidate | None] = []
     passed_over: list[Decision] = []
     view = _View(core, profile, asked)
@@ -79,11 +79,11 @@ def survey(core: Core, profile: Profile, asked: Asked) -> Survey:
         found += [candidate for _, candidate in looked.candidates]
         passed_over += looked.passed_over
     strategy = profile.route.strategy if profile.route is not None else "explicit"
-    decided: Decided = decide(facts, strategy=strategy, require=profile.require, ttl=asked.ttl, subject=profile.id)
+    decided: Selection = select(facts, strategy=strategy, require=profile.require, ttl=asked.ttl, subject=profile.id)
     decisions = [*decided.usable, *decided.skipped, *passed_over]
     if decided.error is not None:
         decided.error.details = {"decisions": msgspec.to_builtins(decisions)}
-    return Survey(
+    return CandidateList(
         strategy=strategy,
         candidates=tuple(candidate for n in decided.order if (candidate := found[n]) is not None),
         decisions=decisions,
@@ -94,7 +94,7 @@ def survey(core: Core, profile: Profile, asked: Asked) -> Survey:
 class _View:
     """What all candidates of one request have in common; files that each would ask for are read once."""
 
-    def __init__(self, core: Core, profile: Profile, asked: Asked) -> None:
+    def __init__(self, core: Services, profile: Profile, asked: Constraints) -> None:
         self.core = core
         self.profile = profile
         self.asked = asked
@@ -114,16 +114,16 @@ class _View:
         """What the sandbox that goes first will give back of what this consumer has set aside for it."""
         record = None if self.asked.replaces is None else self.core.store.get(self.asked.replaces)
         if record is None or consumer_of(record) != consumer:
-            return money.NOTHING
+            return money.ZERO_USD
         held = self.core.purse.reserved(record.id)
-        charged = usage_at(record, self.core.clock() + LEAVING_SECONDS).actual_usd
-        return money.NOTHING if held is None else max(money.NOTHING, held - Decimal(charged))
+        charged = usage_at(record, self.core.clock() + REPLACED_CHARGE_SECONDS).actual_usd
+        return money.ZERO_USD if held is None else max(money.ZERO_USD, held - Decimal(charged))
 
 
 class _Looked(msgspec.Struct, frozen=True, kw_only=True):
     """One extension: its candidates (one for each host), and the listed hosts that were passed over."""
 
-    candidates: Sequence[tuple[Facts, Candidate | None]]
+    candidates: Sequence[tuple[CandidateFacts, Candidate | None]]
     passed_over: Sequence[Decision] = ()
 
 
@@ -135,7 +135,7 @@ def _look(view: _View, name: str) -> _Looked:
     except (NotFound, Invalid) as error:
         if not view.routed:
             raise
-        return _Looked(candidates=[(Facts(extension=name, absent=error.message, usd_per_hour=None), None)])
+        return _Looked(candidates=[(CandidateFacts(extension=name, absent=error.message, usd_per_hour=None), None)])
     options = profile_options(core, profile, manifest, extension.Options)
     unfit = None
     try:
@@ -144,7 +144,7 @@ def _look(view: _View, name: str) -> _Looked:
         unfit = error.message
     placement = _placement(core, profile, manifest, asked.host)
     missing, missing_hint = _missing(core, {**manifest.secrets, **refs_of(profile, view.manifests, name)}, manifest)
-    known = Facts(
+    known = CandidateFacts(
         extension=name,
         self_hosted=manifest.self_hosted,
         isolation=manifest.isolation.class_,
@@ -170,7 +170,7 @@ def _look(view: _View, name: str) -> _Looked:
     )
 
 
-def _missing(core: Core, refs: Mapping[str, SecretRef], manifest: Manifest) -> tuple[str | None, str]:
+def _missing(core: Services, refs: Mapping[str, SecretRef], manifest: Manifest) -> tuple[str | None, str]:
     """The first credential that is certainly not there, in words, and what to do about it; None when all may be."""
     for name, ref in refs.items():
         gone = secrets.present(ref, core.environment)
@@ -184,7 +184,7 @@ def _missing(core: Core, refs: Mapping[str, SecretRef], manifest: Manifest) -> t
     return None, ""
 
 
-def _placement(core: Core, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
+def _placement(core: Services, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
     """The hosts of a self-hosted extension; None for a provider's, which has none."""
     if not manifest.self_hosted:
         return None
@@ -202,8 +202,8 @@ def _placement(core: Core, profile: Profile, manifest: Manifest, flag: str | Non
 
 
 def _at(
-    view: _View, known: Facts, *, manifest: Manifest, host: str | None, options: Any, reason: str
-) -> tuple[Facts, Candidate]:
+    view: _View, known: CandidateFacts, *, manifest: Manifest, host: str | None, options: Any, reason: str
+) -> tuple[CandidateFacts, Candidate]:
     """One candidate on one host, with its price and how it has done so far."""
     unpriced = uncovered = quote = None
     if known.unfit is None:  # options that cannot be had have no price
@@ -243,7 +243,7 @@ def profile_extensions(profile: Profile) -> Sequence[str]:
     return profile.route.candidates if profile.route is not None else []
 
 
-def profile_options(core: Core, profile: Profile, manifest: Manifest, model: type[Any]) -> Any:
+def profile_options(core: Services, profile: Profile, manifest: Manifest, model: type[Any]) -> Any:
     """The options with which a profile asks for an extension: the manifest's, the profile's over them, and over those
     the route's own for this candidate. Raises Invalid naming the option and its line in the profile's file."""
     own = profile.route.options.get(manifest.id, {}) if profile.route is not None else {}
@@ -289,7 +289,7 @@ def check_route(profile: Profile) -> None:
             )
 
 
-def check_profile_whole(core: Core, profile: Profile) -> None:
+def check_profile(core: Services, profile: Profile) -> None:
     """A profile with all that it names: its route, its extensions, its options. Raises NotFound and Invalid, which tell
     its file."""
     file = core.profiles.file_of(profile)
@@ -302,7 +302,7 @@ def check_profile_whole(core: Core, profile: Profile) -> None:
         profile_options(core, profile, manifest, extension.Options)
 
 
-def manifests_of(core: Core, profile: Profile) -> dict[str, Manifest]:
+def manifests_of(core: Services, profile: Profile) -> dict[str, Manifest]:
     """The manifests of the extensions of a profile, without those that cannot be had."""
     found: dict[str, Manifest] = {}
     for name in profile_extensions(profile):

@@ -7,10 +7,20 @@ from collections.abc import Callable
 import msgspec
 
 from sandboxer.errors import Conflict, SandboxerError
-from sandboxer.manager import charges, removal
-from sandboxer.manager.core import Core
-from sandboxer.manager.report import Action, Does, Ended, Report, attempt, each, lane_of, report_of, undone
-from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.manager import billing, destroy
+from sandboxer.manager.services import Services
+from sandboxer.manager.stale import GRACE_SECONDS
+from sandboxer.manager.sweep import (
+    Action,
+    ActionKind,
+    ActionOutcome,
+    Report,
+    caught,
+    failed_action,
+    location_lane,
+    run_in_lanes,
+    sweep_report,
+)
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline, rfc3339
@@ -18,20 +28,20 @@ from sandboxer.timing import Deadline, rfc3339
 PER_SANDBOX_SECONDS = 120.0
 
 
-def expire(core: Core, *, apply: bool) -> Report:
+def expire(core: Services, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
     for those without a TTL, and settle what ended and is not in the book."""
     due = [action for record in core.store.list() if (action := _seen(core, record)) is not None]
     if not apply:
-        unsettled, unusable = charges.settle_open(core, grace=GRACE_SECONDS, apply=False)
+        unsettled, unusable = billing.settle_open(core, grace=GRACE_SECONDS, apply=False)
         return Report(actions=[*due, *unsettled], remaining=unusable)
-    done = each(due, lambda action: _ended(core, action), lane=lane_of)
-    settled, unusable = charges.settle_open(core, grace=GRACE_SECONDS)
-    report = report_of([*done, *settled])
+    done = run_in_lanes(due, lambda action: _ended(core, action), lane=location_lane)
+    settled, unusable = billing.settle_open(core, grace=GRACE_SECONDS)
+    report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
 
 
-def _seen(core: Core, record: Sandbox) -> Action | None:
+def _seen(core: Services, record: Sandbox) -> Action | None:
     def unseen(error: SandboxerError) -> Action:
         return Action(
             sandbox_id=record.id,
@@ -43,15 +53,15 @@ def _seen(core: Core, record: Sandbox) -> Action | None:
             error=error.document(),
         )
 
-    return attempt(lambda: _due(core, record), unseen)
+    return caught(lambda: _due(core, record), unseen)
 
 
-def _ended(core: Core, action: Action) -> Action:
-    return attempt(lambda: _expire_one(core, action), lambda error: undone(action, error))
+def _ended(core: Services, action: Action) -> Action:
+    return caught(lambda: _expire_one(core, action), lambda error: failed_action(action, error))
 
 
-def _due(core: Core, record: Sandbox) -> Action | None:
-    def action(does: Does, why: str, outcome: Ended = "planned") -> Action:
+def _due(core: Services, record: Sandbox) -> Action | None:
+    def action(does: ActionKind, why: str, outcome: ActionOutcome = "planned") -> Action:
         return Action(
             sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
         )
@@ -71,10 +81,10 @@ def _due(core: Core, record: Sandbox) -> Action | None:
     return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
 
 
-def _unpaid(core: Core, record: Sandbox, action: Callable[..., Action]) -> Action | None:
+def _unpaid(core: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
     """What follows from the money of a sandbox without a TTL."""
     try:
-        found = charges.funding(core, record)
+        found = billing.funding_due(core, record)
     except SandboxerError as error:  # a book that cannot be used is no reason to end anything
         return msgspec.structs.replace(action("fund", error.message, "failed"), error=error.document())
     if found is None:
@@ -86,7 +96,7 @@ def _unpaid(core: Core, record: Sandbox, action: Callable[..., Action]) -> Actio
     return action("expire", found)
 
 
-def _expire_one(core: Core, action: Action) -> Action:
+def _expire_one(core: Services, action: Action) -> Action:
     sandbox_id = action.sandbox_id
     if sandbox_id is None or action.outcome != "planned":
         return action
@@ -109,26 +119,26 @@ def _expire_one(core: Core, action: Action) -> Action:
                     core.move(sandbox_id, Signal.EXPIRE)
                 except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
                     return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
-        return tear_down(core, again)
+        return finish_teardown(core, again)
 
 
-def _fund(core: Core, record: Sandbox, action: Action) -> Action:
+def _fund(core: Services, record: Sandbox, action: Action) -> Action:
     """Pay further ahead; the caller holds the lock. When there is no money after all, the next run says so."""
     try:
-        found = charges.funding(core, record)
+        found = billing.funding_due(core, record)
         if isinstance(found, Metering):
-            charges.pay_ahead(core, record, found)
+            billing.pay_ahead(core, record, found)
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")
 
 
-def tear_down(core: Core, action: Action) -> Action:
+def finish_teardown(core: Services, action: Action) -> Action:
     """The rest of a destroy; the caller holds the lock."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
     try:
-        removal.wish(core, action.sandbox_id)
-        removal.finish(core, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
+        destroy.request_destroy(core, action.sandbox_id)
+        destroy.finish_destroy(core, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")

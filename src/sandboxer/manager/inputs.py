@@ -15,11 +15,11 @@ import msgspec
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.hosts.trees import beneath
 from sandboxer.hosts.trees.beneath import LinkOnPath, PinnedPath
-from sandboxer.manager.core import Progress
+from sandboxer.manager.services import Progress
 from sandboxer.models import Profile
 
 
-class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+class OpenedInputs(msgspec.Struct, frozen=True, kw_only=True):
     """The inputs as an extension gets them, and the names by which people know the paths among them."""
 
     values: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[Inputs]:
+def opened_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str] | None) -> Iterator[OpenedInputs]:
     """Open each path input once, without a link (they were followed when the request was read): with `roots` beneath
     one of them, else anywhere. What is not there is handed on as a path at which nothing can ever be.
 
@@ -57,7 +57,7 @@ def held_inputs(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[str
             values[name] = path
             if path != value:
                 names[path] = value
-        found = Inputs(values=values, names=names)
+        found = OpenedInputs(values=values, names=names)
         try:
             yield found
         except SandboxerError as error:
@@ -94,10 +94,10 @@ def _beneath_one(name: str, path: Path, roots: Sequence[str]) -> int:
         root = Path(text).expanduser().resolve()
         if path.is_relative_to(root):
             return beneath.open_beneath(root, path)
-    raise outside(name)
+    raise outside_roots(name)
 
 
-def outside(name: str) -> Denied:
+def outside_roots(name: str) -> Denied:
     """The refusal of a path input that is in no allowed directory."""
     return Denied(
         f"input {name!r} is not below an allowed directory",

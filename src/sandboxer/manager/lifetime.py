@@ -7,8 +7,8 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound
 from sandboxer.extensions.base import CanRenew
-from sandboxer.manager import charges, trust
-from sandboxer.manager.core import Core
+from sandboxer.manager import billing, permissions
+from sandboxer.manager.services import Services
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State
 from sandboxer.store.base import Change, OtherRecords
@@ -17,31 +17,31 @@ from sandboxer.timing import Deadline, format_duration
 RENEW_SECONDS = 60.0
 
 
-def extend(core: Core, sandbox_id: str, seconds: int) -> Sandbox:
+def extend(core: Services, sandbox_id: str, seconds: int) -> Sandbox:
     """Add `seconds` to a sandbox's life; see `SandboxManager.extend_ttl`."""
     # The guard keeps `expire` and other renewals out between the look and the commit.
     with core.leases.guard(sandbox_id):
         record = core.current(sandbox_id)
-        until = extended(record, seconds, now=core.clock())
-        metering = None if record.metering is None else charges.paid_until(record, record.metering, until)
+        until = extended_expiry(record, seconds, now=core.clock())
+        metering = None if record.metering is None else billing.paid_until(record, record.metering, until)
         if metering is None:
             stored = _renew(core, record, seconds, until=until, metering=None)
         else:
-            charges.raise_reservation(core, record, metering)
+            billing.raise_reservation(core, record, metering)
             try:
                 stored = _renew(core, record, seconds, until=until, metering=metering)
             except BaseException:
-                charges.put_back(core, sandbox_id)
+                billing.restore_reservation(core, sandbox_id)
                 raise
     core.announce()
     return stored
 
 
-def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
+def _renew(core: Services, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
     extension = core.extension(record)
     handle = record.handle
     if isinstance(extension, CanRenew) and handle is not None:
-        trust.check(core, record)  # its marker is written anew
+        permissions.check_sandbox_paths(core, record)  # its marker is written anew
         saved = [handle]  # some remember when their backend ends it
         extension.renew(handle, until, core.context(record, Deadline(RENEW_SECONDS), save=saved.append))
         handle = saved[-1]
@@ -49,7 +49,7 @@ def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering:
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
-        extended(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
+        extended_expiry(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
         after = msgspec.structs.replace(now, expires_at=until, handle=handle, seq=now.seq + 1)
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
@@ -62,7 +62,7 @@ def _renew(core: Core, record: Sandbox, seconds: int, *, until: float, metering:
     return stored
 
 
-def extended(record: Sandbox, seconds: int, *, now: float) -> float:
+def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
     """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
     if record.state not in (State.PROVISIONING, State.READY):
         raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")

@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 
 from sandboxer.extensions.base import CanMeter
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Cost, Grant, Manifest, Metering, PriceTable, Resources
 from sandboxer.payments import prices
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.payments.prices import Quote, usd_text
 from sandboxer.timing import now as present
 
-NOTHING = Decimal(0)
+ZERO_USD = Decimal(0)
 
 
-def quote_for(core: Core, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
+def quote_for(core: Services, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
     """What a sandbox of an extension with these options would cost for `ttl` seconds (None: without an end). Pure
     lookups.
 
@@ -41,7 +41,7 @@ def quote_for(core: Core, manifest: Manifest, *, host: str | None, options: Any,
     return prices.quote(table, extension.estimate_cost(options), ttl)
 
 
-def prices_of(core: Core, manifest: Manifest, host: str | None) -> PriceTable | None:
+def prices_of(core: Services, manifest: Manifest, host: str | None) -> PriceTable | None:
     """The price list that holds for an extension on a host; None: free."""
     if manifest.self_hosted and host is not None:
         settings = core.settings.hosts.get(host)
@@ -62,14 +62,14 @@ def token_budget(grant: Grant) -> TokenBudget | None:
     return TokenBudget(token=grant.token, usd=grant.budget)
 
 
-def reserve(core: Core, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
+def reserve(core: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
     """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
     Raises InsufficientCredits."""
-    usd = quote.estimated_usd if quote.metered else NOTHING
+    usd = quote.estimated_usd if quote.metered else ZERO_USD
     core.purse.reserve(sandbox_id, usd, consumer=consumer_text(consumer), token=token_budget(grant))
 
 
-def release(core: Core, sandbox_id: str) -> None:
+def release(core: Services, sandbox_id: str) -> None:
     """Give back what is set aside for a sandbox that never came to be."""
     core.purse.release(sandbox_id)
 
@@ -85,7 +85,7 @@ def cost_of(quote: Quote) -> Cost:
     return Cost(pricing_model="metered" if quote.metered else "free", estimated_usd=usd_text(quote.estimated_usd))
 
 
-def allotted(metering: Metering | None, resources: Resources | None) -> Metering | None:
+def with_measured_resources(metering: Metering | None, resources: Resources | None) -> Metering | None:
     """`metering` by what the backend shows (`Ready.resources`), where it does and the price list knows it."""
     if metering is None or resources is None or not prices.priced(metering.prices, resources):
         return metering

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from sandboxer.manager import accounts
 from sandboxer.manager.accounts import Table
-from sandboxer.manager.core import Progress, quiet
 from sandboxer.manager.money import token_budget
-from sandboxer.manager.quotas import text_of
-from sandboxer.manager.verbs import Verbs
+from sandboxer.manager.quotas import consumer_name
+from sandboxer.manager.services import Progress, no_progress
+from sandboxer.manager.verbs import VerbSet
 from sandboxer.payments.credits import Balance
 from sandboxer.payments.usage import UsageItem
 
 
-class MoneyVerbs(Verbs):
+class MoneyVerbs(VerbSet):
     """How the money stands, and what it went for."""
 
     def credits(self) -> Balance:
@@ -22,7 +22,7 @@ class MoneyVerbs(Verbs):
         consumer = self.asker.consumer
         if consumer is None:
             return self.core.purse.show()
-        return self.core.purse.show_for(text_of(consumer), token=token_budget(self.asker.grant))
+        return self.core.purse.show_for(consumer_name(consumer), token=token_budget(self.asker.grant))
 
     def add_credits(
         self,
@@ -31,7 +31,7 @@ class MoneyVerbs(Verbs):
         actor: str | None = None,
         note: str | None = None,
         idempotency_key: str | None = None,
-        progress: Progress = quiet,
+        progress: Progress = no_progress,
     ) -> Balance:
         """Add credits, in US dollars; how they stand then. See `accounts.add_credits`."""
         with self._noted("credits add", amount[:40], actor=actor):
@@ -46,7 +46,7 @@ class MoneyVerbs(Verbs):
     def usage(self, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
         """What sandboxes were used for; see `accounts.instant` for the bounds."""
         found, consumer = accounts.usage(self.core, since=since, until=until), self.asker.consumer
-        return [item for item in found if consumer is None or item.consumer == text_of(consumer)]
+        return [item for item in found if consumer is None or item.consumer == consumer_name(consumer)]
 
     def usage_table(self, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
         """The same as CSV, or with the columns of FOCUS."""

@@ -11,17 +11,17 @@ import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
 from sandboxer.errors import Internal, Invalid, SandboxerError, from_document
-from sandboxer.manager.asking import checked_profile, operator
-from sandboxer.manager.candidates import Asked, Candidate, survey
-from sandboxer.manager.core import Core
-from sandboxer.manager.inputs import outside
+from sandboxer.manager.access import check_profile_allowed, operator_actor
+from sandboxer.manager.candidates import Candidate, Constraints, find_candidates
+from sandboxer.manager.inputs import outside_roots
 from sandboxer.manager.money import token_budget
+from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
 from sandboxer.timing import format_duration, parse_duration
 
 
-class Plan(Value, frozen=True, kw_only=True):
+class CreatePlan(Value, frozen=True, kw_only=True):
     """What a create will do. `inputs` are complete and may hold secrets: it is never stored; `shown_inputs` may be.
 
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
@@ -79,14 +79,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(
-    core: Core, request: Request, caller: Caller, *, idempotency_key: str | None, replaces: str | None = None
-) -> Plan:
+    core: Services, request: Request, caller: Caller, *, idempotency_key: str | None, replaces: str | None = None
+) -> CreatePlan:
     """Check a request against its profile and what can serve it; raises Invalid, NotFound, Denied, and, when nothing
     can serve it, Unsupported, NotConfigured, InsufficientCredits or Unavailable (with an idempotency key that error is
     kept in the plan instead: what the key gave before is still given).
 
     `replaces`: the sandbox that goes before the new one comes."""
-    checked_profile(caller.grant, request.profile)
+    check_profile_allowed(caller.grant, request.profile)
     profile = core.profiles.get(request.profile)
     inputs = resolve_inputs(profile, request.inputs, base=caller.base)
     if caller.roots is not None:
@@ -101,11 +101,13 @@ def make_plan(
     consumer = _consumer(core, caller)
     ttl = _ttl(core, profile, request)
     token = token_budget(caller.grant)
-    found = survey(core, profile, Asked(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces, token=token))
+    found = find_candidates(
+        core, profile, Constraints(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces, token=token)
+    )
     if found.error is not None and idempotency_key is None:
         raise found.error
     shown = {key: "(secret)" if profile.inputs[key].secret else value for key, value in inputs.items()}
-    return Plan(
+    return CreatePlan(
         request=msgspec.structs.replace(request, inputs=shown),
         consumer=consumer,
         profile=profile,
@@ -143,10 +145,10 @@ class Explanation(Value, frozen=True, kw_only=True):
     refusal: dict[str, Any] | None = None
 
 
-def explain(core: Core, request: Request, caller: Caller) -> Explanation:
+def explain(core: Services, request: Request, caller: Caller) -> Explanation:
     """Who would serve a request, and why; also when nobody would. Raises what `make_plan` raises for a request that is
     wrong."""
-    checked_profile(caller.grant, request.profile)
+    check_profile_allowed(caller.grant, request.profile)
     profile = core.profiles.get(request.profile)
     strategy = profile.route.strategy if profile.route is not None else "explicit"
     try:
@@ -166,7 +168,7 @@ def explain(core: Core, request: Request, caller: Caller) -> Explanation:
     )
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
+def plan_document(plan: CreatePlan) -> dict[str, Any]:
     """What a create would do, as a document; raises what keeps it from doing it."""
     if plan.refusal is not None:
         raise from_document(plan.refusal)
@@ -188,13 +190,13 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _consumer(core: Core, caller: Caller) -> Consumer:
+def _consumer(core: Services, caller: Caller) -> Consumer:
     """Whose it will be: what the token says, else what the request says, else the operator's."""
-    kind, name = parse_actor(caller.grant.consumer or (operator(core) if caller.actor is None else caller.actor))
+    kind, name = parse_actor(caller.grant.consumer or (operator_actor(core) if caller.actor is None else caller.actor))
     return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
 
-def _ttl(core: Core, profile: Profile, request: Request) -> int | None:
+def _ttl(core: Services, profile: Profile, request: Request) -> int | None:
     longest = _optional(profile.ttl.max)
     if request.ttl is not None:
         if longest is not None and request.ttl > longest:
@@ -228,4 +230,4 @@ def _check_roots(profile: Profile, inputs: Mapping[str, Any], roots: Sequence[Pa
         if spec.type != "path" or value is None:
             continue
         if not any(Path(value).is_relative_to(root.resolve()) for root in roots):
-            raise outside(name)
+            raise outside_roots(name)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from sandboxer.errors import OverQuota
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Quota, Sandbox
 from sandboxer.state import LIVE
 from sandboxer.store.base import OtherRecords, holds_name
@@ -20,10 +20,10 @@ EXEC_SECONDS: Final = 2
 
 def quota_of(quotas: Mapping[str, Quota], consumer: Consumer) -> Quota:
     """The quota that holds for a consumer: its own, else the one for anybody, else none."""
-    return quotas.get(text_of(consumer)) or quotas.get(ANYBODY) or Quota()
+    return quotas.get(consumer_name(consumer)) or quotas.get(ANYBODY) or Quota()
 
 
-def text_of(consumer: Consumer) -> str:
+def consumer_name(consumer: Consumer) -> str:
     """A consumer as quotas name it, such as `agt:builder`."""
     return f"{consumer.actor}:{consumer.name}"
 
@@ -35,7 +35,7 @@ def check_live(quota: Quota, consumer: Consumer, others: OtherRecords, *, withou
     there = _count(record for record in others.of_consumer(consumer) if record.id != without)
     if there >= quota.live:
         raise OverQuota(
-            f"{text_of(consumer)} has as many sandboxes as it may have at once: {quota.live}",
+            f"{consumer_name(consumer)} has as many sandboxes as it may have at once: {quota.live}",
             retry_after=LIVE_SECONDS,
             hint="destroy one that is not needed",
         )
@@ -46,42 +46,42 @@ def _count(records: Iterable[Sandbox]) -> int:
     return sum(1 for record in records if record.state in LIVE and holds_name(record))
 
 
-def take_create(core: Core, quota: Quota, consumer: Consumer) -> None:
+def take_create(core: Services, quota: Quota, consumer: Consumer) -> None:
     """Count one more create; raises OverQuota when it is one too many in a minute."""
     if quota.creates_per_minute is not None:
-        wait = core.recent.take(text_of(consumer), quota.creates_per_minute, at=core.clock())
+        wait = core.recent.take(consumer_name(consumer), quota.creates_per_minute, at=core.clock())
         _refuse_until(wait, quota, consumer)
 
 
-def check(core: Core, consumer: Consumer, *, without: str | None = None) -> None:
+def check(core: Services, consumer: Consumer, *, without: str | None = None) -> None:
     """Raises OverQuota when a create would; counts nothing. `without`: a sandbox that will have gone by then."""
     quota = quota_of(core.settings.quotas, consumer)
     if quota.live is not None:
         check_live(quota, consumer, core.store.others(), without=without)
     if quota.creates_per_minute is not None:
-        wait = core.recent.wait(text_of(consumer), quota.creates_per_minute, at=core.clock())
+        wait = core.recent.wait(consumer_name(consumer), quota.creates_per_minute, at=core.clock())
         _refuse_until(wait, quota, consumer)
 
 
 def _refuse_until(wait: float | None, quota: Quota, consumer: Consumer) -> None:
     if wait is not None:
         raise OverQuota(
-            f"{text_of(consumer)} has begun as many sandboxes as it may in a minute: {quota.creates_per_minute}",
+            f"{consumer_name(consumer)} has begun as many sandboxes as it may in a minute: {quota.creates_per_minute}",
             retry_after=wait,
         )
 
 
 @contextmanager
-def exec_slot(core: Core, consumer: Consumer) -> Iterator[None]:
+def exec_slot(core: Services, consumer: Consumer) -> Iterator[None]:
     """Hold one of a consumer's slots for commands; raises OverQuota when all are taken."""
     quota = quota_of(core.settings.quotas, consumer)
     if quota.execs is None:
         yield
         return
-    slot = core.slots.try_take(text_of(consumer), quota.execs)
+    slot = core.slots.try_take(consumer_name(consumer), quota.execs)
     if slot is None:
         raise OverQuota(
-            f"{text_of(consumer)} runs as many commands as it may at once: {quota.execs}",
+            f"{consumer_name(consumer)} runs as many commands as it may at once: {quota.execs}",
             retry_after=EXEC_SECONDS,
             hint="wait until one has ended",
         )

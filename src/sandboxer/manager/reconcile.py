@@ -9,11 +9,21 @@ import msgspec
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Status
 from sandboxer.locks import owner_state
-from sandboxer.manager import charges, removal
-from sandboxer.manager.core import Core
-from sandboxer.manager.expire import tear_down
-from sandboxer.manager.report import Action, Does, Remaining, Report, attempt, each, lane_of, report_of, undone
-from sandboxer.manager.strays import GRACE_SECONDS, LOOK_SECONDS, find_strays, remove_stray
+from sandboxer.manager import billing, destroy
+from sandboxer.manager.expire import finish_teardown
+from sandboxer.manager.services import Services
+from sandboxer.manager.stale import GRACE_SECONDS, LOOK_SECONDS, find_stale, reap_stale
+from sandboxer.manager.sweep import (
+    Action,
+    ActionKind,
+    Remaining,
+    Report,
+    caught,
+    failed_action,
+    location_lane,
+    run_in_lanes,
+    sweep_report,
+)
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed
 from sandboxer.state import Signal, State
@@ -24,13 +34,13 @@ MASS_SHARE = 0.2
 """A sweep that would remove more than this many and more than this share of what is known stops and asks."""
 
 
-def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
+def reconcile(core: Services, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
     """Settle every record, then look for resources of ours without a live record."""
     records = core.store.list()
-    looked = each(records, lambda record: _look(core, record, grace), lane=lane_of)
+    looked = run_in_lanes(records, lambda record: _look(core, record, grace), lane=location_lane)
     planned = [item for item in looked if isinstance(item, Action)]
     remaining = [item for item in looked if isinstance(item, Remaining)]
-    strays, unseen, shown = find_strays(core, records, grace)
+    strays, unseen, shown = find_stale(core, records, grace)
     remaining += unseen
     known = len(records) + shown
     removals = len(strays) + sum(1 for action in planned if action.action == "fail")
@@ -47,17 +57,17 @@ def reconcile(core: Core, *, apply: bool, force: bool = False, grace: float = GR
         ]
         planned, strays = [action for action in planned if action.action != "fail"], []
     if not apply:
-        unsettled, unusable = charges.settle_open(core, grace=grace, apply=False)
+        unsettled, unusable = billing.settle_open(core, grace=grace, apply=False)
         return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
-    done = each(planned, lambda action: _done(action, lambda: _settle(core, action, grace)), lane=lane_of)
-    done += each(strays, lambda action: _done(action, lambda: remove_stray(core, action)), lane=lane_of)
-    settled, unusable = charges.settle_open(core, grace=grace)
-    report = report_of([*done, *settled])
+    done = run_in_lanes(planned, lambda action: _done(action, lambda: _settle(core, action, grace)), lane=location_lane)
+    done += run_in_lanes(strays, lambda action: _done(action, lambda: reap_stale(core, action)), lane=location_lane)
+    settled, unusable = billing.settle_open(core, grace=grace)
+    report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
 
 
 def _done(action: Action, do: Callable[[], Action]) -> Action:
-    return attempt(do, lambda error: undone(action, error))
+    return caught(do, lambda error: failed_action(action, error))
 
 
 def too_many(removals: int, known: int) -> bool:
@@ -65,22 +75,22 @@ def too_many(removals: int, known: int) -> bool:
     return removals > MASS_COUNT and removals > MASS_SHARE * known
 
 
-def _look(core: Core, record: Sandbox, grace: float) -> Action | Remaining | None:
+def _look(core: Services, record: Sandbox, grace: float) -> Action | Remaining | None:
     """What should happen to one record; nothing while its owner lives and works on it."""
     lock = core.locks.try_acquire(record.id)
     if lock is None:
         return None
     with lock:
-        return attempt(lambda: _judge(core, record.id, grace), lambda error: _remains(record, error.message, error))
+        return caught(lambda: _judge(core, record.id, grace), lambda error: _remains(record, error.message, error))
 
 
-def _judge(core: Core, sandbox_id: str, grace: float) -> Action | Remaining | None:
+def _judge(core: Services, sandbox_id: str, grace: float) -> Action | Remaining | None:
     """The same, from its state, its owner, and what the backend shows; the caller holds the sandbox's lock."""
     record = core.store.get(sandbox_id)
     if record is None or record.state == State.DESTROYED:
         return None
 
-    def action(does: Does, why: str) -> Action:
+    def action(does: ActionKind, why: str) -> Action:
         return Action(sandbox_id=sandbox_id, action=does, why=why, host=record.host, extension=record.extension)
 
     if record.state in (State.PROVISIONING, State.EXPIRED, State.DESTROYING):
@@ -117,7 +127,7 @@ def _orphaned(record: Sandbox, grace: float, now: float) -> bool:
     return owner_state(record.owner) != "unknown" or now - record.created_at > grace
 
 
-def _status(core: Core, record: Sandbox) -> Status:
+def _status(core: Services, record: Sandbox) -> Status:
     deadline = Deadline(LOOK_SECONDS)
     context = core.context(record, deadline)
     context.host.connect(deadline)
@@ -127,7 +137,7 @@ def _status(core: Core, record: Sandbox) -> Status:
     return extension.status(record.handle, context)
 
 
-def _settle(core: Core, action: Action, grace: float) -> Action:
+def _settle(core: Services, action: Action, grace: float) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - _judge makes actions of records only
     lock = core.locks.try_acquire(action.sandbox_id)
     if lock is None:
@@ -137,15 +147,15 @@ def _settle(core: Core, action: Action, grace: float) -> Action:
         if not isinstance(again, Action) or again.action != action.action:
             return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
         if action.action == "destroy":
-            return tear_down(core, action)
+            return finish_teardown(core, action)
         return _fail(core, action)
 
 
-def _fail(core: Core, action: Action) -> Action:
+def _fail(core: Services, action: Action) -> Action:
     """Take back what is left of a record and mark it failed; it keeps its error until its failure TTL is over."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
     record = core.current(action.sandbox_id)
-    rest = removal.take_back(core, record, quick=False)
+    rest = destroy.rollback(core, record, quick=False)
     code = "interrupted" if action.action == "take-back" else "backend_error"
     document = record.error or {
         "code": code,
@@ -165,7 +175,7 @@ def _fail(core: Core, action: Action) -> Action:
         after = core.edit(record.id, failed)
     else:
         after = core.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
-    charges.settle(core, after)
+    billing.settle(core, after)
     if rest is not None:
         return msgspec.structs.replace(action, outcome="failed", error=rest.document())
     return msgspec.structs.replace(action, outcome="done")

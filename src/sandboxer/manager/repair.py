@@ -6,9 +6,9 @@ import msgspec
 
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Found
-from sandboxer.manager.core import Core
-from sandboxer.manager.report import Remaining, each
-from sandboxer.manager.strays import LOOK_SECONDS, look_everywhere
+from sandboxer.manager.services import Services
+from sandboxer.manager.stale import LOOK_SECONDS, list_everywhere
+from sandboxer.manager.sweep import Remaining, run_in_lanes
 from sandboxer.models import Consumer, Decision, Request, Route, Sandbox
 from sandboxer.names import LABEL_PROFILE
 from sandboxer.state import State
@@ -18,23 +18,23 @@ from sandboxer.timing import Deadline
 UNKNOWN_VERSION = "0.0.0"
 
 
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
+class RebuiltRecords(msgspec.Struct, frozen=True, kw_only=True):
     """What a repair brought back, and where it could not look."""
 
     records: list[Sandbox]
     unseen: list[Remaining]
 
 
-def restore(core: Core) -> Restored:
+def rebuild_records(core: Services) -> RebuiltRecords:
     """A record for every labelled resource of this installation that has none. What was not on the labels (who asked,
     inputs, labels of the user) is lost; what is there can be used and destroyed again."""
-    seen, unseen = look_everywhere(core, core.store.list())
+    seen, unseen = list_everywhere(core, core.store.list())
     lost = [item for item in seen if core.store.get(item[2].sandbox_id) is None]
-    records = each(lost, lambda item: _restore_one(core, *item), lane=lambda item: item[1] or item[0])
-    return Restored(records=records, unseen=unseen)
+    records = run_in_lanes(lost, lambda item: _restore_one(core, *item), lane=lambda item: item[1] or item[0])
+    return RebuiltRecords(records=records, unseen=unseen)
 
 
-def _restore_one(core: Core, extension: str, host: str | None, found: Found) -> Sandbox:
+def _restore_one(core: Services, extension: str, host: str | None, found: Found) -> Sandbox:
     created = found.created_at if found.created_at is not None else core.clock()
     decision = Decision(extension=extension, outcome="chosen", reason="found by doctor --repair", host=host)
     profile = found.labels.get(LABEL_PROFILE, "profile.unknown")

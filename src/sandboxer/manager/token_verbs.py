@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandboxer.manager import accounts, tokens
-from sandboxer.manager.verbs import Verbs
+from sandboxer.manager.verbs import VerbSet
 from sandboxer.models import AuditEntry
 from sandboxer.timing import parse_time
 
 
-class TokenVerbs(Verbs):
+class TokenVerbs(VerbSet):
     """Who may use the HTTP API, and what was changed by whom."""
 
-    def create_token(self, wanted: tokens.Wanted) -> tokens.NewToken:
+    def create_token(self, wanted: tokens.TokenRequest) -> tokens.NewToken:
         """Make a token of the HTTP API; see `tokens.create`."""
         with self._noted("tokens create", wanted.name) as known:
-            made = tokens.create(self.core, wanted)
+            made = tokens.create_token(self.core, wanted)
             known.append(made.id)
             return made
 
     def list_tokens(self) -> Sequence[tokens.TokenDocument]:
         """All tokens; never the tokens themselves."""
-        return tokens.listed(self.core)
+        return tokens.list_tokens(self.core)
 
     def revoke_token(self, text: str) -> tokens.TokenDocument:
         """End a token, at once on every server; see `tokens.revoke`."""
         with self._noted("tokens revoke", text) as known:
-            ended = tokens.revoke(self.core, text)
+            ended = tokens.revoke_token(self.core, text)
             known.append(ended.id)
             return ended
 

@@ -13,14 +13,14 @@ import msgspec
 
 from sandboxer import secrets
 from sandboxer.errors import Conflict, Invalid, NotFound
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.models import Grant, Role, SecretRef, Token, TokenSettings, Value
 from sandboxer.names import LABEL_KEY, new_token, new_token_id, parse_actor
 from sandboxer.payments.prices import parse_amount, usd_text
 from sandboxer.timing import Deadline, parse_time, rfc3339
 
 RESOLVE_SECONDS: Final = 30.0
-FROM_SETTINGS: Final = "config:"
+CONFIG_ID_PREFIX: Final = "config:"
 """How the ids of tokens of config.yaml begin."""
 API_TOKEN: Final = "api.token"  # noqa: S105 - the name of the setting
 _OURS: Final = re.compile(rb"sbx_[A-Za-z0-9]*")
@@ -48,7 +48,7 @@ class NewToken(TokenDocument, frozen=True, kw_only=True):
     token: str
 
 
-class Wanted(Value, frozen=True, kw_only=True):
+class TokenRequest(Value, frozen=True, kw_only=True):
     """A token to be made: `consumer` as `agt:NAME`, `budget` in US dollars, `ttl` in seconds."""
 
     name: str
@@ -59,7 +59,7 @@ class Wanted(Value, frozen=True, kw_only=True):
     ttl: int | None = None
 
 
-def create(core: Core, wanted: Wanted) -> NewToken:
+def create_token(core: Services, wanted: TokenRequest) -> NewToken:
     """Make a token. Raises Invalid, and NotFound for a profile that is not there."""
     role = check_role(wanted.role)
     if not LABEL_KEY.fullmatch(wanted.name):
@@ -86,20 +86,20 @@ def create(core: Core, wanted: Wanted) -> NewToken:
     return NewToken(**msgspec.structs.asdict(_document(token, at)), token=text)
 
 
-def listed(core: Core) -> Sequence[TokenDocument]:
+def list_tokens(core: Services) -> Sequence[TokenDocument]:
     """All tokens, those of config.yaml first; never the tokens themselves."""
     at = core.clock()
     written = [_written(one, at) for one in core.settings.api.tokens]
     return [*written, *(_document(one, at) for one in core.tokens.known().by_id.values())]
 
 
-def revoke(core: Core, text: str) -> TokenDocument:
+def revoke_token(core: Services, text: str) -> TokenDocument:
     """End a token by its id, or by its name where only one has that. Raises NotFound, and Conflict for one of
     config.yaml or a name that several have."""
     names = {one.name for one in core.settings.api.tokens}
     known = core.tokens.known().by_id
     at = core.clock()
-    if text == API_TOKEN or (text.removeprefix(FROM_SETTINGS) in names and text not in known):
+    if text == API_TOKEN or (text.removeprefix(CONFIG_ID_PREFIX) in names and text not in known):
         raise Conflict(
             f"token {text[:80]!r} is written in config.yaml", hint="take it out there, and start the server again"
         )
@@ -158,7 +158,7 @@ def _written(one: TokenSettings, at: float) -> TokenDocument:
 
 def _of_settings(one: TokenSettings, digest: str) -> Token:
     return Token(
-        id=FROM_SETTINGS + one.name,
+        id=CONFIG_ID_PREFIX + one.name,
         name=one.name,
         role=one.role,
         digest=digest,
@@ -170,13 +170,13 @@ def _of_settings(one: TokenSettings, digest: str) -> Token:
     )
 
 
-class Keyring:
+class TokenVerifier:
     """The tokens that a running server takes: those of its configuration, read once, and those of `tokens.json`, read
     at each request, so that what was made or revoked since counts at once.
 
     Raises, like the file: who cannot be recognized is not let in."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Services) -> None:
         self._core = core
         self._secrets: list[secrets.Secret] = []  # kept, so that no error of ours says them
         self._fixed: dict[str, Token] = {}
@@ -232,6 +232,6 @@ def looks_like_ours(value: bytes) -> bool:
     return _OURS.fullmatch(value) is not None
 
 
-def plain(documents: Sequence[TokenDocument]) -> list[dict[str, Any]]:
+def as_json(documents: Sequence[TokenDocument]) -> list[dict[str, Any]]:
     """As JSON values."""
     return [msgspec.to_builtins(one) for one in documents]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from sandboxer.manager.asking import Asker, find
-from sandboxer.manager.core import Core
+from sandboxer.manager.access import Principal, find_sandbox
+from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox
 
 
-class Verbs:
+class VerbSet:
     """Verbs over `core`, as `asker` may use them."""
 
-    def __init__(self, core: Core, asker: Asker | None = None) -> None:
+    def __init__(self, core: Services, asker: Principal | None = None) -> None:
         self.core = core
-        self.asker = asker or Asker()
+        self.asker = asker or Principal()
 
     def _find(self, text: str) -> Sandbox:
-        return find(self.core, self.asker, text)
+        return find_sandbox(self.core, self.asker, text)
 
     def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
         return self.asker.change(self.core, action, target, actor=actor)

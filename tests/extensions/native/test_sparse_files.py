@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import Denied
-from sandboxer.manager import transfer
+from sandboxer.manager import copy
 from tests.extensions.native.sandboxes import EXTENSION, Box
 
 
@@ -26,8 +26,8 @@ def test_three_gibibytes_of_holes_take_nothing_on_their_way_out(box: Box, tmp_pa
 
     EXTENSION.get_archive(box.handle, "d", count, context)
     assert sent < 1 << 20
-    inside = transfer.Inside(EXTENSION, box.handle, context, None)
-    assert transfer.copy_out("d", str(tmp_path / "out"), inside) == 0
+    inside = copy.SandboxFiles(EXTENSION, box.handle, context, None)
+    assert copy.copy_out("d", str(tmp_path / "out"), inside) == 0
     assert (tmp_path / "out" / "holes").stat().st_size == (3 << 30) + 4
     assert (tmp_path / "out" / "plain").read_text() == "plain\n"
     assert allocated(tmp_path / "out") < 1 << 20
@@ -35,7 +35,7 @@ def test_three_gibibytes_of_holes_take_nothing_on_their_way_out(box: Box, tmp_pa
 
 def test_what_is_over_the_cap_is_refused_while_it_comes(box: Box, tmp_path: Path) -> None:
     box.sh("mkdir -p big; head -c 20000000 /dev/urandom > big/file")
-    inside = transfer.Inside(EXTENSION, box.handle, box.bench.context(seconds=120), None)
+    inside = copy.SandboxFiles(EXTENSION, box.handle, box.bench.context(seconds=120), None)
     with pytest.raises(Denied, match="--max-size"):
-        transfer.copy_out("big", str(tmp_path / "out"), inside, max_size=1 << 20)
+        copy.copy_out("big", str(tmp_path / "out"), inside, max_size=1 << 20)
     assert list(tmp_path.iterdir()) == []

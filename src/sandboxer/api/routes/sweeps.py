@@ -13,7 +13,7 @@ from sandboxer.api.description import answers_with
 from sandboxer.api.reading import JsonRoute
 from sandboxer.api.routes.service import Running
 from sandboxer.errors import Partial
-from sandboxer.manager.report import Report
+from sandboxer.manager.sweep import Report
 
 router = APIRouter(route_class=JsonRoute)
 

@@ -12,25 +12,25 @@ import msgspec
 
 from sandboxer.models import Decision, Route
 
-Ended = Literal["failed", "skipped", "unknown"]
+AttemptOutcome = Literal["failed", "skipped", "unknown"]
 
 
-def turn_of(route: Route) -> int | None:
+def chosen_position(route: Route) -> int | None:
     """The position of the candidate that is tried now; None when none is."""
     return next((n for n, decision in enumerate(route.decisions) if decision.outcome == "chosen"), None)
 
 
-def ended(route: Route, turn: int, *, outcome: Ended, reason: str) -> Route:
+def mark_ended(route: Route, turn: int, *, outcome: AttemptOutcome, reason: str) -> Route:
     """The candidate at `turn` has had its turn."""
     return _with(route, turn, msgspec.structs.replace(route.decisions[turn], outcome=outcome, reason=reason))
 
 
-def chosen(route: Route, turn: int, reason: str) -> Route:
+def mark_chosen(route: Route, turn: int, reason: str) -> Route:
     """The candidate at `turn` is tried now."""
     return _with(route, turn, msgspec.structs.replace(route.decisions[turn], outcome="chosen", reason=reason))
 
 
-def why_next(route: Route, turn: int) -> str:
+def reason_for_next(route: Route, turn: int) -> str:
     """Why the candidate at `turn` has its turn: what became of those before it."""
     before = route.decisions[:turn]
     hosts = {decision.extension for decision in before} == {route.decisions[turn].extension}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from sandboxer.hosts.trees import strict_modes
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox
 from sandboxer.names import resource_name
 from sandboxer.timing import Deadline
@@ -14,11 +14,11 @@ from sandboxer.timing import Deadline
 LOOK_SECONDS = 60.0
 
 
-def check(core: Core, record: Sandbox, deadline: Deadline | None = None) -> None:
+def check_sandbox_paths(core: Services, record: Sandbox, deadline: Deadline | None = None) -> None:
     """Raise Denied when somebody else could change what is run for a sandbox; says what to type."""
     if record.host is None:
         return  # a provider's: it runs nothing of ours here
-    check_data(core)
+    check_data_directory(core)
     deadline = deadline or Deadline(LOOK_SECONDS)
     host = core.open_host(record.host)
     made_in = ""
@@ -28,25 +28,25 @@ def check(core: Core, record: Sandbox, deadline: Deadline | None = None) -> None
     host.check_place(made_in or host.work_dir(deadline), deadline)
 
 
-def check_host(core: Core, name: str) -> None:
+def check_host_paths(core: Services, name: str) -> None:
     """Raise Denied when somebody else could change what would be run for a new sandbox on a host."""
-    check_data(core)
+    check_data_directory(core)
     deadline = Deadline(LOOK_SECONDS)
     host = core.open_host(name)
     host.check_place(host.work_dir(deadline), deadline)
 
 
-def check_data(core: Core) -> None:
+def check_data_directory(core: Services) -> None:
     """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
     what that user's records say: it is told by `doctor`, and all others are still kept out."""
     place = core.purse.path.parent
-    fault = strict_modes.examine(place, trusted=whose_data(core) or 0)
+    fault = strict_modes.examine(place, trusted=foreign_data_owner(core) or 0)
     if fault is not None:
         user = strict_modes.this_user()
         raise strict_modes.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
 
 
-def whose_data(core: Core) -> int | None:
+def foreign_data_owner(core: Services) -> int | None:
     """The other user whose data root works on; None when they are its own, or not there yet."""
     try:
         owner = core.purse.path.parent.stat().st_uid

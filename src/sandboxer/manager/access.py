@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from sandboxer.errors import Conflict, Denied, Internal, Interrupted, NotFound, SandboxerError
-from sandboxer.manager.core import Core
+from sandboxer.manager.services import Services
 from sandboxer.masking import masked
 from sandboxer.models import AuditEntry, Consumer, Grant, Sandbox
 from sandboxer.names import ID, MIN_PREFIX, new_id, parse_actor, plain_actor_name
@@ -16,11 +16,11 @@ from sandboxer.state import LIVE
 from sandboxer.store.base import holds_name
 from sandboxer.timing import rfc3339
 
-LONGEST: Final = 200
+MAX_AUDIT_TEXT: Final = 200
 """How much of a text that a caller chose is kept in the audit, in characters."""
 
 
-class Asker:
+class Principal:
     """One who asks, for one request or command: what they may do, and what was noted of what they did.
 
     `origin` is the door (`cli`, `http`); `actor` is what the audit calls them where neither their token nor what they
@@ -52,7 +52,7 @@ class Asker:
         kind, name = parse_actor(self.grant.consumer)
         return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
-    def note(self, core: Core, action: str, target: str | None, outcome: str, *, actor: str | None = None) -> None:
+    def note(self, core: Services, action: str, target: str | None, outcome: str, *, actor: str | None = None) -> None:
         """Write a line of the audit."""
         self.noted = True
         if self.silent:
@@ -60,7 +60,7 @@ class Asker:
         core.audit.append(
             AuditEntry(
                 at=rfc3339(core.clock()) or "",
-                actor=_shown(self.grant.consumer or actor or self.actor or operator(core)),
+                actor=_shown(self.grant.consumer or actor or self.actor or operator_actor(core)),
                 action=action,
                 target=None if target is None else _shown(target),
                 outcome=outcome,
@@ -71,7 +71,9 @@ class Asker:
         )
 
     @contextmanager
-    def change(self, core: Core, action: str, target: str | None, *, actor: str | None = None) -> Iterator[list[str]]:
+    def change(
+        self, core: Services, action: str, target: str | None, *, actor: str | None = None
+    ) -> Iterator[list[str]]:
         """Note a change, and what came of it. What is appended to the list it gives is the target, once it is known."""
         known = [] if target is None else [target]
         with self.failure(core, action, known, actor=actor):
@@ -79,7 +81,9 @@ class Asker:
         self.note(core, action, known[-1] if known else None, "ok", actor=actor)
 
     @contextmanager
-    def failure(self, core: Core, action: str, target: Sequence[str], *, actor: str | None = None) -> Iterator[None]:
+    def failure(
+        self, core: Services, action: str, target: Sequence[str], *, actor: str | None = None
+    ) -> Iterator[None]:
         """Note an error, if there is one, of the last of `target`: for what goes on after a change was noted."""
         try:
             yield
@@ -90,7 +94,7 @@ class Asker:
             raise
 
 
-def operator(core: Core) -> str:
+def operator_actor(core: Services) -> str:
     """Who it is that works at the command line, such as `adm:ops`."""
     if core.settings.defaults.actor is not None:
         return core.settings.defaults.actor
@@ -110,10 +114,10 @@ def _login() -> str:
 
 def _shown(text: str) -> str:
     """A text that a caller chose, fit to be kept: without secrets, bounded, and of characters that can be written."""
-    return masked(text)[:LONGEST].encode("utf-8", "replace").decode()
+    return masked(text)[:MAX_AUDIT_TEXT].encode("utf-8", "replace").decode()
 
 
-def find(core: Core, asker: Asker, text: str) -> Sandbox:
+def find_sandbox(core: Services, asker: Principal, text: str) -> Sandbox:
     """The record that a text means, of those that show themselves to the asker. Raises NotFound or Conflict.
 
     One that is another's is answered like one that is not there: the same words, after the same look."""
@@ -130,7 +134,7 @@ def find(core: Core, asker: Asker, text: str) -> Sandbox:
     found: Sequence[Sandbox] = ()
     for ended in (False, True):  # the archive only when it must be
         own = [record for record in core.store.list(ended=ended) if record.consumer == consumer]
-        found = found or meant(text, own)
+        found = found or matching(text, own)
     if not found:
         raise _nothing(text)
     if len(found) > 1:
@@ -139,7 +143,7 @@ def find(core: Core, asker: Asker, text: str) -> Sandbox:
     return found[0]
 
 
-def meant(text: str, records: Sequence[Sandbox]) -> Sequence[Sandbox]:
+def matching(text: str, records: Sequence[Sandbox]) -> Sequence[Sandbox]:
     """The records, of these (oldest first), that a name or the beginning of an id means: several when it is not clear.
 
     A name means who holds it, else the last one that had it."""
@@ -157,7 +161,7 @@ def _nothing(text: str) -> NotFound:
     return NotFound(f"no sandbox {text[:80]!r}", hint=hint)
 
 
-def checked_profile(grant: Grant, profile: str) -> None:
+def check_profile_allowed(grant: Grant, profile: str) -> None:
     """Raises Denied for a profile that is not among those the grant names."""
     if grant.profiles and profile not in grant.profiles:
         raise Denied(

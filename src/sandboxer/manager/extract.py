@@ -31,7 +31,7 @@ Parts = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Budget:
+class ExtractLimits:
     """What a copy may still take: entries, and bytes as they lie on the disk. `why` says where the limit comes from."""
 
     limit: int
@@ -55,21 +55,21 @@ class Budget:
             )
 
 
-def budget(free: int, asked: int | None) -> Budget:
+def extract_limits(free: int, asked: int | None) -> ExtractLimits:
     """What a copy may take where so many bytes are free."""
     if asked is not None:
-        return Budget(asked, "--max-size") if asked <= free else Budget(free, "no more is free there")
+        return ExtractLimits(asked, "--max-size") if asked <= free else ExtractLimits(free, "no more is free there")
     if free // 2 < DEFAULT_SIZE:
-        return Budget(free // 2, "half of what is free there")
-    return Budget(DEFAULT_SIZE, "the default of --max-size")
+        return ExtractLimits(free // 2, "half of what is free there")
+    return ExtractLimits(DEFAULT_SIZE, "the default of --max-size")
 
 
 @dataclass(slots=True)
-class Stage:
+class StagingDirectory:
     """A directory that only we may enter, into which an archive is unpacked by descriptor."""
 
     fd: int
-    budget: Budget
+    budget: ExtractLimits
     top: str | None = None
     taken: int = 0
     left_out: int = 0
@@ -225,14 +225,14 @@ def _parts(name: str) -> Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class CopyDestination:
     """Where a copy goes: an open directory and the name in it; None puts the contents into the directory itself."""
 
     fd: int
     name: str | None
     shown: Path
 
-    def settle(self, stage: Stage) -> None:
+    def settle(self, stage: StagingDirectory) -> None:
         """Put what was unpacked in place. Raises Invalid before anything is changed when something is in the way."""
         if self.name is not None:
             self._check(stage.fd, _TOP, self.fd, self.name, self.shown)
@@ -316,7 +316,7 @@ def _move(source: int, name: str, target: int, called: str) -> None:
 
 
 @contextmanager
-def stage_in(directory: int, asked: int | None, *, shown: Path) -> Iterator[Stage]:
+def staging_directory(directory: int, asked: int | None, *, shown: Path) -> Iterator[StagingDirectory]:
     """A stage in an open directory, so that what is in it is only renamed at the end. It goes in every case.
     Errors call the directory `shown`."""
     name = f".sandboxer-cp-{os.urandom(6).hex()}"
@@ -328,7 +328,7 @@ def stage_in(directory: int, asked: int | None, *, shown: Path) -> Iterator[Stag
         fd = beneath.open_at(directory, name, _DIRECTORY)
         try:
             free = os.fstatvfs(fd)
-            yield Stage(fd, budget(free.f_bavail * free.f_frsize, asked))
+            yield StagingDirectory(fd, extract_limits(free.f_bavail * free.f_frsize, asked))
         finally:
             os.close(fd)
     finally:

@@ -16,8 +16,8 @@ from sandboxer.events.builder import build_usage_event
 from sandboxer.extensions.base import CanMeter
 from sandboxer.locks import owner_state
 from sandboxer.manager import money
-from sandboxer.manager.core import Core, Progress, quiet
-from sandboxer.manager.report import Action, Remaining
+from sandboxer.manager.services import Progress, Services, no_progress
+from sandboxer.manager.sweep import Action, Remaining
 from sandboxer.models import Event, Metering, Sandbox
 from sandboxer.payments import prices
 from sandboxer.payments.ledger import Reservation
@@ -28,15 +28,15 @@ from sandboxer.timing import Deadline, rfc3339
 
 METER_SECONDS = 5.0
 """How long the backend may take to say what a sandbox was allotted, before it is torn down."""
-WORTH_SECONDS = 60.0
+MIN_FUNDED_SECONDS = 60.0
 """Less than so much more time is not worth a write."""
-BOOK = "credits.json"
+LEDGER_FILE = "credits.json"
 
 
 # -- the end of a sandbox ---------------------------------------------------------------------------------------------
 
 
-def measured(core: Core, record: Sandbox, deadline: Deadline) -> Metering | None:
+def latest_metering(core: Services, record: Sandbox, deadline: Deadline) -> Metering | None:
     """The metering by what the backend shows now, while it still shows it. What goes wrong only means that the estimate
     stays."""
     if record.metering is None or record.handle is None:
@@ -46,18 +46,18 @@ def measured(core: Core, record: Sandbox, deadline: Deadline) -> Metering | None
         if not isinstance(extension, CanMeter):
             return record.metering
         context = core.context(record, deadline.shorter(METER_SECONDS))
-        return money.allotted(record.metering, extension.meter_actual(record.handle, context))
+        return money.with_measured_resources(record.metering, extension.meter_actual(record.handle, context))
     except Exception:  # noqa: BLE001 - a look at the meter, of whatever quality, must not keep a sandbox alive
         return record.metering
 
 
-def ended(record: Sandbox, *, at: float, metering: Metering | None) -> Sandbox:
+def with_usage(record: Sandbox, *, at: float, metering: Metering | None) -> Sandbox:
     """The record of a destroyed sandbox with its usage, and the further event counted that tells of it."""
     after = closed(msgspec.structs.replace(record, metering=metering), at=at)
     return after if metering is None else msgspec.structs.replace(after, seq=after.seq + 1)
 
 
-def told(core: Core, before: Sandbox, after: Sandbox) -> Sequence[Event]:
+def usage_events(core: Services, before: Sandbox, after: Sandbox) -> Sequence[Event]:
     """The facts of a metered usage, ahead of the one that ends the record: for the State Hub, and for fin-hub where
     there is one."""
     if after.metering is None or after.usage is None:
@@ -70,7 +70,7 @@ def told(core: Core, before: Sandbox, after: Sandbox) -> Sequence[Event]:
     return (for_hub, build_usage_event(for_hub, body))
 
 
-def settle(core: Core, record: Sandbox, progress: Progress = quiet) -> None:
+def settle(core: Services, record: Sandbox, progress: Progress = no_progress) -> None:
     """Charge the book for a record that carries its usage. When the book cannot be written now, the reservation stays
     open, and the next `expire` or `reconcile` does it: the sandbox is gone all the same."""
     if record.metering is None or record.usage is None:
@@ -81,7 +81,7 @@ def settle(core: Core, record: Sandbox, progress: Progress = quiet) -> None:
         progress("destroy", f"its charge waits for the next `sandboxer expire --apply`: {error.message}")
 
 
-def _charge(core: Core, record: Sandbox) -> None:
+def _charge(core: Services, record: Sandbox) -> None:
     used = usage_at(record, core.clock())
     core.purse.settle(record.id, Decimal(used.actual_usd), usage_id=used.usage_id, overrun=Decimal(used.overrun_usd))
 
@@ -89,18 +89,18 @@ def _charge(core: Core, record: Sandbox) -> None:
 # -- what is left to do -----------------------------------------------------------------------------------------------
 
 
-def settle_open(core: Core, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
+def settle_open(core: Services, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
     """Settle the reservations of sandboxes that ended, and give back those of sandboxes that never came to be: no
     record, and whoever reserved is dead or had `grace` seconds for it. Without `apply` only what would be done. A book
     that cannot be used remains."""
     try:
         actions = [action for one in core.purse.open() if (action := _unsettled(core, one, grace)) is not None]
     except SandboxerError as error:
-        return [], [Remaining(why=error.message, host=None, extension=BOOK, error=error.document())]
+        return [], [Remaining(why=error.message, host=None, extension=LEDGER_FILE, error=error.document())]
     return ([_settle_one(core, action, grace) for action in actions] if apply else actions), []
 
 
-def _unsettled(core: Core, reservation: Reservation, grace: float) -> Action | None:
+def _unsettled(core: Services, reservation: Reservation, grace: float) -> Action | None:
     record = core.store.get(reservation.sandbox_id)
 
     def action(why: str) -> Action:
@@ -109,7 +109,7 @@ def _unsettled(core: Core, reservation: Reservation, grace: float) -> Action | N
             action="settle",
             why=why,
             host=record.host if record is not None else None,
-            extension=record.extension if record is not None else BOOK,
+            extension=record.extension if record is not None else LEDGER_FILE,
         )
 
     if record is None:
@@ -126,7 +126,7 @@ def _unsettled(core: Core, reservation: Reservation, grace: float) -> Action | N
     return None
 
 
-def _settle_one(core: Core, action: Action, grace: float) -> Action:
+def _settle_one(core: Services, action: Action, grace: float) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - a reservation is always for one
     lock = core.locks.try_acquire(action.sandbox_id)
     if lock is None:
@@ -150,7 +150,7 @@ def _settle_one(core: Core, action: Action, grace: float) -> Action:
 # -- paying ahead -----------------------------------------------------------------------------------------------------
 
 
-def funding(core: Core, record: Sandbox) -> Metering | str | None:
+def funding_due(core: Services, record: Sandbox) -> Metering | str | None:
     """What is to be done about a sandbox without an end: the metering that pays for it further ahead; why there is no
     money for any more of it, once what was paid for is over; or None, nothing now. Raises what the book raises."""
     metering = record.metering
@@ -167,7 +167,7 @@ def funding(core: Core, record: Sandbox) -> Metering | str | None:
         return wanted
     total = core.purse.spare(consumer, token=token) + Decimal(metering.reserved_usd)
     until = record.created_at + prices.seconds_for(metering.prices, metering.resources, total)
-    if until - metering.funded_until >= WORTH_SECONDS and until > core.clock():
+    if until - metering.funded_until >= MIN_FUNDED_SECONDS and until > core.clock():
         return paid_until(record, metering, until)
     if metering.funded_until > core.clock():
         return None
@@ -181,7 +181,7 @@ def paid_until(record: Sandbox, metering: Metering, until: float) -> Metering:
     return msgspec.structs.replace(metering, reserved_usd=usd_text(usd), funded_until=funded)
 
 
-def pay_ahead(core: Core, record: Sandbox, metering: Metering) -> None:
+def pay_ahead(core: Services, record: Sandbox, metering: Metering) -> None:
     """Reserve by `metering`, then keep it in the record; the caller holds the sandbox's lock. A crash between the two
     leaves more reserved than recorded, which the next time and the end both put right."""
     raise_reservation(core, record, metering)
@@ -195,12 +195,12 @@ def pay_ahead(core: Core, record: Sandbox, metering: Metering) -> None:
     core.edit(record.id, edit)
 
 
-def raise_reservation(core: Core, record: Sandbox, metering: Metering) -> None:
+def raise_reservation(core: Services, record: Sandbox, metering: Metering) -> None:
     """Reserve by `metering`; raises InsufficientCredits, or Conflict when it was settled."""
     core.purse.reserve(record.id, Decimal(metering.reserved_usd), consumer=consumer_of(record), only_open=True)
 
 
-def put_back(core: Core, sandbox_id: str) -> None:
+def restore_reservation(core: Services, sandbox_id: str) -> None:
     """After a change that came to nothing: reserve again what the record says, or settle it when it ended meanwhile.
     Fails silently: what stays reserved too much is given back at the end."""
     try:

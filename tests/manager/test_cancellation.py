@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from sandboxer.manager.watch import Watch
+from sandboxer.manager.cancellation import Cancellations
 from sandboxer.state import State
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
@@ -23,7 +23,7 @@ def test_one_thread_watches_all_and_ends_with_the_last(tmp_path: Path) -> None:
     for sandbox_id in (ID, OTHER):
         store.update(sandbox_id, put(sandbox(sandbox_id, state=State.PROVISIONING)))
     before = watchers()
-    watch, mine, other = Watch(store), Deadline(600), Deadline(600)
+    watch, mine, other = Cancellations(store), Deadline(600), Deadline(600)
     with watch.while_wanted(OTHER, other):
         with watch.while_wanted(ID, mine):
             (watcher,) = watchers() - before
@@ -37,7 +37,7 @@ def test_one_thread_watches_all_and_ends_with_the_last(tmp_path: Path) -> None:
 
 def test_what_has_ended_is_not_cancelled_afterwards(tmp_path: Path) -> None:
     store = JsonStore(tmp_path)
-    watch, ended, other = Watch(store), Deadline(600), Deadline(600)
+    watch, ended, other = Cancellations(store), Deadline(600), Deadline(600)
     store.update(OTHER, put(sandbox(OTHER, state=State.PROVISIONING)))
     with watch.while_wanted(OTHER, other):
         with watch.while_wanted(ID, ended):

@@ -18,19 +18,19 @@ MAX_THREADS = 128
 T = TypeVar("T")
 R = TypeVar("R")
 
-Does = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle"]
-Ended = Literal["planned", "done", "failed", "skipped"]
+ActionKind = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle"]
+ActionOutcome = Literal["planned", "done", "failed", "skipped"]
 
 
 class Action(Value, frozen=True, kw_only=True):
     """One thing that a sweep does, or would do."""
 
     sandbox_id: str | None
-    action: Does
+    action: ActionKind
     why: str
     host: str | None
     extension: str
-    outcome: Ended = "planned"
+    outcome: ActionOutcome = "planned"
     error: dict[str, Any] | None = None
 
 
@@ -44,7 +44,7 @@ class Remaining(Value, frozen=True, kw_only=True):
     error: dict[str, Any] | None = None
 
 
-class Placed(Protocol):
+class Located(Protocol):
     """Anything that is somewhere."""
 
     @property
@@ -54,12 +54,12 @@ class Placed(Protocol):
     def extension(self) -> str: ...
 
 
-def lane_of(item: Placed) -> str:
+def location_lane(item: Located) -> str:
     """What hangs together with it: its host, else its provider."""
     return item.host or item.extension
 
 
-def place_of(item: Placed) -> str:
+def location_of(item: Located) -> str:
     """Where it is, for people."""
     return item.extension if item.host is None else f"{item.extension} on {item.host}"
 
@@ -72,7 +72,7 @@ class Report(Value, frozen=True, kw_only=True):
     applied: bool = False
 
 
-def each(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) -> list[R]:
+def run_in_lanes(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) -> list[R]:
     """Do it for every item; order is kept. Each `lane` (a host, or a provider) is a few threads of its own, so that one
     that hangs holds up only what is on it (promise 23)."""
     if len(items) <= 1:
@@ -101,7 +101,7 @@ def each(items: Sequence[T], do: Callable[[T], R], *, lane: Callable[[T], str]) 
     return [done[position] for position in range(len(items))]
 
 
-def attempt(do: Callable[[], R], otherwise: Callable[[SandboxerError], R]) -> R:
+def caught(do: Callable[[], R], otherwise: Callable[[SandboxerError], R]) -> R:
     """What `do` answers, or what its failure comes to. What goes wrong with one thing, a bug in an adapter of somebody
     else's included, must not keep a sweep from all the others, nor from telling what it did."""
     try:
@@ -112,14 +112,14 @@ def attempt(do: Callable[[], R], otherwise: Callable[[SandboxerError], R]) -> R:
         return otherwise(Internal(f"{type(error).__name__}: {error}"))
 
 
-def undone(action: Action, error: SandboxerError) -> Action:
+def failed_action(action: Action, error: SandboxerError) -> Action:
     """An action that could not be done. A conflict is somebody else at work on the same sandbox, who has precedence."""
     if isinstance(error, Conflict):
         return msgspec.structs.replace(action, outcome="skipped", why=error.message)
     return msgspec.structs.replace(action, outcome="failed", error=error.document())
 
 
-def report_of(done: list[Action]) -> Report:
+def sweep_report(done: list[Action]) -> Report:
     """The report of an applied sweep; what failed remains."""
     remaining = [
         Remaining(

@@ -15,9 +15,9 @@ import msgspec
 
 from sandboxer.errors import SandboxerError
 from sandboxer.models import Value
-from sandboxer.routing import breaker
-from sandboxer.routing.breaker import NEVER, Circuit
-from sandboxer.routing.breaker import Health as State
+from sandboxer.routing import circuit_breaker
+from sandboxer.routing.circuit_breaker import NO_STATS, Circuit
+from sandboxer.routing.circuit_breaker import BackendStats as State
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.parse_cache import ParseCache
 from sandboxer.timing import now
@@ -31,15 +31,15 @@ EVERY_SECONDS: Final = 5.0
 KEPT_SECONDS: Final = 30 * 86400.0
 """A place that nothing was heard of for so long is forgotten."""
 
-Place = tuple[str, str | None]
+BackendKey = tuple[str, str | None]
 """An extension, and one of its hosts; None for one that has no hosts."""
 
 
-Places = tuple[int, dict[Place, State]]
+HealthVersion = tuple[int, dict[BackendKey, State]]
 """A version of the document: its revision, and what it says of each place."""
 
 
-class Entry(Value, frozen=True, kw_only=True):
+class BackendEntry(Value, frozen=True, kw_only=True):
     """One place in the document."""
 
     extension: str
@@ -47,30 +47,30 @@ class Entry(Value, frozen=True, kw_only=True):
     health: State
 
 
-class Document(Value, frozen=True, kw_only=True):
+class BackendHealthDocument(Value, frozen=True, kw_only=True):
     """`health.json`. `revision` counts its versions."""
 
     schema_version: int = VERSION
     revision: int = 0
-    places: list[Entry] = []
+    places: list[BackendEntry] = []
 
 
-class Seen(msgspec.Struct, frozen=True):
+class HealthSnapshot(msgspec.Struct, frozen=True):
     """What was known of the places at one moment (`at`, unix seconds)."""
 
-    places: dict[Place, State]
+    places: dict[BackendKey, State]
     at: float
 
     def circuit(self, extension: str, host: str | None) -> Circuit:
         """Whether a place may be tried."""
-        return breaker.circuit(self.places.get((extension, host), NEVER), self.at)
+        return circuit_breaker.circuit(self.places.get((extension, host), NO_STATS), self.at)
 
     def create_seconds(self, extension: str, host: str | None) -> float | None:
         """The measured time of a create there; None when there is none."""
-        return breaker.measured(self.places.get((extension, host), NEVER), self.at)
+        return circuit_breaker.mean_create_seconds(self.places.get((extension, host), NO_STATS), self.at)
 
 
-class Health:
+class HealthStore:
     """What is known of the places. May be used by any thread and process; never raises."""
 
     def __init__(self, directory: Path, *, clock: Callable[[], float] = now) -> None:
@@ -84,9 +84,9 @@ class Health:
         """Where it is kept."""
         return self._document.path
 
-    def seen(self) -> Seen:
+    def seen(self) -> HealthSnapshot:
         """What is known now, read once for many questions."""
-        return Seen(self._places()[1], self._clock())
+        return HealthSnapshot(self._places()[1], self._clock())
 
     def circuit(self, extension: str, host: str | None) -> Circuit:
         """Whether a place may be tried now."""
@@ -103,8 +103,8 @@ class Health:
         taken: list[Circuit] = []
 
         def take(health: State) -> State:
-            taken.append(found := breaker.circuit(health, self._clock()))
-            return breaker.probing(health, self._clock()) if found == "half-open" else health
+            taken.append(found := circuit_breaker.circuit(health, self._clock()))
+            return circuit_breaker.with_probe(health, self._clock()) if found == "half-open" else health
 
         self._change(extension, host, take)
         return "it failed again and again just now" if taken[-1:] == ["open"] else None
@@ -115,16 +115,16 @@ class Health:
         unchanged = known.failures == 0 and known.opened_at is None
         if unchanged and (seconds is None or (known.count and 0 <= at - known.changed_at < EVERY_SECONDS)):
             return
-        self._change(extension, host, lambda health: breaker.after_success(health, self._clock(), seconds))
+        self._change(extension, host, lambda health: circuit_breaker.after_success(health, self._clock(), seconds))
 
     def failed(self, extension: str, host: str | None) -> None:
         """The backend failed there."""
-        self._change(extension, host, lambda health: breaker.after_failure(health, self._clock()))
+        self._change(extension, host, lambda health: circuit_breaker.after_failure(health, self._clock()))
 
     def undecided(self, extension: str, host: str | None) -> None:
         """A create ended there in a way that says nothing of the backend."""
         if self._of(extension, host).probe_at is not None:
-            self._change(extension, host, breaker.without_probe)
+            self._change(extension, host, circuit_breaker.without_probe)
 
     def complaint(self) -> str | None:
         """What is wrong with the file, for `doctor`; None when it can be used, or is not there."""
@@ -141,9 +141,9 @@ class Health:
     # -- the file -------------------------------------------------------------------------------------------------
 
     def _of(self, extension: str, host: str | None) -> State:
-        return self._places()[1].get((extension, host), NEVER)
+        return self._places()[1].get((extension, host), NO_STATS)
 
-    def _places(self) -> Places:
+    def _places(self) -> HealthVersion:
         """What the file says; nothing when it cannot be read."""
         try:
             return self._parsed.read() or (0, {})
@@ -154,23 +154,23 @@ class Health:
         with suppress(SandboxerError, OSError), self._writing, self._document.locked():
             revision, known = self._places()
             places = dict(known)
-            before = places.get((extension, host), NEVER)
+            before = places.get((extension, host), NO_STATS)
             after = change(before)
             if after == before:
                 return
             places[extension, host] = after
             oldest = self._clock() - KEPT_SECONDS
             kept = [
-                Entry(extension=place[0], host=place[1], health=health)
+                BackendEntry(extension=place[0], host=place[1], health=health)
                 for place, health in sorted(places.items(), key=lambda item: (item[0][0], item[0][1] or ""))
                 if health.changed_at > oldest or place == (extension, host)
             ]
-            document = Document(revision=revision + 1, places=kept)
+            document = BackendHealthDocument(revision=revision + 1, places=kept)
             self._document.replace(msgspec.json.encode(document) + b"\n")
 
 
-def _parse(data: bytes) -> Places:
-    document = msgspec.json.decode(data, type=Document)
+def _parse(data: bytes) -> HealthVersion:
+    document = msgspec.json.decode(data, type=BackendHealthDocument)
     if document.schema_version != VERSION:
         raise ValueError(f"schema_version {document.schema_version} is not {VERSION}")
     return document.revision, {(entry.extension, entry.host): entry.health for entry in document.places}

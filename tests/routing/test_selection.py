@@ -14,28 +14,30 @@ from hypothesis import strategies as st
 from sandboxer.errors import InsufficientCredits, Invalid, NotConfigured, SandboxerError, Unavailable, Unsupported
 from sandboxer.models import Decision, IsolationClass, Requirements
 from sandboxer.routing import place
-from sandboxer.routing.decide import Decided, Facts, Strategy, decide
-from sandboxer.routing.needs import STRENGTH, check_requirements
+from sandboxer.routing.requirements import ISOLATION_STRENGTH, check_requirements
+from sandboxer.routing.selection import CandidateFacts, Selection, Strategy, select
 from tests.sizes import scaled
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
-def facts(name: str, **more: Any) -> Facts:
+def facts(name: str, **more: Any) -> CandidateFacts:
     """A usable candidate, but for `more`."""
-    return Facts(**{"extension": f"ext.{name}", "usd_per_hour": Decimal(0), "estimated_usd": Decimal(0), **more})
+    return CandidateFacts(
+        **{"extension": f"ext.{name}", "usd_per_hour": Decimal(0), "estimated_usd": Decimal(0), **more}
+    )
 
 
 def decided(
-    *candidates: Facts,
+    *candidates: CandidateFacts,
     strategy: Strategy = "explicit",
     require: Requirements | None = None,
     ttl: int | None = 3600,
-) -> Decided:
-    return decide(candidates, strategy=strategy, require=require or Requirements(), ttl=ttl, subject="profile.test")
+) -> Selection:
+    return select(candidates, strategy=strategy, require=require or Requirements(), ttl=ttl, subject="profile.test")
 
 
-def tried(found: Decided) -> list[str]:
+def tried(found: Selection) -> list[str]:
     return [decision.extension.removeprefix("ext.") for decision in found.usable]
 
 
@@ -190,7 +192,7 @@ def test_what_nothing_could_ever_have_is_a_wrong_profile() -> None:
 AMOUNTS = st.one_of(st.none(), st.integers(0, 4).map(lambda n: Decimal(n) / 4))
 CANDIDATES = st.lists(
     st.builds(
-        Facts,
+        CandidateFacts,
         extension=st.sampled_from([f"ext.{c}" for c in "abcdefgh"]),
         host=st.sampled_from([None, "local", "h1"]),
         self_hosted=st.booleans(),
@@ -221,7 +223,7 @@ ASKED = st.tuples(st.sampled_from(STRATEGIES), REQUIREMENTS, st.sampled_from([No
 SIZE = settings(max_examples=scaled(300, soak=20_000), deadline=None)
 
 
-def _meets(one: Facts, require: Requirements, ttl: int | None) -> bool:
+def _meets(one: CandidateFacts, require: Requirements, ttl: int | None) -> bool:
     """The rules once more, written the other way round."""
     return (
         one.enabled
@@ -229,7 +231,10 @@ def _meets(one: Facts, require: Requirements, ttl: int | None) -> bool:
         and one.missing is None
         and one.uncovered is None
         and set(require.capabilities) <= one.capabilities
-        and (require.isolation in (None, "none") or STRENGTH[one.isolation] >= STRENGTH[require.isolation])
+        and (
+            require.isolation in (None, "none")
+            or ISOLATION_STRENGTH[one.isolation] >= ISOLATION_STRENGTH[require.isolation]
+        )
         and (require.max_usd_per_hour is None or _at_most(one.usd_per_hour, require.max_usd_per_hour))
         and (require.max_usd is None or _at_most(one.estimated_usd, require.max_usd))
         and (one.max_ttl is None or (ttl is not None and ttl <= one.max_ttl))
@@ -245,7 +250,7 @@ def _at_most(usd: Decimal | None, limit: str) -> bool:
 @SIZE
 @given(CANDIDATES, ASKED)
 def test_requirements_are_met_exactly_or_refused_whatever_the_candidates(
-    candidates: list[Facts], asked: tuple[Strategy, Requirements, int | None]
+    candidates: list[CandidateFacts], asked: tuple[Strategy, Requirements, int | None]
 ) -> None:
     strategy, require, ttl = asked
     found = decided(*candidates, strategy=strategy, require=require, ttl=ttl)
@@ -259,7 +264,7 @@ def test_requirements_are_met_exactly_or_refused_whatever_the_candidates(
 @SIZE
 @given(CANDIDATES, ASKED)
 def test_the_same_facts_give_the_same_decision(
-    candidates: list[Facts], asked: tuple[Strategy, Requirements, int | None]
+    candidates: list[CandidateFacts], asked: tuple[Strategy, Requirements, int | None]
 ) -> None:
     strategy, require, ttl = asked
     once = decided(*candidates, strategy=strategy, require=require, ttl=ttl)
@@ -267,7 +272,7 @@ def test_the_same_facts_give_the_same_decision(
     assert (once.order, once.usable, once.skipped) == (again.order, again.usable, again.skipped)
 
 
-def _key(one: Facts, strategy: Strategy) -> Any:
+def _key(one: CandidateFacts, strategy: Strategy) -> Any:
     """What a strategy looks at."""
     return {
         "explicit": None,
@@ -280,13 +285,13 @@ def _key(one: Facts, strategy: Strategy) -> Any:
 @SIZE
 @given(CANDIDATES, ASKED, st.randoms(use_true_random=False))
 def test_order_in_the_profile_decides_ties_and_nothing_else(
-    candidates: list[Facts], asked: tuple[Strategy, Requirements, int | None], shuffle: Any
+    candidates: list[CandidateFacts], asked: tuple[Strategy, Requirements, int | None], shuffle: Any
 ) -> None:
     strategy, require, ttl = asked
     mixed = list(candidates)
     shuffle.shuffle(mixed)
 
-    def keys(these: Sequence[Facts]) -> list[Any]:
+    def keys(these: Sequence[CandidateFacts]) -> list[Any]:
         found = decided(*these, strategy=strategy, require=require, ttl=ttl)
         for left, right in zip(found.order, found.order[1:], strict=False):
             tied = _key(these[left], strategy) == _key(these[right], strategy)
@@ -297,10 +302,10 @@ def test_order_in_the_profile_decides_ties_and_nothing_else(
 
 
 def test_a_decision_over_fifty_candidates_costs_little_more_than_fifty_looks() -> None:
-    """The bare decision; tests/manager/test_routes_choosing.py has the figure from the request to the answer."""
+    """The bare decision; tests/manager/test_candidates.py has the figure from the request to the answer."""
     require = Requirements(capabilities=["exec"], isolation="container", max_usd="5")
 
-    def one(n: int) -> Facts:
+    def one(n: int) -> CandidateFacts:
         return facts(
             f"e{n}",
             capabilities=frozenset({"exec"}),

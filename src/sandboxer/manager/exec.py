@@ -11,9 +11,9 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import trust
-from sandboxer.manager.core import Core
+from sandboxer.manager import permissions
 from sandboxer.manager.quotas import exec_slot
+from sandboxer.manager.services import Services
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
 from sandboxer.state import USABLE
@@ -21,7 +21,7 @@ from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
 
 
-def usable(core: Core, sandbox_id: str) -> Sandbox:
+def check_usable(core: Services, sandbox_id: str) -> Sandbox:
     """The record, if it can be used now; raises Conflict."""
     record = core.current(sandbox_id)
     if record.state not in USABLE:
@@ -40,16 +40,16 @@ def usable(core: Core, sandbox_id: str) -> Sandbox:
 
 
 @contextmanager
-def in_use(core: Core, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
+def leased(core: Services, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
     """Hold a lease on a usable sandbox; the record and its handle."""
-    with core.leases.hold(sandbox_id, holder=holder, check=lambda: usable(core, sandbox_id)) as record:
+    with core.leases.hold(sandbox_id, holder=holder, check=lambda: check_usable(core, sandbox_id)) as record:
         note_first_use(core, record)
         if record.handle is None:
             raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
         yield record, record.handle
 
 
-def note_first_use(core: Core, record: Sandbox) -> None:
+def note_first_use(core: Services, record: Sandbox) -> None:
     """Record `sandbox.active` the first time: leases themselves cost no store write (decision 0003)."""
     if record.last_active_at is not None:
         return
@@ -64,22 +64,22 @@ def note_first_use(core: Core, record: Sandbox) -> None:
     core.announce()
 
 
-def lacks(record: Sandbox, verb: str) -> Unsupported:
+def lacks_capability(record: Sandbox, verb: str) -> Unsupported:
     """The error of an extension that has not the capability for a verb."""
     return Unsupported(f"{record.extension} has no {verb}", hint=f"run `sandboxer extensions show {record.extension}`")
 
 
-def run(core: Core, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
+def run(core: Services, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
     """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed)."""
     check_exec(request)
     with (
         exec_slot(core, core.current(sandbox_id).consumer),
-        in_use(core, sandbox_id, holder="exec") as (record, handle),
+        leased(core, sandbox_id, holder="exec") as (record, handle),
     ):
         extension = core.extension(record)
         if not isinstance(extension, CanExec):
-            raise lacks(record, "exec")
-        trust.check(core, record)
+            raise lacks_capability(record, "exec")
+        permissions.check_sandbox_paths(core, record)
         return extension.exec(handle, request, streams, core.context(record, Deadline(timeout)))
 
 
@@ -97,7 +97,7 @@ def check_exec(request: Exec) -> None:
 
 
 def copy(
-    core: Core,
+    core: Services,
     sandbox_id: str,
     *,
     source: str,
@@ -108,46 +108,48 @@ def copy(
 ) -> int:
     """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out.
     `max_size`: what a copy out may take on this disk, in bytes."""
-    from sandboxer.manager import transfer  # tarfile and tempfile: only copies need them
+    from sandboxer.manager import copy as transfer  # tarfile and tempfile: only copies need them
 
     if service is not None:
         check_service(service)
     if "\x00" in source + target:
         raise Invalid("a path cannot hold a NUL character", hint="remove it")
-    with in_use(core, sandbox_id, holder="cp") as (record, handle):
+    with leased(core, sandbox_id, holder="cp") as (record, handle):
         extension = core.extension(record)
         if not isinstance(extension, CanCopy):
-            raise lacks(record, "cp")
-        trust.check(core, record)
-        inside = transfer.Inside(extension, handle, core.context(record, Deadline(None)), service)
+            raise lacks_capability(record, "cp")
+        permissions.check_sandbox_paths(core, record)
+        inside = transfer.SandboxFiles(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
             return transfer.copy_in(source, target, inside)
         return transfer.copy_out(source, target, inside, max_size=max_size)
 
 
-def logs(core: Core, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None) -> None:
+def logs(
+    core: Services, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None
+) -> None:
     """Write the logs of a sandbox's services; also of one that is not ready, while its resources exist."""
     if service is not None:
         check_service(service)
     record = core.current(sandbox_id)
     extension = core.extension(record)
     if not isinstance(extension, CanLogs):
-        raise lacks(record, "logs")
+        raise lacks_capability(record, "logs")
     if record.handle is None or record.clean:
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
-    trust.check(core, record)  # a link in the file's place would be followed
+    permissions.check_sandbox_paths(core, record)  # a link in the file's place would be followed
     context = core.context(record, Deadline(None if follow else 120))
     extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
 
 
-def grant(core: Core, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
+def grant_lease(core: Services, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
     """An explicit lease that lasts `seconds` unless it is renewed or released."""
-    lease = core.leases.grant(sandbox_id, holder=holder, seconds=seconds, check=lambda: usable(core, sandbox_id))
+    lease = core.leases.grant(sandbox_id, holder=holder, seconds=seconds, check=lambda: check_usable(core, sandbox_id))
     note_first_use(core, core.current(sandbox_id))
     return lease
 
 
-def renew(core: Core, sandbox_id: str, lease_id: str, *, seconds: float) -> Lease:
+def renew_lease(core: Services, sandbox_id: str, lease_id: str, *, seconds: float) -> Lease:
     """Let an explicit lease end `seconds` from now. A sandbox whose TTL is over is not kept alive by renewing."""
-    usable(core, sandbox_id)
+    check_usable(core, sandbox_id)
     return core.leases.renew(sandbox_id, lease_id, seconds)

@@ -19,7 +19,7 @@ from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
 from sandboxer.hosts.trees.rsync import add_entry
 from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
-from sandboxer.manager.unpacking import Landing, Stage, stage_in
+from sandboxer.manager.extract import CopyDestination, StagingDirectory, staging_directory
 from sandboxer.models import Handle
 
 MAX_STREAM = 64 << 30
@@ -34,7 +34,7 @@ _BAD_PATH = frozenset(
 )  # fmt: skip
 
 
-class Inside:
+class SandboxFiles:
     """The inside of one sandbox, for copies."""
 
     def __init__(self, extension: CanCopy, handle: Handle, context: Context, service: str | None) -> None:
@@ -56,7 +56,7 @@ class Inside:
         self._extension.get_archive(self._handle, path, sink, self._context, service=self._service)
 
 
-def copy_in(source: str, target: str, inside: Inside) -> int:
+def copy_in(source: str, target: str, inside: SandboxFiles) -> int:
     """Copy a file or directory of this machine to `target` inside: into it when it is a directory or ends in `/`,
     otherwise to that very name. Of `DIR/.` it is the contents. Missing parents are made. How many devices, sockets and
     the like below a directory were left out. Raises NotFound, Invalid, Denied, Unavailable."""
@@ -164,7 +164,7 @@ def _landing(target: str, own_name: str, *, is_directory: bool) -> tuple[str, st
     return str(path.parent), path.name
 
 
-def copy_out(source: str, target: str, inside: Inside, *, max_size: int | None = None) -> int:
+def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | None = None) -> int:
     """Copy `source` inside to `target` on this machine, like `cp -r` without `-p`; missing parents are made. How many
     links, devices and the like were left out.
 
@@ -182,7 +182,7 @@ def copy_out(source: str, target: str, inside: Inside, *, max_size: int | None =
         place = Path(target) / name if name and (Path(target).is_dir() or target.endswith("/")) else Path(target)
         with (
             _landing_at(place, contents=not name and place.is_dir()) as landing,
-            stage_in(landing.fd, max_size, shown=place if landing.name is None else place.parent) as stage,
+            staging_directory(landing.fd, max_size, shown=place if landing.name is None else place.parent) as stage,
         ):
             _receive(inside, path, stage, limit=max(MAX_STREAM, max_size or 0))
             if stage.taken == 0:
@@ -191,7 +191,7 @@ def copy_out(source: str, target: str, inside: Inside, *, max_size: int | None =
             return stage.left_out
 
 
-def _receive(inside: Inside, path: str, stage: Stage, *, limit: int) -> None:
+def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit: int) -> None:
     """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     failed: list[BaseException] = []
@@ -231,7 +231,7 @@ def _receive(inside: Inside, path: str, stage: Stage, *, limit: int) -> None:
 
 
 @contextmanager
-def _landing_at(place: Path, *, contents: bool) -> Iterator[Landing]:
+def _landing_at(place: Path, *, contents: bool) -> Iterator[CopyDestination]:
     """Where a copy goes, its missing parents made; those go again when it comes to nothing."""
     contents = contents or place.name in ("", "..") or str(place) == "."
     made: list[Path] = []
@@ -240,7 +240,7 @@ def _landing_at(place: Path, *, contents: bool) -> Iterator[Landing]:
         _make(folder, made)
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield Landing(fd, None if contents else place.name, place)
+            yield CopyDestination(fd, None if contents else place.name, place)
         finally:
             os.close(fd)
     except BaseException:

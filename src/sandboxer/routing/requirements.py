@@ -17,7 +17,7 @@ from sandboxer.models import IsolationClass, Requirements
 _NOTHING: Final = Requirements()
 _SIZES: Final = ("vcpu", "memory_gib", "disk_gib")
 _GPU: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._!+-]{0,63}(:[1-9][0-9]{0,2})?", re.ASCII)
-STRENGTH: Final[dict[IsolationClass, int]] = {
+ISOLATION_STRENGTH: Final[dict[IsolationClass, int]] = {
     "remote": 0, "none": 0, "process": 1, "namespace": 2, "container": 3, "vm": 4, "microvm": 5,
 }  # fmt: skip
 """How strongly each class separates from the host. Of `remote` nobody knows: it meets no floor but `none`."""
@@ -47,7 +47,7 @@ def check_requirements(require: Requirements, known: Collection[str], source: st
         )
 
 
-class Demands(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedRequirements(msgspec.Struct, frozen=True, kw_only=True):
     """Requirements that were read once, to be held against many candidates. Prices are in US dollars."""
 
     require: Requirements
@@ -57,21 +57,21 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     total: Decimal | None
 
 
-def demands_of(require: Requirements) -> Demands | None:
+def parse_requirements(require: Requirements) -> ParsedRequirements | None:
     """What there is to check; None when nothing is required."""
     if require == _NOTHING:
         return None
-    return Demands(
+    return ParsedRequirements(
         require=require,
         capabilities=frozenset(require.capabilities),
-        floor=0 if require.isolation is None else STRENGTH[require.isolation],
+        floor=0 if require.isolation is None else ISOLATION_STRENGTH[require.isolation],
         hourly=None if require.max_usd_per_hour is None else Decimal(require.max_usd_per_hour),
         total=None if require.max_usd is None else Decimal(require.max_usd),
     )
 
 
 def unmet(
-    demands: Demands,
+    demands: ParsedRequirements,
     *,
     capabilities: frozenset[str],
     isolation: IsolationClass,
@@ -82,8 +82,8 @@ def unmet(
     limit."""
     if not demands.capabilities <= capabilities:
         return f"it cannot {', '.join(sorted(demands.capabilities - capabilities))}"
-    if STRENGTH[isolation] < demands.floor:
-        return too_weak(demands.require, isolation)
+    if ISOLATION_STRENGTH[isolation] < demands.floor:
+        return below_isolation_floor(demands.require, isolation)
     if demands.hourly is not None and (usd_per_hour is None or usd_per_hour > demands.hourly):
         return _too_dear(usd_per_hour, demands.hourly, "an hour")
     if demands.total is not None and (estimated_usd is None or estimated_usd > demands.total):
@@ -91,10 +91,10 @@ def unmet(
     return None
 
 
-def too_weak(require: Requirements, isolation: IsolationClass) -> str | None:
+def below_isolation_floor(require: Requirements, isolation: IsolationClass) -> str | None:
     """Why an isolation class is below the floor; None when it is not."""
     floor = require.isolation
-    if floor is None or STRENGTH[isolation] >= STRENGTH[floor]:
+    if floor is None or ISOLATION_STRENGTH[isolation] >= ISOLATION_STRENGTH[floor]:
         return None
     return f"its isolation is {isolation!r}, and at least {floor!r} is required"
 

@@ -24,7 +24,7 @@ from sandboxer.errors import (
     Unsupported,
 )
 from sandboxer.models import Request
-from sandboxer.routing.breaker import OPEN_SECONDS
+from sandboxer.routing.circuit_breaker import OPEN_SECONDS
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension
 from tests.manager.routed import CLOUD, OWN, Bed, metered, reasons, told

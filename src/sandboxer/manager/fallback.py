@@ -13,20 +13,20 @@ import msgspec
 from sandboxer.errors import InsufficientCredits, OverQuota, SandboxerError, Unavailable, from_document
 from sandboxer.manager import money
 from sandboxer.manager.candidates import Candidate, live_count
-from sandboxer.manager.core import Core
-from sandboxer.manager.plan import Plan
+from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.services import Services
 from sandboxer.models import Cost, Route, Sandbox, SecretRef
 from sandboxer.payments.prices import Quote
-from sandboxer.routing import trail
-from sandboxer.routing.decide import at_its_cap
+from sandboxer.routing import decisions as trail
+from sandboxer.routing.selection import cap_reached
 from sandboxer.store.base import OtherRecords, UpdateFn
 
 
-class AtCap(Unavailable):
+class CapReached(Unavailable):
     """The extension got its last sandbox from somebody else since the decision."""
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class PlacedCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate that is about to be tried: its position, the route that says so, and what it costs."""
 
     number: int
@@ -34,7 +34,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     route: Route
     quote: Quote | None
 
-    def placed(self, core: Core, plan: Plan, record: Sandbox) -> Sandbox:
+    def placed(self, core: Services, plan: CreatePlan, record: Sandbox) -> Sandbox:
         """The record on this candidate, with nothing made of it yet."""
         candidate, longest = self.candidate, [n for n in (plan.max_ttl, self.candidate.max_ttl) if n is not None]
         quote = self.quote
@@ -56,19 +56,25 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         """Count again, under the store's lock. Raises AtCap."""
         cap = self.candidate.max_live
         if cap is not None and live_count(list(others), self.candidate.extension, without=without) >= cap:
-            raise AtCap(at_its_cap(cap), hint="destroy one of its sandboxes first: run `sandboxer list`")
+            raise CapReached(cap_reached(cap), hint="destroy one of its sandboxes first: run `sandboxer list`")
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
+class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
     """No candidate is left; `error` is why the last one was passed over, None when there was none."""
 
     route: Route
     error: SandboxerError | None
 
 
-def give_turn(
-    core: Core, plan: Plan, sandbox_id: str, *, route: Route, start: int, write: Callable[[Turn], UpdateFn]
-) -> Sandbox | Spent | None:
+def place_next(
+    core: Services,
+    plan: CreatePlan,
+    sandbox_id: str,
+    *,
+    route: Route,
+    start: int,
+    write: Callable[[PlacedCandidate], UpdateFn],
+) -> Sandbox | Exhausted | None:
     """Let the first candidate from position `start` on have its turn: its circuit admits it, its money is reserved (in
     place of what was reserved before it), and `write` makes it durable. What the store's update answers; Spent when
     none can have a turn."""
@@ -80,26 +86,26 @@ def give_turn(
         busy = core.health.admit(*place) if plan.profile.route is not None else None
         if busy is not None:
             passed_over = Unavailable(busy, hint="try again in a minute")
-            route = trail.ended(route, number, outcome="skipped", reason=busy)
+            route = trail.mark_ended(route, number, outcome="skipped", reason=busy)
             continue
         if number:
-            route = trail.chosen(route, number, trail.why_next(route, number))
+            route = trail.mark_chosen(route, number, trail.reason_for_next(route, number))
         try:
             quote = _reserve(core, plan, sandbox_id, candidate)
-            turn = Turn(number=number, candidate=candidate, route=route, quote=quote)
+            turn = PlacedCandidate(number=number, candidate=candidate, route=route, quote=quote)
             return core.store.update(sandbox_id, write(turn))
         except OverQuota:
             core.health.undecided(*place)
             raise  # it is the consumer's, whoever would serve it
-        except (InsufficientCredits, AtCap) as error:
+        except (InsufficientCredits, CapReached) as error:
             core.health.undecided(*place)
             passed_over = error
-            reason = error.message if isinstance(error, AtCap) else f"over budget: {error.message}"
-            route = trail.ended(route, number, outcome="skipped", reason=reason)
-    return Spent(route=route, error=passed_over)
+            reason = error.message if isinstance(error, CapReached) else f"over budget: {error.message}"
+            route = trail.mark_ended(route, number, outcome="skipped", reason=reason)
+    return Exhausted(route=route, error=passed_over)
 
 
-def _reserve(core: Core, plan: Plan, sandbox_id: str, candidate: Candidate) -> Quote | None:
+def _reserve(core: Services, plan: CreatePlan, sandbox_id: str, candidate: Candidate) -> Quote | None:
     """Set aside what a candidate costs; the quote, None for a free one. Raises InsufficientCredits."""
     if not any(each.metered for each in plan.candidates):
         return None  # a free sandbox never touches the book
@@ -109,7 +115,7 @@ def _reserve(core: Core, plan: Plan, sandbox_id: str, candidate: Candidate) -> Q
     return quote
 
 
-def credentials(core: Core, plan: Plan, extension_id: str) -> dict[str, SecretRef]:
+def credentials(core: Services, plan: CreatePlan, extension_id: str) -> dict[str, SecretRef]:
     """The profile's own references for credentials of an extension: later verbs need them too."""
     needed = core.extensions.manifest(extension_id).secrets
     return {name: ref for name, ref in plan.profile.secrets.items() if name in needed}
@@ -122,7 +128,7 @@ def with_decisions(error: SandboxerError, route: Route) -> SandboxerError:
     return error
 
 
-def nobody(plan: Plan, spent: Spent) -> SandboxerError:
+def nobody(plan: CreatePlan, spent: Exhausted) -> SandboxerError:
     """The error of a create that nobody could even begin."""
     if plan.refusal is not None:
         return from_document(plan.refusal)

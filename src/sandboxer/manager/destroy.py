@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
-from sandboxer.manager import charges
-from sandboxer.manager.core import Core, Progress, quiet
-from sandboxer.manager.report import place_of
+from sandboxer.manager import billing
+from sandboxer.manager.services import Progress, Services, no_progress
+from sandboxer.manager.sweep import location_of
 from sandboxer.models import Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline
@@ -21,28 +21,28 @@ DESTROY_SECONDS = 300.0
 ROLLBACK_SECONDS = 120.0
 QUICK_ROLLBACK_SECONDS = 8.0
 """A rollback after Ctrl-C: the command ends within 10 s (promise 3)."""
-LATE_SECONDS = 3.0
+ROLLBACK_GRACE_SECONDS = 3.0
 """How long after a create's own time is over its place may still take to answer: one that does not is left to
 `reconcile` (promise 22: the command is back within its deadline + 5 s)."""
 
 
-def destroy(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
+def destroy(core: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
     """Destroy a sandbox in whatever state it is; a destroyed one stays as it is. Raises what the teardown raised:
     the record is then kept, in `destroying`."""
-    record = wish(core, sandbox_id)
+    record = request_destroy(core, sandbox_id)
     if record.state == State.DESTROYED:
         _leave_nothing(core, record, progress)  # whoever ended it may have died before this
         return record
     with core.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
-        return finish(core, sandbox_id, deadline, progress)
+        return finish_destroy(core, sandbox_id, deadline, progress)
 
 
-def wish(core: Core, sandbox_id: str) -> Sandbox:
+def request_destroy(core: Services, sandbox_id: str) -> Sandbox:
     """Record that it shall go. From here on nothing is charged, and its owner, if it has one, gives up."""
     return core.move(sandbox_id, Signal.DESTROY, must_succeed=True)
 
 
-def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
+def finish_destroy(core: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
     """Tear down and end the record; the caller holds the sandbox's lock and the wish is recorded."""
     record = core.current(sandbox_id)
     if record.state == State.DESTROYED:
@@ -52,8 +52,8 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
         raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
     metering = record.metering
     if not record.clean:
-        progress("destroy", place_of(record))
-        metering = charges.measured(core, record, deadline)
+        progress("destroy", location_of(record))
+        metering = billing.latest_metering(core, record, deadline)
         try:
             _teardown(core, record, deadline, progress)
         except SandboxerError as error:
@@ -65,26 +65,26 @@ def finish(core: Core, sandbox_id: str, deadline: Deadline, progress: Progress =
 
     def gone(now: Sandbox) -> Sandbox:
         last = msgspec.structs.replace(now, destroyed_at=at, clean=True, owner=None, error=_last_error(now))
-        return charges.ended(last, at=at, metering=metering)
+        return billing.with_usage(last, at=at, metering=metering)
 
-    ended = core.move(sandbox_id, Signal.GONE, edit=gone, more=partial(charges.told, core), must_succeed=True)
-    charges.settle(core, ended, progress)
+    ended = core.move(sandbox_id, Signal.GONE, edit=gone, more=partial(billing.usage_events, core), must_succeed=True)
+    billing.settle(core, ended, progress)
     return ended
 
 
-def _leave_nothing(core: Core, record: Sandbox, progress: Progress) -> None:
+def _leave_nothing(core: Services, record: Sandbox, progress: Progress) -> None:
     """What the end of a sandbox leaves to be done, again if need be."""
     _forget_leases(core, record.id)
-    charges.settle(core, record, progress)
+    billing.settle(core, record, progress)
 
 
-def _forget_leases(core: Core, sandbox_id: str) -> None:
+def _forget_leases(core: Services, sandbox_id: str) -> None:
     with suppress(SandboxerError):  # they hold nothing any more, and must not keep what has ended from being recorded
         core.leases.forget(sandbox_id)
 
 
-def take_back(
-    core: Core,
+def rollback(
+    core: Services,
     record: Sandbox,
     *,
     quick: bool,
@@ -97,7 +97,7 @@ def take_back(
     try:
         if answer_by is not None:
             _await_life(core, record, answer_by.shorter(deadline.left()))
-        _teardown(core, record, deadline, quiet)
+        _teardown(core, record, deadline, no_progress)
     except SandboxerError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a bug in a teardown must not hide the error that led to it
@@ -105,7 +105,7 @@ def take_back(
     return None
 
 
-def _await_life(core: Core, record: Sandbox, deadline: Deadline) -> None:
+def _await_life(core: Services, record: Sandbox, deadline: Deadline) -> None:
     """Have the place of a record say anything at all; raises Unavailable or Timeout when it does not."""
     if record.host is not None:
         core.open_host(record.host).run(["true"], deadline)
@@ -117,7 +117,7 @@ def _await_life(core: Core, record: Sandbox, deadline: Deadline) -> None:
         raise Unavailable(f"{record.extension} did not answer", hint="run `sandboxer reconcile --apply` when it does")
 
 
-def _teardown(core: Core, record: Sandbox, deadline: Deadline, progress: Progress) -> None:
+def _teardown(core: Services, record: Sandbox, deadline: Deadline, progress: Progress) -> None:
     """Free everything of a record. Without a handle (a crash inside provision) the backend is asked what there is."""
     extension = core.extension(record)
     context = core.context(record, deadline, progress=progress)
@@ -128,7 +128,7 @@ def _teardown(core: Core, record: Sandbox, deadline: Deadline, progress: Progres
     extension.teardown(handle, context)
 
 
-def _remember(core: Core, record: Sandbox, error: SandboxerError) -> None:
+def _remember(core: Services, record: Sandbox, error: SandboxerError) -> None:
     document = error.document()
     core.edit(record.id, lambda now: msgspec.structs.replace(now, error=document))
 

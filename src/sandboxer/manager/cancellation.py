@@ -13,11 +13,11 @@ from sandboxer.state import State
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
-WATCH_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.5
 """How often it is looked."""
 
 
-class Watch:
+class Cancellations:
     """Ends the wait of an establishment that somebody else wants gone, so that a long start ends early."""
 
     def __init__(self, store: Store) -> None:
@@ -42,7 +42,7 @@ class Watch:
 
     def _look(self) -> None:
         while True:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(POLL_SECONDS)
             with self._guard:
                 watched = dict(self._watched)
                 self._looking = bool(watched)

@@ -14,11 +14,11 @@ from sandboxer.models import Value
 
 HALF_LIFE_SECONDS: Final = 3600.0
 """After how long a measured create time counts half, in seconds."""
-HEAVIEST: Final = 8.0
+MAX_HISTORY_WEIGHT: Final = 8.0
 """How much all that was measured before may weigh against one new create: a busy hour must not hide a change."""
-LIGHTEST: Final = 0.05
+MIN_WEIGHT: Final = 0.05
 """Below this weight (a single create, some four half-lives ago) a place counts as never measured."""
-OPENS_AFTER: Final = 3
+FAILURES_TO_OPEN: Final = 3
 """Consecutive failures of a backend after which nothing is tried there."""
 OPEN_SECONDS: Final = 60.0
 """How long nothing is tried; then one create may."""
@@ -28,7 +28,7 @@ PROBE_SECONDS: Final = 60.0
 Circuit = Literal["closed", "open", "half-open"]
 
 
-class Health(Value, frozen=True, kw_only=True):
+class BackendStats(Value, frozen=True, kw_only=True):
     """One place. Times are unix seconds; `seconds` is the mean of the measured creates, newer ones counting more, and
     `weight` how much stands behind it at `measured_at`; `count` how many were measured."""
 
@@ -42,10 +42,10 @@ class Health(Value, frozen=True, kw_only=True):
     changed_at: float = 0.0
 
 
-NEVER: Final = Health()
+NO_STATS: Final = BackendStats()
 
 
-def circuit(health: Health, now: float) -> Circuit:
+def circuit(health: BackendStats, now: float) -> Circuit:
     """Whether a place may be tried. `half-open` is for one create only; `open` for those beside it."""
     if health.opened_at is None:
         return "closed"
@@ -56,40 +56,40 @@ def circuit(health: Health, now: float) -> Circuit:
     return "half-open"
 
 
-def measured(health: Health, now: float) -> float | None:
+def mean_create_seconds(health: BackendStats, now: float) -> float | None:
     """The mean create time of a place, in seconds; None when it was never measured, or too long ago."""
-    return health.seconds if _faded(health, now) >= LIGHTEST else None
+    return health.seconds if _faded(health, now) >= MIN_WEIGHT else None
 
 
-def after_success(health: Health, now: float, seconds: float | None) -> Health:
+def after_success(health: BackendStats, now: float, seconds: float | None) -> BackendStats:
     """A create succeeded, and took `seconds` (None: that is not known, or not typical). Closes the circuit."""
     closed = msgspec.structs.replace(health, failures=0, opened_at=None, probe_at=None, changed_at=now)
     if seconds is None:
         return closed
-    before = min(HEAVIEST, _faded(health, now))
+    before = min(MAX_HISTORY_WEIGHT, _faded(health, now))
     weight = before + 1.0
     mean = (health.seconds * before + seconds) / weight
     return msgspec.structs.replace(closed, seconds=mean, weight=weight, count=health.count + 1, measured_at=now)
 
 
-def after_failure(health: Health, now: float) -> Health:
+def after_failure(health: BackendStats, now: float) -> BackendStats:
     """The backend failed. Opens the circuit at the third time in a row, and again when the one try has failed."""
     failures = health.failures + 1
-    opened = now if failures >= OPENS_AFTER else None
+    opened = now if failures >= FAILURES_TO_OPEN else None
     return msgspec.structs.replace(health, failures=failures, opened_at=opened, probe_at=None, changed_at=now)
 
 
-def probing(health: Health, now: float) -> Health:
+def with_probe(health: BackendStats, now: float) -> BackendStats:
     """One create has taken the one try of a half-open circuit."""
     return msgspec.structs.replace(health, probe_at=now, changed_at=now)
 
 
-def without_probe(health: Health) -> Health:
+def without_probe(health: BackendStats) -> BackendStats:
     """The one try said nothing of the backend (its caller was at fault): the next create may take it."""
     return msgspec.structs.replace(health, probe_at=None)
 
 
-def _faded(health: Health, now: float) -> float:
+def _faded(health: BackendStats, now: float) -> float:
     age: float = max(0.0, now - health.measured_at)
     half_lives = min(1000.0, age / HALF_LIFE_SECONDS)
     return health.weight * math.pow(0.5, half_lives)

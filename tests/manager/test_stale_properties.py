@@ -20,7 +20,7 @@ from sandboxer.config.catalog import Catalog
 from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Context, Found
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.strays import GRACE_SECONDS
+from sandboxer.manager.stale import GRACE_SECONDS
 from sandboxer.models import Manifest
 from sandboxer.names import LABEL_ID, LABEL_INSTALL, MARKER_FILE
 from sandboxer.registry import Registry

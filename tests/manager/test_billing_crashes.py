@@ -26,7 +26,7 @@ class Kills:
         self.bank = Bank(root)
 
     def run(self, step: int, verb: str, argument: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "tests.manager.money_victim", str(step), verb, argument, *self._more]
+        words = [sys.executable, "-m", "tests.manager.billing_crash_process", str(step), verb, argument, *self._more]
         env = {**environment(self.root), "PYTHONPATH": str(REPOSITORY)}
         return subprocess.run(words, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 

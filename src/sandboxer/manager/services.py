@@ -15,8 +15,8 @@ from sandboxer.errors import Conflict, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, SandboxLocks, Slots
-from sandboxer.manager.health import Health
-from sandboxer.manager.watch import Watch
+from sandboxer.manager.backend_health import HealthStore
+from sandboxer.manager.cancellation import Cancellations
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
@@ -30,14 +30,14 @@ from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
-ENDING = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
+ENDING_SIGNALS = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
 """What ends a sandbox's life, whatever is still left of it."""
 
 Progress = Callable[[str, str], None]
 Edit = Callable[[Sandbox], Sandbox]
 
 
-def quiet(_phase: str, _text: str) -> None:
+def no_progress(_phase: str, _text: str) -> None:
     """Progress that nobody watches."""
 
 
@@ -46,13 +46,13 @@ def unchanged(record: Sandbox) -> Sandbox:
     return record
 
 
-def nothing_more(_before: Sandbox, _after: Sandbox) -> Sequence[Event]:
+def no_events(_before: Sandbox, _after: Sandbox) -> Sequence[Event]:
     """No further events of a change."""
     return ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Core:
+class Services:
     """The parts, wired by bootstrap. `announce` starts the relay of events; it returns at once."""
 
     store: Store
@@ -65,16 +65,16 @@ class Core:
     environment: Mapping[str, str]
     announce: Callable[[], None]
     purse: Credits
-    health: Health
+    health: HealthStore
     tokens: TokenStore
     audit: AuditLog
     recent: CreateRates
     slots: Slots
     clock: Callable[[], float] = field(default=now)
-    watch: Watch = field(init=False)
+    watch: Cancellations = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "watch", Watch(self.store))  # frozen, and made of another part
+        object.__setattr__(self, "watch", Cancellations(self.store))  # frozen, and made of another part
 
     def resolve(self, text: str) -> Sandbox:
         """The one record that an id, a unique prefix or a name means; of names that nobody has now, the last one that
@@ -120,7 +120,7 @@ class Core:
         record: Sandbox,
         deadline: Deadline,
         *,
-        progress: Progress = quiet,
+        progress: Progress = no_progress,
         save: Callable[[Handle], None] | None = None,
     ) -> Context:
         """What the adapter of `record` may use, with the credentials that it was created with."""
@@ -134,7 +134,7 @@ class Core:
         host: str | None,
         deadline: Deadline,
         *,
-        progress: Progress = quiet,
+        progress: Progress = no_progress,
         save: Callable[[Handle], None] | None = None,
         refs: Mapping[str, SecretRef] | None = None,
     ) -> Context:
@@ -152,7 +152,7 @@ class Core:
             host=self.open_host(LOCAL if host is None else host),
             install=self.store.install_id,
             deadline=deadline,
-            progress=quiet if progress is quiet else lambda phase, text: progress(phase, masked(text)),
+            progress=no_progress if progress is no_progress else lambda phase, text: progress(phase, masked(text)),
             save=save or (lambda _handle: None),
             secrets=found,
             endpoints=self.endpoints(manifest),
@@ -190,7 +190,7 @@ class Core:
         signal: Signal,
         *,
         edit: Edit = unchanged,
-        more: Callable[[Sandbox, Sandbox], Sequence[Event]] = nothing_more,
+        more: Callable[[Sandbox, Sandbox], Sequence[Event]] = no_events,
         must_succeed: bool = False,
     ) -> Sandbox:
         """Let `signal` happen to a record: the new state, what `edit` changes, and its event, in one commit. `more` are
@@ -207,7 +207,7 @@ class Core:
                 after = edit(record)
                 return Change(record=after if after != record else None)
             moved = msgspec.structs.replace(record, state=str(state), seq=record.seq + 1)
-            if signal in ENDING and record.wished_at is None:
+            if signal in ENDING_SIGNALS and record.wished_at is None:
                 # Nothing is charged from here on, nor after the end that was agreed.
                 moved = msgspec.structs.replace(moved, wished_at=min(self.clock(), record.expires_at or math.inf))
             after = edit(moved)

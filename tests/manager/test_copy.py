@@ -17,7 +17,8 @@ import pytest
 from sandboxer.errors import Denied, Invalid, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import transfer, unpacking
+from sandboxer.manager import copy as transfer
+from sandboxer.manager import extract
 from sandboxer.models import Handle, HostSettings
 from sandboxer.timing import Deadline
 from tests.testbed.umasks import umask
@@ -46,10 +47,10 @@ class Sender(CanCopy):
             self.sent += 1
 
 
-def inside(sender: Sender) -> transfer.Inside:
+def inside(sender: Sender) -> transfer.SandboxFiles:
     host = LocalHost("local", HostSettings())
     context = Context(host=host, install="i", deadline=Deadline(30), save=lambda handle: None)
-    return transfer.Inside(sender, Handle(version=1, data={}), context, None)
+    return transfer.SandboxFiles(sender, Handle(version=1, data={}), context, None)
 
 
 def packed(links: Mapping[str, str], **files: bytes) -> bytes:
@@ -230,16 +231,16 @@ def test_a_file_of_many_holes_is_read_in_every_format(tmp_path: Path) -> None:
     (0, None, 0),
 ])  # fmt: skip
 def test_what_a_copy_may_take(free: int, asked: int | None, limit: int) -> None:
-    assert unpacking.budget(free, asked).limit == limit
+    assert extract.extract_limits(free, asked).limit == limit
 
 
 def test_more_entries_than_the_limit_are_refused(tmp_path: Path) -> None:
-    spent = unpacking.Budget(1 << 30, "a test", entries=1000)
+    spent = extract.ExtractLimits(1 << 30, "a test", entries=1000)
     archive = io.BytesIO(packed({}, **{f"f{number}": b"" for number in range(1001)}))
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with pytest.raises(Denied, match="entries"):
-            unpacking.Stage(fd, spent).unpack(archive.read)
+            extract.StagingDirectory(fd, spent).unpack(archive.read)
     finally:
         os.close(fd)
 

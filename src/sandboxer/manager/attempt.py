@@ -15,18 +15,18 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import money, trust
+from sandboxer.manager import money, permissions
 from sandboxer.manager.candidates import checked_options, manifests_of, refs_of
-from sandboxer.manager.core import Core, Progress
-from sandboxer.manager.inputs import held_inputs
-from sandboxer.manager.plan import Plan
-from sandboxer.manager.removal import ROLLBACK_SECONDS, take_back
-from sandboxer.manager.report import place_of
-from sandboxer.manager.turns import Spent, Turn, give_turn
+from sandboxer.manager.destroy import ROLLBACK_SECONDS, rollback
+from sandboxer.manager.fallback import Exhausted, PlacedCandidate, place_next
+from sandboxer.manager.inputs import opened_inputs
+from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.services import Progress, Services
+from sandboxer.manager.sweep import location_of
 from sandboxer.models import Handle, Isolation, Ready, Route, Sandbox
 from sandboxer.names import new_id, resource_name
-from sandboxer.routing import trail
-from sandboxer.routing.needs import too_weak
+from sandboxer.routing import decisions
+from sandboxer.routing.requirements import below_isolation_floor
 from sandboxer.secrets import Secret
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, OtherRecords, UpdateFn
@@ -34,18 +34,18 @@ from sandboxer.timing import Deadline
 
 REACH_SECONDS = 20.0
 """How long a host may take to answer while another one could be tried."""
-SETTLE_SECONDS = 30.0
+LOST_ANSWER_SECONDS = 30.0
 """How long the look for what a lost answer left may take."""
 LINKS_NOTE = (
     "reachability.remote_dir can be written from inside: it may hold links that lead elsewhere, do not follow them"
 )
-FAIR_SECONDS = 30.0
+FAIR_TIMEOUT_SECONDS = 30.0
 """A time-out says something of the backend when it had at least this long; below, the caller was in a hurry."""
 
 
-def try_in_turn(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
+def try_in_turn(core: Services, plan: CreatePlan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
     """From intent to ready on the first candidate that can. Raises what the last one came to."""
-    record = wanted(core.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
+    record = check_wanted(core.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
     while True:
         attempt = Attempt(core, plan, record, deadline, progress)
         try:
@@ -64,13 +64,13 @@ def try_in_turn(core: Core, plan: Plan, sandbox_id: str, deadline: Deadline, pro
             record = after
 
 
-def examine(core: Core, plan: Plan) -> None:
+def examine(core: Services, plan: CreatePlan) -> None:
     """Raise what the candidate that is tried first would say of the request before any host is reached."""
     candidate = plan.first
     if candidate.host is None:
         return
     extension, sandbox_id = core.extensions.get(candidate.extension), new_id()
-    with held_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
+    with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
         spec = Spec(
             sandbox_id=sandbox_id,
             resource=resource_name(sandbox_id),
@@ -82,7 +82,7 @@ def examine(core: Core, plan: Plan) -> None:
         extension.examine(spec, core.open_host(candidate.host))
 
 
-def wanted(record: Sandbox) -> Sandbox:
+def check_wanted(record: Sandbox) -> Sandbox:
     """The record, as long as somebody wants it; raises Conflict."""
     if record.state != State.PROVISIONING:
         raise Conflict(
@@ -94,11 +94,11 @@ def wanted(record: Sandbox) -> Sandbox:
 class Attempt:
     """One candidate, tried once. What it did so far tells how to take it back."""
 
-    def __init__(self, core: Core, plan: Plan, record: Sandbox, whole: Deadline, progress: Progress) -> None:
+    def __init__(self, core: Services, plan: CreatePlan, record: Sandbox, whole: Deadline, progress: Progress) -> None:
         self.core = core
         self.plan = plan
         self.record = record
-        self.number = trail.turn_of(record.route) or 0
+        self.number = decisions.chosen_position(record.route) or 0
         self.candidate = plan.candidates[self.number]
         self.last = self.number == len(plan.candidates) - 1
         self.stage: Literal["reach", "prepare", "provision", "wait"] = "reach"
@@ -123,7 +123,7 @@ class Attempt:
         core, plan, record = self.core, self.plan, self.record
         self._progress("resolve", f"{plan.profile.id} on {record.host or record.extension}")
         extension = core.extensions.get(record.extension)
-        with held_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
+        with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
             spec = Spec(
                 sandbox_id=record.id,
                 resource=resource_name(record.id),
@@ -138,7 +138,7 @@ class Attempt:
                 extension.examine(spec, host)  # what is refused never reaches the host, not even as a connection
                 host.connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
             self.stage = "prepare"
-            trust.check(core, record, self._given)
+            permissions.check_sandbox_paths(core, record, self._given)
             context = core.extension_context(
                 record.extension,
                 record.host,
@@ -156,7 +156,7 @@ class Attempt:
         self.stage = "wait"
         ready = extension.wait_ready(handle, context)
         seconds = None if self.adopted else time.monotonic() - self._began
-        if (weak := too_weak(plan.profile.require, ready.isolation.class_)) is not None:
+        if (weak := below_isolation_floor(plan.profile.require, ready.isolation.class_)) is not None:
             raise BackendError(f"it came up, but {weak}", hint="run `sandboxer extensions show` to see its notes")
         report = self._self_check(handle, ready, context)
         self._progress("ready", "")
@@ -171,13 +171,13 @@ class Attempt:
         route = now.route
         if self.adopted:
             reason = "the answer to its create was lost; what it had made was found, and is used"
-            route = trail.chosen(route, self.number, reason)
+            route = decisions.mark_chosen(route, self.number, reason)
         return msgspec.structs.replace(
             now,
             handle=handle,
             reachability=ready.reachability,
             isolation=_with_note(ready),
-            metering=money.allotted(now.metering, ready.resources),
+            metering=money.with_measured_resources(now.metering, ready.resources),
             route=route,
             report=report,
             ready_at=self.core.clock(),
@@ -193,7 +193,7 @@ class Attempt:
         if self.saved and self.saved[-1] == handle:
             return
         with _ours():
-            self.core.edit(self.record.id, lambda now: msgspec.structs.replace(wanted(now), handle=handle))
+            self.core.edit(self.record.id, lambda now: msgspec.structs.replace(check_wanted(now), handle=handle))
         self.saved.append(handle)
 
     def _self_check(self, handle: Handle, ready: Ready, context: Context) -> dict[str, Any] | None:
@@ -213,7 +213,7 @@ class Attempt:
         if not self.candidate.provider or not _ambiguous(error) or self.plan.request.keep_failed:
             raise error
         self._progress("resolve", "the answer was lost: looking for what was made")
-        look = msgspec.structs.replace(context, deadline=self._whole.shorter(SETTLE_SECONDS))
+        look = msgspec.structs.replace(context, deadline=self._whole.shorter(LOST_ANSWER_SECONDS))
         try:
             found = self.core.extensions.get(self.record.extension).find(self.record.id, look)
         except SandboxerError as lost:
@@ -233,7 +233,7 @@ class Attempt:
         spent = time.monotonic() - self._began
         # our credentials, where they are kept, and our settings: not how the backend does
         ours = isinstance(error, NotConfigured | Denied) or self.stage == "prepare"
-        hurried = isinstance(error, Timeout) and spent < FAIR_SECONDS
+        hurried = isinstance(error, Timeout) and spent < FAIR_TIMEOUT_SECONDS
         if error.fault == "caller" or ours or hurried or now is None or now.state != State.PROVISIONING:
             core.health.undecided(*place)
         else:
@@ -255,10 +255,10 @@ class Attempt:
             return None
         if self.doubt is not None:
             return self.doubt
-        self._progress("rollback", f"taking back what was begun on {place_of(self.record)}")
+        self._progress("rollback", f"taking back what was begun on {location_of(self.record)}")
         seconds = self._whole.seconds(ROLLBACK_SECONDS)
         record = self.core.current(self.record.id)
-        rest = take_back(self.core, record, quick=False, seconds=seconds)
+        rest = rollback(self.core, record, quick=False, seconds=seconds)
         return None if rest is None or never_begun(record, error, rest) else rest
 
 
@@ -300,45 +300,47 @@ def _ambiguous(error: SandboxerError) -> bool:
     return isinstance(error, Unavailable | Timeout) and not error.outcome_stated
 
 
-def _next(core: Core, plan: Plan, attempt: Attempt, error: SandboxerError) -> Sandbox | None:
+def _next(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> Sandbox | None:
     """Take the failed candidate back, and give the next one its turn; the record there. None when there is none;
     raises the error when it is not certain that nothing is left."""
     sandbox_id, number = attempt.record.id, attempt.number
     rest = attempt.clear(error)
-    route = wanted(core.current(sandbox_id)).route
+    route = check_wanted(core.current(sandbox_id)).route
     if rest is not None:
         reason = f"{error.message}; what is there cannot be told: {rest.message}"
-        _record(core, sandbox_id, trail.ended(route, number, outcome="unknown", reason=reason), clean=False)
+        _record(core, sandbox_id, decisions.mark_ended(route, number, outcome="unknown", reason=reason), clean=False)
         error.outcome = "unknown"
         raise error
-    route = trail.ended(route, number, outcome="failed", reason=error.message)
+    route = decisions.mark_ended(route, number, outcome="failed", reason=error.message)
 
-    def write(turn: Turn) -> UpdateFn:
+    def write(turn: PlacedCandidate) -> UpdateFn:
         def change(record: Sandbox | None, others: OtherRecords) -> Change:
             if record is None:
                 raise Conflict(f"sandbox {sandbox_id} is gone", hint="create another one")
             turn.check_room(others, without=sandbox_id)
-            return Change(record=turn.placed(core, plan, wanted(record)))
+            return Change(record=turn.placed(core, plan, check_wanted(record)))
 
         return change
 
-    after = give_turn(core, plan, sandbox_id, route=route, start=number + 1, write=write)
-    if isinstance(after, Spent):
+    after = place_next(core, plan, sandbox_id, route=route, start=number + 1, write=write)
+    if isinstance(after, Exhausted):
         _record(core, sandbox_id, after.route, clean=True)
         return None
     return after
 
 
-def _record(core: Core, sandbox_id: str, route: Route, *, clean: bool) -> None:
+def _record(core: Services, sandbox_id: str, route: Route, *, clean: bool) -> None:
     """What became of the candidates; `clean` when nothing of the last one is left."""
 
     def edit(now: Sandbox) -> Sandbox:
-        return msgspec.structs.replace(wanted(now), route=route, clean=clean, handle=None if clean else now.handle)
+        return msgspec.structs.replace(
+            check_wanted(now), route=route, clean=clean, handle=None if clean else now.handle
+        )
 
     core.edit(sandbox_id, edit)
 
 
-def _sum_up(core: Core, plan: Plan, attempt: Attempt, error: SandboxerError) -> None:
+def _sum_up(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> None:
     """Let the last error speak of those before it too."""
     record = core.store.get(attempt.record.id) or attempt.record
     tried = [one for one in record.route.decisions[: attempt.number] if one.outcome == "failed"]
@@ -348,6 +350,6 @@ def _sum_up(core: Core, plan: Plan, attempt: Attempt, error: SandboxerError) -> 
         error.message = f"none of the hosts {', '.join(plan.hosts)} answers: {error.message}"
         error.hint = "run `sandboxer doctor`, or choose a host with --host"
         return
-    each = [(place_of(one), one.reason) for one in tried] + [(place_of(attempt.record), error.message)]
+    each = [(location_of(one), one.reason) for one in tried] + [(location_of(attempt.record), error.message)]
     reasons = "; ".join(f"{place}: {reason}" for place, reason in each)
     error.message = f"none of the {len(each)} backends that were tried could serve {plan.profile.id}: {reasons}"

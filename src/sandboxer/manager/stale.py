@@ -8,8 +8,8 @@ import msgspec
 
 from sandboxer.errors import Internal, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context, Found, SandboxExtension
-from sandboxer.manager.core import Core
-from sandboxer.manager.report import Action, Remaining, attempt, each
+from sandboxer.manager.services import Services
+from sandboxer.manager.sweep import Action, Remaining, caught, run_in_lanes
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import LABEL_EXTENSION, resource_name
 from sandboxer.routing import LOCAL
@@ -23,9 +23,9 @@ LOOK_SECONDS = 30.0
 """How long one look at one backend may take."""
 
 
-def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[list[Action], list[Remaining], int]:
+def find_stale(core: Services, records: Iterable[Sandbox], grace: float) -> tuple[list[Action], list[Remaining], int]:
     """Labelled resources of ours that no live record knows; what could not be listed; how many were seen."""
-    seen, remaining = look_everywhere(core, records)
+    seen, remaining = list_everywhere(core, records)
     # Read again after looking: what was created meanwhile has a record by now.
     live = {record.id: record for record in core.store.list() if record.state in LIVE}
     actions = [
@@ -37,13 +37,14 @@ def find_strays(core: Core, records: Iterable[Sandbox], grace: float) -> tuple[l
             extension=extension,
         )
         for extension, host, found in seen
-        if not belongs(found, live.get(found.sandbox_id), (extension, host)) and old_enough(found, core.clock(), grace)
+        if not is_recorded(found, live.get(found.sandbox_id), (extension, host))
+        and old_enough(found, core.clock(), grace)
     ]
     return actions, remaining, len(seen)
 
 
-def look_everywhere(
-    core: Core, records: Iterable[Sandbox], *, strict: bool = False
+def list_everywhere(
+    core: Services, records: Iterable[Sandbox], *, strict: bool = False
 ) -> tuple[list[tuple[str, str | None, Found]], list[Remaining]]:
     """Everything of this installation: on every host that is configured or that a record names, for every backend of
     our own hosts, and at every provider: (extension, host, resource); and the places that could not be listed. `strict`
@@ -54,7 +55,7 @@ def look_everywhere(
     for manifest in core.extensions.manifests():
         everywhere |= {(manifest.id, host) for host in hosts} if manifest.self_hosted else {(manifest.id, None)}
     wanted = sorted(everywhere, key=lambda place: (place[0], place[1] or ""))
-    looks = each(
+    looks = run_in_lanes(
         wanted,
         lambda place: _inventory(core, *place, strict=strict or place in places),
         lane=lambda place: place[1] or place[0],
@@ -69,7 +70,7 @@ def look_everywhere(
     return seen, unseen
 
 
-def belongs(found: Found, record: Sandbox | None, place: tuple[str, str | None]) -> bool:
+def is_recorded(found: Found, record: Sandbox | None, place: tuple[str, str | None]) -> bool:
     """Whether a resource at a place (extension, host) is one that its live record (None: there is none) knows.
 
     A route may have tried that extension before, and gone on when nothing was there: what appears there later is a
@@ -90,7 +91,7 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
     return found.created_at is not None and now - found.created_at > grace
 
 
-def _inventory(core: Core, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
+def _inventory(core: Services, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
     deadline = Deadline(LOOK_SECONDS)
 
     def look() -> Sequence[Found]:
@@ -105,10 +106,10 @@ def _inventory(core: Core, extension: str, host: str | None, *, strict: bool) ->
             return []  # an engine of this machine that is switched off, and that no record names
         return Remaining(why=error.message, host=host, extension=extension, error=error.document())
 
-    return attempt(look, unseen)
+    return caught(look, unseen)
 
 
-def remove_stray(core: Core, action: Action) -> Action:
+def reap_stale(core: Services, action: Action) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - strays are found by their id
     lock = core.locks.try_acquire(action.sandbox_id)
     if lock is None:
@@ -136,4 +137,4 @@ def _stray_handle(extension: SandboxExtension, action: Action, live: Sandbox | N
         return extension.find(str(action.sandbox_id), context)
     place = (action.extension, action.host)
     still = [found for found in extension.inventory(context) if found.sandbox_id == action.sandbox_id]
-    return next((found.handle for found in still if not belongs(found, live, place)), None)
+    return next((found.handle for found in still if not is_recorded(found, live, place)), None)

@@ -10,16 +10,18 @@ import msgspec
 
 from sandboxer.errors import InsufficientCredits, Invalid, NotConfigured, SandboxerError, Unavailable, Unsupported
 from sandboxer.models import Decision, IsolationClass, Requirements
-from sandboxer.routing.breaker import Circuit
-from sandboxer.routing.needs import Demands, demands_of, unmet
+from sandboxer.routing.circuit_breaker import Circuit
+from sandboxer.routing.requirements import ParsedRequirements, parse_requirements, unmet
 from sandboxer.timing import format_duration
 
 Strategy = Literal["explicit", "prefer-self-hosted", "lowest-cost", "lowest-latency"]
-Kind = Literal["host", "off", "installation", "requirement", "ttl", "price", "credential", "budget", "cap", "health"]
+ExclusionKind = Literal[
+    "host", "off", "installation", "requirement", "ttl", "price", "credential", "budget", "cap", "health"
+]
 """Why a candidate is passed over."""
 
 _ZERO: Final = Decimal(0)
-_HINTS: Final[dict[Kind, str]] = {
+_HINTS: Final[dict[ExclusionKind, str]] = {
     "host": "leave --host away, or choose a profile that runs on hosts",
     "off": "set extensions.NAME.enabled in config.yaml",
     "installation": "run `sandboxer extensions list` to see what there is",
@@ -33,7 +35,7 @@ _HINTS: Final[dict[Kind, str]] = {
 }
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class CandidateFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one candidate before anything is touched.
 
     `host` is None where there are no placement hosts, and `placed` says why this host. The fields that are words or
@@ -65,15 +67,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     create_seconds: float | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
     """Why one candidate is passed over."""
 
-    kind: Kind
+    kind: ExclusionKind
     reason: str
     hint: str
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """The answer: positions of the usable candidates, in the order in which they are tried; the decisions on them, and
     those on the others; and the error to raise when there is none to try."""
 
@@ -83,14 +85,14 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     error: SandboxerError | None
 
 
-def decide(
-    candidates: Sequence[Facts], *, strategy: Strategy, require: Requirements, ttl: int | None, subject: str
-) -> Decided:
+def select(
+    candidates: Sequence[CandidateFacts], *, strategy: Strategy, require: Requirements, ttl: int | None, subject: str
+) -> Selection:
     """Choose. `candidates` come in the order of the profile, and of the hosts for each, which breaks every tie; `ttl`
     is in seconds, None never ends; `subject` is what errors call the asked-for (the profile)."""
-    refusals: dict[int, Refusal] = {}
+    refusals: dict[int, Exclusion] = {}
     open_to_use: list[int] = []
-    demands = demands_of(require)
+    demands = parse_requirements(require)
     for position, facts in enumerate(candidates):
         refusal = _refusal(facts, demands, ttl)
         if refusal is None:
@@ -99,7 +101,7 @@ def decide(
             refusals[position] = refusal
     rank = _RANKS[strategy]
     order = tuple(open_to_use if rank is None else sorted(open_to_use, key=lambda n: rank(candidates[n])))
-    return Decided(
+    return Selection(
         order=order,
         usable=tuple(
             _decision(candidates[position], "standby" if turn else "chosen", _reason(candidates, order, turn, strategy))
@@ -112,7 +114,7 @@ def decide(
     )
 
 
-def _refusal(facts: Facts, demands: Demands | None, ttl: int | None) -> Refusal | None:
+def _refusal(facts: CandidateFacts, demands: ParsedRequirements | None, ttl: int | None) -> Exclusion | None:
     """The first thing that stands in the way of a candidate: what can never be, before what may be another day."""
     if facts.misplaced is not None:
         return _refused("host", facts.misplaced)
@@ -124,7 +126,7 @@ def _refusal(facts: Facts, demands: Demands | None, ttl: int | None) -> Refusal 
         return _refused("requirement", lacks)
     if facts.unfit is not None:
         return _refused("requirement", facts.unfit)
-    if facts.max_ttl is not None and (over := over_its_ttl(facts.max_ttl, ttl)) is not None:
+    if facts.max_ttl is not None and (over := over_max_ttl(facts.max_ttl, ttl)) is not None:
         return _refused("ttl", over)
     if facts.unpriced is not None:
         return _refused("price", facts.unpriced)
@@ -133,17 +135,17 @@ def _refusal(facts: Facts, demands: Demands | None, ttl: int | None) -> Refusal 
     if facts.uncovered is not None:
         return _refused("budget", f"over budget: {facts.uncovered}")
     if facts.max_live is not None and facts.live >= facts.max_live:
-        return _refused("cap", at_its_cap(facts.max_live))
+        return _refused("cap", cap_reached(facts.max_live))
     if facts.circuit == "open":
         return _refused("health", "it failed again and again just now")
     return None
 
 
-def _refused(kind: Kind, reason: str, *, hint: str = "") -> Refusal:
-    return Refusal(kind=kind, reason=reason, hint=hint or _HINTS[kind])
+def _refused(kind: ExclusionKind, reason: str, *, hint: str = "") -> Exclusion:
+    return Exclusion(kind=kind, reason=reason, hint=hint or _HINTS[kind])
 
 
-def _lacks(facts: Facts, demands: Demands) -> str | None:
+def _lacks(facts: CandidateFacts, demands: ParsedRequirements) -> str | None:
     return unmet(
         demands,
         capabilities=facts.capabilities,
@@ -153,7 +155,7 @@ def _lacks(facts: Facts, demands: Demands) -> str | None:
     )
 
 
-def over_its_ttl(max_ttl: int | None, ttl: int | None) -> str | None:
+def over_max_ttl(max_ttl: int | None, ttl: int | None) -> str | None:
     """Why a lifetime (seconds, None never ends) is over what a provider grants; None when it is not."""
     if max_ttl is None or (ttl is not None and ttl <= max_ttl):
         return None
@@ -161,20 +163,20 @@ def over_its_ttl(max_ttl: int | None, ttl: int | None) -> str | None:
     return f"its sandboxes live {format_duration(max_ttl)} at most, and {asked}"
 
 
-def at_its_cap(cap: int) -> str:
+def cap_reached(cap: int) -> str:
     """What is said of an extension that may have no more sandboxes."""
     return f"at its cap of {cap} live sandboxes"
 
 
-def _cheapest(facts: Facts) -> tuple[bool, Decimal]:
+def _cheapest(facts: CandidateFacts) -> tuple[bool, Decimal]:
     return facts.estimated_usd is None, facts.estimated_usd or _ZERO
 
 
-def _fastest(facts: Facts) -> tuple[bool, float]:
+def _fastest(facts: CandidateFacts) -> tuple[bool, float]:
     return facts.create_seconds is None, facts.create_seconds or 0.0
 
 
-_RANKS: Final[dict[Strategy, Callable[[Facts], Any] | None]] = {
+_RANKS: Final[dict[Strategy, Callable[[CandidateFacts], Any] | None]] = {
     "explicit": None,
     "prefer-self-hosted": lambda facts: not facts.self_hosted,
     "lowest-cost": _cheapest,
@@ -183,7 +185,7 @@ _RANKS: Final[dict[Strategy, Callable[[Facts], Any] | None]] = {
 """What is sorted by. Sorting is stable, so the order of the profile breaks ties."""
 
 
-def _reason(candidates: Sequence[Facts], order: Sequence[int], turn: int, strategy: Strategy) -> str:
+def _reason(candidates: Sequence[CandidateFacts], order: Sequence[int], turn: int, strategy: Strategy) -> str:
     facts = candidates[order[turn]]
     if turn:
         measured = f" ({_measured(facts)})" if strategy == "lowest-latency" else ""
@@ -196,26 +198,26 @@ def _reason(candidates: Sequence[Facts], order: Sequence[int], turn: int, strate
     return _FIRST[strategy](facts)
 
 
-def _on(facts: Facts) -> str:
+def _on(facts: CandidateFacts) -> str:
     return f" ({facts.placed})" if facts.placed and facts.placed != "only candidate" else ""
 
 
-def _usd(facts: Facts) -> str:
+def _usd(facts: CandidateFacts) -> str:
     return "its price is not known" if facts.estimated_usd is None else f"{usd_text(facts.estimated_usd)} USD"
 
 
-def _measured(facts: Facts) -> str:
+def _measured(facts: CandidateFacts) -> str:
     seconds = facts.create_seconds
     if seconds is None:
         return "never measured"
     return f"{seconds:.1f} s measured" if seconds >= 1 else f"{max(seconds, 0.001):.2g} s measured"
 
 
-def _preferred(facts: Facts) -> str:
+def _preferred(facts: CandidateFacts) -> str:
     return "self-hosted comes first" if facts.self_hosted else "no self-hosted candidate can be used; first of the rest"
 
 
-_FIRST: Final[dict[Strategy, Callable[[Facts], str]]] = {
+_FIRST: Final[dict[Strategy, Callable[[CandidateFacts], str]]] = {
     "explicit": lambda _: "first in the order of the profile",
     "prefer-self-hosted": _preferred,
     "lowest-cost": lambda facts: f"cheapest: {_usd(facts)}",
@@ -227,7 +229,7 @@ _FIRST: Final[dict[Strategy, Callable[[Facts], str]]] = {
 }
 
 
-def _decision(facts: Facts, outcome: Literal["chosen", "standby", "skipped"], reason: str) -> Decision:
+def _decision(facts: CandidateFacts, outcome: Literal["chosen", "standby", "skipped"], reason: str) -> Decision:
     usd = facts.estimated_usd
     estimate = None if usd is None else usd_text(usd)
     return Decision(extension=facts.extension, outcome=outcome, reason=reason, estimate_usd=estimate, host=facts.host)
@@ -241,7 +243,7 @@ def usd_text(usd: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _error(subject: str, candidates: Sequence[Facts], refusals: dict[int, Refusal]) -> SandboxerError:
+def _error(subject: str, candidates: Sequence[CandidateFacts], refusals: dict[int, Exclusion]) -> SandboxerError:
     """The most useful error when every candidate is passed over: of what can be mended, before what cannot; and of
     that, what may be over by itself, before what lacks only money, before what lacks a credential."""
     if not candidates:
@@ -249,7 +251,7 @@ def _error(subject: str, candidates: Sequence[Facts], refusals: dict[int, Refusa
     telling = {n: r for n, r in refusals.items() if r.kind in _MENDABLE} or refusals
     kinds = {refusal.kind for refusal in telling.values()}
     worst = next((kind for kind in _MENDABLE if kind in kinds), None) if len(kinds) > 1 else next(iter(kinds))
-    kind: Kind = worst or "health"
+    kind: ExclusionKind = worst or "health"
     hint = next((refusal.hint for refusal in telling.values() if refusal.kind == kind), "")
     if len(candidates) == 1:
         (refusal,) = telling.values()
@@ -260,9 +262,9 @@ def _error(subject: str, candidates: Sequence[Facts], refusals: dict[int, Refusa
     )
 
 
-_MENDABLE: Final[tuple[Kind, ...]] = ("health", "cap", "budget", "credential")
+_MENDABLE: Final[tuple[ExclusionKind, ...]] = ("health", "cap", "budget", "credential")
 """What need not stay as it is, the most telling first."""
-_ERRORS: Final[dict[Kind, type[SandboxerError]]] = {
+_ERRORS: Final[dict[ExclusionKind, type[SandboxerError]]] = {
     "host": Invalid,
     "off": NotConfigured,
     "installation": NotConfigured,

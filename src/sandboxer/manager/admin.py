@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 
 from sandboxer.extensions.base import capabilities
-from sandboxer.manager.candidates import check_profile_whole
-from sandboxer.manager.quotas import text_of
-from sandboxer.manager.strays import LOOK_SECONDS
-from sandboxer.manager.verbs import Verbs
+from sandboxer.manager.candidates import check_profile
+from sandboxer.manager.quotas import consumer_name
+from sandboxer.manager.stale import LOOK_SECONDS
+from sandboxer.manager.verbs import VerbSet
 from sandboxer.models import Event, Manifest, Profile
 from sandboxer.names import check_host
 from sandboxer.timing import Deadline
 
 
-class CatalogVerbs(Verbs):
+class AdminVerbs(VerbSet):
     """The verbs of profiles, extensions, hosts and events."""
 
     def profiles(self) -> Sequence[Profile]:
@@ -42,7 +42,7 @@ class CatalogVerbs(Verbs):
         """Check profiles, their options against the extension's model too; all of them when no files are given."""
         found = [self.core.profiles.read(file) for file in files] if files else list(self.profiles())
         for profile in found:
-            check_profile_whole(self.core, profile)
+            check_profile(self.core, profile)
         return found
 
     def manifest(self, extension_id: str) -> Manifest:
@@ -67,5 +67,5 @@ class CatalogVerbs(Verbs):
         consumer = self.asker.consumer
         if consumer is None:
             return self.core.store.events(limit=limit)
-        own = [event for event in self.core.store.events() if event.actor == text_of(consumer)]
+        own = [event for event in self.core.store.events() if event.actor == consumer_name(consumer)]
         return own if limit is None else own[max(0, len(own) - limit) :]

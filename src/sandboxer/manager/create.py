@@ -11,15 +11,15 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.locks import SandboxLock, this_owner
 from sandboxer.manager import money, quotas
-from sandboxer.manager.attempts import never_begun, try_in_turn
-from sandboxer.manager.core import Core, Progress, quiet
-from sandboxer.manager.plan import Plan
-from sandboxer.manager.removal import LATE_SECONDS, ROLLBACK_SECONDS, take_back
-from sandboxer.manager.turns import Spent, Turn, give_turn, nobody, with_decisions
+from sandboxer.manager.attempt import never_begun, try_in_turn
+from sandboxer.manager.destroy import ROLLBACK_GRACE_SECONDS, ROLLBACK_SECONDS, rollback
+from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody, place_next, with_decisions
+from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.services import Progress, Services, no_progress
 from sandboxer.models import Quota, Sandbox
 from sandboxer.names import MIN_PREFIX, new_id
 from sandboxer.payments.usage import closed
-from sandboxer.routing import trail
+from sandboxer.routing import decisions
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, OtherRecords, UpdateFn, holds_name
 from sandboxer.timing import Deadline
@@ -29,7 +29,7 @@ CREATE_SECONDS = 900.0
 """How long an establishment may take unless `--timeout` says otherwise."""
 
 
-class Begun:
+class PendingCreate:
     """An establishment whose intent is durable: the record, and the lock that makes this process its owner."""
 
     def __init__(self, record: Sandbox, lock: SandboxLock) -> None:
@@ -37,7 +37,7 @@ class Begun:
         self.lock = lock
 
 
-def begin(core: Core, plan: Plan) -> Begun | Sandbox:
+def begin(core: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     """Record the intent; or, for an idempotency key that was used, the sandbox it gave. Raises Conflict, and what
     nobody being able to serve it comes to (InsufficientCredits, Unavailable, or the plan's own refusal).
 
@@ -50,7 +50,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
     metered = any(candidate.metered for candidate in plan.candidates)
     quota = quotas.quota_of(core.settings.quotas, plan.consumer)
     earlier: list[Sandbox] = []
-    turns: list[Turn] = []
+    turns: list[PlacedCandidate] = []
 
     def given_before(record: Sandbox | None, others: OtherRecords) -> Change:
         if record is not None:
@@ -59,7 +59,7 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
             earlier.append(known)
         return Change()
 
-    def write(turn: Turn) -> UpdateFn:
+    def write(turn: PlacedCandidate) -> UpdateFn:
         turns.append(turn)
 
         def change(record: Sandbox | None, others: OtherRecords) -> Change:
@@ -80,15 +80,15 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
             core.store.update(sandbox_id, given_before)  # what was given before costs nothing now
         if not earlier:
             quotas.take_create(core, quota, plan.consumer)
-        begun = None if earlier else give_turn(core, plan, sandbox_id, route=plan.route, start=0, write=write)
-        if isinstance(begun, Spent):
+        begun = None if earlier else place_next(core, plan, sandbox_id, route=plan.route, start=0, write=write)
+        if isinstance(begun, Exhausted):
             raise nobody(plan, begun)
         if begun is None and not earlier:
             raise Internal("the store kept nothing of a new record")
     except BaseException as error:
         # An interrupt may come after the record became durable.
         with lock:
-            _give_up(core, sandbox_id, error, keep=False, progress=quiet)
+            _give_up(core, sandbox_id, error, keep=False, progress=no_progress)
             if metered:
                 _release(core, sandbox_id)
         raise
@@ -100,10 +100,10 @@ def begin(core: Core, plan: Plan) -> Begun | Sandbox:
             core.health.undecided(turn.candidate.extension, turn.candidate.host)
         return earlier[0]
     core.announce()
-    return Begun(begun, lock)
+    return PendingCreate(begun, lock)
 
 
-def check_free(core: Core, plan: Plan) -> None:
+def check_name_and_key(core: Services, plan: CreatePlan) -> None:
     """Raise what `begin` would raise of a name or an idempotency key that is taken; nothing is touched."""
     if plan.request.name is None and plan.idempotency_key is None:
         return
@@ -113,7 +113,7 @@ def check_free(core: Core, plan: Plan) -> None:
         _check_name_hides_nobody(plan, others)
 
 
-def _of_the_key(plan: Plan, others: OtherRecords) -> Sandbox | None:
+def _of_the_key(plan: CreatePlan, others: OtherRecords) -> Sandbox | None:
     """The sandbox that the idempotency key gave before. Raises Conflict when that was for another request."""
     known = (
         None
@@ -129,7 +129,7 @@ def _of_the_key(plan: Plan, others: OtherRecords) -> Sandbox | None:
     return known
 
 
-def _check_name_is_free(plan: Plan, others: OtherRecords) -> None:
+def _check_name_is_free(plan: CreatePlan, others: OtherRecords) -> None:
     """Raises Conflict when another sandbox holds the name that was asked for; which one, only its own consumer and the
     operator learn."""
     holder = None if plan.request.name is None else others.by_name(plan.request.name)
@@ -144,7 +144,7 @@ def _check_name_is_free(plan: Plan, others: OtherRecords) -> None:
     )
 
 
-def _check_name_hides_nobody(plan: Plan, others: OtherRecords) -> None:
+def _check_name_hides_nobody(plan: CreatePlan, others: OtherRecords) -> None:
     """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
     for. Who sees only a consumer's hears nothing of the others': by such names one could spell out all their ids. (To
     who sees both, such a text means neither.)"""
@@ -156,7 +156,7 @@ def _check_name_hides_nobody(plan: Plan, others: OtherRecords) -> None:
         )
 
 
-def _first_record(core: Core, plan: Plan, sandbox_id: str, turn: Turn) -> Sandbox:
+def _first_record(core: Services, plan: CreatePlan, sandbox_id: str, turn: PlacedCandidate) -> Sandbox:
     created = core.clock()
     return Sandbox(
         id=sandbox_id,
@@ -180,13 +180,15 @@ def _first_record(core: Core, plan: Plan, sandbox_id: str, turn: Turn) -> Sandbo
     )
 
 
-def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress: Progress = quiet) -> Sandbox:
+def carry_out(
+    core: Services, plan: CreatePlan, begun: PendingCreate, deadline: Deadline, progress: Progress = no_progress
+) -> Sandbox:
     """From intent to ready, by the owner. What goes wrong is taken back, recorded as `failed`, and raised.
 
     Releases the lock in every case."""
     sandbox_id = begun.record.id
     left = deadline.left()
-    late = Deadline(None if left is None else left + LATE_SECONDS)
+    late = Deadline(None if left is None else left + ROLLBACK_GRACE_SECONDS)
     with begun.lock:
         try:
             with core.watch.while_wanted(sandbox_id, deadline):
@@ -201,21 +203,27 @@ def carry_out(core: Core, plan: Plan, begun: Begun, deadline: Deadline, progress
             raise
 
 
-def hand_over(core: Core, begun: Begun, start: Callable[[int], None]) -> Sandbox:
+def hand_over(core: Services, begun: PendingCreate, start: Callable[[int], None]) -> Sandbox:
     """Leave the rest to a process that `start` begins, which is given the lock's descriptor; the record so far. When
     that fails, which an error says for certain, it is recorded as `failed` and raised."""
     with begun.lock as lock:
         try:
             start(lock.fileno())
         except SandboxerError as error:
-            _give_up(core, begun.record.id, error, keep=False, progress=quiet)
+            _give_up(core, begun.record.id, error, keep=False, progress=no_progress)
             error.sandbox_id = error.sandbox_id or begun.record.id
             raise
     return begun.record
 
 
 def _give_up(
-    core: Core, sandbox_id: str, error: BaseException, *, keep: bool, progress: Progress, late: Deadline | None = None
+    core: Services,
+    sandbox_id: str,
+    error: BaseException,
+    *,
+    keep: bool,
+    progress: Progress,
+    late: Deadline | None = None,
 ) -> None:
     """Take back what was made and record why. What cannot be taken back now stays recorded for `reconcile`; so does,
     after a silence, what is at a place that says nothing until `late`."""
@@ -235,11 +243,13 @@ def _give_up(
                 error.outcome = "unknown"
 
     def failed(now: Sandbox) -> Sandbox:
-        turn = trail.turn_of(now.route)
+        turn = decisions.chosen_position(now.route)
         route = now.route
         if turn is not None:
             kept = clean or keep
-            route = trail.ended(route, turn, outcome="failed" if kept else "unknown", reason=document["message"])
+            route = decisions.mark_ended(
+                route, turn, outcome="failed" if kept else "unknown", reason=document["message"]
+            )
         at = core.clock()
         after = msgspec.structs.replace(
             now, error=document, clean=clean, owner=None, expires_at=at + now.failed_ttl, route=route
@@ -254,19 +264,19 @@ def _give_up(
         _release(core, sandbox_id)
 
 
-def _take_back(core: Core, record: Sandbox, error: BaseException, late: Deadline | None) -> SandboxerError | None:
+def _take_back(core: Services, record: Sandbox, error: BaseException, late: Deadline | None) -> SandboxerError | None:
     """A place that did not answer has to the end of the create's time and a little more; one where only something took
     too long has to show by then that it is there, and then gets the time that it needs."""
     if not isinstance(error, Exception):
-        return take_back(core, record, quick=True)
+        return rollback(core, record, quick=True)
     if late is None or not isinstance(error, Unavailable | Timeout):
-        return take_back(core, record, quick=False)
+        return rollback(core, record, quick=False)
     if isinstance(error, Unavailable):
-        return take_back(core, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
-    return take_back(core, record, quick=False, answer_by=late)
+        return rollback(core, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
+    return rollback(core, record, quick=False, answer_by=late)
 
 
-def _release(core: Core, sandbox_id: str) -> None:
+def _release(core: Services, sandbox_id: str) -> None:
     """Give the money back. A reservation that stays open is settled by the next `expire` or `reconcile`: that must not
     hide why the create failed."""
     with suppress(SandboxerError):
@@ -289,7 +299,7 @@ def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:
     }
 
 
-def outcome_of(core: Core, sandbox_id: str, deadline: Deadline, sleep: Callable[[float], None]) -> Sandbox:
+def wait_for_outcome(core: Services, sandbox_id: str, deadline: Deadline, sleep: Callable[[float], None]) -> Sandbox:
     """Wait until an establishment that another process owns has ended; its record, or its error raised."""
     pause = 0.02
     while True:

@@ -20,7 +20,7 @@ from sandboxer.state import State
 from sandboxer.store.document import AtomicDocument, VersionStamp
 from sandboxer.testing.fake import FakeExtension
 from tests.manager.metered import MANIFEST, PROFILE, MeteredFake, book
-from tests.manager.test_machine import SIZE, Life, Machine, _real_time
+from tests.manager.test_state_machine import SIZE, Life, Machine, _real_time
 from tests.sizes import scaled
 
 
