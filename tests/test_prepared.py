@@ -48,11 +48,11 @@ import importlib, pathlib, pkgutil, sys
 import msgspec
 import sandboxer
 import sandboxer.api.app
-from sandboxer.api.service import Service
+from sandboxer.api.server_context import ServerContext
 from sandboxer.models import prepared
 from tests.installations import installed
 
-Service(lambda: installed(pathlib.Path(sys.argv[1]))).start()
+ServerContext(lambda: installed(pathlib.Path(sys.argv[1]))).start()
 for module in pkgutil.walk_packages(sandboxer.__path__, "sandboxer."):
     if not module.name.startswith(("sandboxer.testing", "sandboxer.__main__")):
         importlib.import_module(module.name)

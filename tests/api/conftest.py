@@ -10,7 +10,7 @@ from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.testing.fake import Faults
-from tests.api.served import Served, called, serving
+from tests.api.serving import Served, called, serving
 from tests.installations import installed
 
 

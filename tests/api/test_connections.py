@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.api.connections import Held, Limits, limits, peer_of, to_close
+from sandboxer.api.connections import ConnectionLimits, ConnectionState, choose_to_close, connection_limits, peer_of
 from sandboxer.bootstrap import Installation
-from tests.api.served import serving
+from tests.api.serving import serving
 from tests.api.test_server import ROOT, START, started
 from tests.installations import environment, lay_out
 
@@ -131,10 +131,10 @@ def test_a_request_that_is_worked_on_is_not_cut_off(here: Installation) -> None:
 
 
 def test_half_of_the_descriptors_are_for_connections() -> None:
-    assert limits(256) == Limits(total=128, each=64)
-    assert limits(1024) == Limits(total=512, each=256)
-    assert limits(1 << 20) == Limits(total=2048, each=1024)
-    assert limits(20) == Limits(total=16, each=8)
+    assert connection_limits(256) == ConnectionLimits(total=128, each=64)
+    assert connection_limits(1024) == ConnectionLimits(total=512, each=256)
+    assert connection_limits(1 << 20) == ConnectionLimits(total=2048, each=1024)
+    assert connection_limits(20) == ConnectionLimits(total=16, each=8)
 
 
 @pytest.mark.parametrize(
@@ -149,25 +149,31 @@ def test_a_peer_is_an_address_or_a_network_of_ipv6(one: str, other: str, same: b
 
 
 def test_the_oldest_that_waits_goes_and_that_of_whoever_holds_most() -> None:
-    most = Limits(total=5, each=3)
-    old, young, works = Held("a", 1, waits=True), Held("a", 2, waits=True), Held("a", 0, waits=False)
-    new = Held("a", 9, waits=True)
-    assert to_close(new, [old, works], most) is None
-    assert to_close(new, [young, old, works], most) is old
-    assert to_close(new, [works, works, works], most) is new
-    other = Held("b", 0, waits=True)
-    assert to_close(new, [other, other, other, works, works], most) is other
-    assert to_close(Held("c", 9, waits=True), [old, young, works, other, other], most) is old
-    assert to_close(Held("c", 9, waits=True), [works] * 5, most).peer == "c"  # type: ignore[union-attr]
+    most = ConnectionLimits(total=5, each=3)
+    old, young, works = (
+        ConnectionState("a", 1, waits=True),
+        ConnectionState("a", 2, waits=True),
+        ConnectionState("a", 0, waits=False),
+    )
+    new = ConnectionState("a", 9, waits=True)
+    assert choose_to_close(new, [old, works], most) is None
+    assert choose_to_close(new, [young, old, works], most) is old
+    assert choose_to_close(new, [works, works, works], most) is new
+    other = ConnectionState("b", 0, waits=True)
+    assert choose_to_close(new, [other, other, other, works, works], most) is other
+    assert choose_to_close(ConnectionState("c", 9, waits=True), [old, young, works, other, other], most) is old
+    assert choose_to_close(ConnectionState("c", 9, waits=True), [works] * 5, most).peer == "c"  # type: ignore[union-attr]
 
 
-held = st.builds(Held, st.sampled_from("abc"), st.floats(0, 100), waits=st.booleans())
+held = st.builds(ConnectionState, st.sampled_from("abc"), st.floats(0, 100), waits=st.booleans())
 
 
 @given(newcomer=held, others=st.lists(held, max_size=12))
-def test_what_is_worked_on_is_never_closed_and_the_limits_hold(newcomer: Held, others: list[Held]) -> None:
-    most = Limits(total=6, each=3)
-    closed = to_close(newcomer, others, most)
+def test_what_is_worked_on_is_never_closed_and_the_limits_hold(
+    newcomer: ConnectionState, others: list[ConnectionState]
+) -> None:
+    most = ConnectionLimits(total=6, each=3)
+    closed = choose_to_close(newcomer, others, most)
     within = len(others) < most.total and sum(one.peer == newcomer.peer for one in others) < most.each
     assert (closed is None) is within
     assert closed is None or closed is newcomer or closed.waits

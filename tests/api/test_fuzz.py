@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from httpx import Client
 
-from sandboxer.api.answers import answer
+from sandboxer.api.responses import json_response
 from sandboxer.api.routes import health
 from sandboxer.bootstrap import Installation
 from tests.api.fuzzing import Harmless, Request, fuzz
-from tests.api.served import serving
+from tests.api.serving import serving
 from tests.installations import create, installed
 from tests.sizes import scaled
 
@@ -57,7 +57,7 @@ def test_the_fuzzer_sees_a_planted_fault(tmp_path: Path, monkeypatch: pytest.Mon
     async def broken() -> object:
         if fault == "it raises":
             raise ZeroDivisionError
-        return answer({"status": 7})
+        return json_response({"status": 7})
 
     [route] = [route for route in health.router.routes if getattr(route, "path", None) == "/healthz"]
     monkeypatch.setattr(route, "endpoint", broken)

@@ -18,7 +18,7 @@ from sandboxer.extensions.base import Context, Spec
 from sandboxer.manager import PendingCreate
 from sandboxer.models import Handle, Request
 from sandboxer.testing.fake import FakeExtension, Faults
-from tests.api.served import called
+from tests.api.serving import called
 from tests.installations import create, installed, lay_out, left_over
 from tests.testbed.waiting import eventually
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandboxer.api import server, service
+from sandboxer.api import server, server_context
 from sandboxer.api.server import check_exposure, listen, serve
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Conflict, Denied, Invalid
@@ -163,7 +163,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 def test_a_second_signal_that_comes_early_is_not_lost(here: Installation) -> None:
     """Between the first one and the moment when the work under way is waited for."""
-    under_way = service.Service(lambda: here)
+    under_way = server_context.ServerContext(lambda: here)
     go = threading.Event()
     work = under_way.removing.submit(lambda: go.wait(60))
     under_way.hurry()
@@ -176,7 +176,7 @@ def test_a_second_signal_that_comes_early_is_not_lost(here: Installation) -> Non
 
 def test_it_ends_within_ten_seconds() -> None:
     """Promise 3."""
-    assert server.GRACE_SECONDS + service.STOP_SECONDS < 10
+    assert server.GRACE_SECONDS + server_context.STOP_SECONDS < 10
 
 
 def test_uvicorn_serves_the_module_and_an_idle_server_is_small(tmp_path: Path) -> None:

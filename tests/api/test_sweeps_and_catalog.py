@@ -10,7 +10,7 @@ from httpx import Client
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Unavailable
 from sandboxer.testing.fake import Faults
-from tests.api.served import called
+from tests.api.serving import called
 from tests.installations import create, installed, left_over
 from tests.testbed.waiting import eventually
 
@@ -101,7 +101,7 @@ def test_it_lives_and_is_ready(api: Client) -> None:
 
 def test_events_reach_the_hub_while_the_server_runs(tmp_path: Path) -> None:
     """Promise 21."""
-    from tests.api.hub import Hub
+    from tests.api.state_hub import Hub
 
     with Hub() as hub, called(installed(tmp_path, SANDBOXER_STATE_HUB_URL=hub.url)) as api:
         api.post("/v1/sandboxes?wait=true", json={"profile": "profile.fake"})

@@ -10,7 +10,7 @@ from httpx import Client
 
 from sandboxer.bootstrap import Installation
 from sandboxer.manager.tokens import NewToken, TokenRequest
-from tests.api.served import Served
+from tests.api.serving import Served
 
 
 def token(here: Installation, role: str, consumer: str | None = None, **more: Any) -> NewToken:

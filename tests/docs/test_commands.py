@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from sandboxer.cli.table import COMMANDS, GROUPS, build
+from sandboxer.cli.commands import COMMANDS, GROUPS, build
 from tests.docs.pages import blocks, pages, shown, spans
 
 _STARTS = re.compile(r"^(?:\S+ \* \* \* \* )?(sandboxer(?: .*)?)$")

@@ -7,7 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from sandboxer.cli.table import COMMANDS, GROUPS
+from sandboxer.cli.commands import COMMANDS, GROUPS
 from sandboxer.errors import TREE, Partial
 from sandboxer.state import State, advance, allowed
 from tests.cli.running import Command

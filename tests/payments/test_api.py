@@ -8,7 +8,7 @@ import pytest
 
 from sandboxer.bootstrap import Installation
 from sandboxer.testing.hub import FakeHub
-from tests.api.served import called
+from tests.api.serving import called
 from tests.docs.test_schemas import fits
 from tests.installations import FAKE_MANIFEST, create, installed, lay_out
 from tests.testbed.waiting import eventually

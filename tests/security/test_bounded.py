@@ -33,7 +33,7 @@ from sandboxer.http import Response
 from sandboxer.models import Profile
 from sandboxer.names import MARKER_FILE
 from sandboxer.selfcheck.remote_probe import read_answer
-from tests.api.served import Served, serving
+from tests.api.serving import Served, serving
 from tests.installations import installed
 
 MIB = 1 << 20

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.api.problems import encode
+from sandboxer.api.problem_details import encode
 from sandboxer.cli import output
 from sandboxer.cli.progress import Progress
 from sandboxer.errors import BackendError
 from sandboxer.printable import json_safe, shown, shown_lines
 from sandboxer.store.base import Change
-from tests.api.served import serving
+from tests.api.serving import serving
 from tests.cli.running import Command
 from tests.installations import create, installed
 

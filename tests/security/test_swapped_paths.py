@@ -23,7 +23,7 @@ from sandboxer.manager.inputs import opened_inputs
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
-from tests.api.served import called
+from tests.api.serving import called
 from tests.installations import installed, lay_out
 from tests.sizes import scaled
 from tests.testbed.components import need

@@ -18,7 +18,7 @@ from sandboxer.errors import Denied, Invalid, NotConfigured
 from sandboxer.manager.access import Principal
 from sandboxer.manager.tokens import TokenRequest, TokenVerifier
 from sandboxer.models import Grant
-from tests.api.served import Served, serving
+from tests.api.serving import Served, serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
 from tests.installations import installed, lay_out

@@ -16,7 +16,7 @@ from sandboxer.errors import Denied
 from sandboxer.models import AuditEntry
 from sandboxer.store.audit_log import FILE, REFUSED, STRANGERS, AuditLog
 from sandboxer.testing.fake import Faults
-from tests.api.served import Served, serving
+from tests.api.serving import Served, serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
 from tests.installations import create, installed

@@ -24,7 +24,7 @@ from sandboxer.models import Grant
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.store.create_rates import CreateRates
 from sandboxer.testing.fake import Faults
-from tests.api.served import serving
+from tests.api.serving import serving
 from tests.api.tokens import bearing, made, token
 from tests.cli.running import Command
 from tests.installations import create, installed, lay_out

@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from sandboxer.api.description import describe
-from sandboxer.api.doorway import Doorway
-from sandboxer.api.problems import of_http, of_validation, respond
-from sandboxer.api.routes import catalog, health, money, routing, sandboxes, sweeps, tokens, use
-from sandboxer.api.service import STOP_SECONDS, Service
-from sandboxer.api.under_uvicorn import bound_connections, mask_access_log
+from sandboxer.api.middleware import ApiMiddleware
+from sandboxer.api.openapi import openapi_document
+from sandboxer.api.problem_details import from_http_exception, from_validation, problem_response
+from sandboxer.api.routes import billing, catalog, health, leases, routing, sandboxes, sweeps, tokens
+from sandboxer.api.server_context import STOP_SECONDS, ServerContext
+from sandboxer.api.uvicorn_hooks import bound_connections, mask_access_log
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
     from sandboxer.manager.tokens import TokenVerifier
 
-ROUTES: Final = (health, sandboxes, use, sweeps, catalog, routing, money, tokens)
+ROUTES: Final = (health, sandboxes, leases, sweeps, catalog, routing, billing, tokens)
 
 
 def create_app(opening: Callable[[], Installation], *, keyring: TokenVerifier | None = None) -> FastAPI:
     """The application over an installation, which is opened when the server starts."""
-    service = Service(opening, keyring)
+    service = ServerContext(opening, keyring)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.service = service
     for module in ROUTES:
         app.include_router(module.router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
-    app.add_middleware(Doorway, service=service)
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    app.add_middleware(ApiMiddleware, service=service)
     app.add_exception_handler(SandboxerError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -49,10 +49,10 @@ def create_app(opening: Callable[[], Installation], *, keyring: TokenVerifier | 
 
 
 async def _openapi(request: Request) -> Response:
-    from sandboxer.api.answers import answer
+    from sandboxer.api.responses import json_response
 
     document: dict[str, Any] = request.app.openapi()
-    return answer(document)
+    return json_response(document)
 
 
 @asynccontextmanager
@@ -65,12 +65,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SandboxerError)  # noqa: S101 - registered for it
-    return respond(error, path=request.url.path)
+    return problem_response(error, path=request.url.path)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    return respond(of_validation(error.errors()), path=request.url.path)
+    return problem_response(from_validation(error.errors()), path=request.url.path)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -78,7 +78,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
-    return respond(of_http(error), path=request.url.path, status=error.status_code, headers=headers)
+    return problem_response(
+        from_http_exception(error), path=request.url.path, status=error.status_code, headers=headers
+    )
 
 
 def _methods(request: Request) -> list[str]:

@@ -19,7 +19,7 @@ FEWEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """The most connections in all, and of one peer."""
 
     total: int
@@ -27,7 +27,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ConnectionState:
     """One connection: whose it is, since when it is as it is, and whether it may be closed for another: it waits for
     (the rest of) a request, or for its client to read."""
 
@@ -36,10 +36,10 @@ class Held:
     waits: bool
 
 
-def limits(descriptors: int) -> Limits:
+def connection_limits(descriptors: int) -> ConnectionLimits:
     """Half of the process's descriptors: the other half is for files, programs and calls to others."""
     total = max(FEWEST, min(MOST, descriptors // 2))
-    return Limits(total=total, each=total // 2)
+    return ConnectionLimits(total=total, each=total // 2)
 
 
 def peer_of(address: str | None) -> str:
@@ -55,7 +55,9 @@ def peer_of(address: str | None) -> str:
     return str(ipaddress.ip_network((found.packed[:8] + bytes(8), 64)))
 
 
-def to_close(newcomer: Held, others: Sequence[Held], most: Limits) -> Held | None:
+def choose_to_close(
+    newcomer: ConnectionState, others: Sequence[ConnectionState], most: ConnectionLimits
+) -> ConnectionState | None:
     """Which one goes now that `newcomer` has come; itself, where no other can. Pure."""
     held = Counter(other.peer for other in others)
     held[newcomer.peer] += 1
@@ -69,5 +71,5 @@ def to_close(newcomer: Held, others: Sequence[Held], most: Limits) -> Held | Non
     return _oldest([other for other in waiting if held[other.peer] == largest]) or newcomer
 
 
-def _oldest(candidates: Sequence[Held]) -> Held | None:
+def _oldest(candidates: Sequence[ConnectionState]) -> ConnectionState | None:
     return min(candidates, key=lambda one: one.since, default=None)

@@ -13,9 +13,9 @@ from typing import Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sandboxer.api.connections import Held, Limits, limits, peer_of, to_close
-from sandboxer.api.heads import TOO_LARGE, StrictBuffer
-from sandboxer.api.problems import MEDIA_TYPE, encode, problem
+from sandboxer.api.connections import ConnectionLimits, ConnectionState, choose_to_close, connection_limits, peer_of
+from sandboxer.api.framing import TOO_LARGE, StrictBuffer
+from sandboxer.api.problem_details import MEDIA_TYPE, encode, problem_of
 from sandboxer.errors import Invalid, SandboxerError, Timeout, Unavailable
 
 HEAD_SECONDS: Final = 5.0
@@ -26,9 +26,9 @@ ANSWER_SECONDS: Final = 300.0
 
 
 @functools.cache
-def most() -> Limits:
+def most() -> ConnectionLimits:
     """How many connections this process holds, from its limit of descriptors."""
-    return limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return connection_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 class Protocol(H11Protocol):
@@ -52,18 +52,18 @@ class Protocol(H11Protocol):
         self._watch()
         self._make_room()
 
-    def held(self) -> Held:
+    def held(self) -> ConnectionState:
         """What it counts as among the others."""
         complete = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
         answered = self.conn.our_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
         stuck = self._unread is not None and self.loop.time() - self._unread_since > HEAD_SECONDS
-        return Held(self._peer, self._since, waits=not complete or answered or stuck)
+        return ConnectionState(self._peer, self._since, waits=not complete or answered or stuck)
 
     def _make_room(self) -> None:
         """Close one, where this one is too many."""
         others = [one for one in self.connections if isinstance(one, Protocol) and one is not self and not one.gone]
         newcomer, held = self.held(), [other.held() for other in others]
-        closed = to_close(newcomer, held, most())
+        closed = choose_to_close(newcomer, held, most())
         if closed is newcomer:
             full = Unavailable("the server holds all the connections it may", hint="try again in a moment")
             self._refuse(full, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -138,7 +138,7 @@ class Protocol(H11Protocol):
     def _refuse(self, error: SandboxerError, status: HTTPStatus) -> None:
         """Answer and hang up; where an answer has begun already, only hang up."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = encode(problem(error, path="", status=status))
+            body = encode(problem_of(error, path="", status=status))
             head = h11.Response(
                 status_code=status,
                 headers=[

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sandboxer.api.gate import is_loopback
+from sandboxer.api.auth import is_loopback
 from sandboxer.errors import Conflict, Denied, Invalid, Unavailable
 from sandboxer.manager.tokens import TokenVerifier
 

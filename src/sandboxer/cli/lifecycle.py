@@ -10,7 +10,7 @@ import typer
 from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
 from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json, wrapped
 from sandboxer.cli.progress import Progress
-from sandboxer.cli.routes import decisions
+from sandboxer.cli.routing import show_decisions
 from sandboxer.config.paths import working_directory
 from sandboxer.errors import Conflict, Partial, SandboxerError
 from sandboxer.manager import SandboxManager
@@ -230,7 +230,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
     for text in isolation.get("notes", ()):
         say(paint(f"  note: {wrapped(text, indent=8)}", "2"))
     if document["report"] is not None:
-        from sandboxer.cli.selfcheck_view import show_report
+        from sandboxer.cli.host_report import show_report
 
         show_report(document["report"])
     if document["state"] in ("ready", "active"):
@@ -267,5 +267,5 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
             ("estimate", f"{plan['cost']['estimated_usd']} USD"),
         ]
     )
-    decisions(plan["route"]["decisions"])
+    show_decisions(plan["route"]["decisions"])
     say("nothing was touched")

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from sandboxer import __version__
-from sandboxer.cli import signals, streams
+from sandboxer.cli import signals, standard_streams
+from sandboxer.cli.arguments import JSON, before_separator, move_json_option
 from sandboxer.cli.output import OutputClosed, complain, emit, flush, note, say, wants_json
-from sandboxer.cli.words import JSON, in_place, ours
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
 from sandboxer.masking import masked
 
@@ -23,8 +23,8 @@ _HELP = frozenset({"--help", "-h"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = wants_json(JSON in ours(words))
-    streams.prepare()
+    as_json = wants_json(JSON in before_separator(words))
+    standard_streams.prepare()
     signals.install()
     verb = ""
     try:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(interrupted, as_json=as_json)
         return exit_code_of(interrupted)
     except OutputClosed as closed:
-        streams.discard(closed.stream)  # whoever read our output has enough
+        standard_streams.discard(closed.stream)  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         _tell(_bug(error), as_json=as_json)
@@ -58,9 +58,9 @@ def _tell(error: SandboxerError, *, as_json: bool) -> None:
         complain(error, as_json=as_json)
         flush()
     except OutputClosed as closed:
-        streams.discard(closed.stream)
+        standard_streams.discard(closed.stream)
     except SandboxerError:
-        streams.discard(sys.stdout)
+        standard_streams.discard(sys.stdout)
         complain(error, as_json=False)
 
 
@@ -74,9 +74,9 @@ def _say_version(*, as_json: bool) -> None:
 
 def _understood(words: list[str], *, as_json: bool) -> list[str]:
     """The words as the parser wants them. A person who names no command is shown what there is."""
-    from sandboxer.cli.table import GROUPS
+    from sandboxer.cli.commands import GROUPS
 
-    words = in_place(words, GROUPS)
+    words = move_json_option(words, GROUPS)
     nothing_yet = not words or (len(words) == 1 and words[0] in GROUPS)
     return [*words, "--help"] if nothing_yet and not as_json else words
 
@@ -84,7 +84,7 @@ def _understood(words: list[str], *, as_json: bool) -> list[str]:
 def _call(words: list[str]) -> int:
     import typer  # `--version` does without
 
-    from sandboxer.cli.table import build
+    from sandboxer.cli.commands import build
 
     usage_error: type[Exception] = typer.BadParameter.__mro__[
         1
@@ -99,14 +99,14 @@ def _call(words: list[str]) -> int:
         broken = ended.__context__
         if not isinstance(broken, BrokenPipeError):
             raise
-        if _HELP.isdisjoint(ours(words)):
+        if _HELP.isdisjoint(before_separator(words)):
             raise broken from None
         raise OutputClosed(sys.stdout) from None
     return answer if isinstance(answer, int) else 0
 
 
 def _usage(error: BaseException, words: Sequence[str]) -> Invalid:
-    from sandboxer.cli.table import COMMANDS, GROUPS
+    from sandboxer.cli.commands import COMMANDS, GROUPS
 
     verb, rest = (words[0], words[1:2]) if words else ("", [])
     path = ["sandboxer", *([verb] if verb in COMMANDS or verb in GROUPS else [])]

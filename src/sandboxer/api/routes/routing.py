@@ -8,13 +8,13 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from sandboxer.api.answers import answer
-from sandboxer.api.bodies import ExplainBody
-from sandboxer.api.call import Call
-from sandboxer.api.description import answers_with
-from sandboxer.api.reading import JsonRoute
-from sandboxer.api.routes.service import Running
-from sandboxer.api.service import DEFAULT_ACTOR
+from sandboxer.api.json_body import JsonRoute
+from sandboxer.api.openapi import responses_of
+from sandboxer.api.request_context import RequestContext
+from sandboxer.api.requests import ExplainBody
+from sandboxer.api.responses import json_response
+from sandboxer.api.routes.parameters import Context
+from sandboxer.api.server_context import DEFAULT_ACTOR
 from sandboxer.manager.plan import Explanation
 
 router = APIRouter(route_class=JsonRoute)
@@ -22,16 +22,16 @@ router = APIRouter(route_class=JsonRoute)
 
 @router.post(
     "/v1/route/explain",
-    responses=answers_with((200, "Explanation", "What was decided about each candidate"), problems=(404,)),
+    responses=responses_of((200, "Explanation", "What was decided about each candidate"), problems=(404,)),
     operation_id="explain",
 )
-async def explain(service: Running, body: ExplainBody | None = None) -> Response:
+async def explain(service: Context, body: ExplainBody | None = None) -> Response:
     """Which backend would serve a request now, and why not the others; nothing is touched. `chosen` is null when none
     would."""
-    return answer(await service.short.run(partial(_explain, service, body or ExplainBody())))
+    return json_response(await service.short.run(partial(_explain, service, body or ExplainBody())))
 
 
-def _explain(service: Call, body: ExplainBody) -> Explanation:
+def _explain(service: RequestContext, body: ExplainBody) -> Explanation:
     defaults = service.settings.defaults
     service.check_host(body.host)
     return service.manager.explain(

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from sandboxer.api import cursor
-from sandboxer.api.answers import answer
-from sandboxer.api.bodies import CreateBody, ExtendBody, ListQuery
-from sandboxer.api.call import Call
-from sandboxer.api.description import answers_with
-from sandboxer.api.reading import JsonRoute
-from sandboxer.api.routes.service import Running, SandboxText
-from sandboxer.api.service import DEFAULT_ACTOR, Started
+from sandboxer.api import pagination
+from sandboxer.api.json_body import JsonRoute
+from sandboxer.api.openapi import responses_of
+from sandboxer.api.request_context import RequestContext
+from sandboxer.api.requests import CreateBody, ExtendBody, ListQuery
+from sandboxer.api.responses import json_response
+from sandboxer.api.routes.parameters import Context, SandboxParameter
+from sandboxer.api.server_context import DEFAULT_ACTOR, StartedCreate
 from sandboxer.errors import SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.models import Sandbox
 from sandboxer.names import parse_pairs
@@ -29,7 +29,7 @@ router = APIRouter(route_class=JsonRoute)
 
 WAIT_SECONDS = 900.0
 """How long `?wait=true` holds a request; the work goes on after that."""
-_ESTABLISHING = answers_with(
+_ESTABLISHING = responses_of(
     (201, "SandboxDocument", "It is ready (only with `wait=true`)"),
     (202, "SandboxDocument", "It is being established: ask for it again until its state has changed"),
     problems=(402, 404, 409, 424, 501, 502, 504),
@@ -49,7 +49,7 @@ Key = Annotated[
 
 @router.post("/v1/sandboxes", status_code=202, responses=_ESTABLISHING, operation_id="create")
 async def create(
-    service: Running, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
+    service: Context, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
 ) -> Response:
     """Establish a sandbox. Answers as soon as the intent is durable; the work goes on."""
     asked = body or CreateBody()
@@ -61,7 +61,7 @@ async def create(
     return await _established(service, started, wait=wait)
 
 
-def _create(service: Call, body: CreateBody, slot: Any, key: str | None) -> Started:
+def _create(service: RequestContext, body: CreateBody, slot: Any, key: str | None) -> StartedCreate:
     defaults = service.settings.defaults
     service.check_host(body.host)
     plan = service.manager.plan(
@@ -75,7 +75,7 @@ def _create(service: Call, body: CreateBody, slot: Any, key: str | None) -> Star
 
 
 @router.post("/v1/sandboxes/{id}/recreate", status_code=202, responses=_ESTABLISHING, operation_id="recreate")
-async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -> Response:
+async def recreate(service: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
     Answers when the old one is gone: the two could not hold the same name and ports at once."""
@@ -91,13 +91,13 @@ async def recreate(service: Running, sandbox: SandboxText, wait: Wait = False) -
     return await _established(service, started, wait=wait)
 
 
-@router.get("/v1/sandboxes", responses=answers_with((200, "SandboxList", "A page of sandboxes")), operation_id="list")
-async def list_(service: Running, query: Annotated[ListQuery, Query()]) -> Response:
+@router.get("/v1/sandboxes", responses=responses_of((200, "SandboxList", "A page of sandboxes")), operation_id="list")
+async def list_(service: Context, query: Annotated[ListQuery, Query()]) -> Response:
     """List sandboxes, oldest first: the live ones, unless `all`."""
-    return answer(await service.short.run(partial(_list, service, query)))
+    return json_response(await service.short.run(partial(_list, service, query)))
 
 
-def _list(service: Call, query: ListQuery) -> dict[str, Any]:
+def _list(service: RequestContext, query: ListQuery) -> dict[str, Any]:
     manager = service.manager
     found = manager.list(
         states=[str(state) for state in query.state],
@@ -105,32 +105,32 @@ def _list(service: Call, query: ListQuery) -> dict[str, Any]:
         labels=parse_pairs(query.label, what="label"),
         ended=query.all,
     )
-    shown, following = cursor.page(found, after=query.cursor, limit=query.limit)
+    shown, following = pagination.page(found, after=query.cursor, limit=query.limit)
     return {"sandboxes": [manager.document(record) for record in shown], "next_cursor": following}
 
 
 @router.get(
     "/v1/sandboxes/{id}",
-    responses=answers_with((200, "SandboxDocument", "The sandbox"), problems=(404, 409)),
+    responses=responses_of((200, "SandboxDocument", "The sandbox"), problems=(404, 409)),
     operation_id="get",
 )
-async def get(service: Running, sandbox: SandboxText) -> Response:
+async def get(service: Context, sandbox: SandboxParameter) -> Response:
     """Show one sandbox, live or ended."""
     manager = service.manager
-    return answer(await service.short.run(lambda: manager.document(manager.get(sandbox))))
+    return json_response(await service.short.run(lambda: manager.document(manager.get(sandbox))))
 
 
 @router.delete(
     "/v1/sandboxes/{id}",
     status_code=202,
-    responses=answers_with(
+    responses=responses_of(
         (200, "SandboxDocument", "It is gone"),
         (202, "SandboxDocument", "That it shall go is recorded; the teardown is under way"),
         problems=(404, 409, 424, 502, 504),
     ),
     operation_id="destroy",
 )
-async def destroy(service: Running, sandbox: SandboxText, wait: Wait = False) -> Response:
+async def destroy(service: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Take a sandbox away, in whatever state it is; again is fine."""
     record = await service.short.run(partial(service.manager.wish_gone, sandbox))
     if record.state != State.DESTROYED:
@@ -143,22 +143,22 @@ async def destroy(service: Running, sandbox: SandboxText, wait: Wait = False) ->
         else:
             record = await _waited(work, record) if wait else record
     status = 200 if record.state == State.DESTROYED else 202
-    return answer(await service.short.run(partial(service.manager.document, record)), status=status)
+    return json_response(await service.short.run(partial(service.manager.document, record)), status=status)
 
 
 @router.post(
     "/v1/sandboxes/{id}/extend-ttl",
-    responses=answers_with((200, "SandboxDocument", "It lives longer"), problems=(404, 409, 424, 502, 504)),
+    responses=responses_of((200, "SandboxDocument", "It lives longer"), problems=(404, 409, 424, 502, 504)),
     operation_id="extend-ttl",
 )
-async def extend_ttl(service: Running, sandbox: SandboxText, body: ExtendBody) -> Response:
+async def extend_ttl(service: Context, sandbox: SandboxParameter, body: ExtendBody) -> Response:
     """Let a sandbox live longer than agreed so far."""
     seconds = parse_duration(body.duration)
     manager = service.manager
-    return answer(await service.asking.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+    return json_response(await service.asking.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
 
 
-async def _established(service: Call, started: Started, *, wait: bool) -> Response:
+async def _established(service: RequestContext, started: StartedCreate, *, wait: bool) -> Response:
     record = started.record
     if wait and started.work is not None:
         record = await _waited(started.work, record)
@@ -168,7 +168,7 @@ async def _established(service: Call, started: Started, *, wait: bool) -> Respon
     if started.work is None:
         headers["Idempotent-Replayed"] = "true"
     document = await service.short.run(partial(service.manager.document, record))
-    return answer(document, status=201 if wait else 202, headers=headers)
+    return json_response(document, status=201 if wait else 202, headers=headers)
 
 
 async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
@@ -181,7 +181,7 @@ async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
         raise _stopping(record) from None
 
 
-async def _outcome(service: Call, record: Sandbox) -> Sandbox:
+async def _outcome(service: RequestContext, record: Sandbox) -> Sandbox:
     """What became of an establishment that an earlier request began, perhaps in another process."""
     deadline, pause = Deadline(WAIT_SECONDS), 0.05
     while record.state == State.PROVISIONING:

@@ -7,30 +7,30 @@ from functools import partial
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from sandboxer.api.answers import answer
-from sandboxer.api.bodies import ExpireBody, ReconcileBody
-from sandboxer.api.description import answers_with
-from sandboxer.api.reading import JsonRoute
-from sandboxer.api.routes.service import Running
+from sandboxer.api.json_body import JsonRoute
+from sandboxer.api.openapi import responses_of
+from sandboxer.api.requests import ExpireBody, ReconcileBody
+from sandboxer.api.responses import json_response
+from sandboxer.api.routes.parameters import Context
 from sandboxer.errors import Partial
 from sandboxer.manager.sweep import Report
 
 router = APIRouter(route_class=JsonRoute)
 
-_SWEEPING = answers_with(
+_SWEEPING = responses_of(
     (200, "Report", "What was done, or would be"), (207, "Report", "Some of it was done; the rest is in `remaining`")
 )
 
 
 @router.post("/v1/expire", responses=_SWEEPING, operation_id="expire")
-async def expire(service: Running, body: ExpireBody | None = None) -> Response:
+async def expire(service: Context, body: ExpireBody | None = None) -> Response:
     """End the sandboxes whose TTL is over."""
     asked = body or ExpireBody()
     return _told(await service.asking.run(partial(service.manager.expire, apply=asked.apply)))
 
 
 @router.post("/v1/reconcile", responses=_SWEEPING, operation_id="reconcile")
-async def reconcile(service: Running, body: ReconcileBody | None = None) -> Response:
+async def reconcile(service: Context, body: ReconcileBody | None = None) -> Response:
     """Settle every record and every labelled resource against what the backends really show."""
     asked = body or ReconcileBody()
     return _told(await service.asking.run(partial(service.manager.reconcile, apply=asked.apply, force=asked.force)))
@@ -38,4 +38,4 @@ async def reconcile(service: Running, body: ReconcileBody | None = None) -> Resp
 
 def _told(report: Report) -> Response:
     partly = report.applied and report.remaining
-    return answer(report, status=Partial.http_status if partly else 200)
+    return json_response(report, status=Partial.http_status if partly else 200)

@@ -9,10 +9,10 @@ from fastapi.routing import APIRoute
 from httpx import Client
 
 from sandboxer.api.app import ROUTES
-from sandboxer.api.reading import JsonRoute
-from sandboxer.api.rights import RIGHTS, Right, allows, right_of
+from sandboxer.api.json_body import JsonRoute
+from sandboxer.api.permissions import PERMISSIONS, Permission, allows, permission_of
 from sandboxer.models import Role
-from tests.api.served import Served, serving
+from tests.api.serving import Served, serving
 from tests.api.tokens import bearing, token
 from tests.docs.pages import ROOT, bare, table
 from tests.installations import installed
@@ -26,12 +26,12 @@ def routes() -> set[tuple[str, str]]:
 
 
 def test_every_route_is_in_the_table_and_the_other_way_round() -> None:
-    assert routes() - {("GET", "/healthz")} == set(RIGHTS) - {("GET", "/openapi.json")}
+    assert routes() - {("GET", "/healthz")} == set(PERMISSIONS) - {("GET", "/openapi.json")}
 
 
 def test_a_route_that_the_table_does_not_have_is_open_to_nobody() -> None:
-    assert right_of("GET", "/v1/something-new") is None
-    assert right_of("PATCH", "/v1/sandboxes") is None
+    assert permission_of("GET", "/v1/something-new") is None
+    assert permission_of("PATCH", "/v1/sandboxes") is None
 
 
 def test_every_route_asks_the_table() -> None:
@@ -41,16 +41,16 @@ def test_every_route_asks_the_table() -> None:
 
 
 def test_what_changes_something_is_not_for_readers() -> None:
-    assert [key for key, right in RIGHTS.items() if right.changes and right.role == "read"] == []
-    unsafe = {key for key in RIGHTS if key[0] != "GET"}
-    assert {key for key, right in RIGHTS.items() if right.changes} == unsafe - {("POST", "/v1/route/explain")}
+    assert [key for key, right in PERMISSIONS.items() if right.changes and right.role == "read"] == []
+    unsafe = {key for key in PERMISSIONS if key[0] != "GET"}
+    assert {key for key, right in PERMISSIONS.items() if right.changes} == unsafe - {("POST", "/v1/route/explain")}
 
 
 def test_the_page_shows_the_table() -> None:
     rows = table(ROOT / "docs" / "api.md", "route", "`read`", "`use`", "`admin`").rows
     shown = {bare(row[0]): tuple(cell == "yes" for cell in row[1:]) for row in rows}
     code: dict[str, tuple[bool, ...]] = {}
-    for (method, path), right in RIGHTS.items():
+    for (method, path), right in PERMISSIONS.items():
         code[f"{method} {path}"] = tuple(allows(role, right) for role in ROLES)
     assert shown == code
 
@@ -69,9 +69,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, d
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize(("key", "right"), RIGHTS.items(), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("key", "right"), PERMISSIONS.items(), ids=lambda value: str(value)[:60])
 def test_a_route_is_open_to_the_roles_of_the_table_and_to_no_other(
-    server: tuple[Served, dict[Role, Client]], key: tuple[str, str], right: Right, role: Role
+    server: tuple[Served, dict[Role, Client]], key: tuple[str, str], right: Permission, role: Role
 ) -> None:
     """With a body that nobody takes: who may gets as far as 422, and who may not is told nothing of it."""
     method, pattern = key
@@ -84,7 +84,7 @@ def test_a_route_is_open_to_the_roles_of_the_table_and_to_no_other(
         assert answer.json()["code"] == "denied"
 
 
-@pytest.mark.parametrize("key", RIGHTS, ids=str)
+@pytest.mark.parametrize("key", PERMISSIONS, ids=str)
 def test_no_route_is_open_without_a_token(server: tuple[Served, dict[Role, Client]], key: tuple[str, str]) -> None:
     method, pattern = key
     path = pattern.format(id="nosuchthing0", lease="l1", host="nowhere", token="tok-none")

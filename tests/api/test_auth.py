@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandboxer.api.gate import Refusal, bearer, is_loopback, refusal
+from sandboxer.api.auth import Rejection, bearer_token, is_loopback, rejection
 
 Headers = list[tuple[bytes, bytes]]
 LOCAL: Headers = [(b"host", b"127.0.0.1:8377")]
@@ -12,8 +12,8 @@ BEARER = (b"authorization", b"Bearer s3cret")
 
 
 def status(headers: Headers, *, token: str | None = None, path: str = "/v1/sandboxes", **ends: str) -> int:
-    known = bool(token) and bearer(headers) == (token or "").encode()
-    found: Refusal | None = refusal(headers, path=path, closed=bool(token), known=known, **ends)
+    known = bool(token) and bearer_token(headers) == (token or "").encode()
+    found: Rejection | None = rejection(headers, path=path, closed=bool(token), known=known, **ends)
     return 200 if found is None else found.status
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sandboxer.api.crew import Crew, Slot
+from sandboxer.api.workers import Slot, WorkerPool
 from sandboxer.errors import Denied, SandboxerError
 from sandboxer.manager.access import Principal
 from sandboxer.manager.tokens import TokenVerifier
@@ -33,14 +33,14 @@ LOCAL: Final = "local"
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedCreate:
     """An establishment that was asked for. `work` is None for one that an idempotency key gave before."""
 
     record: Sandbox
     work: Future[Sandbox] | None
 
 
-class Service:
+class ServerContext:
     """One running API. The installation is opened on first use; importing the application reads no configuration."""
 
     def __init__(self, opening: Callable[[], Installation], keyring: TokenVerifier | None = None) -> None:
@@ -55,14 +55,14 @@ class Service:
         self._hurried = False
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
-        self.creating = Crew("creates", threads=12, waiting=500, share=384)
-        self.removing = Crew("removals", threads=8, waiting=500, each=6)
+        self.creating = WorkerPool("creates", threads=12, waiting=500, share=384)
+        self.removing = WorkerPool("removals", threads=8, waiting=500, each=6)
         # one look at, or write of, the store; callers in turn, so that who asks much waits for itself
-        self.short = Crew("requests", threads=16, waiting=1000, each=12, share=762)
+        self.short = WorkerPool("requests", threads=16, waiting=1000, each=12, share=762)
         # exec: up to an hour each, so that a caller must never have all threads
-        self.running = Crew("commands", threads=64, waiting=192, each=16, share=64)
+        self.running = WorkerPool("commands", threads=64, waiting=192, each=16, share=64)
         # sweeps, renewals, telemetry: a minute each, where a host is slow
-        self.asking = Crew("calls to hosts", threads=8, waiting=200, each=4, share=104)
+        self.asking = WorkerPool("calls to hosts", threads=8, waiting=200, each=4, share=104)
 
     @property
     def installation(self) -> Installation:
@@ -150,15 +150,15 @@ class Service:
 
     # -- work that outlives its request ---------------------------------------------------------------------------
 
-    def establish(self, plan: CreatePlan, slot: Slot, *, by: SandboxManager) -> Started:
+    def establish(self, plan: CreatePlan, slot: Slot, *, by: SandboxManager) -> StartedCreate:
         """Record the intent as `by` whom it was asked for, and let the crew carry it out, as theirs too. Blocks for one
         write of the store."""
         begun = by.begin(plan)
         if isinstance(begun, Sandbox):
-            return Started(begun, None)
+            return StartedCreate(begun, None)
         work = slot.submit(partial(by.carry_out, plan, begun))
         work.add_done_callback(report_bug)
-        return Started(begun.record, work)
+        return StartedCreate(begun.record, work)
 
     def remove(self, sandbox_id: str, *, caller: str = "") -> Future[Sandbox]:
         """Let the crew take a sandbox away; asking again joins the teardown that is under way."""

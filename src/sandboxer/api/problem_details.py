@@ -39,7 +39,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-def problem(error: SandboxerError, *, path: str, status: int | None = None) -> Problem:
+def problem_of(error: SandboxerError, *, path: str, status: int | None = None) -> Problem:
     """An error as the problem document for a request to `path`."""
     return Problem(
         type=f"urn:sandboxer:error:{error.code}",
@@ -57,11 +57,11 @@ def problem(error: SandboxerError, *, path: str, status: int | None = None) -> P
     )
 
 
-def respond(
+def problem_response(
     error: SandboxerError, *, path: str, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The HTTP answer for an error."""
-    document = problem(error, path=path, status=status)
+    document = problem_of(error, path=path, status=status)
     extra = dict(headers or {})
     if document.status == HTTPStatus.UNAUTHORIZED:
         extra["WWW-Authenticate"] = 'Bearer realm="sandboxer"'
@@ -84,7 +84,7 @@ def encode(document: object) -> bytes:
     return json_safe(encoded.decode()).encode()
 
 
-def of_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
+def from_validation(complaints: Sequence[Mapping[str, Any]]) -> Invalid:
     """What is wrong with a request. The values themselves are not repeated: they may be secret."""
     # of one wrong body there may be as many as it has values, and nobody else is answered meanwhile
     complaints = complaints[:_MAX_COMPLAINTS]
@@ -105,7 +105,7 @@ def _where(place: Sequence[Any]) -> str:
     return ".".join(str(part)[:80] for part in place[:8]) or "request"
 
 
-def of_http(error: HTTPException) -> SandboxerError:
+def from_http_exception(error: HTTPException) -> SandboxerError:
     """What the framework refuses by itself: an unknown path, a method, a body that cannot be read."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound("there is no such path", hint="see /openapi.json for the paths there are")

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from sandboxer.api import heads
-from tests.api.served import Served
+from sandboxer.api import framing
+from tests.api.serving import Served
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/expire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -163,7 +163,7 @@ def test_a_head_is_the_same_however_it_is_cut(size: int) -> None:
 
     def outcome(data: bytes, piece: int) -> str:
         connection = h11.Connection(h11.SERVER)
-        connection._receive_buffer = heads.StrictBuffer(lambda: connection.their_state is h11.IDLE)
+        connection._receive_buffer = framing.StrictBuffer(lambda: connection.their_state is h11.IDLE)
         try:
             for at in range(0, len(data), piece):
                 connection.receive_data(data[at : at + piece])

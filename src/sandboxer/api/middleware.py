@@ -8,10 +8,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from sandboxer import bounded
-from sandboxer.api.call import CALL, ORIGIN, Call
-from sandboxer.api.gate import Refusal, bearer, needs_token, refusal
-from sandboxer.api.problems import respond
-from sandboxer.api.service import Service, log_bug
+from sandboxer.api.auth import Rejection, bearer_token, needs_token, rejection
+from sandboxer.api.problem_details import problem_response
+from sandboxer.api.request_context import ORIGIN, REQUEST_CONTEXT, RequestContext
+from sandboxer.api.server_context import ServerContext, log_bug
 from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, Timeout, Unavailable
 from sandboxer.manager.access import Principal
 from sandboxer.manager.tokens import looks_like_ours
@@ -37,11 +37,11 @@ class _Gone(Exception):
     """The client went away before its request was complete."""
 
 
-class Doorway:
+class ApiMiddleware:
     """Pure ASGI, outside everything else. Bodies are read whole here (they are small), so that no route ever sees one
     that is too large or never ends; error answers of routes are made by the application's handlers."""
 
-    def __init__(self, app: Application, service: Service) -> None:
+    def __init__(self, app: Application, service: ServerContext) -> None:
         self._app = app
         self._service = service
 
@@ -68,7 +68,7 @@ class Doorway:
         try:
             refused, call = self._entered(scope)
             if refused is not None:
-                await respond(refused.error, path=path, status=refused.status)(scope, receive, reply)
+                await problem_response(refused.error, path=path, status=refused.status)(scope, receive, reply)
                 return
             try:
                 async with asyncio.timeout(BODY_SECONDS):
@@ -77,39 +77,39 @@ class Doorway:
                 return
             except TimeoutError:
                 late = Timeout(f"the request did not arrive within {BODY_SECONDS:.0f}s", hint="send it again")
-                await respond(late, path=path, status=HTTPStatus.REQUEST_TIMEOUT)(scope, receive, reply)
+                await problem_response(late, path=path, status=HTTPStatus.REQUEST_TIMEOUT)(scope, receive, reply)
                 return
             if body is None:
                 large = Invalid(f"the body is over the limit of {MAX_BODY} bytes", hint="send less at once")
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                await respond(large, path=path, status=status)(scope, receive, reply)
+                await problem_response(large, path=path, status=status)(scope, receive, reply)
                 return
             # HEAD is GET to the routes; the server sends the head of the answer only
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            await self._app({**scope, "method": method, CALL: call}, _replay(body, receive), reply)
+            await self._app({**scope, "method": method, REQUEST_CONTEXT: call}, _replay(body, receive), reply)
         except asyncio.CancelledError:  # the server stops; who still waits is told so
             if started:
                 return  # the client does not read its answer; the server hangs up
             stopping = Unavailable(
                 "the server is stopping", hint="look what there is before you ask again", outcome="unknown"
             )
-            await respond(stopping, path=path)(scope, receive, reply)
+            await problem_response(stopping, path=path)(scope, receive, reply)
         except SandboxerError as error:  # the configuration is wrong, or the like: no route was reached
-            await respond(error, path=path)(scope, receive, reply)
+            await problem_response(error, path=path)(scope, receive, reply)
         except Exception as error:  # the last resort: a bug is told as one, without its traceback
             log_bug(error)
             if started:
                 raise
             bug = Internal("a bug in sandboxer", hint="the server's log has the details; please report it")
-            await respond(bug, path=path)(scope, receive, reply)
+            await problem_response(bug, path=path)(scope, receive, reply)
 
-    def _entered(self, scope: Scope) -> tuple[Refusal | None, Call | None]:
+    def _entered(self, scope: Scope) -> tuple[Rejection | None, RequestContext | None]:
         """Why a request is not let in; or the call that it is (None where no token is asked for). Raises what keeps a
         token from being recognized: then nobody is let in."""
-        token = bearer(scope["headers"])
+        token = bearer_token(scope["headers"])
         grant = self._service.keyring.grant(token) if token and needs_token(scope["path"]) else None
         client = _address(scope.get("client"))
-        refused = refusal(
+        refused = rejection(
             scope["headers"],
             path=scope["path"],
             # one of ours that counts no more opens nothing, whatever is open to all
@@ -122,7 +122,7 @@ class Doorway:
             if refused.status == HTTPStatus.UNAUTHORIZED:
                 self._note_stranger(scope, client)
             return refused, None
-        call = Call(self._service, grant or Grant(), address=client) if needs_token(scope["path"]) else None
+        call = RequestContext(self._service, grant or Grant(), address=client) if needs_token(scope["path"]) else None
         return None, call
 
     def _closed(self, path: str) -> bool:

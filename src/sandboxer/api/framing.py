@@ -25,7 +25,7 @@ _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 
-class Refused(h11.LocalProtocolError):
+class MalformedHead(h11.LocalProtocolError):
     """A head that is not taken. The parser makes a RemoteProtocolError of it."""
 
 
@@ -45,9 +45,9 @@ class StrictBuffer(ReceiveBuffer):
         lines = super().maybe_extract_lines()
         if lines is None:
             if _FORBIDDEN.search(before.replace(b"\r\n", b"").removesuffix(b"\r")):
-                raise Refused("a control character in the head")
+                raise MalformedHead("a control character in the head")
             if held > MAX_HEAD:
-                raise Refused("the head is too long", error_status_hint=TOO_LARGE)
+                raise MalformedHead("the head is too long", error_status_hint=TOO_LARGE)
             return None
         check(before, length=held - len(self._data), trailer=not self._begins())
         return lines
@@ -56,26 +56,26 @@ class StrictBuffer(ReceiveBuffer):
         """The line before a chunk, checked. Raises Refused."""
         line = super().maybe_extract_next_line()
         if len(self._data if line is None else line) > MAX_CHUNK_LINE:
-            raise Refused("the line before a chunk is too long")
+            raise MalformedHead("the line before a chunk is too long")
         return line
 
 
 def check(data: bytes, *, length: int, trailer: bool = False) -> None:
     """Raise Refused for the head, with the empty line that ends it, in the first `length` bytes of `data`."""
     if length > MAX_HEAD:
-        raise Refused("the head is too long", error_status_hint=TOO_LARGE)
+        raise MalformedHead("the head is too long", error_status_hint=TOO_LARGE)
     lines = data[:length].split(b"\r\n")
     if any(_FORBIDDEN.search(line) for line in lines):
-        raise Refused("a control character in the head, or a line that does not end with CR LF")
+        raise MalformedHead("a control character in the head, or a line that does not end with CR LF")
     fields = [line for line in lines if line]
     if len(fields) > MAX_LINES:
-        raise Refused("too many header lines", error_status_hint=TOO_LARGE)
+        raise MalformedHead("too many header lines", error_status_hint=TOO_LARGE)
     if not trailer:
         if not fields or not _REQUEST.fullmatch(fields[0]):
-            raise Refused("not a request for a path, by HTTP/1.0 or HTTP/1.1")
+            raise MalformedHead("not a request for a path, by HTTP/1.0 or HTTP/1.1")
         _check_framing(fields[1:], old=fields[0].endswith(b"0"))
     elif any(_named(line) in (b"content-length", b"transfer-encoding", b"host", b"authorization") for line in fields):
-        raise Refused("a header that does not belong behind the body")
+        raise MalformedHead("a header that does not belong behind the body")
 
 
 def _check_framing(fields: Sequence[bytes], *, old: bool) -> None:
@@ -84,18 +84,18 @@ def _check_framing(fields: Sequence[bytes], *, old: bool) -> None:
     lengths = [line.partition(b":")[2].strip(b" \t") for line in fields if _named(line) == b"content-length"]
     codings = [line.partition(b":")[2].strip(b" \t") for line in fields if _named(line) == b"transfer-encoding"]
     if names.count(b"host") > 1:
-        raise Refused("more than one Host")
+        raise MalformedHead("more than one Host")
     if lengths and codings:
-        raise Refused("both Content-Length and Transfer-Encoding")
+        raise MalformedHead("both Content-Length and Transfer-Encoding")
     if len(lengths) > 1 or any(not _LENGTH.fullmatch(length) for length in lengths):
-        raise Refused("a Content-Length that is not one number")
+        raise MalformedHead("a Content-Length that is not one number")
     if len(codings) > 1 or any(old or coding.lower() != b"chunked" for coding in codings):
-        raise Refused("a Transfer-Encoding other than chunked")
+        raise MalformedHead("a Transfer-Encoding other than chunked")
 
 
 def _named(line: bytes) -> bytes:
     """The name of a header, in lower case. Raises Refused for a folded line, and for a blank before the colon."""
     name, colon, _ = line.partition(b":")
     if not colon or not _NAME.fullmatch(name):
-        raise Refused("a line that is no header")
+        raise MalformedHead("a line that is no header")
     return name.lower()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from sandboxer.api.problems import encode
+from sandboxer.api.problem_details import encode
 from sandboxer.documents import SandboxDocument
 from sandboxer.locks import Lease
 from sandboxer.manager.tokens import TokenDocument
@@ -110,13 +110,13 @@ class HostDocument(Value, frozen=True, kw_only=True):
     tools: dict[str, dict[str, Any] | None]
 
 
-class Health(Value, frozen=True, kw_only=True):
+class HealthDocument(Value, frozen=True, kw_only=True):
     """That it answers."""
 
     status: str
 
 
-def answer(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A document as JSON."""
     return Response(encode(document), status, headers, "application/json")
 

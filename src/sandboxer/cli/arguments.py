@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 JSON = "--json"
 
 
-def ours(words: Sequence[str]) -> Sequence[str]:
+def before_separator(words: Sequence[str]) -> Sequence[str]:
     """The words before `--`: what comes after belongs to the command inside."""
     return words[: words.index("--")] if "--" in words else words
 
 
-def in_place(words: Sequence[str], groups: Collection[str]) -> list[str]:
+def move_json_option(words: Sequence[str], groups: Collection[str]) -> list[str]:
     """The same words with each `--json` that stands ahead of the command, or between the two words of one, behind it:
     the option is the command's own. Without a command there is nothing that could have it. `groups` are the first
     words that take a second. Pure."""

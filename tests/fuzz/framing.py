@@ -9,8 +9,8 @@ from collections.abc import Callable
 import h11
 from h11._receivebuffer import ReceiveBuffer
 
-from sandboxer.api.heads import MAX_HEAD, StrictBuffer
-from tests.api.test_heads import REFUSED, TAKEN
+from sandboxer.api.framing import MAX_HEAD, StrictBuffer
+from tests.api.test_framing import REFUSED, TAKEN
 
 INPUTS = 2000
 SEEDS = [*REFUSED.values(), *(data for data, _ in TAKEN.values())]

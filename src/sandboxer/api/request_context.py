@@ -10,23 +10,23 @@ from typing import Final
 
 from fastapi.exceptions import RequestValidationError
 
-from sandboxer.api.crew import Share, Slot
-from sandboxer.api.rights import Right, allows
-from sandboxer.api.service import DEFAULT_ACTOR, Service, Started
+from sandboxer.api.permissions import Permission, allows
+from sandboxer.api.server_context import DEFAULT_ACTOR, ServerContext, StartedCreate
+from sandboxer.api.workers import CallerShare, Slot
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.manager import CreatePlan, SandboxManager
 from sandboxer.manager.access import Principal
 from sandboxer.models import Grant, Sandbox, Settings
 
 ORIGIN: Final = "http"
-CALL: Final = "sandboxer.call"
+REQUEST_CONTEXT: Final = "sandboxer.call"
 """Where the scope of a request holds its call."""
 
 
-class Call:
+class RequestContext:
     """What a route stands on: the service, with the manager that shows the one who asks what is theirs."""
 
-    def __init__(self, service: Service, grant: Grant, *, address: str | None) -> None:
+    def __init__(self, service: ServerContext, grant: Grant, *, address: str | None) -> None:
         self._service = service
         self.grant = grant
         actor = service.settings.defaults.actor or DEFAULT_ACTOR
@@ -36,7 +36,7 @@ class Call:
         """Whose share of the crews it takes."""
 
     @contextmanager
-    def under(self, right: Right | None, *, target: str | None) -> Iterator[None]:
+    def under(self, right: Permission | None, *, target: str | None) -> Iterator[None]:
         """Answer a route that needs `right`; raises Denied when the one who asks has it not. A change that never
         reached the manager, which notes all others, is noted here."""
         try:
@@ -47,7 +47,7 @@ class Call:
             raise
         self._note(right, target, "ok")
 
-    def _check(self, right: Right | None) -> None:
+    def _check(self, right: Permission | None) -> None:
         if right is None:
             raise Denied("this path is open to nobody", hint="see docs/api.md for the paths there are")
         if not allows(self.grant.role, right):
@@ -56,7 +56,7 @@ class Call:
                 hint=f"use a token of role {right.role}",
             )
 
-    def _note(self, right: Right | None, target: str | None, outcome: str) -> None:
+    def _note(self, right: Permission | None, target: str | None, outcome: str) -> None:
         if right is not None and right.changes and not self.asker.noted:
             self.asker.note(self.manager.core, right.action, target, outcome)
 
@@ -71,22 +71,22 @@ class Call:
         return self._service.roots
 
     @property
-    def short(self) -> Share:
+    def short(self) -> CallerShare:
         """This caller's share of the service's."""
         return self._service.short.of(self.caller)
 
     @property
-    def creating(self) -> Share:
+    def creating(self) -> CallerShare:
         """This caller's share of the service's."""
         return self._service.creating.of(self.caller)
 
     @property
-    def running(self) -> Share:
+    def running(self) -> CallerShare:
         """This caller's share of the service's."""
         return self._service.running.of(self.caller)
 
     @property
-    def asking(self) -> Share:
+    def asking(self) -> CallerShare:
         """This caller's share of the service's."""
         return self._service.asking.of(self.caller)
 
@@ -94,7 +94,7 @@ class Call:
         """As the service's."""
         return self._service.check_host(host)
 
-    def establish(self, plan: CreatePlan, slot: Slot) -> Started:
+    def establish(self, plan: CreatePlan, slot: Slot) -> StartedCreate:
         """As the service's, noted as this caller's."""
         return self._service.establish(plan, slot, by=self.manager)
 

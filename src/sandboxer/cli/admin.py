@@ -27,7 +27,7 @@ def inspect_host(
         if wants_json(json):
             emit(document)
             return
-        from sandboxer.cli.selfcheck_view import host_facts, programs
+        from sandboxer.cli.host_report import host_facts, programs
 
         tools = [tool for tool in (document.get("tools") or {}).values() if tool]
         facts([("host", document.get("host")), *host_facts(document), ("tools", programs(tools))])

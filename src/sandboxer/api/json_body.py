@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandboxer import bounded
-from sandboxer.api.call import CALL, Call
-from sandboxer.api.rights import right_of
+from sandboxer.api.permissions import permission_of
+from sandboxer.api.request_context import REQUEST_CONTEXT, RequestContext
 
 BODY: Final = bounded.Bounds(size=1 << 20, values=20_000)
 """How large a body may be: the most that one takes is a command of 10,000 words."""
@@ -51,10 +51,10 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            call: Call | None = request.scope[CALL]
+            call: RequestContext | None = request.scope[REQUEST_CONTEXT]
             if call is None:  # a path that asks for no token
                 return await handle(_Strict(request.scope, request.receive))
-            right = right_of(request.method, self.path)
+            right = permission_of(request.method, self.path)
             with call.under(right, target=next(iter(request.path_params.values()), None)):
                 return await handle(_Strict(request.scope, request.receive))
 

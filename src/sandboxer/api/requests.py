@@ -49,20 +49,20 @@ Duration = Annotated[
 Text = Annotated[str, Field(max_length=4096)]
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request body."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ConsumerBody(Body):
+class ConsumerBody(RequestBody):
     """Who asks."""
 
     actor: Literal["adm", "agt", "atm"]
     name: Annotated[str, Field(min_length=1, max_length=128, examples=["builder"])]
 
 
-class ExplainBody(Body):
+class ExplainBody(RequestBody):
     """What one would like to have. Everything is optional: without a profile it is the configured default."""
 
     profile: Annotated[str | None, Field(max_length=80, examples=["profile.native"])] = None
@@ -121,13 +121,13 @@ class ListQuery(BaseModel):
     cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before")] = None
 
 
-class ExtendBody(Body):
+class ExtendBody(RequestBody):
     """How much longer."""
 
     duration: Duration
 
 
-class ExecBody(Body):
+class ExecBody(RequestBody):
     """A command to run inside. It ends at the latest after `timeout`, whether or not the client still waits."""
 
     argv: Annotated[list[str], Field(min_length=1, max_length=10_000, examples=[["uname", "-a"]])]
@@ -161,7 +161,7 @@ class ExecBody(Body):
             raise Invalid("stdin_base64 is not base64", hint="encode the bytes with the standard alphabet") from error
 
 
-class LeaseBody(Body):
+class LeaseBody(RequestBody):
     """A lease to be had: as long as it lasts, the sandbox is `active` and does not expire."""
 
     holder: Annotated[str, Field(min_length=1, max_length=128, examples=["build 17"])] = "api"
@@ -173,7 +173,7 @@ class LeaseBody(Body):
         return _at_most(self.duration, MAX_LEASE_SECONDS, what="duration")
 
 
-class RenewBody(Body):
+class RenewBody(RequestBody):
     """How long a lease shall last from now on."""
 
     duration: Annotated[Duration, Field(description="at most 24h; default 5m")] = DEFAULT_LEASE_SECONDS
@@ -184,7 +184,7 @@ class RenewBody(Body):
         return _at_most(self.duration, MAX_LEASE_SECONDS, what="duration")
 
 
-class TokenBody(Body):
+class TokenBody(RequestBody):
     """A token to be made."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
@@ -207,13 +207,13 @@ class TokenBody(Body):
         )
 
 
-class ExpireBody(Body):
+class ExpireBody(RequestBody):
     """A dry run, unless `apply`."""
 
     apply: bool = False
 
 
-class ReconcileBody(Body):
+class ReconcileBody(RequestBody):
     """A dry run, unless `apply`. `force`: also when it would remove more than a fifth of what is known."""
 
     apply: bool = False

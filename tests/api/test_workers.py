@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer.api import cursor
-from sandboxer.api.crew import Crew
+from sandboxer.api import pagination
+from sandboxer.api.workers import WorkerPool
 from sandboxer.documents import OutputCapture
 from sandboxer.errors import Invalid, OverQuota, Unavailable
 from sandboxer.models import Consumer, Request, Sandbox
@@ -19,7 +19,7 @@ from tests.testbed.waiting import eventually
 
 
 def test_a_full_crew_refuses_before_anything_is_begun() -> None:
-    crew, go_on = Crew("jobs", threads=2, waiting=1), threading.Event()
+    crew, go_on = WorkerPool("jobs", threads=2, waiting=1), threading.Event()
     work = [crew.submit(lambda: go_on.wait(5)) for _ in range(2)]
     slot = crew.reserve()
     with pytest.raises(Unavailable) as refused:
@@ -36,7 +36,7 @@ def test_a_full_crew_refuses_before_anything_is_begun() -> None:
 
 
 def test_a_caller_has_its_share_and_no_more_and_the_others_their_turn() -> None:
-    crew, go_on = Crew("jobs", threads=4, waiting=8, each=2, share=3), threading.Event()
+    crew, go_on = WorkerPool("jobs", threads=4, waiting=8, each=2, share=3), threading.Event()
     hers = [crew.submit(lambda: go_on.wait(30), "ann") for _ in range(3)]
     with pytest.raises(OverQuota):
         crew.reserve("ann")
@@ -49,7 +49,7 @@ def test_a_caller_has_its_share_and_no_more_and_the_others_their_turn() -> None:
 
 
 def test_callers_that_wait_are_served_in_turn() -> None:
-    crew, go_on, order = Crew("jobs", threads=1, waiting=20), threading.Event(), []
+    crew, go_on, order = WorkerPool("jobs", threads=1, waiting=20), threading.Event(), []
 
     def one(name: str) -> None:
         order.append(name)
@@ -65,7 +65,7 @@ def test_callers_that_wait_are_served_in_turn() -> None:
 
 
 def test_an_error_belongs_to_whoever_waits_and_the_crew_lives_on() -> None:
-    crew = Crew("jobs", threads=1, waiting=1)
+    crew = WorkerPool("jobs", threads=1, waiting=1)
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -76,7 +76,7 @@ def test_an_error_belongs_to_whoever_waits_and_the_crew_lives_on() -> None:
 
 
 def test_work_that_was_cancelled_before_its_turn_gives_its_room_back() -> None:
-    crew, go_on = Crew("jobs", threads=1, waiting=1), threading.Event()
+    crew, go_on = WorkerPool("jobs", threads=1, waiting=1), threading.Event()
     first = crew.submit(lambda: go_on.wait(5))
     eventually(first.running, within=5, what="the first one runs")
     assert crew.submit(lambda: 7).cancel()
@@ -86,7 +86,7 @@ def test_work_that_was_cancelled_before_its_turn_gives_its_room_back() -> None:
 
 
 def test_a_crew_closes_at_its_deadline_whoever_still_works() -> None:
-    crew, go_on = Crew("jobs", threads=1, waiting=1), threading.Event()
+    crew, go_on = WorkerPool("jobs", threads=1, waiting=1), threading.Event()
     crew.submit(lambda: go_on.wait(30))
     assert crew.close(Deadline(0.1)) == 1
     with pytest.raises(Unavailable):
@@ -124,14 +124,14 @@ def record(at: float, letter: str) -> Sandbox:
 
 def test_a_cursor_survives_writing_and_names_an_exact_place() -> None:
     one = record(1763697600.123456789, "a")
-    assert cursor.read(cursor.write(one)) == cursor.place_of(one)
+    assert pagination.decode_cursor(pagination.encode_cursor(one)) == pagination.position_of(one)
 
 
 def test_the_last_page_has_no_next_one() -> None:
     records = [record(float(at), "abcd"[at]) for at in range(4)]
-    shown, following = cursor.page(records, after=None, limit=2)
+    shown, following = pagination.page(records, after=None, limit=2)
     assert [item.id[0] for item in shown] == ["a", "b"]
-    shown, following = cursor.page(records, after=following, limit=2)
+    shown, following = pagination.page(records, after=following, limit=2)
     assert ([item.id[0] for item in shown], following) == (["c", "d"], None)
 
 
@@ -139,4 +139,4 @@ def test_the_last_page_has_no_next_one() -> None:
 def test_any_other_text_is_no_cursor(text: str) -> None:
     """Promise 30."""
     with pytest.raises(Invalid):
-        cursor.read(text)
+        pagination.decode_cursor(text)

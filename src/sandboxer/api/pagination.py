@@ -11,21 +11,21 @@ from sandboxer.errors import Invalid
 from sandboxer.models import Sandbox
 from sandboxer.names import ID
 
-Place = tuple[float, str]
+Position = tuple[float, str]
 
 
-def place_of(record: Sandbox) -> Place:
+def position_of(record: Sandbox) -> Position:
     """A record's place in every list: lists are ordered by this."""
     return (record.created_at, record.id)
 
 
-def write(record: Sandbox) -> str:
+def encode_cursor(record: Sandbox) -> str:
     """The cursor of the page that starts after this record."""
     text = f"{record.created_at.hex()} {record.id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read(cursor: str) -> Place:
+def decode_cursor(cursor: str) -> Position:
     """The place that a cursor names; raises Invalid."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
@@ -40,7 +40,7 @@ def read(cursor: str) -> Place:
 
 def page(records: Sequence[Sandbox], *, after: str | None, limit: int) -> tuple[Sequence[Sandbox], str | None]:
     """One page of records that are ordered by `place_of`, and the cursor of the next one, if there is one."""
-    start = read(after) if after is not None else None
-    rest = [record for record in records if start is None or place_of(record) > start]
+    start = decode_cursor(after) if after is not None else None
+    rest = [record for record in records if start is None or position_of(record) > start]
     shown = rest[:limit]
-    return shown, write(shown[-1]) if len(rest) > limit else None
+    return shown, encode_cursor(shown[-1]) if len(rest) > limit else None

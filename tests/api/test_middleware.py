@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from httpx import Client
 
-from sandboxer.api import doorway, protocol
-from sandboxer.api.doorway import MAX_BODY
-from sandboxer.api.service import Service
+from sandboxer.api import middleware, protocol
+from sandboxer.api.middleware import MAX_BODY
+from sandboxer.api.server_context import ServerContext
 from sandboxer.bootstrap import Installation
-from tests.api.served import HEAD, Answer, Served, serving
+from tests.api.serving import HEAD, Answer, Served, serving
 from tests.installations import installed
 from tests.testbed.waiting import eventually
 
@@ -127,7 +127,7 @@ def test_a_body_up_to_the_limit_is_read(shared: Served) -> None:
 
 def test_a_body_that_does_not_arrive_ends_the_wait(shared: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait has a deadline."""
-    monkeypatch.setattr(doorway, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
     answer = shared.send(f"{POST}Content-Length: 100\r\n\r\n{{")
     assert (answer.status, problem(answer)["code"]) == (408, "timeout")
 
@@ -136,7 +136,7 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
     """A client that goes away after a part of its body: the part may be valid JSON, and mean something else."""
     calls: list[bytes] = []
 
-    async def route(_scope: doorway.Scope, receive: doorway.Receive, _send: doorway.Send) -> None:
+    async def route(_scope: middleware.Scope, receive: middleware.Receive, _send: middleware.Send) -> None:
         calls.append((await receive())["body"])
 
     def deliver(*messages: dict[str, Any]) -> None:
@@ -145,10 +145,10 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
         async def receive() -> dict[str, Any]:
             return waiting.pop(0)
 
-        async def send(_message: doorway.Message) -> None: ...
+        async def send(_message: middleware.Message) -> None: ...
 
         scope = {"type": "http", "method": "POST", "path": "/v1/sandboxes", "headers": [(b"host", b"localhost")]}
-        asyncio.run(doorway.Doorway(route, Service(lambda: here))(scope, receive, send))
+        asyncio.run(middleware.ApiMiddleware(route, ServerContext(lambda: here))(scope, receive, send))
 
     part = {"type": "http.request", "body": b"{}", "more_body": True}
     deliver(part, {"type": "http.disconnect"})
@@ -159,19 +159,19 @@ def test_half_a_request_is_not_carried_out(here: Installation) -> None:
 
 def test_what_is_cut_off_when_the_server_stops_is_told_so(here: Installation) -> None:
     """Whatever it was: the answer is a problem, and says that nobody knows how far it came."""
-    sent: list[doorway.Message] = []
+    sent: list[middleware.Message] = []
 
-    async def route(_scope: doorway.Scope, _receive: doorway.Receive, _send: doorway.Send) -> None:
+    async def route(_scope: middleware.Scope, _receive: middleware.Receive, _send: middleware.Send) -> None:
         raise asyncio.CancelledError
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(message: doorway.Message) -> None:
+    async def send(message: middleware.Message) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/expire", "headers": [(b"host", b"localhost")]}
-    asyncio.run(doorway.Doorway(route, Service(lambda: here))(scope, receive, send))
+    asyncio.run(middleware.ApiMiddleware(route, ServerContext(lambda: here))(scope, receive, send))
     assert sent[0]["status"] == 503
     document = json.loads(sent[1]["body"])
     assert (document["code"], document["outcome"]) == ("unavailable", "unknown")

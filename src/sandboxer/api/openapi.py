@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from sandboxer import __version__
-from sandboxer.api import answers
-from sandboxer.api.problems import MEDIA_TYPE, Problem
+from sandboxer.api import responses
+from sandboxer.api.problem_details import MEDIA_TYPE, Problem
 from sandboxer.documents import ExecResult, SandboxDocument
 from sandboxer.manager.plan import Explanation
 from sandboxer.manager.sweep import Report
@@ -21,9 +21,9 @@ from sandboxer.payments.credits import Balance
 
 _REF: Final = "#/components/schemas/"
 _MODELS: Final = (
-    Problem, SandboxDocument, Report, Explanation, answers.SandboxList, answers.LeaseDocument, answers.LeaseList,
-    ExecResult, answers.ProfileList, answers.ExtensionList, answers.EventList, answers.HostDocument,
-    answers.UsageList, Balance, answers.Health, answers.TokenList, NewToken, answers.AuditList,
+    Problem, SandboxDocument, Report, Explanation, responses.SandboxList, responses.LeaseDocument, responses.LeaseList,
+    ExecResult, responses.ProfileList, responses.ExtensionList, responses.EventList, responses.HostDocument,
+    responses.UsageList, Balance, responses.HealthDocument, responses.TokenList, NewToken, responses.AuditList,
 )  # fmt: skip
 _EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 """Answers that any route may give: what the doorway refuses, a store that cannot be read, a server that is busy."""
@@ -35,7 +35,7 @@ of sandboxer's error document. See docs/api.md.
 Responses = dict[int | str, dict[str, Any]]
 
 
-def answers_with(
+def responses_of(
     *successes: tuple[int, str, str], problems: tuple[int, ...] = (), headers: Mapping[str, str] | None = None
 ) -> Responses:
     """The `responses` of a route: (status, model, description) of what it gives, and the errors of its own."""
@@ -56,7 +56,7 @@ def answers_with(
     return found
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document; made once."""
     if app.openapi_schema is not None:
         return app.openapi_schema

@@ -27,8 +27,8 @@ SHARE_SECONDS = 2
 class Slot:
     """The right to give one job to a crew. Taken before the first effect, so that what was begun is never refused."""
 
-    def __init__(self, crew: Crew, caller: str) -> None:
-        self._crew: Crew | None = crew
+    def __init__(self, crew: WorkerPool, caller: str) -> None:
+        self._crew: WorkerPool | None = crew
         self._caller = caller
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
@@ -45,7 +45,7 @@ class Slot:
             crew._leave(self._caller)
 
 
-class Crew:
+class WorkerPool:
     """At most `threads` jobs at once, and `waiting` more in the queue.
 
     Of one caller at most `each` run at once and `share` are there at all; callers that wait are served in turn, one job
@@ -94,9 +94,9 @@ class Crew:
         """Give a job and wait for it without holding a thread."""
         return await asyncio.wrap_future(self.submit(work, caller))
 
-    def of(self, caller: str) -> Share:
+    def of(self, caller: str) -> CallerShare:
         """The crew as one caller has it."""
-        return Share(self, caller)
+        return CallerShare(self, caller)
 
     def close(self, deadline: Deadline) -> int:
         """Take no more jobs; wait for those that run until the deadline. How many did not end."""
@@ -173,10 +173,10 @@ class Crew:
             future.set_result(answer)
 
 
-class Share:
+class CallerShare:
     """What one caller has of a crew: the same ways in, without a way round the share."""
 
-    def __init__(self, crew: Crew, caller: str) -> None:
+    def __init__(self, crew: WorkerPool, caller: str) -> None:
         self._crew = crew
         self._caller = caller
 

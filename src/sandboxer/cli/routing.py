@@ -42,7 +42,7 @@ def explain(
             emit(document)
             return
         facts([("profile", found.profile), ("strategy", found.strategy)])
-        decisions(document["decisions"])
+        show_decisions(document["decisions"])
         if found.chosen is not None:
             say(f"a create would begin on {found.chosen.extension}; nothing was touched")
         else:
@@ -51,7 +51,7 @@ def explain(
             note(f"hint: {refusal.get('hint')}")
 
 
-def decisions(found: Iterable[Mapping[str, Any]]) -> None:
+def show_decisions(found: Iterable[Mapping[str, Any]]) -> None:
     """What was decided about each candidate, as a table."""
     table(
         ["EXTENSION", "HOST", "OUTCOME", "USD", "REASON"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.cli.words import in_place
+from sandboxer.cli.arguments import move_json_option
 from tests.cli.running import Command
 
 
@@ -35,7 +35,7 @@ def sandboxer(tmp_path: Path) -> Command:
     ],
 )
 def test_json_ahead_of_a_command_belongs_to_the_command(given: str, understood: str) -> None:
-    assert in_place(given.split(), {"profiles"}) == understood.split()
+    assert move_json_option(given.split(), {"profiles"}) == understood.split()
 
 
 @pytest.mark.parametrize("words", [("--json", "list"), ("list", "--json"), ("--json", "list", "--json")])

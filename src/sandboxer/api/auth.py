@@ -24,14 +24,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """Why a request is not let in, and the HTTP status that says so."""
 
     status: int
     error: Denied
 
 
-def refusal(
+def rejection(
     headers: Headers,
     *,
     path: str,
@@ -39,7 +39,7 @@ def refusal(
     known: bool = False,
     server: str | None = None,
     client: str | None = None,
-) -> Refusal | None:
+) -> Rejection | None:
     """Why this request is refused, or None. `closed`: it needs a token; `known`: the one that it carries (`bearer`)
     counts. `server` and `client` are the addresses of the two ends, where known."""
     found: dict[bytes, list[bytes]] = {}
@@ -66,11 +66,11 @@ def is_loopback(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
-def _denied(message: str, hint: str, *, status: int = 403) -> Refusal:
-    return Refusal(status, Denied(message, hint=hint))
+def _denied(message: str, hint: str, *, status: int = 403) -> Rejection:
+    return Rejection(status, Denied(message, hint=hint))
 
 
-def _check_host(hosts: list[bytes], *, closed: bool, path: str) -> Refusal | None:
+def _check_host(hosts: list[bytes], *, closed: bool, path: str) -> Rejection | None:
     if not hosts and not needs_token(path):
         return None  # a load balancer's probe by HTTP/1.0; no browser leaves it out
     if len(hosts) != 1:
@@ -87,7 +87,7 @@ def _check_host(hosts: list[bytes], *, closed: bool, path: str) -> Refusal | Non
     )
 
 
-def _check_addresses(server: str | None, client: str | None, *, closed: bool) -> Refusal | None:
+def _check_addresses(server: str | None, client: str | None, *, closed: bool) -> Rejection | None:
     """A server that somebody else started on a public address (`uvicorn --host 0.0.0.0`) is closed all the same."""
     if closed or not any(_is_foreign(address) for address in (server, client)):
         return None
@@ -104,7 +104,7 @@ def _is_foreign(address: str | None) -> bool:
     return not is_loopback(address)
 
 
-def _check_origin(origins: list[bytes], hosts: list[bytes]) -> Refusal | None:
+def _check_origin(origins: list[bytes], hosts: list[bytes]) -> Rejection | None:
     if not origins:
         return None
     own = hosts[0].lower() if hosts else b""
@@ -117,7 +117,7 @@ def _check_origin(origins: list[bytes], hosts: list[bytes]) -> Refusal | None:
     return _denied("a foreign Origin is refused", "call the API from a program, not from a web page")
 
 
-def _check_site(sites: list[bytes]) -> Refusal | None:
+def _check_site(sites: list[bytes]) -> Rejection | None:
     """Browsers send no Origin with plain GETs, but they do say where those come from."""
     if not any(site.strip().lower() in _FOREIGN_SITES for site in sites):
         return None
@@ -129,7 +129,7 @@ def needs_token(path: str) -> bool:
     return path not in _WITHOUT_TOKEN
 
 
-def bearer(headers: Headers) -> bytes | None:
+def bearer_token(headers: Headers) -> bytes | None:
     """The token that a request carries: b"" for an Authorization header that carries none, or several of them; None
     without such a header."""
     given = [value for name, value in headers if name.lower() == b"authorization"]
@@ -139,7 +139,7 @@ def bearer(headers: Headers) -> bytes | None:
     return value.strip() if len(given) == 1 and scheme.lower() == b"bearer" else b""
 
 
-def _check_token(path: str, *, closed: bool, known: bool) -> Refusal | None:
+def _check_token(path: str, *, closed: bool, known: bool) -> Rejection | None:
     if known or not closed or not needs_token(path):
         return None
     return _denied(

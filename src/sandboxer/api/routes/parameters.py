@@ -6,15 +6,15 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from sandboxer.api.call import CALL, Call
+from sandboxer.api.request_context import REQUEST_CONTEXT, RequestContext
 
 
-def _call(request: Request) -> Call:
-    call: Call = request.scope[CALL]
+def _call(request: Request) -> RequestContext:
+    call: RequestContext = request.scope[REQUEST_CONTEXT]
     return call
 
 
-Running = Annotated[Call, Depends(_call)]
-SandboxText = Annotated[
+Context = Annotated[RequestContext, Depends(_call)]
+SandboxParameter = Annotated[
     str, Path(alias="id", min_length=1, max_length=63, description="an id, a unique prefix (4 characters), or a name")
 ]
