@@ -32,7 +32,7 @@ class Sweep:
     def victim(self, step: int, verb: str, argument: str) -> subprocess.CompletedProcess[str]:
         """Run a verb that dies at `step`."""
         victim = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.victim", str(step), verb, argument],
+            [sys.executable, "-m", "tests.crash.run_verb", str(step), verb, argument],
             env={**self._environment, "PYTHONPATH": str(REPOSITORY)},
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.bootstrap import install
-from tests.crash.deadly import DeadlyDaytona, DeadlyE2B, DeadlyModal
+from tests.crash.killing_clouds import DeadlyDaytona, DeadlyE2B, DeadlyModal
 from tests.crash.sweep import Sweep
 from tests.installations import environment, lay_out
 

@@ -14,7 +14,7 @@ from tests.testbed.census import Census
 from tests.testbed.components import need
 from tests.testbed.engines import Docker
 from tests.testbed.hosts import ComposeHost, need_kind
-from tests.testbed.repos import minimal
+from tests.testbed.repositories import minimal
 
 PROFILE = """\
 id: profile.quick

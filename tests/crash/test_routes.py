@@ -39,7 +39,7 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
         manifest = {
             "id": f"ext.{name}",
             "version": "1.0.0",
-            "class": f"tests.crash.fakes:{name.capitalize()}",
+            "class": f"tests.crash.failing_backends:{name.capitalize()}",
             "isolation": {"class": "none"},
             "self_hosted": False,
             "pricing_model": "metered",

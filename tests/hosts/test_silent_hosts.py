@@ -14,7 +14,7 @@ from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
 from tests.testbed import processes
-from tests.testbed.netfault import FaultProxy, Mode
+from tests.testbed.fault_proxy import FaultProxy, Mode
 from tests.testbed.sshd import Sshd
 from tests.testbed.waiting import eventually
 

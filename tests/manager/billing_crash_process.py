@@ -14,7 +14,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Request
 from sandboxer.payments.credits import Credits
 from sandboxer.store.document import AtomicDocument, VersionStamp
-from tests.crash.mortal import Doom, MortalStore
+from tests.crash.crash_points import Doom, MortalStore
 
 
 class MortalDocument(AtomicDocument):

@@ -18,7 +18,7 @@ from tests.cli.running import Command
 from tests.installations import lay_out
 from tests.testbed.census import Census
 from tests.testbed.hosts import ComposeHost, Kind, engine_for, need_kind
-from tests.testbed.repos import web_and_db
+from tests.testbed.repositories import web_and_db
 
 REMAPPED = """\
 id: profile.many

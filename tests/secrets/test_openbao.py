@@ -16,7 +16,7 @@ from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.models import OpenBaoSettings, SecretRef
 from sandboxer.secrets import resolve
 from sandboxer.timing import Deadline
-from tests.testbed.netfault import FaultProxy, Mode
+from tests.testbed.fault_proxy import FaultProxy, Mode
 from tests.testbed.openbao import OpenBao
 from tests.testbed.waiting import eventually
 

@@ -28,7 +28,7 @@ from sandboxer.selfcheck import remote_probe
 from sandboxer.timing import Deadline
 from tests.selfcheck.environments import Box, Faults, Mute, usable
 from tests.testbed import processes
-from tests.testbed.filtering import LOADER
+from tests.testbed.syscall_filter import LOADER
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not usable() or os.geteuid() != 0, reason="needs bwrap, and root to drop from")

@@ -14,7 +14,7 @@ import pytest
 from sandboxer.extensions.native import seccomp
 from sandboxer.extensions.native.seccomp import bpf, table
 from sandboxer.selfcheck import syscalls
-from tests.testbed.filtering import LOADER
+from tests.testbed.syscall_filter import LOADER
 
 SOURCES = Path(__file__).parents[2] / "src"
 ASK = (

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from . import components, processes, repos
+from tests.testbed import components, processes, repositories
+from tests.testbed.fault_proxy import FaultProxy, Mode
+
 from .census import Census
 from .engines import Docker, Engine, Podman
 from .hosts import KINDS, ComposeHost, Kind, engine_for, need_kind
-from .netfault import FaultProxy, Mode
 from .sshd import Sshd
 from .waiting import eventually
 
@@ -141,14 +142,14 @@ def test_a_stack_goes_up_and_down_over_ssh_and_leaves_nothing(engines: Engines, 
     engine = engines.of(kind)
     port, project = free_port(), f"sbx-{kind.replace(' ', '')}{os.getpid()}"
     with ComposeHost(tmp_path, kind, engine) as host:
-        repo = repos.web_and_db(tmp_path / "repo", port=port, greeting=f"by {kind}")
+        repo = repositories.web_and_db(tmp_path / "repo", port=port, greeting=f"by {kind}")
         take = partial(Census.take, engines=[engine], dirs=[host.work_dir], marks=[project])
         before = take()
         there = host.work_dir / project
         subprocess.run(
             ["rsync", "-a", "-e", f"ssh -F {host.sshd.ssh_config}", f"{repo}/", f"{host.name}:{there}/"], check=True
         )
-        compose = [*host.compose.split(), "-f", str(there / repos.COMPOSE_FILE), "-p", project]
+        compose = [*host.compose.split(), "-f", str(there / repositories.COMPOSE_FILE), "-p", project]
         host.sshd.run(*compose, "up", "-d")
         assert fetch(port) == f"by {kind}\n"
         listed = host.sshd.run(engine.program, "ps", "--format", "{{.Names}}").stdout
@@ -168,7 +169,15 @@ def test_broken_stacks_are_broken_in_the_way_they_say(engines: Engines, kind: Ki
     before = take()
 
     def up(repo: Path) -> "subprocess.CompletedProcess[str]":
-        words = [*_front_end(engine, kind), "-f", str(repo / repos.COMPOSE_FILE), "-p", f"sbx-{repo.name}", "up", "-d"]
+        words = [
+            *_front_end(engine, kind),
+            "-f",
+            str(repo / repositories.COMPOSE_FILE),
+            "-p",
+            f"sbx-{repo.name}",
+            "up",
+            "-d",
+        ]
         return engine.run(*words, check=False)
 
     def state(name: str, key: str) -> str:
@@ -176,23 +185,23 @@ def test_broken_stacks_are_broken_in_the_way_they_say(engines: Engines, kind: Ki
 
     separator = "-" if kind == "docker compose" else "_"
     try:
-        for broken in (repos.missing_image, repos.bad_yaml, repos.broken_build):
+        for broken in (repositories.missing_image, repositories.bad_yaml, repositories.broken_build):
             done = up(broken(tmp_path / broken.__name__.replace("_", "-")))
             assert done.returncode != 0, (broken.__name__, done.stdout, done.stderr)
-        assert up(repos.exits(tmp_path / "exits", code=3)).returncode == 0
+        assert up(repositories.exits(tmp_path / "exits", code=3)).returncode == 0
         job = separator.join(("sbx-exits", "job", "1"))
         eventually(lambda: state(job, "ExitCode") == "3", within=5, what="the job to end")
-        assert up(repos.fixed_name(tmp_path / "fixed", container_name="the-one")).returncode == 0
+        assert up(repositories.fixed_name(tmp_path / "fixed", container_name="the-one")).returncode == 0
         assert state("the-one", "Running") == "true"
-        out = repos.owned_files(tmp_path / "owned", owner=4321) / "out"
+        out = repositories.owned_files(tmp_path / "owned", owner=4321) / "out"
         assert up(out.parent).returncode == 0
         eventually((out / "done").exists, within=5, what="the files to be written")
         assert (out / "deep/er/file").stat().st_uid == 4321
         if engine.program == "docker":
-            assert up(repos.unhealthy(tmp_path / "ill")).returncode == 0
+            assert up(repositories.unhealthy(tmp_path / "ill")).returncode == 0
             ill = separator.join(("sbx-ill", "main", "1"))
             eventually(lambda: state(ill, "Health.Status") == "unhealthy", within=10, what="the check to fail")
-        assert up(repos.ignores_term(tmp_path / "deaf")).returncode == 0
+        assert up(repositories.ignores_term(tmp_path / "deaf")).returncode == 0
         deaf = separator.join(("sbx-deaf", "main", "1"))
         engine.run(engine.program, "stop", "-t", "1", deaf)
         assert state(deaf, "ExitCode") == "137"

@@ -11,7 +11,7 @@ import pytest
 from sandboxer.extensions.compose_ssh import ComposeExtension
 from sandboxer.testing.conformance import Bench, ConformanceSuite
 from tests.extensions.compose.sandboxes import Bed
-from tests.testbed import repos
+from tests.testbed import repositories
 from tests.testbed.hosts import KINDS, Kind
 
 
@@ -27,7 +27,7 @@ class TestCompose(ConformanceSuite):
             extension_id="ext.compose-ssh",
             hosts=bed.connect,
             census=lambda: sorted(bed.census().found),
-            inputs={"repo": str(repos.minimal(folder / "minimal"))},
+            inputs={"repo": str(repositories.minimal(folder / "minimal"))},
             options={"settle": 0.3},
-            broken={"inputs": {"repo": str(repos.exits(folder / "exits"))}},
+            broken={"inputs": {"repo": str(repositories.exits(folder / "exits"))}},
         )

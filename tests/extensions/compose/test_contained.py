@@ -25,7 +25,7 @@ from sandboxer.timing import Deadline
 from tests.extensions.compose.policy.corpora import Case, cases
 from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed, spec
 from tests.sizes import scaled
-from tests.testbed import repos
+from tests.testbed import repositories
 from tests.testbed.hosts import KINDS, Kind
 from tests.testbed.image import BASE
 from tests.testbed.waiting import eventually
@@ -149,7 +149,7 @@ def test_the_marker_is_never_written_through_a_link_of_the_sandbox(podman: Bed, 
 def test_a_compose_file_that_was_changed_on_the_host_is_not_used_and_the_sandbox_goes(
     podman: Bed, tmp_path: Path
 ) -> None:
-    with podman.nothing_left(), podman.sandbox(repos.minimal(tmp_path / "app"), settle=0) as (handle, _):
+    with podman.nothing_left(), podman.sandbox(repositories.minimal(tmp_path / "app"), settle=0) as (handle, _):
         file = Path(str(handle.data["state"])) / "compose.yaml"
         assert len(handle.data["sha256"]) == 64
         file.write_text("services: {main: {image: x, privileged: true}}\n")
@@ -193,7 +193,7 @@ class SwapsBind(Racing):
 def test_a_repository_that_changes_while_it_is_sent_is_refused_before_anything_runs(
     here: Bed, tmp_path: Path, kind: type[Racing]
 ) -> None:
-    repo = repos.web_and_db(tmp_path / "app")
+    repo = repositories.web_and_db(tmp_path / "app")
     context = Context(host=kind("local", here.settings), install=INSTALL, deadline=Deadline(60))
     wanted = spec(repo, sandbox_id=new_id(), options=ComposeOptions())
     with here.nothing_left():

@@ -25,9 +25,9 @@ from sandboxer.models import Handle, HostSettings
 from sandboxer.names import new_id
 from sandboxer.timing import Deadline
 from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed, spec
-from tests.testbed import repos
+from tests.testbed import repositories
 from tests.testbed.components import REPOSITORY, have
-from tests.testbed.netfault import FaultProxy, Mode
+from tests.testbed.fault_proxy import FaultProxy, Mode
 from tests.testbed.waiting import eventually
 
 BASE = "localhost/sbx-base:1"
@@ -49,7 +49,7 @@ def written(folder: Path, compose: str) -> Path:
 
 
 def test_a_service_that_ends_with_another_code_is_named_with_its_code_and_last_words(bed: Bed, tmp_path: Path) -> None:
-    error = fails(bed, repos.exits(tmp_path / "app", code=3), BackendError)
+    error = fails(bed, repositories.exits(tmp_path / "app", code=3), BackendError)
     assert "'job' ended with exit code 3" in error.message
     assert "giving up" in error.message
     assert error.details is not None
@@ -57,16 +57,16 @@ def test_a_service_that_ends_with_another_code_is_named_with_its_code_and_last_w
 
 
 def test_a_service_that_ends_with_zero_is_fine(podman: Bed, tmp_path: Path) -> None:
-    with podman.sandbox(repos.exits(tmp_path / "app", code=0), settle=0.5):
+    with podman.sandbox(repositories.exits(tmp_path / "app", code=0), settle=0.5):
         pass
 
 
 def test_an_unhealthy_service_fails_with_its_name(either: Bed, tmp_path: Path) -> None:
-    assert "'main' is unhealthy" in fails(either, repos.unhealthy(tmp_path / "app"), BackendError).message
+    assert "'main' is unhealthy" in fails(either, repositories.unhealthy(tmp_path / "app"), BackendError).message
 
 
 def test_a_health_check_that_never_answers_is_a_timeout_that_says_so(podman: Bed, tmp_path: Path) -> None:
-    repo = repos.never_healthy(tmp_path / "app")
+    repo = repositories.never_healthy(tmp_path / "app")
     with podman.nothing_left():
         handle = podman.provision(repo)
         with pytest.raises(SandboxerError, match=r"health check of service 'main'") as caught:
@@ -91,7 +91,7 @@ def test_a_restart_loop_fails(either: Bed, tmp_path: Path) -> None:
 def test_a_broken_file_is_invalid_with_its_line_before_anything_is_made(podman: Bed, tmp_path: Path) -> None:
     saved: list[Handle] = []
     with podman.nothing_left(), pytest.raises(Invalid, match=r"compose\.yaml, line \d"):
-        podman.provision(repos.bad_yaml(tmp_path / "app"), save=saved.append)
+        podman.provision(repositories.bad_yaml(tmp_path / "app"), save=saved.append)
     assert saved == []
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_the_front_end_refuses_is_invalid(bed: Bed, tmp_path: Path) 
 
 
 def test_a_missing_image_is_told(either: Bed, tmp_path: Path) -> None:
-    assert "could not be pulled" in fails(either, repos.missing_image(tmp_path / "app"), BackendError).message
+    assert "could not be pulled" in fails(either, repositories.missing_image(tmp_path / "app"), BackendError).message
 
 
 def test_podman_is_told_to_be_given_full_names(podman: Bed, tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ def test_podman_is_told_to_be_given_full_names(podman: Bed, tmp_path: Path) -> N
 
 
 def test_a_build_that_fails_is_told_and_its_container_goes_too(bed: Bed, tmp_path: Path) -> None:
-    error = fails(bed, repos.broken_build(tmp_path / "app"), BackendError)
+    error = fails(bed, repositories.broken_build(tmp_path / "app"), BackendError)
     assert "could not be built" in error.message
 
 
 def test_a_port_that_is_taken_is_told_with_the_way_out(either: Bed, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        repo = repos.web_and_db(tmp_path / "app", port=taken.getsockname()[1])
+        repo = repositories.web_and_db(tmp_path / "app", port=taken.getsockname()[1])
         error = fails(either, repo, BackendError, publish="declared")
     assert "already in use" in error.message
     assert "publish: remapped" in error.hint
@@ -138,7 +138,7 @@ def test_a_full_address_pool_is_told_with_its_limit(either: Bed, tmp_path: Path)
     for name, subnet in zip(names, subnets, strict=True):
         engine.run(engine.program, "network", "create", "--subnet", str(subnet), name, check=False)
     try:
-        error = fails(either, repos.minimal(tmp_path / "app"), BackendError)
+        error = fails(either, repositories.minimal(tmp_path / "app"), BackendError)
     finally:
         engine.run(engine.program, "network", "rm", *names, check=False)
     assert "address pools are used up" in error.message
@@ -180,7 +180,7 @@ def test_a_create_without_its_programs_makes_nothing_and_can_be_forgotten(
     context = local(here, compose="podman-compose", env={**here.engine.env, "PATH": str(bin_dir)})
     saved: list[Handle] = []
     context = msgspec.structs.replace(context, save=saved.append)
-    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    wanted = spec(repositories.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
     with here.nothing_left():
         with pytest.raises(NotConfigured, match=r"'podman(-compose)?' is not on the host") as caught:
             EXTENSION.provision(wanted, context)
@@ -191,7 +191,7 @@ def test_a_create_without_its_programs_makes_nothing_and_can_be_forgotten(
 def test_a_create_without_docker_s_daemon_makes_nothing(docker: Bed, tmp_path: Path) -> None:
     env = {**docker.engine.env, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     context = local(docker, compose="docker compose", env=env)
-    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    wanted = spec(repositories.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
     with docker.nothing_left(), pytest.raises(Unavailable, match="daemon") as caught:
         EXTENSION.provision(wanted, context)
     assert caught.value.made_nothing
@@ -199,7 +199,7 @@ def test_a_create_without_docker_s_daemon_makes_nothing(docker: Bed, tmp_path: P
 
 def test_a_docker_without_the_plug_in_is_not_configured(docker: Bed, tmp_path: Path) -> None:
     context = local(docker, compose="docker nosuchplugin")
-    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    wanted = spec(repositories.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
     saved: list[Handle] = []
     with docker.nothing_left():
         with pytest.raises(NotConfigured, match="nosuchplugin"):
@@ -214,7 +214,7 @@ def test_a_daemon_that_does_not_run_is_unavailable_and_a_socket_that_is_shut_den
     context = local(docker, compose="docker compose", env=env)
     with pytest.raises(Unavailable, match="daemon"):
         EXTENSION.check(context)
-    handle = docker.provision(repos.minimal(tmp_path / "app"), settle=0)
+    handle = docker.provision(repositories.minimal(tmp_path / "app"), settle=0)
     try:
         # a listing that fails is unknown, never empty
         assert EXTENSION.status(handle, context).presence == "unknown"
@@ -250,7 +250,7 @@ def test_a_dead_host_is_unavailable(podman: Bed, tmp_path: Path) -> None:
         port = gone.getsockname()[1]
     host = open_host("dead", HostSettings(address="127.0.0.1", port=port, work_dir="/tmp"))
     context = Context(host=host, install=INSTALL, deadline=Deadline(10))
-    wanted = spec(repos.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
+    wanted = spec(repositories.minimal(tmp_path / "app"), sandbox_id=new_id(), options=ComposeOptions())
     with pytest.raises(Unavailable):
         EXTENSION.provision(wanted, context)
     host.close()
@@ -261,7 +261,7 @@ def test_a_command_whose_host_falls_silent_is_not_waited_for(podman: Bed, tmp_pa
     from sandboxer.hosts.factory import open_host
 
     port = podman.settings.port or 22
-    with podman.sandbox(repos.minimal(tmp_path / "app")) as (handle, _), FaultProxy(port) as proxy:
+    with podman.sandbox(repositories.minimal(tmp_path / "app")) as (handle, _), FaultProxy(port) as proxy:
         known = Path(str(podman.settings.known_hosts)).read_text()
         (tmp_path / "known").write_text(known.replace(f":{port}", f":{proxy.port}"))
         through = {"port": proxy.port, "known_hosts": str(tmp_path / "known")}
@@ -281,7 +281,7 @@ def test_a_command_whose_host_falls_silent_is_not_waited_for(podman: Bed, tmp_pa
 
 
 def test_files_of_container_users_are_removed(either: Bed, tmp_path: Path) -> None:
-    fails_not = repos.owned_files(tmp_path / "app", owner=4711)
+    fails_not = repositories.owned_files(tmp_path / "app", owner=4711)
     with either.nothing_left(), either.sandbox(fails_not, settle=0) as (handle, _):
         eventually(lambda: either.run(handle, "test", "-e", "/out/done")[0] == 0, within=10, what="the files")
 
@@ -310,7 +310,7 @@ print("made", flush=True)
 def test_a_creator_that_is_killed_leaves_what_another_process_finds_and_removes(
     bed: Bed, tmp_path: Path, moment: str
 ) -> None:
-    repo = repos.web_and_db(tmp_path / "app")
+    repo = repositories.web_and_db(tmp_path / "app")
     sandbox_id = new_id()
     settings = msgspec.json.encode(bed.settings).decode()
     words = [sys.executable, "-c", CREATOR, "alpha", settings, str(repo), sandbox_id]
@@ -360,7 +360,7 @@ PARTS: dict[str, Callable[[Bed, Handle], object]] = {
 @pytest.mark.parametrize("part", PARTS)
 def test_what_is_left_of_a_sandbox_is_found_and_removed(either: Bed, tmp_path: Path, part: str) -> None:
     with either.nothing_left():
-        handle = either.provision(repos.web_and_db(tmp_path / "app"), settle=0)
+        handle = either.provision(repositories.web_and_db(tmp_path / "app"), settle=0)
         PARTS[part](either, handle)
         sandbox_id = str(handle.data["sandbox_id"])
         assert [found.sandbox_id for found in EXTENSION.inventory(either.context())] == [sandbox_id]
@@ -373,7 +373,7 @@ def test_what_is_left_of_a_sandbox_is_found_and_removed(either: Bed, tmp_path: P
 
 
 def test_a_network_that_a_stranger_has_joined_is_told_and_kept_findable(docker: Bed, tmp_path: Path) -> None:
-    handle = docker.provision(repos.minimal(tmp_path / "app"), settle=0)
+    handle = docker.provision(repositories.minimal(tmp_path / "app"), settle=0)
     network = f"{handle.data['name']}_default"
     docker.engine.run("docker", "run", "-d", "--name", "stranger", "--network", network, BASE, "sleep", "600")
     try:
@@ -389,13 +389,13 @@ def test_a_network_that_a_stranger_has_joined_is_told_and_kept_findable(docker: 
 
 
 def test_teardown_of_a_stack_that_ignores_its_stop_signal_is_quick(either: Bed, tmp_path: Path) -> None:
-    handle = either.provision(repos.ignores_term(tmp_path / "app"), settle=0)
+    handle = either.provision(repositories.ignores_term(tmp_path / "app"), settle=0)
     EXTENSION.teardown(handle, either.context(seconds=30))
     assert EXTENSION.status(handle, either.context()).presence == "absent"
 
 
 def test_sandboxes_of_another_installation_are_not_listed(podman: Bed, tmp_path: Path) -> None:
-    handle = podman.provision(repos.minimal(tmp_path / "app"), settle=0)
+    handle = podman.provision(repositories.minimal(tmp_path / "app"), settle=0)
     try:
         other = msgspec.structs.replace(podman.context(), install="someoneelse")
         assert EXTENSION.inventory(other) == []
@@ -404,7 +404,7 @@ def test_sandboxes_of_another_installation_are_not_listed(podman: Bed, tmp_path:
 
 
 def test_creating_and_removing_at_once_do_not_disturb_each_other(podman: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     errors: list[BaseException] = []
 
     def one() -> None:

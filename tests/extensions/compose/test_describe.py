@@ -12,7 +12,7 @@ from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.describe import isolation
 from sandboxer.extensions.compose_ssh.inspected import StackInspection, parse_inspection
 from tests.extensions.compose.sandboxes import Bed
-from tests.testbed import repos
+from tests.testbed import repositories
 from tests.testbed.image import BASE
 
 ID = "f" * 64
@@ -203,7 +203,7 @@ def test_an_answer_that_is_cut_off_tells_nothing_rather_than_less(missing: str) 
 
 
 def test_a_real_engine_shows_what_a_file_was_granted(either: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     (repo / "link").symlink_to("/etc")
     service = {
         "image": BASE,

@@ -17,7 +17,7 @@ from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Service
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed
-from tests.testbed import repos
+from tests.testbed import repositories
 from tests.testbed.waiting import eventually
 
 
@@ -45,7 +45,7 @@ def logs(bed: Bed, handle: Handle, *, service: str | None = None, tail: int | No
 
 
 def test_a_repository_comes_up_and_goes_away_without_a_trace(bed: Bed, tmp_path: Path) -> None:
-    repo = repos.web_and_db(tmp_path / "app", greeting="over ssh")
+    repo = repositories.web_and_db(tmp_path / "app", greeting="over ssh")
     (repo / ".git").mkdir()
     (repo / ".git" / "config").write_text("secret remote\n")
     said: list[str] = []
@@ -89,7 +89,7 @@ def test_a_repository_comes_up_and_goes_away_without_a_trace(bed: Bed, tmp_path:
 
 
 def test_this_machine_is_a_host_too(here: Bed, tmp_path: Path) -> None:
-    with here.nothing_left(), here.sandbox(repos.web_and_db(tmp_path / "app"), settle=0) as (handle, ready):
+    with here.nothing_left(), here.sandbox(repositories.web_and_db(tmp_path / "app"), settle=0) as (handle, ready):
         assert ready.reachability.kind == "local"
         assert ready.reachability.host is None
         assert fetch(ready.reachability.services[0]) == "hello\n"
@@ -97,7 +97,7 @@ def test_this_machine_is_a_host_too(here: Bed, tmp_path: Path) -> None:
 
 
 def test_three_of_one_repository_run_at_once_on_free_ports(bed: Bed, tmp_path: Path) -> None:
-    repo = repos.web_and_db(tmp_path / "app", container_name="the-web")
+    repo = repositories.web_and_db(tmp_path / "app", container_name="the-web")
     done: dict[int, object] = {}
 
     def one(number: int) -> None:
@@ -125,7 +125,7 @@ def test_three_of_one_repository_run_at_once_on_free_ports(bed: Bed, tmp_path: P
 
 
 def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either: Bed, tmp_path: Path) -> None:
-    repo = repos.web_and_db(tmp_path / "app", port=18473)
+    repo = repositories.web_and_db(tmp_path / "app", port=18473)
     with either.sandbox(repo, publish="declared", settle=0) as (_, ready):
         assert [service.port for service in ready.reachability.services] == [18473]
     with either.sandbox(repo, publish="none", settle=0) as (_, ready):
@@ -135,7 +135,7 @@ def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either:
 def test_the_commonest_port_of_all_is_on_the_loopback_unless_it_is_granted_to_the_public(
     podman: Bed, tmp_path: Path
 ) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(path.read_text() + '    ports: ["18474:80"]\n')
     with podman.sandbox(repo, publish="declared", settle=0) as (_, ready):
@@ -154,7 +154,7 @@ def test_a_build_leaves_the_image_alone_that_is_there_by_the_name_it_wants(eithe
         return engine.run(engine.program, "image", "inspect", "--format", "{{.Id}}", name).stdout
 
     before = image()
-    with either.nothing_left(), either.sandbox(repos.web_and_db(tmp_path / "app"), settle=0) as (handle, _):
+    with either.nothing_left(), either.sandbox(repositories.web_and_db(tmp_path / "app"), settle=0) as (handle, _):
         assert image() == before
         assert either.run(handle, "ls", "/serve.sh")[0] == 0
         built = engine.run(engine.program, "images", "--format", "{{.Repository}}").stdout.split()
@@ -162,7 +162,7 @@ def test_a_build_leaves_the_image_alone_that_is_there_by_the_name_it_wants(eithe
 
 
 def test_ports_in_every_notation_are_remapped(bed: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     ports = ['"18491:80"', '"127.0.0.1:18492:53/udp"', '"18493-18494:90-91"', "{target: 99, published: 18495}", "100"]
     ports.append('"${SOME_PORT:-18496}:101"')
     path = repo / "compose.yaml"
@@ -176,7 +176,7 @@ def test_ports_in_every_notation_are_remapped(bed: Bed, tmp_path: Path) -> None:
 
 
 def test_a_compose_file_in_a_folder_finds_its_neighbours_and_env(either: Bed, tmp_path: Path) -> None:
-    repo = repos.web_and_db(tmp_path / "app" / "deploy").parent
+    repo = repositories.web_and_db(tmp_path / "app" / "deploy").parent
     (repo / "deploy" / ".env").write_text("GREETING=from .env\n")
     with either.sandbox(repo, compose_file="deploy/compose.yaml", settle=0) as (handle, ready):
         assert fetch(ready.reachability.services[0]) == "from .env\n"
@@ -184,7 +184,7 @@ def test_a_compose_file_in_a_folder_finds_its_neighbours_and_env(either: Bed, tm
 
 
 def test_fixed_names_of_networks_and_volumes_are_not_shared(bed: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         "name: taken\n"
@@ -208,7 +208,7 @@ def test_fixed_names_of_networks_and_volumes_are_not_shared(bed: Bed, tmp_path: 
 
 
 def test_external_volumes_and_networks_stay(either: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         path.read_text() + '    volumes: ["kept:/kept"]\n    networks: [kept]\n'
@@ -243,7 +243,7 @@ def test_a_built_image_without_a_name_goes_with_its_sandbox(either: Bed, tmp_pat
 def test_the_hosts_environment_is_not_interpolated_and_its_settings_only_for_a_trusted_file(
     either: Bed, tmp_path: Path
 ) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(
         path.read_text() + '    environment: {GOT: "${SSH_CONNECTION:-nothing}", HOST: "${PATH:-no path}"}\n'
@@ -294,7 +294,7 @@ def archive(files: dict[str, bytes]) -> io.BytesIO:
 
 
 def test_relative_paths_start_at_the_working_directory_and_links_are_followed(either: Bed, tmp_path: Path) -> None:
-    repo = repos.minimal(tmp_path / "app")
+    repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
     path.write_text(path.read_text() + '    working_dir: /tmp\n    volumes: ["data:/data"]\nvolumes: {data: {}}\n')
     with either.sandbox(repo, settle=0) as (handle, _):
@@ -317,13 +317,13 @@ def test_relative_paths_start_at_the_working_directory_and_links_are_followed(ei
 
 
 def test_a_command_in_a_service_that_has_ended_is_a_conflict(podman: Bed, tmp_path: Path) -> None:
-    repo = repos.exits(tmp_path / "app", code=0)
+    repo = repositories.exits(tmp_path / "app", code=0)
     with podman.sandbox(repo, settle=0) as (handle, _), pytest.raises(Conflict, match="not running"):
         podman.run(handle, "true", service="job")
 
 
 def test_variables_for_the_container_never_reach_the_engines_client(either: Bed, tmp_path: Path) -> None:
-    with either.sandbox(repos.minimal(tmp_path / "app"), settle=0) as (handle, _):
+    with either.sandbox(repositories.minimal(tmp_path / "app"), settle=0) as (handle, _):
         hostile = {
             "PATH": "/bin",
             "DOCKER_HOST": "tcp://127.0.0.1:1",

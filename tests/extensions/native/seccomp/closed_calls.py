@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from sandboxer.extensions.native.seccomp import table
-from tests.testbed.filtering import Attempt
+from tests.testbed.syscall_filter import Attempt
 
 MACHINE = os.uname().machine
 AF_ALG, AF_VSOCK, SOCK_STREAM, SOCK_SEQPACKET = 38, 40, 1, 5

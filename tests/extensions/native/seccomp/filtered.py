@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sandboxer.extensions.native.seccomp import program
 from tests.extensions.native.sandboxes import EXTENSION, Box
-from tests.testbed.filtering import LOADER
+from tests.testbed.syscall_filter import LOADER
 
 MACHINE = os.uname().machine
 

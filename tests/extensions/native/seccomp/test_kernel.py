@@ -9,7 +9,7 @@ import pytest
 
 from sandboxer.extensions.native.seccomp import MACHINES, program, table
 from tests.extensions.native.seccomp.closed_calls import AROUND, MACHINE, SOCK_STREAM, wanted
-from tests.testbed.filtering import Attempt, attempts
+from tests.testbed.syscall_filter import Attempt, attempts
 
 pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no filter for {MACHINE}")
 SEEN_OPEN = ("keyctl", "add_key", "request_key", "pidfd_getfd", "process_madvise", "personality", "unshare", "setns")

@@ -14,7 +14,7 @@ from sandboxer.extensions.native.seccomp import MACHINES
 from tests.extensions.native.other_users import run_tests
 from tests.extensions.native.seccomp.closed_calls import AROUND, MACHINE, wanted
 from tests.extensions.native.seccomp.filtered import Desk
-from tests.testbed.filtering import Attempt, program_of_attempts
+from tests.testbed.syscall_filter import Attempt, program_of_attempts
 
 pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no filter for {MACHINE}")
 

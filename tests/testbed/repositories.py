@@ -8,7 +8,7 @@ static one crashes on some machines.
 import json
 from pathlib import Path
 
-from .image import BASE
+from tests.testbed.image import BASE
 
 COMPOSE_FILE = "compose.yaml"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sandboxer.bootstrap import Installation, install
 from sandboxer.hosts.factory import open_host
 from sandboxer.models import Request
-from tests.crash.mortal import Doom, MortalHost, MortalPurse, MortalStore
+from tests.crash.crash_points import Doom, MortalHost, MortalPurse, MortalStore
 
 
 def main(step: int, verb: str, argument: str) -> None:
