@@ -15,6 +15,7 @@ from sandboxer.errors import BackendError, NotFound, SandboxerError, Timeout, Un
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.client import Toolbox
 from sandboxer.extensions.daytona.processes import PIECE, StdinReader
+from sandboxer.extensions.provider.words import check
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import CappedOutput
 from sandboxer.models import Value
@@ -52,7 +53,8 @@ def job(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> byte
     descriptor, so that values appear in no argv.
 
     `setsid` would tell of a program that is not there in its own words, or, an old one, with its own code; so the shell
-    looks first."""
+    looks first. Raises Invalid for words that no program can be given."""
+    check(argv, env=env, cwd=cwd)
     lines = ["exec 3<&-", "umask 022"]
     if cwd is not None:
         where = cwd if cwd.startswith("/") else f"./{cwd}"
@@ -65,7 +67,7 @@ def job(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> byte
         lines.append(f'exec setsid env {by_env} "$@"')
     else:
         lines.append('exec setsid -- "$@"' if argv[0].startswith("-") else 'exec setsid "$@"')
-    return os.fsencode("\n".join(lines) + "\n")
+    return "\n".join([*lines, ""]).encode("utf-8", "surrogateescape")
 
 
 def read(result: str, token: str) -> CommandProgress:

@@ -15,6 +15,7 @@ from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.client import EnvdAccess
 from sandboxer.extensions.e2b.errors import envd_error, stream_error
 from sandboxer.extensions.e2b.handle import DEFAULT_API, E2BHandleData
+from sandboxer.extensions.provider.words import carried
 from sandboxer.hosts.base import Sink
 from sandboxer.http import Api
 from sandboxer.timing import Deadline
@@ -101,9 +102,10 @@ class Envd:
         stdin: bool = False,
         size: tuple[int, int] | None = None,
     ) -> Iterator[Iterator[connect.ProcessEvent]]:
-        """Start a process and read its events. `size` (columns, rows) gives it a terminal. Leaving the `with` does not
-        end the process. Raises what envd says of it."""
-        asked: dict[str, Any] = {"process": {"cmd": words[0], "args": list(words[1:]), "envs": dict(env or {})}}
+        """Start a process (`sh -c SCRIPT NAME WORD...`) and read its events. `size` (columns, rows) gives it a terminal.
+        Leaving the `with` does not end the process. Raises what envd says of it, and Invalid."""
+        (command, *args), envs = carried(words, env or {})
+        asked: dict[str, Any] = {"process": {"cmd": command, "args": args, "envs": envs}}
         if size is not None:
             asked["pty"] = {"size": {"cols": size[0], "rows": size[1]}}
         if self._access.envd >= _STDIN_FLAG:

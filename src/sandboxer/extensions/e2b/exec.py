@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO, Final
 
-from sandboxer.errors import BackendError, Invalid, SandboxerError, Timeout
+from sandboxer.errors import BackendError, SandboxerError, Timeout
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
+from sandboxer.extensions.provider.words import check
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import CappedOutput
 from sandboxer.hosts.process.stdin import StdinFeeder, complete_input
@@ -34,6 +35,7 @@ def run(
 
     Raises Timeout at the deadline, and what envd says when it could not be run. When we are interrupted, or lose the
     connection, what was started is ended too, as far as that can be done in a few seconds."""
+    check(argv, env=env or {}, cwd=cwd)
     words = _words(argv, streams.stdin, envd, deadline, cwd=cwd, tty=tty)
     wants_input = streams.stdin is not None and (tty or envd.closes_stdin)
     running = _Running(envd, root, tty=tty)
@@ -183,8 +185,6 @@ def temporary_path() -> str:
 def _words(
     argv: Sequence[str], source: BinaryIO | None, envd: Envd, deadline: Deadline, *, cwd: str | None, tty: bool
 ) -> list[str]:
-    if any("\0" in word for word in argv):
-        raise Invalid("an argument holds a NUL character", hint="no program can be given one")
     where = "" if not cwd else cwd if cwd.startswith("/") else f"./{cwd}"
     # for a shell's own `exec`, words that begin with - are its options
     command = ["env", "--", *argv] if argv and argv[0].startswith("-") else list(argv)

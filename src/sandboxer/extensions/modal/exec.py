@@ -15,6 +15,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import client, scripts
 from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.modal.event_loop import TICK, LoopRunner
+from sandboxer.extensions.provider.words import carried, check
 from sandboxer.hosts.base import Streams
 from sandboxer.timing import Deadline
 
@@ -23,7 +24,7 @@ CHUNK: Final = 256 * 1024
 AHEAD: Final = 64
 """How many chunks of output may wait for whoever reads them."""
 MOST_ARGUMENTS: Final = 60 * 1024
-"""Characters of all arguments together; the SDK refuses more than 64 KiB."""
+"""Bytes of all arguments together; the SDK refuses more than 64 KiB."""
 DRAIN: Final = 0.5
 """How long the output of a command that has ended may be silent before it counts as complete, in seconds: what it left
 running may hold it open for ever."""
@@ -53,6 +54,8 @@ class RunningCommand:
         self._sandbox: Any = None
         self._process: Any = None
         self._first = b""
+        self._words: list[str] = []
+        self._env: dict[str, str] = {}
         self._pid: str | None = None
         self._input: _Input | None = None
 
@@ -60,10 +63,14 @@ class RunningCommand:
         """Run to the end; the command's exit code. At the deadline, or when this thread is interrupted, the command and
         what it started are killed."""
         deadline.check("starting a command")
-        words = [*self._request.argv]
-        if sum(map(len, words)) > MOST_ARGUMENTS:
+        check(self._request.argv, env=self._request.env, cwd=self._request.cwd)
+        alone = self._source is None and not self._request.tty
+        script = scripts.RUN_ALONE if alone else scripts.RUN
+        words = ["sh", "-c", script, "sh", self._request.cwd or "", *self._request.argv]
+        self._words, self._env = carried(words, self._request.env)
+        if sum(len(word.encode()) for word in self._words[4:]) > MOST_ARGUMENTS:
             raise Invalid(
-                f"the arguments have more than {MOST_ARGUMENTS} characters",
+                f"the arguments have more than {MOST_ARGUMENTS} bytes",
                 hint="pass them by stdin, or copy a file with `sandboxer cp`",
             )
         future = asyncio.run_coroutine_threadsafe(self._work(deadline), self._bridge.loop)
@@ -120,15 +127,10 @@ class RunningCommand:
         self._sandbox = await self._find()
         left = deadline.left()
         process = self._process = await self._sandbox.exec.aio(
-            "sh",
-            "-c",
-            scripts.RUN_ALONE if self._source is None and not self._request.tty else scripts.RUN,
-            "sh",
-            self._request.cwd or "",
-            *self._request.argv,
+            *self._words,
             text=False,
             timeout=None if left is None else math.ceil(left) + BACKSTOP,
-            env=dict(self._request.env),
+            env=self._env,
             pty=self._request.tty,
         )
         self._input = _Input(self._source, process, self._bridge, tty=self._request.tty, failed=self._input_failed)

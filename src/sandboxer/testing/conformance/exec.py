@@ -7,10 +7,12 @@ import os
 import tarfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from sandboxer.errors import SandboxerError, Timeout
+from sandboxer.errors import Invalid, SandboxerError, Timeout
 from sandboxer.extensions.base import CanCopy, CanLogs
 from sandboxer.hosts.base import Streams
 from sandboxer.names import new_id
@@ -31,6 +33,23 @@ class ExecConformance(Conformance):
         code, out, err = made.run("sh", "-c", script, "sh", *TORTURE)
         assert (code, err) == (0, b"")
         assert out == b"".join(word.encode() + b"\0" for word in TORTURE)
+
+    def test_words_that_are_not_text_arrive_byte_for_byte_or_are_refused(self, made: Made) -> None:
+        """Words of a command line hold bytes that are not UTF-8 as lone surrogates."""
+        word = os.fsdecode(b"/tmp/d\xff\xfe\x80 %s\\n'")
+        tries: list[tuple[tuple[str, ...], dict[str, Any], bytes]] = [
+            (("printf", "%s", word), {}, os.fsencode(word)),
+            (("sh", "-c", 'printf %s "$A$B"'), {"env": {"A": word, "B": "é"}}, os.fsencode(word) + "é".encode()),
+            (("sh", "-c", 'mkdir -p "$1" && echo here >"$1/x\377"', "sh", word), {}, b""),
+            (("sh", "-c", "cat x*"), {"cwd": word}, b"here\n"),
+        ]
+        for argv, more, expected in tries:
+            with suppress(Invalid):
+                assert made.run(*argv, **more) == (0, expected, b"")
+        extension = made.bench.extension()
+        if isinstance(extension, CanCopy):
+            with suppress(Invalid):
+                assert extension.path_kind(made.handle, word, made.bench.context(made.host)) == "directory"
 
     def test_environment_values_arrive_and_ours_stay_out(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SANDBOXER_CONFORMANCE_CANARY", "leaked")
