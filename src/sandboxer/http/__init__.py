@@ -10,7 +10,7 @@ with api.stream("POST", "/process.Process/Start", deadline, content=...) as stre
 from sandboxer.http.address import BaseURL, parse_base_url, segment
 from sandboxer.http.client import Api
 from sandboxer.http.errors import response_error
-from sandboxer.http.response import Response, StreamedResponse, retry_after
+from sandboxer.http.response import Response, StreamedResponse, retry_after, without_html
 
 __all__ = [
     "Api",
@@ -21,4 +21,5 @@ __all__ = [
     "response_error",
     "retry_after",
     "segment",
+    "without_html",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -13,6 +14,15 @@ from sandboxer.errors import BackendError
 
 MAX_BODY: Final = bounded.ANSWER.size
 """How much of an answer is read, in bytes, unless told otherwise."""
+
+PAGE: Final = "(a page of HTML)"
+_HTML: Final = re.compile(r"<(?:!doctype|html|head|body|title|center|h1)\b", re.IGNORECASE)
+
+
+def without_html(text: str) -> str:
+    """A provider's words up to where a page for browsers begins in them."""
+    found = _HTML.search(text)
+    return text if found is None else f"{text[: found.start()]}{PAGE}"
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +57,11 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The beginning of the body, on one line, fit for an error message."""
-        return " ".join(self.body[:2000].decode("utf-8", "replace").split())[:500]
+        """The beginning of the body, on one line, fit for an error message. Of a page for browsers, which a proxy gives
+        in the API's place, only that it is one."""
+        if "html" in self.headers.get("content-type", "").lower():
+            return PAGE
+        return without_html(" ".join(self.body[:2000].decode("utf-8", "replace").split()))[:500]
 
     @property
     def retry_after(self) -> float | None:

@@ -343,3 +343,26 @@ def test_the_logs_of_a_build_that_failed_can_be_read(daytona_cloud: FakeDaytona)
     streams = Streams(stdout=out.extend, stderr=out.extend)
     DaytonaExtension().logs(handle, streams, context(daytona_cloud), service=None, follow=False, tail=1)
     assert bytes(out) == b"manifest unknown\n"
+
+
+def test_a_toolbox_that_gives_up_waiting_is_asked_again_until_the_command_ends(
+    shared: FakeDaytona, handle: Handle
+) -> None:
+    late = {"statusCode": 408, "message": "command execution timeout"}
+    shared.script.add(Fault(match=EXECUTE, kind="status", status=408, body=late, skip=1, times=2))
+    assert run(shared, handle, "sh", "-c", "echo one; sleep 1; echo two; exit 3") == (3, b"one\ntwo\n", b"")
+
+
+def test_a_toolbox_that_gives_up_waiting_for_ever_ends_at_the_deadline_with_the_output(
+    shared: FakeDaytona, handle: Handle
+) -> None:
+    late = {"statusCode": 408, "message": "command execution timeout"}
+    shared.script.add(Fault(match=EXECUTE, kind="status", status=408, body=late, skip=1, times=4))
+    out = bytearray()
+    streams = Streams(stdout=out.extend, stderr=out.extend)
+    with pytest.raises(Timeout) as caught:
+        DaytonaExtension().exec(
+            handle, Exec(argv=("sh", "-c", "echo so far; exec sleep 60")), streams, context(shared, seconds=2)
+        )
+    assert (caught.value.exit_code, bytes(out)) == (124, b"so far\n")
+    shared.script.clear()

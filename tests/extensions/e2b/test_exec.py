@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
 import threading
 import time
@@ -385,3 +386,31 @@ def test_a_hundred_megabytes_go_in_and_come_out(fake: FakeE2B) -> None:
     extension.get_archive(handle, "there/big", count, context(fake))
     assert size >= len(data)
     assert Ran(fake, handle, "sh", "-c", "wc -c <there/big").out.strip() == str(len(data)).encode()
+
+
+def stream(*messages: dict[str, Any], error: str | None = None) -> Fault:
+    """What envd answers to the next start: these events, and how the stream ends."""
+    last = {"error": {"code": error, "message": "context deadline exceeded"}} if error else {}
+    framed = [(0, {"event": message}) for message in messages] + [(2, last)]
+    body = b"".join(struct.pack(">BI", flags, len(raw := msgspec.json.encode(said))) + raw for flags, said in framed)
+    return Fault(
+        match=START, kind="status", status=200, body=body, headers={"content-type": "application/connect+json"}
+    )
+
+
+def test_a_stream_that_ends_because_its_time_is_over_is_a_timeout_with_the_output(
+    shared: FakeE2B, handle: Handle
+) -> None:
+    out = bytearray()
+    shared.script.add(stream({"start": {"pid": 4}}, {"data": {"stdout": b"so far\n"}}, error="deadline_exceeded"))
+    streams = Streams(stdout=out.extend, stderr=out.extend)
+    with pytest.raises(Timeout) as caught:
+        E2BExtension().exec(handle, Exec(argv=("make",)), streams, context(shared))
+    assert (caught.value.exit_code, bytes(out)) == (124, b"so far\n")
+
+
+def test_a_start_that_is_refused_because_its_time_is_over_is_a_timeout(shared: FakeE2B, handle: Handle) -> None:
+    body = {"code": "deadline_exceeded", "message": "context deadline exceeded"}
+    shared.script.add(Fault(match=START, kind="status", status=504, body=body))
+    with pytest.raises(Timeout):
+        Ran(shared, handle, "true")

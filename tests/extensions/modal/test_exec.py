@@ -7,13 +7,16 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from sandboxer.errors import BackendError, Conflict, Invalid, SandboxerError, Timeout
 from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import ModalExtension
+from sandboxer.extensions.modal import exec as modal_exec
+from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.timing import Deadline
@@ -242,3 +245,34 @@ def test_places_are_taken_out_by_their_own_name(clean: FakeModal, path: str, top
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         assert {name.split("/")[0] for name in tar.getnames()} == {top}
     EXTENSION.teardown(box, context(clean))
+
+
+class LateProcess:
+    """A process of the SDK whose time is over: its streams end, and it waits for -1."""
+
+    def __init__(self) -> None:
+        self.stdout, self.stderr = _chunks(b"12\nso far\n"), _chunks()
+        self.wait = SimpleNamespace(aio=self._wait)
+
+    async def _wait(self) -> int:
+        return -1
+
+
+async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def test_a_command_whose_time_is_over_by_the_sdks_clock_is_a_timeout_with_the_output() -> None:
+    async def start(*_words: str, **_more: object) -> LateProcess:
+        return LateProcess()
+
+    async def find() -> object:
+        return SimpleNamespace(exec=SimpleNamespace(aio=start))
+
+    out = bytearray()
+    streams = Streams(stdout=out.extend, stderr=out.extend)
+    running = modal_exec.RunningCommand(bridge(), find, Exec(argv=("make",)), streams)
+    with pytest.raises(Timeout) as caught:
+        running.run(Deadline(20))
+    assert (caught.value.exit_code, bytes(out)) == (124, b"so far\n")

@@ -32,7 +32,7 @@ def test_text_is_sent_as_it_is() -> None:
     assert (sent, left) == ([*SHOW, "ä", "日本", "\x01"], {"A": "ö"})
 
 
-@pytest.mark.parametrize("word", ["\ud800", "a\udfff", "\ud83d", "nul\0"])
+@pytest.mark.parametrize("word", ["\ud800", "a\udfff", "nul\0"])
 def test_what_stands_for_no_byte_is_refused(word: str) -> None:
     for argv, env, cwd in (([word], {}, None), (["x"], {"A": word}, None), (["x"], {}, word)):
         with pytest.raises(Invalid) as caught:

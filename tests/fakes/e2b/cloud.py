@@ -222,6 +222,8 @@ class FakeE2B(FakeServer):
 
     def _timeout(self, request: Request) -> Reply:
         sandbox = self._theirs(request)
+        if sandbox.paused:  # the server looks among those that run
+            raise error(404, f"Sandbox '{sandbox.id}' not found")
         sandbox.end_at = time.time() + self._seconds(request.json())
         return Reply(status=204)
 

@@ -23,6 +23,7 @@ from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
 KEY: Final = "DAYTONA_API_KEY"
+DEFAULT_API: Final = "https://app.daytona.io/api"
 PAGE: Final = 200
 """Sandboxes on a page of a listing: the most that Daytona gives."""
 MAX_PAGES: Final = 5000
@@ -38,9 +39,7 @@ class DaytonaClient:
         key = ctx.secrets.get(KEY)
         if key is None:
             raise NotConfigured("there is no key for Daytona", hint=f"set {KEY}")
-        address = ctx.endpoints.get("api")
-        if not address:
-            raise NotConfigured("there is no address of Daytona's API", hint="set DAYTONA_API_URL")
+        address = ctx.endpoints.get("api") or ctx.endpoints.get("server") or DEFAULT_API
         self._key: Secret = key
         self._chosen = ctx.endpoints.get("toolbox")
         self.key = key.fingerprint

@@ -15,6 +15,7 @@ from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, 
 from sandboxer.extensions.daytona.errors import busy, message, refuse
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
+from sandboxer.extensions.provider.errors import ended, stopped
 from sandboxer.http import segment
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from sandboxer.timing import Deadline, now
@@ -232,15 +233,24 @@ class ToolboxSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if isinstance(error, SandboxerError) and _status(error) in (400, 404, 409, 502, 503, 504):
-            found = self._look()
-            if found.phase != "up":
-                raise Conflict(
-                    f"{found.name} does not run at Daytona: {found.trouble}",
-                    hint=f"run `sandboxer get {self._remembered.sandbox_id}`",
-                ) from error
+            self._check_runs(self._look(), error)
+
+    def _check_runs(self, found: DaytonaSandbox, error: SandboxerError) -> None:
+        if found.phase == "resting":
+            sandbox_id = self._remembered.sandbox_id
+            raise stopped(found.name, found.state, provider="Daytona", sandbox_id=sandbox_id) from error
+        if found.phase != "up":
+            raise Conflict(
+                f"{found.name} does not run at Daytona: {found.trouble}",
+                hint=f"run `sandboxer get {self._remembered.sandbox_id}`",
+                fault="backend",
+            ) from error
 
     def _look(self) -> DaytonaSandbox:
-        found = self._cloud.sandbox(self._remembered.name, self._deadline)
+        remembered = self._remembered
+        found = self._cloud.sandbox(remembered.name, self._deadline)
         if found is None or found.phase == "gone":
-            raise BackendError(f"{self._remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+            check_absence_proved(remembered, self._cloud.key, now=now())
+            sandbox_id = remembered.sandbox_id
+            raise ended(remembered.name, provider="Daytona", sandbox_id=sandbox_id, kind=BackendError)
         return found

@@ -6,12 +6,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sandboxer.errors import BackendError
+from sandboxer.extensions.base import Status
 from sandboxer.extensions.daytona import ssh
 from sandboxer.extensions.daytona.client import DaytonaClient
 from sandboxer.extensions.daytona.handle import DaytonaHandleData
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.http import segment
-from sandboxer.models import Isolation, Reachability, Service
+from sandboxer.models import Isolation, Reachability, Resources, Service
 from sandboxer.timing import Deadline
 
 _HEADER: Final = "Authorization: Bearer $DAYTONA_API_KEY"
@@ -63,6 +64,19 @@ def _service(cloud: DaytonaClient, name: str, port: int, deadline: Deadline) -> 
         host=parts.hostname,
         port=parts.port or (443 if parts.scheme == "https" else 80),
         url=url,
+    )
+
+
+def status(found: DaytonaSandbox) -> Status:
+    """What Daytona shows of a sandbox. One that is stopped is billed its disk, one that is archived nothing. Pure."""
+    if found.phase != "resting":
+        return Status(found.presence, found.trouble, ends_at=found.destroyed_at)
+    billed = None if found.resources is None else Resources(disk_gib=found.resources.disk_gib)
+    return Status(
+        found.presence,
+        f"{found.trouble} at Daytona",
+        ends_at=found.destroyed_at,
+        billed=Resources() if found.state == "archived" else billed,
     )
 
 

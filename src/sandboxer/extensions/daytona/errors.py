@@ -9,15 +9,13 @@ import msgspec
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Unavailable
-from sandboxer.http import Response, response_error, retry_after
+from sandboxer.extensions.provider.errors import over_quota, reason, unpaid
+from sandboxer.http import Response, response_error, retry_after, without_html
 
 KEY_HINT: Final = "check DAYTONA_API_KEY; keys are made at app.daytona.io under Keys"
-_LIMIT: Final = re.compile(r"limit|quota|exceed|maximum allowed", re.IGNORECASE)
-_UNPAID: Final = re.compile(r"suspend|depleted|payment|credit", re.IGNORECASE)
 _BUSY: Final = re.compile(
     r"state change in progress|is being|in transition|already (?:being|in progress)", re.IGNORECASE
 )
-_NONE_FREE: Final = re.compile(r"no available runner|no runner|capacity|resource limit reached", re.IGNORECASE)
 _TOO_LARGE: Final = re.compile(r"per sandbox", re.IGNORECASE)
 _MISSING: Final = re.compile(
     r"(?:snapshot|image|region|target)\b.{0,200}?\bnot (?:found|exist|available)", re.IGNORECASE
@@ -32,7 +30,7 @@ def message(answer: Response) -> str:
         said = "; ".join(str(part) for part in said)
     if not isinstance(said, str) or not said:
         said = document.get("error") if isinstance(document.get("error"), str) else answer.text
-    return " ".join(str(said).split())[:500]
+    return without_html(" ".join(str(said).split()))[:500]
 
 
 def busy(answer: Response) -> bool:
@@ -65,15 +63,13 @@ def refuse(answer: Response) -> SandboxerError:
         return Unavailable(text, hint="Daytona limits requests: wait, then try again", details=details | more)
     if answer.status == 401:
         return Denied(text, hint=KEY_HINT, details=details)
-    if answer.status in (400, 402, 403) and _UNPAID.search(said):
-        return Denied(
-            text, hint="see billing at app.daytona.io; the organization cannot start anything", details=details
-        )
-    if answer.status in (400, 403) and _NONE_FREE.search(said):
+    why = reason(answer.status, said) if answer.status in (400, 402, 403) else None
+    if why == "billing":
+        return unpaid(text, where="app.daytona.io", details=details)
+    if why == "capacity":
         return Unavailable(text, hint="try again later, or another region in options.target", details=details)
-    if answer.status in (400, 403) and _LIMIT.search(said) and not _TOO_LARGE.search(said):
-        hint = "destroy sandboxes that are not needed, ask for smaller ones, or see Limits at app.daytona.io"
-        return BackendError(text, hint=hint, details=details, retryable=True)
+    if why == "quota" and not _TOO_LARGE.search(said):
+        return over_quota(text, where="app.daytona.io (Limits)", details=details)
     if answer.status == 403 and not _TOO_LARGE.search(said):
         return Denied(text, hint=KEY_HINT, details=details)
     if answer.status in (400, 404) and _MISSING.search(said):

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO, Final, Literal
 from sandboxer import bounded
 from sandboxer.errors import BackendError, NotFound, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona import scripts
-from sandboxer.extensions.daytona.client import Toolbox
+from sandboxer.extensions.daytona.client import Toolbox, rest
 from sandboxer.extensions.daytona.processes import PIECE, StdinReader
 from sandboxer.extensions.provider.words import check
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import CappedOutput
+from sandboxer.http import without_html
 from sandboxer.models import Value
 from sandboxer.timing import Deadline
 
@@ -31,6 +32,8 @@ FIRST_BYTES: Final = 256 * 1024
 PART_BYTES: Final = 2 * 1024 * 1024
 """How much of each output one answer carries, in bytes."""
 END_SECONDS: Final = 10.0
+LATE_PAUSE: Final = 0.5
+"""Seconds before a toolbox that did not answer in its own time is asked again."""
 _READONLY: Final = frozenset({"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"})
 """Variables that some shells do not let themselves be set: the command gets them by `env`."""
 
@@ -77,7 +80,7 @@ def read(result: str, token: str) -> CommandProgress:
     parts = _sections(body)
     if len(words) < 2 or words[0] != token or words[1] not in _STATES or parts is None:
         raise BackendError(
-            "the toolbox of the sandbox did not answer as expected: " + " ".join(result.split())[:200],
+            "the toolbox of the sandbox did not answer as expected: " + without_html(" ".join(result.split()))[:200],
             hint="does the image have a POSIX sh? try another image",
             outcome="unknown",
         )
@@ -190,7 +193,13 @@ class _Running:
         words = [self._token, self._files, str(looks), str(PART_BYTES), str(self._out), str(self._err)]
         words += ["" if number is None else str(number), "last" if last else ""]
         command = self._text(scripts.FOLLOW, *words, data=_armoured(data or b""))
-        return read(self._ask(command, deadline, looks / 10 + 20, again=True), self._token)
+        while True:
+            try:
+                return read(self._ask(command, deadline, looks / 10 + 20, again=True), self._token)
+            except Unavailable as error:
+                if (error.details or {}).get("status") != 408:
+                    raise
+            rest(LATE_PAUSE, deadline)  # the toolbox gave up waiting, not the command: it may be asked the same again
 
     def _complete(self, told: CommandProgress, limit: int) -> bool:
         """Pass on what is new; whether that was all."""
@@ -251,7 +260,12 @@ class _Running:
         )
         document = answer.json()
         if answer.status == 408 or not isinstance(document, dict) or not isinstance(document.get("result"), str):
-            raise Unavailable("the toolbox of the sandbox did not run it in time", hint="try again", outcome="unknown")
+            raise Unavailable(
+                "the toolbox of the sandbox did not run it in time",
+                hint="try again",
+                outcome="unknown",
+                details={"status": answer.status},
+            )
         return str(document["result"])
 
 

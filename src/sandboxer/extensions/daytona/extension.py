@@ -30,7 +30,7 @@ from sandboxer.extensions.daytona import exec as daytona_exec
 from sandboxer.extensions.daytona.body import create_body, minutes
 from sandboxer.extensions.daytona.client import DaytonaClient
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_base, from_handle, proves_absence, to_handle
-from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, decode, fit
+from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, decode, fit, with_target
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.hosts.base import Streams
 from sandboxer.http import segment
@@ -62,7 +62,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         return self._made(spec, decode(spec.options), ctx)
 
     def _made(self, spec: Spec, options: DaytonaOptions, ctx: Context) -> Handle:
-        cloud = DaytonaClient(ctx)
+        cloud, options = DaytonaClient(ctx), with_target(options, ctx.endpoints.get("target"))
         ctx.deadline.check(f"asking Daytona for {spec.resource}")
         began = now()
         body = create_body(options, name=spec.resource, labels=spec.labels, expires_at=spec.expires_at, now=began)
@@ -101,6 +101,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
             reachability=describe.reachability(cloud, remembered, up, workspace=workspace, deadline=ctx.deadline),
             isolation=describe.isolation(up, remembered),
             resources=up.resources,
+            ends_at=up.destroyed_at,
         )
 
     def status(self, handle: Handle, ctx: Context) -> Status:
@@ -111,7 +112,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         except SandboxerError as error:
             return Status("unknown", error.message)
         if found is not None and found.phase != "gone":
-            return Status(found.presence, found.trouble)
+            return describe.status(found)
         if proves_absence(remembered, cloud.key, now=now()):
             return Status("absent")
         return Status("unknown", "it was made with another key, which alone can show whether it is gone")

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.errors import Unsupported
+from sandboxer.errors import NotConfigured, Unsupported
 from sandboxer.models import Requirements, Resources, Written
 from sandboxer.names import ENV_NAME
 
@@ -202,3 +202,12 @@ def allotted(options: DaytonaOptions) -> Resources:
 def decode(options: object) -> DaytonaOptions:
     """The options of a spec, whether the core has decoded them or not. Raises msgspec.ValidationError."""
     return options if isinstance(options, DaytonaOptions) else msgspec.convert(options, DaytonaOptions)
+
+
+def with_target(options: DaytonaOptions, target: str | None) -> DaytonaOptions:
+    """The options with the region that DAYTONA_TARGET names, where they name none. Raises NotConfigured. Pure."""
+    if options.target is not None or not target:
+        return options
+    if not _WORD.fullmatch(target):
+        raise NotConfigured("DAYTONA_TARGET is not the name of a region", hint="unset it, or write it like eu")
+    return msgspec.structs.replace(options, target=target)

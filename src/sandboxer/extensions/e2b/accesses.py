@@ -14,10 +14,24 @@ from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox, EnvdAccess
 from sandboxer.extensions.e2b.connect import seconds_until
-from sandboxer.extensions.e2b.errors import gone
 from sandboxer.extensions.e2b.handle import E2BHandleData, is_gone, other_key_error
+from sandboxer.extensions.provider.errors import ended, stopped
 
 _KEPT: Final = 512
+
+
+def running(control: E2BClient, place: E2BHandleData, ctx: Context) -> tuple[E2BSandbox, EnvdAccess]:
+    """A look at a sandbox that is to be used. Raises Conflict, saying why, when it does not run."""
+    looked = control.look(place.id)
+    if looked is None:
+        raise (
+            ended(place.id, provider="E2B", sandbox_id=place.sandbox_id)
+            if is_gone(place, ctx)
+            else other_key_error(place)
+        )
+    if looked[0].state != "running":
+        raise stopped(place.id, looked[0].state, provider="E2B", sandbox_id=place.sandbox_id)
+    return looked
 
 
 class AccessCache:
@@ -50,12 +64,7 @@ class AccessCache:
         known = self.known(control, place)
         if known is not None:
             return known
-        looked = control.look(place.id)
-        if looked is None:
-            raise gone(f"E2B does not have {place.id} any more") if is_gone(place, ctx) else other_key_error(place)
-        shown, access = looked
-        if shown.state != "running":
-            raise gone(f"{place.id} is {shown.state}")
+        shown, access = running(control, place, ctx)
         return self.learn(control, place, shown, access)
 
     def learn(self, control: E2BClient, place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> EnvdAccess:

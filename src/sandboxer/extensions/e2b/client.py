@@ -52,11 +52,11 @@ class E2BSandbox(msgspec.Struct, frozen=True, kw_only=True):
 class E2BClient:
     """Calls on the control plane, with the key of a context. Each ends with the context's deadline unless told."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, *, deadline: Deadline | None = None) -> None:
         self._key = api_key(ctx)
         self.base = api_address(ctx)
         self.key = self._key.fingerprint
-        self.deadline = ctx.deadline
+        self.deadline = deadline or ctx.deadline
         self._api = Api(self.base, name="E2B", headers=self._headers, refuse=refuse)
 
     def _headers(self) -> Mapping[str, str]:

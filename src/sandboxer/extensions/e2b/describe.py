@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from sandboxer.errors import BackendError, Timeout, Unavailable
-from sandboxer.extensions.base import Context
+from sandboxer.extensions.base import Context, Status
 from sandboxer.extensions.e2b.client import E2BSandbox, EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd, domain_of
 from sandboxer.extensions.e2b.handle import E2BHandleData
@@ -17,9 +17,9 @@ _UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reache
 _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
 
 
-def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> Ready:
-    """How a sandbox is reached and isolated. Pure."""
-    domain = domain_of(place.api, access)
+def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess, *, domain: str | None) -> Ready:
+    """How a sandbox is reached and isolated; `domain` is the one that was chosen. Pure."""
+    domain = domain_of(place.api, access, domain)
     return Ready(
         reachability=Reachability(
             kind="api",
@@ -29,7 +29,15 @@ def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> Ready:
         ),
         isolation=isolation(place, shown),
         resources=shown.resources,
+        ends_at=shown.end_at,
     )
+
+
+def status(shown: E2BSandbox) -> Status:
+    """What E2B shows of a sandbox. A paused one costs nothing and has no end. Pure."""
+    if shown.state == "running":
+        return Status("running", ends_at=shown.end_at)
+    return Status("stopped", f"{shown.state} at E2B", billed=Resources())
 
 
 def _service(place: E2BHandleData, port: int, domain: str) -> Service:
@@ -40,7 +48,7 @@ def _service(place: E2BHandleData, port: int, domain: str) -> Service:
 def isolation(place: E2BHandleData, shown: E2BSandbox) -> Isolation:
     """E2B's own sandboxes are Firecracker virtual machines; of another server that speaks its API, nothing is known
     from here. Pure."""
-    domain = domain_of(place.api, None) or ""
+    domain = domain_of(place.api, None, None) or ""
     own = any(domain == known or domain.endswith(f".{known}") for known in _OWN)
     notes = ["whatever listens on a port inside can be reached from the internet by who knows the sandbox's id"]
     if not own:

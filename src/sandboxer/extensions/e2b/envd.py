@@ -28,7 +28,9 @@ _RAW_UPLOAD: Final = (0, 5, 7)
 """envd's versions since which it understands the field `stdin`, a request without a user, CloseStdin, and uploads that
 are no form (`e2b.envd.versions` of the SDK)."""
 _OLD_USER: Final = "user"
-_SHARED_DOMAINS: Final = frozenset({"e2b.app", "e2b.dev", "e2b.pro"})
+_SHARED_DOMAINS: Final = frozenset({
+    "e2b.app", "e2b.dev", "e2b.pro", "e2b-staging.dev", "e2b-tango.dev", "e2b-juliett.dev", "foxtrot-2.e2b.dev",
+})  # fmt: skip
 """Domains where one host serves all sandboxes, which headers tell apart (`e2b.sandbox_domains` of the SDK)."""
 _KEEPALIVE_SECONDS: Final = 50
 _BACKSTOP_SECONDS: Final = 30
@@ -38,31 +40,34 @@ _WHOLE: Final = 4 << 20
 """Up to so many bytes of a file are held in memory, to send it with its length."""
 
 
-def domain_of(api: str, access: EnvdAccess | None) -> str | None:
-    """Below which domain the ports of sandboxes are: what E2B says, else that of an API at `api.DOMAIN`. Pure."""
+def domain_of(api: str, access: EnvdAccess | None, chosen: str | None) -> str | None:
+    """Below which domain the ports of sandboxes are: what E2B says, else the one that was chosen by E2B_DOMAIN, else
+    that of an API at `api.DOMAIN`. Pure."""
     if access is not None and access.domain:
         return access.domain
+    if chosen:
+        return chosen
     host = urlsplit(api or DEFAULT_API).hostname or ""
     return host.removeprefix("api.") if host.startswith("api.") else None
 
 
-def address_of(place: E2BHandleData, access: EnvdAccess, endpoint: str | None) -> str:
+def address_of(place: E2BHandleData, access: EnvdAccess, endpoints: Mapping[str, str]) -> str:
     """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when nothing
     tells: what another server made is not looked for at E2B, and its token not sent there."""
-    if endpoint:
+    if endpoint := endpoints.get("sandbox"):
         return endpoint
-    domain = domain_of(place.api, access)
+    domain = domain_of(place.api, access, endpoints.get("domain"))
     if domain is None:
         raise NotConfigured(
             f"{place.api} does not tell how its sandboxes are reached",
-            hint="set E2B_SANDBOX_URL to the address at which they are",
+            hint="set E2B_DOMAIN, or E2B_SANDBOX_URL to the address at which they are",
         )
     return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{place.id}.{domain}"
 
 
 def told(place: E2BHandleData, access: EnvdAccess, ctx: Context) -> bool:
     """Whether it is known where the envd of a sandbox is. Pure."""
-    return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access) is not None
+    return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access, ctx.endpoints.get("domain")) is not None
 
 
 class Envd:
@@ -72,7 +77,7 @@ class Envd:
         self._access = access
         self._place = place
         self._user = user or place.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
-        base = address_of(place, access, ctx.endpoints.get("sandbox"))
+        base = address_of(place, access, ctx.endpoints)
         self._api = Api(base, name="E2B's sandbox", headers=self._headers, refuse=envd_error)
 
     def _headers(self) -> Mapping[str, str]:
@@ -102,8 +107,8 @@ class Envd:
         stdin: bool = False,
         size: tuple[int, int] | None = None,
     ) -> Iterator[Iterator[connect.ProcessEvent]]:
-        """Start a process (`sh -c SCRIPT NAME WORD...`) and read its events. `size` (columns, rows) gives it a terminal.
-        Leaving the `with` does not end the process. Raises what envd says of it, and Invalid."""
+        """Start a process (`sh -c SCRIPT NAME WORD...`) and read its events. `size` (columns, rows) gives it a
+        terminal. Leaving the `with` does not end the process. Raises what envd says of it, and Invalid."""
         (command, *args), envs = carried(words, env or {})
         asked: dict[str, Any] = {"process": {"cmd": command, "args": args, "envs": envs}}
         if size is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from sandboxer import bounded
-from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable
-from sandboxer.http import Response, response_error
+from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Timeout, Unavailable
+from sandboxer.extensions.provider.errors import over_quota, reason, unpaid
+from sandboxer.http import Response, response_error, without_html
 
 KEY: Final = "E2B_API_KEY"
 _CAPACITY: Final = frozenset(
@@ -38,22 +38,22 @@ def error_body(answer: Response) -> E2BErrorBody:
 def refuse(answer: Response) -> SandboxerError:
     """The error for a status of the control plane that was not expected."""
     said = error_body(answer)
-    words = said.message or answer.text
+    words = without_html(said.message) or answer.text
     text = f"E2B answered {answer.asked} with {answer.status}" + (f": {words[:500]}" if words else "")
     details = _details(answer, said)
     lower = words.lower()
-    if answer.status in (401, 403):
+    why = reason(answer.status, words) if answer.status in (402, 403) else None
+    if why == "billing":
+        return unpaid(text, where="e2b.dev/dashboard", details=details)
+    if why == "quota":
+        return over_quota(text, where="e2b.dev/dashboard", details=details)
+    if answer.status in (401, 403) and why is None:
         return Denied(text, hint=f"check {KEY}: E2B does not accept the key", details=details)
     if answer.status == 429 and "concurrent" in lower:
-        return BackendError(
-            text,
-            hint="destroy sandboxes that are not needed, or raise the account's limit at E2B",
-            retryable=True,
-            details=details,
-        )
+        return over_quota(text, where="e2b.dev/dashboard", details=details)
     if answer.status == 429:
         return Unavailable(text, hint="E2B limits requests: wait, then try again", details=details)
-    if said.error_code in _CAPACITY or (answer.status == 503 and said.message):
+    if why == "capacity" or said.error_code in _CAPACITY or (answer.status == 503 and said.message):
         return Unavailable(text, hint="E2B has no room at the moment: try again later", details=details)
     if said.error_code in _DEFINITE:
         return BackendError(text, hint="try again; look at E2B's status page", retryable=True, details=details)
@@ -77,7 +77,7 @@ def refuse(answer: Response) -> SandboxerError:
     return response_error(answer)
 
 
-def _details(answer: Response, said: E2BErrorBody) -> Mapping[str, Any]:
+def _details(answer: Response, said: E2BErrorBody) -> dict[str, Any]:
     details: dict[str, Any] = {"status": answer.status}
     if said.error_code:
         details["error_code"] = said.error_code
@@ -91,10 +91,12 @@ def _details(answer: Response, said: E2BErrorBody) -> Mapping[str, Any]:
 def envd_error(answer: Response) -> SandboxerError:
     """The error for a status of a sandbox's own address: its envd, or the proxy that stands before all of them."""
     said = error_body(answer)
-    words = said.message or answer.text
+    words = without_html(said.message) or answer.text
     text = f"the sandbox answered {answer.asked} with {answer.status}" + (f": {words[:500]}" if words else "")
     if answer.status == 502 and "not found" in words.lower():
         return gone(text)
+    if said.code == "deadline_exceeded":
+        return Timeout(text, hint="give it longer with --timeout")
     if answer.status in (502, 503, 504):
         return Unavailable(text, hint="try again; run `sandboxer get ID` to see its state", details={"status": 502})
     if answer.status in (401, 403):
@@ -113,12 +115,13 @@ def envd_error(answer: Response) -> SandboxerError:
 
 def gone(text: str) -> SandboxerError:
     """The error for a sandbox that does not run (any more)."""
-    return Conflict(text, hint="it has ended or is paused at E2B: run `sandboxer reconcile`", fault="backend")
+    hint = "it has ended or is paused at E2B: run `sandboxer reconcile`"
+    return Conflict(text, hint=hint, fault="backend", details={"presence": "unknown"})
 
 
 _WORDS: Final = {
     "not_found": NotFound, "unauthenticated": Denied, "permission_denied": Denied, "unavailable": Unavailable,
-    "resource_exhausted": Unavailable,
+    "resource_exhausted": Unavailable, "deadline_exceeded": Timeout,
 }  # fmt: skip
 
 
@@ -126,7 +129,7 @@ def stream_error(code: str, message: str) -> SandboxerError:
     """The error for a Connect error inside a stream."""
     kind = _WORDS.get(code, BackendError)
     return kind(
-        f"the sandbox could not run it: {message[:500] or code}",
+        f"the sandbox could not run it: {without_html(message)[:500] or code}",
         hint="run `sandboxer get ID` to see its state",
         fault="backend",
         details={"connect": code},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied, Invalid, SandboxerError
+from sandboxer.errors import BackendError, Conflict, Denied, Invalid, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
@@ -26,8 +27,8 @@ from sandboxer.extensions.base import (
     Status,
 )
 from sandboxer.extensions.e2b import create, describe, files, logs
-from sandboxer.extensions.e2b import exec as e2b_exec
-from sandboxer.extensions.e2b.accesses import AccessCache
+from sandboxer.extensions.e2b import exec as commands
+from sandboxer.extensions.e2b.accesses import AccessCache, running
 from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox
 from sandboxer.extensions.e2b.connect import seconds_until
 from sandboxer.extensions.e2b.envd import Envd, told
@@ -42,11 +43,15 @@ from sandboxer.extensions.e2b.handle import (
 )
 from sandboxer.extensions.e2b.meanwhile import BackgroundCall
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
+from sandboxer.extensions.provider.errors import stopped
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
+from sandboxer.timing import Deadline
 
 _SUPERUSER: Final = "root"
+LOOK_SECONDS: Final = 10.0
+"""How long it may take to find out why a sandbox could not be used."""
 _Answer = TypeVar("_Answer")
 
 
@@ -107,14 +112,14 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
             raise BackendError(f"E2B does not have {place.id} any more", hint="create it again")
         shown, access = looked
         if shown.state != "running":
-            raise BackendError(f"{place.id} is {shown.state}", hint="create it again")
+            raise stopped(place.id, shown.state, provider="E2B", sandbox_id=place.sandbox_id)
         describe.check_declared(place, shown.resources)
         access = self._accesses.learn(control, place, shown, access)
         if asked is None:
             describe.reach(Envd(place, access, ctx), ctx)
         else:
             asked.wait(ctx.deadline)
-        return describe.ready(place, shown, access)
+        return describe.ready(place, shown, access, domain=ctx.endpoints.get("domain"))
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look, which is about this sandbox only where the address and the key are those it was made with."""
@@ -125,7 +130,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
                 return Status("absent") if is_gone(place, ctx) else Status("unknown", other_key_error(place).message)
         except SandboxerError as error:
             return Status("unknown", error.message)
-        return Status("running" if looked[0].state == "running" else "stopped")
+        return describe.status(looked[0])
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By metadata; a list that shows nothing is asked a second time, because it may lag behind a create."""
@@ -188,7 +193,8 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         """E2B counts whole seconds from the request."""
         place, control = self._place(handle, ctx)
         if not control.end_in(place.id, _seconds(expires_at)):
-            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
+            running(control, place, ctx)  # a paused one has no end that could be moved
+            raise BackendError(f"E2B does not prolong {place.id}", hint="run `sandboxer reconcile`")
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         _no_service(request.service)
 
         def run(envd: Envd, root: Envd) -> int:
-            return e2b_exec.run(
+            return commands.run(
                 envd, root, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env, tty=request.tty
             )
 
@@ -234,7 +240,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         self, handle: Handle, ctx: Context, call: Callable[[Envd, Envd], _Answer], *, again: bool = True
     ) -> _Answer:
         """Make a call on the sandbox's envd; once more with a fresh token when the one that was known is refused. Not
-        `again`: what it reads from is used up by then."""
+        `again`: what it reads from is used up by then. Raises Conflict, saying why, when the sandbox does not run."""
         place, control = self._place(handle, ctx)
         access = self._accesses.of(control, place, ctx)
         try:
@@ -245,6 +251,11 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
                 raise
             fresh = self._accesses.of(control, place, ctx)
             return call(Envd(place, fresh, ctx), Envd(place, fresh, ctx, user=_SUPERUSER))
+        except (Conflict, Unavailable) as error:
+            self._accesses.forget(control, place.id)
+            with suppress(Unavailable, Timeout):  # then the first error says more
+                running(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), place, ctx)
+            raise error
 
     # -- money, pauses, snapshots ---------------------------------------------------------------------------------
 
@@ -281,6 +292,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
             snapshot = control.snapshot(place.id, name)
         except SandboxerError as error:
             if error.outcome != "unknown":
+                running(control, place, ctx)
                 raise
             found = control.snapshot_named(name)
             if found is None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, NotConfigured
+from sandboxer.errors import BackendError, Invalid, NotConfigured
 from sandboxer.extensions.base import Context, from_handle
 from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.http import parse_base_url
@@ -71,8 +71,20 @@ def snapshot_data(handle: Handle) -> E2BSnapshotData:
 
 
 def api_address(ctx: Context) -> str:
-    """The base address of the control plane, in one spelling. Raises Invalid."""
-    return parse_base_url(ctx.endpoints.get("api") or DEFAULT_API, what="E2B_API_URL").url
+    """The base address of the control plane, in one spelling, as E2B's own clients find it: E2B_API_URL, else below
+    E2B_DOMAIN. Raises Invalid, and NotConfigured where E2B_DEBUG asks for a server that is not one."""
+    named, domain = ctx.endpoints.get("api"), ctx.endpoints.get("domain")
+    if ctx.endpoints.get("debug", "").lower() == "true" and not (named and ctx.endpoints.get("sandbox")):
+        raise NotConfigured(
+            "E2B_DEBUG is true: E2B's own clients then talk to http://localhost:3000, and make no sandbox",
+            hint="unset E2B_DEBUG, or name the server by E2B_API_URL and E2B_SANDBOX_URL",
+        )
+    if named or not domain:
+        return parse_base_url(named or DEFAULT_API, what="E2B_API_URL").url
+    base = parse_base_url(f"https://api.{domain}", what="E2B_DOMAIN")
+    if base.prefix:
+        raise Invalid("E2B_DOMAIN is not the name of a domain", hint="write it like e2b.example.org")
+    return base.url
 
 
 def api_key(ctx: Context) -> Secret:
@@ -87,7 +99,7 @@ def check_address(made_at: str, ctx: Context) -> None:
     """Raises NotConfigured when a sandbox was made at another address than the present one."""
     if made_at != (now := api_address(ctx)):
         raise NotConfigured(
-            f"this sandbox was made at {made_at}, and E2B_API_URL leads to {now}",
+            f"this sandbox was made at {made_at}, and E2B_API_URL or E2B_DOMAIN lead to {now}",
             hint=f"set E2B_API_URL={made_at}",
         )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sandboxer.errors import BackendError, NotFound
+from sandboxer.errors import BackendError, Conflict, NotFound
 from sandboxer.extensions.base import Context, Status
 from sandboxer.extensions.modal import asking, client, create, handle, options
 from sandboxer.extensions.modal.handle import ModalHandleData
@@ -31,7 +31,7 @@ def ready(known: ModalHandleData, ctx: Context) -> Ready:
 
     try:
         provider_id, tunnels = asking.ask(wait, ctx.deadline, "waiting for the sandbox")
-    except (BackendError, NotFound) as error:
+    except (BackendError, Conflict, NotFound) as error:
         raise BackendError(
             f"{known.name} ended before it was ready: {error.message}",
             hint="its image needs a POSIX shell and `sleep`; see its logs at modal.com",

@@ -17,11 +17,11 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
+from sandboxer.extensions.provider.errors import Reason, over_quota, reason, unpaid
+from sandboxer.http import without_html
 
 _KEYS: Final = "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET"
 _MOST: Final = 300
-_CAPACITY: Final = "capacity"
-"""In the SDK's own message when no machine was found for a GPU, and in the server's."""
 
 
 def translated(error: BaseException, doing: str) -> SandboxerError | None:
@@ -46,7 +46,7 @@ def translated(error: BaseException, doing: str) -> SandboxerError | None:
 def said(error: BaseException) -> str:
     """The provider's own words, short enough for a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:_MOST] or type(error).__name__
+    return without_html(" ".join(lines))[:_MOST] or type(error).__name__
 
 
 def _is(error: BaseException, names: tuple[str, ...]) -> bool:
@@ -59,6 +59,8 @@ def _denied(error: BaseException, doing: str) -> SandboxerError:
 
 
 def _forbidden(error: BaseException, doing: str) -> SandboxerError:
+    if (why := reason(403, str(error))) in ("billing", "quota"):
+        return _account(error, why)
     return Denied(
         f"Modal does not allow {doing}: {said(error)}",
         hint=f"the token's role is too small, or the workspace is suspended: check {_KEYS}",
@@ -73,14 +75,20 @@ def _exhausted(error: BaseException, doing: str) -> SandboxerError:
             hint=f"try again in {after:g}s",
             details={"retry_after": after},
         )
-    if _CAPACITY in str(error).lower():
+    why = reason(429, str(error))
+    if why == "capacity":
         return Unavailable(
             f"Modal has no free machine: {said(error)}", hint="try again later, or another gpu or region"
         )
-    return BackendError(
-        f"Modal's limit for this workspace is reached: {said(error)}",
-        hint="destroy what is not needed, or raise the limit at modal.com/settings",
-        retryable=True,
+    return _account(error, why)
+
+
+def _account(error: BaseException, why: Reason | None) -> SandboxerError:
+    """What an account is refused for: it has to pay first, or it has as much as it may have."""
+    if why == "billing":
+        return unpaid(f"Modal refuses the workspace: {said(error)}", where="modal.com/settings", details={})
+    return over_quota(
+        f"Modal's limit for this workspace is reached: {said(error)}", where="modal.com/settings", details={}
     )
 
 
@@ -97,6 +105,15 @@ def _retry_after(error: BaseException) -> float | None:
 def _missing(error: BaseException, doing: str) -> SandboxerError:
     return NotFound(
         f"Modal does not know it while {doing}: {said(error)}", hint="it may have ended: run `sandboxer get ID`"
+    )
+
+
+def _ended(error: BaseException, doing: str) -> SandboxerError:
+    return Conflict(
+        f"the sandbox ended while {doing}: {said(error)}",
+        hint="run `sandboxer reconcile`; its life is over, or somebody ended it at Modal",
+        fault="backend",
+        details={"presence": "absent"},
     )
 
 
@@ -173,6 +190,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], Callable[[BaseException, str], Sandbo
     (("InvalidError", "UnimplementedError", "RequestSizeError"), _refused),
     (("VersionError",), _wrong_version),
     (("ImageBuildError",), _image),
+    (("SandboxTimeoutError", "SandboxTerminatedError"), _ended),  # before TimeoutError, which the first is too
     (("TimeoutError",), _late),
     (("ConnectionError", "ServiceError", "ClientClosed"), _lost),
     (("InternalError", "InternalFailure", "DataLossError"), _internal),

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
-from sandboxer.errors import Denied, Invalid, SandboxerError, Unavailable
+from sandboxer.errors import Denied, Invalid, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import client, scripts
 from sandboxer.extensions.modal.errors import translated
@@ -142,6 +142,8 @@ class RunningCommand:
         try:
             code: int = await process.wait.aio()
             await self._drained(pumps)
+            if code < 0:  # the SDK's word for a time that is over
+                raise Timeout("the command did not end in time, by Modal's clock", hint="give it longer with --timeout")
             return code
         finally:
             for task in (*pumps, *others):
