@@ -6,7 +6,6 @@ API, to a host of the same domain, or to the one that the operator names by DAYT
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, Literal, TypeVar
@@ -18,6 +17,7 @@ from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.errors import refuse
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox, view
+from sandboxer.extensions.provider import wait
 from sandboxer.http import Api, BaseURL, Response, parse_base_url, segment
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
@@ -230,31 +230,18 @@ def patiently(once: Callable[[], T], deadline: Deadline) -> T:
         try:
             return once()
         except Unavailable as error:
-            told = told_to_wait(error)
-            left = deadline.left()
-            if told is None or (left is not None and told >= left):
+            told = wait.told_to_wait(error)
+            if told is None or not wait.fits(told, deadline):
                 raise
             rest(told, deadline)
     return once()
 
 
-def told_to_wait(error: Unavailable) -> float | None:
-    """Seconds that a rate limit asks for; None for another error."""
-    seconds = (error.details or {}).get("retry_after")
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
 def rest(seconds: float, deadline: Deadline) -> None:
-    """Wait; raises Timeout when the deadline passes meanwhile, also when it is cancelled."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not deadline.passed:
-        time.sleep(min(left, deadline.seconds(0.25)))
-    deadline.check("waiting for Daytona")
+    """Wait; raises Timeout when the deadline passes meanwhile."""
+    wait.pause(seconds, deadline, "waiting for Daytona")
 
 
 def pauses(first: float = 0.04, longest: float = 1.0) -> Iterator[float]:
-    """Seconds between looks: short at first, because most changes take less than a second, then longer."""
-    pause = first
-    while True:
-        yield pause
-        pause = min(pause * 1.4, longest)
+    """Seconds between looks: most changes take less than a second."""
+    return wait.pauses(first, longest=longest)

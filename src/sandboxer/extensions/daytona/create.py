@@ -7,21 +7,34 @@ it makes the one sandbox, or it is told that the name is taken, and then the one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final
 
-from sandboxer.errors import BackendError, Conflict, SandboxerError, Unavailable
-from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, rest, told_to_wait
+from sandboxer.errors import BackendError, Conflict, SandboxerError, Timeout, Unavailable
+from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, rest
 from sandboxer.extensions.daytona.errors import busy, message, refuse
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.extensions.provider.errors import ended, stopped
+from sandboxer.extensions.provider.lost_create import (
+    Look,
+    Trouble,
+    Verdict,
+    needs_look,
+    settle,
+    trouble_of,
+    with_outcome,
+)
+from sandboxer.extensions.provider.wait import fits, part_of, told_to_wait
 from sandboxer.http import segment
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from sandboxer.timing import Deadline, now
 
 ASKED: Final = 4
 """How often a create is asked at most."""
+LOOKS: Final = 8
+"""How often a name that is taken is looked for."""
 CREATE_SECONDS: Final = 60.0
 """How long one create may go unanswered, so that time is left to find out what became of it."""
 
@@ -33,63 +46,70 @@ UNKNOWN_SECONDS: Final = 3.0
 
 
 def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) -> DaytonaSandbox:
-    """The one sandbox of this body's name. Raises what Daytona said; with outcome "unknown" when it could not be found
-    out whether it exists."""
+    """The one sandbox of this body's name; a lost answer is settled by `provider.lost_create`. Raises what Daytona
+    said; with outcome "unknown" when it could not be found out whether it exists."""
     name, waits = body["name"], pauses(0.2)
     doubt: SandboxerError | None = None
     for attempt in range(1, ASKED + 1):
+        if doubt is not None and deadline.passed:
+            raise with_outcome(doubt, "unknown")
         deadline.check(f"asking Daytona for {name}")
         try:
-            return cloud.create(body, _some_of(deadline))
+            return cloud.create(body, part_of(deadline, most=CREATE_SECONDS))
         except SandboxerError as error:
-            if _status(error) == 409:
-                return _taken(cloud, name, body["labels"], deadline, error)
-            told = told_to_wait(error) if isinstance(error, Unavailable) else None
-            if error.outcome == "unknown":
-                doubt = error
-            elif told is None:
-                raise _still_in_doubt(doubt, error) from error
-            left = deadline.left()
-            pause = next(waits) if told is None else told
-            if attempt == ASKED or (left is not None and pause >= left):
-                raise _still_in_doubt(doubt, error) from error
-            rest(pause, deadline)
+            trouble = trouble_of(error, over=deadline.passed)
+            doubt = error if trouble in ("lost", "slow", "late") else doubt
+            pause = next(waits) if (told := told_to_wait(error)) is None else told
+            again = attempt < ASKED and fits(pause, deadline) and (trouble in ("lost", "slow") or told is not None)
+            # asked again, the name itself says whether there is one
+            look, found = ("unseen", None) if again else _look(cloud, body, deadline, trouble, doubt=doubt is not None)
+            verdict = settle(trouble, look, again=again)
+            if found is not None and verdict == "adopt":
+                return found
+            if verdict != "retry":
+                raise _told(verdict, error, doubt, found, name) from error
+            with suppress(Timeout):
+                rest(pause, deadline)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _some_of(deadline: Deadline) -> Deadline:
-    left = deadline.left()
-    return deadline.shorter(CREATE_SECONDS if left is None else min(CREATE_SECONDS, max(1.0, left * 0.6)))
-
-
-def _still_in_doubt(doubt: SandboxerError | None, error: SandboxerError) -> SandboxerError:
-    """What is raised in the end: once an answer was lost, a later refusal does not say that nothing exists."""
-    return error if doubt is None or error.outcome == "unknown" else doubt
-
-
-def _taken(
-    cloud: DaytonaClient, name: str, labels: Mapping[str, str], deadline: Deadline, refused: SandboxerError
-) -> DaytonaSandbox:
-    """The sandbox that has our name, if it is ours; for a moment it may be known by its name and not yet be shown."""
+def _look(
+    cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline, trouble: Trouble, *, doubt: bool
+) -> tuple[Look, DaytonaSandbox | None]:
+    """What has our name. One that is taken may be known by its name for a moment before it is shown."""
+    if not needs_look(trouble, doubt=doubt):
+        return "nothing", None
     waits = pauses(0.1)
-    for _ in range(8):
-        found = cloud.sandbox(name, deadline)
-        if found is not None and found.phase != "gone":
-            break
-        rest(next(waits), deadline)
-    else:
-        raise BackendError(
-            f"Daytona says that the name {name} is taken, and shows no such sandbox: {refused.message}",
-            hint="run `sandboxer reconcile`",
-            outcome="unknown",
-        )
-    if not ours(found, labels[LABEL_ID], labels[LABEL_INSTALL]):
-        raise Conflict(
+    try:
+        for _ in range(LOOKS if trouble == "taken" else 1):
+            found = cloud.sandbox(body["name"], deadline)
+            if found is not None and found.phase != "gone":
+                labels = body["labels"]
+                return ("ours" if ours(found, labels[LABEL_ID], labels[LABEL_INSTALL]) else "others"), found
+            if trouble == "taken":
+                rest(next(waits), deadline)
+    except SandboxerError:
+        return "unseen", None
+    return "nothing", None
+
+
+def _told(
+    verdict: Verdict, error: SandboxerError, doubt: SandboxerError | None, found: DaytonaSandbox | None, name: str
+) -> SandboxerError:
+    """The error to raise. Once an answer was lost, a later refusal does not say that nothing exists."""
+    if verdict == "conflict" and found is not None:
+        return Conflict(
             f"the name {name} is taken at Daytona by a sandbox that is not ours ({found.id})",
             hint="create it again: it gets another name",
             fault="backend",
         )
-    return found
+    if verdict == "unknown" and doubt is None:
+        return BackendError(
+            f"Daytona says that the name {name} is taken, and shows no such sandbox: {error.message}",
+            hint="run `sandboxer reconcile`",
+            outcome="unknown",
+        )
+    return with_outcome(doubt or error, "unknown" if verdict == "unknown" else "failed")
 
 
 def ours(found: DaytonaSandbox, sandbox_id: str, install: str) -> bool:
@@ -180,12 +200,11 @@ def _while_busy(cloud: DaytonaClient, method: str, path: str, deadline: Deadline
                 cloud.check_absence(answer, deadline)
             return
         error = refuse(answer)
-        told = told_to_wait(error) if isinstance(error, Unavailable) else None
+        told = told_to_wait(error)
         if told is None and not busy(answer):
             raise error
         wait = pause if told is None else told
-        left = deadline.left()
-        if left is not None and wait >= left:
+        if not fits(wait, deadline):
             raise error
         rest(wait, deadline)
 

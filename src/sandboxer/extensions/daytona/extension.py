@@ -79,11 +79,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         # Its name is all that is needed to find it again; and whose key can see it must be known before it exists.
         ctx.save(to_handle(remembered))
         ctx.progress("start", f"{spec.resource} at {cloud.api.base.host}")
-        try:
-            made = create.create(cloud, body, ctx.deadline)
-        except SandboxerError as error:
-            error.made_nothing = error.outcome != "unknown"
-            raise
+        made = create.create(cloud, body, ctx.deadline)
         seen = made if made.phase == "up" else None
         handle = to_handle(msgspec.structs.replace(remembered, id=made.id, toolbox=made.toolbox, seen=seen))
         ctx.save(handle)

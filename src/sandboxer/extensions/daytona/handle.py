@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
+from sandboxer.extensions.provider import account
 from sandboxer.models import Handle, Value
 from sandboxer.names import sandbox_id_of
 
@@ -58,27 +58,16 @@ def from_handle(handle: Handle) -> DaytonaHandleData:
 
 def check_base(remembered: DaytonaHandleData, base: str) -> None:
     """Raises NotConfigured when the sandbox was made at another API than the one that is configured now."""
-    if remembered.base != base:
-        raise NotConfigured(
-            f"{remembered.name} was made at {remembered.base}, and {base} is configured now",
-            hint=f"set DAYTONA_API_URL={remembered.base} to reach it",
-        )
+    account.check_address(remembered.name, remembered.base, base, variable="DAYTONA_API_URL")
 
 
 def proves_absence(remembered: DaytonaHandleData, key: str, *, now: float) -> bool:
-    """Whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure.
-
-    Another account does not see it at all; but its own end comes by Daytona's timer, whoever looks."""
-    if remembered.key == key:
-        return True
-    return remembered.until is not None and now > remembered.until + LATE_SECONDS
+    """Whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure."""
+    over_at = None if remembered.until is None else remembered.until + LATE_SECONDS
+    return account.proves_absence(remembered.key, key, over_at=over_at, now=now)
 
 
 def check_absence_proved(remembered: DaytonaHandleData, key: str, *, now: float) -> None:
     """Raises BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
     if not proves_absence(remembered, key, now=now):
-        raise BackendError(
-            f"{remembered.name} was made with another key, which alone can show whether it is gone",
-            hint="set DAYTONA_API_KEY to a key of the organization in which it was made",
-            outcome="unknown",
-        )
+        raise account.other_key(remembered.name, provider="Daytona", variables="DAYTONA_API_KEY")

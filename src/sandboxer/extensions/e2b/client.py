@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, SandboxerError, Unsupported
+from sandboxer.errors import BackendError, Unsupported
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.errors import refuse
@@ -254,8 +254,3 @@ def _shown(row: Mapping[str, Any]) -> E2BSandbox:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
-
-
-def is_lost(error: SandboxerError) -> bool:
-    """Whether it is open what became of a request."""
-    return error.outcome == "unknown"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from sandboxer import bounded
-from sandboxer.errors import SandboxerError, Unavailable
+from sandboxer.errors import SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.e2b import connect
-from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox, EnvdAccess, is_lost
+from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox, EnvdAccess
 from sandboxer.extensions.e2b.options import E2BOptions
+from sandboxer.extensions.provider.lost_create import Look, Trouble, needs_look, settle, trouble_of
+from sandboxer.extensions.provider.wait import fits, part_of, pause, told_to_wait
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from sandboxer.timing import Deadline
 
@@ -21,7 +23,7 @@ ATTEMPT_SECONDS: Final = 60.0
 """How long one request may take: E2B's own SDK gives up then."""
 MAX_TIMEOUT: Final = 24 * 3600
 """Seconds: the longest that E2B grants, for a sandbox without a TTL."""
-_SETTLES: Final = 4
+_TRIES: Final = 4
 _PATIENCE: Final = 30.0
 """The longest pause, in seconds, that a rate limit may ask for."""
 LABEL_USE: Final = "sandboxer.e2b"
@@ -83,38 +85,47 @@ def declared(options: E2BOptions) -> dict[str, float]:
 
 
 def make(control: E2BClient, spec: Spec, asked: Mapping[str, Any], ctx: Context) -> CreatedSandbox:
-    """Make it. A lost answer is settled by looking for it, and by asking again with the same idempotency key; what was
-    made twice is removed. Raises with outcome "unknown" when that could not be done in time."""
-    lost: SandboxerError | None = None
-    for round_ in range(_SETTLES):
-        if lost is not None and (made := _found(control, spec, ctx)) is not None:
-            return made
-        if lost is not None and not control.knows_keys:
-            raise lost  # asking again could make a second one
+    """Make it; a lost answer is settled by `provider.lost_create`: it is looked for, and asked for again with the same
+    idempotency key. What was made twice is removed. Raises with outcome "unknown" when that could not be done in time:
+    lists may lag, so that one which shows nothing proves nothing."""
+    doubt: SandboxerError | None = None
+    for number in range(1, _TRIES + 1):
+        if doubt is not None and ctx.deadline.passed:
+            raise doubt
+        ctx.deadline.check("asking E2B for a sandbox")
         try:
-            sandbox, access, _ = control.create(asked, key=spec.sandbox_id, deadline=_attempt(ctx.deadline))
+            sandbox, access, _ = control.create(
+                asked, key=spec.sandbox_id, deadline=part_of(ctx.deadline, most=ATTEMPT_SECONDS)
+            )
         except SandboxerError as error:
-            # once an answer was lost, no refusal of a later request says that the first one made nothing
-            lost = error if is_lost(error) else lost
-            wait = _wait(error, round_)
-            if wait is not None and _pause(wait, ctx.deadline):
-                ctx.progress("start", f"asking E2B again: {error.message}")
-                continue
-            made = None if lost is None else _found(control, spec, ctx)
-            if made is not None:
-                return made
-            raise (lost or error) from None
-        if lost is not None:
+            trouble = _trouble(error, ctx.deadline)
+            doubt = error if needs_look(trouble, doubt=False) else doubt
+            wait = None if number == _TRIES else _wait(error, number)
+            if wait is not None and fits(wait, ctx.deadline):
+                with suppress(Timeout):
+                    pause(wait, ctx.deadline, "waiting for E2B")
+            else:
+                wait = None
+            again = wait is not None and not ctx.deadline.passed and (doubt is None or control.knows_keys)
+            found = _found(control, spec, ctx) if doubt is not None else None
+            look: Look = "ours" if found is not None else "nothing" if doubt is None else "unseen"
+            verdict = settle(trouble, look, again=again)
+            if found is not None and verdict == "adopt":
+                return found
+            if verdict != "retry":
+                raise (doubt or error) from None
+            ctx.progress("start", f"asking E2B again: {error.message}")
+            continue
+        if doubt is not None:
             _remove_others(control, find_labelled(control, spec.sandbox_id, ctx.install), keep=sandbox)
-        return CreatedSandbox(id=sandbox, access=access, lost=lost is not None)
-    raise AssertionError("the last round returns or raises")
+        return CreatedSandbox(id=sandbox, access=access, lost=doubt is not None)
+    raise AssertionError("the last try returns or raises")
 
 
-def _attempt(deadline: Deadline) -> Deadline:
-    """A part of what is left, so that a lost answer can still be settled."""
-    deadline.check("asking E2B for a sandbox")
-    left = deadline.left()
-    return deadline.shorter(ATTEMPT_SECONDS if left is None else min(ATTEMPT_SECONDS, left * 0.6))
+def _trouble(error: SandboxerError, deadline: Deadline) -> Trouble:
+    """How a try ended. Names are not unique at E2B, so none is ever taken; and who is late has no time to look."""
+    trouble = trouble_of(error, over=deadline.passed)
+    return "refused" if trouble == "taken" else "slow" if trouble == "late" else trouble
 
 
 def _found(control: E2BClient, spec: Spec, ctx: Context) -> CreatedSandbox | None:
@@ -141,28 +152,17 @@ def _remove_others(control: E2BClient, found: Sequence[E2BSandbox], *, keep: str
             control.kill(shown.id)
 
 
-def _wait(error: SandboxerError, round_: int) -> float | None:
+def _wait(error: SandboxerError, number: int) -> float | None:
     """Seconds after which to ask again; None when that is no use. A rate limit is waited for, a lost answer looked for,
     and every other refusal is final: what has no room now leaves the route its time."""
     details = error.details or {}
-    if round_ == _SETTLES - 1 or details.get("should_retry") == "false":
+    if details.get("should_retry") == "false":
         return None
-    if is_lost(error):
-        return float(0.1 * 4**round_)
+    if error.outcome == "unknown":
+        return float(0.1 * 4 ** (number - 1))
     if details.get("status") != 429 or not isinstance(error, Unavailable):
         return None
-    told = details.get("retry_after")
+    told = told_to_wait(error)
     if told is None:
-        return float(0.2 * 2**round_)
-    return float(told) if told <= _PATIENCE else None
-
-
-def _pause(seconds: float, deadline: Deadline) -> bool:
-    """Wait; False at once when there is no time for it."""
-    left = deadline.left()
-    if left is not None and left <= seconds:
-        return False
-    until = time.monotonic() + seconds
-    while (rest := until - time.monotonic()) > 0 and not deadline.passed:
-        time.sleep(min(rest, 0.25))
-    return not deadline.passed
+        return float(0.2 * 2 ** (number - 1))
+    return told if told <= _PATIENCE else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from sandboxer.errors import BackendError, Timeout, Unavailable
@@ -10,8 +9,8 @@ from sandboxer.extensions.base import Context, Status
 from sandboxer.extensions.e2b.client import E2BSandbox, EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd, domain_of
 from sandboxer.extensions.e2b.handle import E2BHandleData
+from sandboxer.extensions.provider.wait import pause
 from sandboxer.models import Isolation, Reachability, Ready, Resources, Service
-from sandboxer.timing import Deadline
 
 _UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reached at another address than the API"
 _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
@@ -80,18 +79,9 @@ def reach(envd: Envd, ctx: Context) -> None:
             except Unavailable as error:
                 reason = error.message
                 ctx.progress("wait", reason)
-                pause(wait, ctx.deadline)
+                pause(wait, ctx.deadline, "waiting for E2B")
             wait = min(2.0, wait * 2)
     except Timeout:
         if not reason:
             raise
         raise Timeout(f"its envd did not answer in time: {reason}", hint=_UNREACHED) from None
-
-
-def pause(seconds: float, deadline: Deadline) -> None:
-    """Wait, at most to the deadline; raises Timeout there."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        deadline.check("waiting for E2B")
-        time.sleep(min(left, deadline.seconds(0.25)))
-    deadline.check("waiting for E2B")

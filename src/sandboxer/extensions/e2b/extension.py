@@ -44,6 +44,7 @@ from sandboxer.extensions.e2b.handle import (
 from sandboxer.extensions.e2b.meanwhile import BackgroundCall
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
 from sandboxer.extensions.provider.errors import stopped
+from sandboxer.extensions.provider.wait import pause
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
@@ -137,7 +138,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         control = E2BClient(ctx)
         found = create.find_labelled(control, sandbox_id, ctx.install)
         if not found:
-            describe.pause(create.SECOND_LOOK, ctx.deadline)
+            pause(create.SECOND_LOOK, ctx.deadline, "waiting for E2B")
             found = create.find_labelled(control, sandbox_id, ctx.install)
         return self._seen(found[0], control, several=len(found) > 1).handle() if found else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import msgspec
 from sandboxer.errors import BackendError, Invalid, NotConfigured
 from sandboxer.extensions.base import Context, from_handle
 from sandboxer.extensions.e2b.errors import KEY
+from sandboxer.extensions.provider import account
 from sandboxer.http import parse_base_url
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
@@ -19,6 +21,7 @@ LONGEST: Final = 24 * 3600 + 300
 """Seconds after which nothing that was made then still runs: E2B ends every sandbox after 24 hours of running (the
 account's `MaxLengthHours`), however often its time-out is renewed. Five minutes for clocks that differ."""
 VERSION: Final = 1
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?")
 
 
 class E2BHandleData(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +84,9 @@ def api_address(ctx: Context) -> str:
         )
     if named or not domain:
         return parse_base_url(named or DEFAULT_API, what="E2B_API_URL").url
-    base = parse_base_url(f"https://api.{domain}", what="E2B_DOMAIN")
-    if base.prefix:
+    if not _DOMAIN.fullmatch(domain):
         raise Invalid("E2B_DOMAIN is not the name of a domain", hint="write it like e2b.example.org")
-    return base.url
+    return parse_base_url(f"https://api.{domain}", what="E2B_DOMAIN").url
 
 
 def api_key(ctx: Context) -> Secret:
@@ -97,29 +99,19 @@ def api_key(ctx: Context) -> Secret:
 
 def check_address(made_at: str, ctx: Context) -> None:
     """Raises NotConfigured when a sandbox was made at another address than the present one."""
-    if made_at != (now := api_address(ctx)):
-        raise NotConfigured(
-            f"this sandbox was made at {made_at}, and E2B_API_URL or E2B_DOMAIN lead to {now}",
-            hint=f"set E2B_API_URL={made_at}",
-        )
+    account.check_address("it", made_at, api_address(ctx), variable="E2B_API_URL")
 
 
 def is_gone(place: E2BHandleData, ctx: Context) -> bool:
     """What it means that E2B does not know a sandbox: gone, if the key is the one that it was made with, or if it has
     no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
-    if api_key(ctx).fingerprint == place.key:
-        return True
-    return not place.paused and time.time() > place.born + LONGEST
+    over_at = None if place.paused else place.born + LONGEST
+    return account.proves_absence(place.key, api_key(ctx).fingerprint, over_at=over_at, now=time.time())
 
 
 def other_key_error(place: E2BHandleData) -> BackendError:
     """The error for a sandbox that the present key cannot see."""
-    return BackendError(
-        f"E2B does not show {place.id} to this key, and it was made with another one ({KEY} has changed)",
-        hint=f"set the {KEY} that it was made with; E2B ends the sandbox by itself within 24 hours",
-        outcome="unknown",
-        retryable=False,
-    )
+    return account.other_key(place.id, provider="E2B", variables=KEY)
 
 
 def told(data: dict[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.client import E2BClient
-from sandboxer.extensions.e2b.describe import pause
+from sandboxer.extensions.provider.wait import pause
 from sandboxer.hosts.base import Sink
 
 PAGE: Final = 1000
@@ -28,7 +28,7 @@ def write(control: E2BClient, sandbox: str, sink: Sink, *, follow: bool, tail: i
         for entry in reader.further():
             sink(line(entry))
     while follow:
-        pause(_FOLLOW_SECONDS, control.deadline)
+        pause(_FOLLOW_SECONDS, control.deadline, "waiting for E2B")
         for entry in reader.further():
             sink(line(entry))
 

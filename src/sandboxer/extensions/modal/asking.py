@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied, Outcome, SandboxerError, Unavailable
+from sandboxer.errors import Denied, Outcome, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Found, Spec
 from sandboxer.extensions.modal import client, handle, options
 from sandboxer.extensions.modal import create as creating
@@ -16,6 +16,8 @@ from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.provider.account import other_key
+from sandboxer.extensions.provider.lost_create import Trouble, needs_look, settle, trouble_of, with_outcome
 from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, resource_name
 from sandboxer.timing import Deadline
 
@@ -65,38 +67,33 @@ def create(
 def _settled(
     error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
 ) -> ModalHandleData:
-    """What became of a create that was not answered with success: the sandbox, when it is there and still wanted.
-    Otherwise raises the error: `failed` when Modal has said no, or shows nothing of it; else `unknown`."""
-    if not creating.may_exist(error):
+    """What became of a create that was not answered with success, by `provider.lost_create`: the sandbox, when it is
+    there and still wanted. Otherwise raises the error, saying what became of it."""
+    late = error.code == "timeout" or (error.outcome == "unknown" and ctx.deadline.passed)
+    trouble: Trouble = "late" if late else trouble_of(error)
+    if not needs_look(trouble, doubt=False):
         error.made_nothing = isinstance(error, Denied)  # else an earlier try of the SDK's may have arrived
         raise error
-    look = ctx.deadline.shorter(creating.SETTLE_SECONDS)  # without time left, who asked takes it back by its name
+    deadline = ctx.deadline.shorter(creating.SETTLE_SECONDS)  # without time left, who asked takes it back by its name
     try:
-        found = ask(lambda: creating.owned(ctx, wanted, spec.sandbox_id), look, "looking for the sandbox")
+        look, found = ask(lambda: creating.look(ctx, wanted, spec.sandbox_id), deadline, "looking for the sandbox")
     except SandboxerError:
-        raise settled(error, "unknown") from None
-    if found is not None and not ctx.deadline.passed and error.code != "timeout":
+        look, found = "unseen", None
+    verdict = settle(trouble, look, again=False)
+    if verdict == "adopt" and found is not None:
         return msgspec.structs.replace(wanted, provider_id=found.provider_id)
-    if found is not None:
+    if verdict == "remove" and found is not None:
         try:
-            end(found, ctx, look)
+            end(found, ctx, deadline)
         except SandboxerError:
-            raise settled(error, "unknown") from None
-        raise _no_machine(error, chosen, ctx, "failed") from None
-    # after a time-out, Modal may still be at work on what we gave up
-    raise _no_machine(error, chosen, ctx, "unknown" if error.code == "timeout" else "failed") from None
-
-
-def settled(error: SandboxerError, outcome: Outcome) -> SandboxerError:
-    """The error, saying what became of what was asked for."""
-    error.outcome, error.outcome_stated = outcome, True
-    return error
+            verdict = "unknown"
+    raise _no_machine(error, chosen, ctx, "unknown" if verdict == "unknown" else "failed") from None
 
 
 def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outcome: Outcome) -> SandboxerError:
     """The error to raise: that there was no machine, when that is what was waited for."""
     if chosen.gpu is None or error.code != "timeout" or ctx.deadline.passed:
-        return settled(error, outcome)
+        return with_outcome(error, outcome)
     return Unavailable(
         f"Modal had no free {chosen.gpu} for {chosen.capacity_timeout}",
         hint="try again later, choose another gpu, or raise the option `capacity_timeout`",
@@ -122,11 +119,7 @@ def end(known: ModalHandleData, ctx: Context, deadline: Deadline) -> None:
         return True
 
     if not ask(work, deadline, "terminating the sandbox"):
-        raise BackendError(
-            f"{known.name} was made with other credentials, and these do not see it",
-            hint="use the MODAL_TOKEN_ID and MODAL_TOKEN_SECRET with which it was created",
-            outcome="unknown",
-        )
+        raise other_key(known.name, provider="Modal", variables="MODAL_TOKEN_ID and MODAL_TOKEN_SECRET")
 
 
 async def listed(ctx: Context, where: client.ModalScope) -> list[Found]:

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.modal import client, handle, options, scripts
 from sandboxer.extensions.modal.client import ModalClient, ModalScope
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.provider.lost_create import Look
 
 SETTLE_SECONDS: Final = 15.0
 """How long may be spent, beyond the deadline, on finding out whether a sandbox exists."""
@@ -89,11 +89,6 @@ async def ask(base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: Mod
     return str(base.account.keep(sandbox).object_id)
 
 
-def may_exist(error: SandboxerError) -> bool:
-    """Whether a create that failed so may have made a sandbox all the same."""
-    return error.outcome == "unknown" or error.code in ("timeout", "conflict")
-
-
 async def by_name(account: ModalClient, known: ModalHandleData) -> Any:
     """The running sandbox of a name; raises the SDK's NotFoundError."""
     return await client.load().Sandbox.from_name.aio(
@@ -101,15 +96,15 @@ async def by_name(account: ModalClient, known: ModalHandleData) -> Any:
     )
 
 
-async def owned(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> ModalHandleData | None:
-    """The running sandbox with this name, if it is the one that this installation means by it."""
+async def look(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> tuple[Look, ModalHandleData | None]:
+    """What runs under this name: the one that this installation means by it, another one, or nothing."""
     account = await client.account(ctx)
     try:
         sandbox = await by_name(account, wanted)
         tags = await sandbox.get_tags.aio()
     except client.load().exception.NotFoundError:
-        return None
+        return "nothing", None
     if not handle.is_ours(tags, install=ctx.install, sandbox_id=sandbox_id):
-        return None
+        return "others", None
     account.keep(sandbox)
-    return handle.again(wanted.name, wanted.place, tags, provider_id=str(sandbox.object_id))
+    return "ours", handle.again(wanted.name, wanted.place, tags, provider_id=str(sandbox.object_id))

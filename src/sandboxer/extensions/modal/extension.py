@@ -32,6 +32,7 @@ from sandboxer.extensions.modal.asking import ask
 from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
+from sandboxer.extensions.provider.lost_create import with_outcome
 from sandboxer.extensions.shell.scripts import ABSENT
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
@@ -102,8 +103,8 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         try:
             return ask(lambda: create.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
         except SandboxerError as error:
-            error.made_nothing = True  # no sandbox has been asked for
-            raise asking.settled(error, "failed") from None
+            # no sandbox has been asked for
+            raise with_outcome(error, "failed") from None
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Until its main program runs; then where its ports are reached."""
@@ -126,7 +127,9 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         client.load()
 
         wanted = remembered.bare(resource_name(sandbox_id), where)
-        found = ask(lambda: create.owned(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it")
+        _, found = ask(
+            lambda: create.look(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
+        )
         return None if found is None else found.handle()
 
     def inventory(self, ctx: Context) -> Sequence[Found]:

@@ -14,6 +14,7 @@ from sandboxer.errors import NotConfigured
 from sandboxer.extensions.base import Spec, from_handle
 from sandboxer.extensions.modal.client import ModalScope
 from sandboxer.extensions.modal.options import LONGEST, ModalOptions, seconds
+from sandboxer.extensions.provider import account
 from sandboxer.models import Handle, Value
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 
@@ -79,11 +80,7 @@ def snapshot(handle: Handle) -> ModalSnapshotData:
 
 def check_server(made_at: str, now_at: str) -> None:
     """Raise NotConfigured when the context means another server than the one that has the sandbox."""
-    if made_at != now_at:
-        raise NotConfigured(
-            f"it was made at {made_at}, and MODAL_SERVER_URL means {now_at}",
-            hint=f"set MODAL_SERVER_URL={made_at} for this command",
-        )
+    account.check_address("it", made_at, now_at, variable="MODAL_SERVER_URL")
 
 
 def check_environment(made_in: str | None, now_in: str | None) -> None:
@@ -153,7 +150,7 @@ def is_ours(found: Mapping[str, str], *, install: str, sandbox_id: str) -> bool:
 
 def is_gone(known: ModalHandleData, where: ModalScope) -> bool:
     """Whether "not found" proves the absence: it was made with these credentials, or its end is over anyway."""
-    return known.account == where.account or time.time() > known.ends + LATE
+    return account.proves_absence(known.account, where.account, over_at=known.ends + LATE, now=time.time())
 
 
 def listing_filter(install: str) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandboxer.errors import BackendError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.modal import asking, client, handle
 from sandboxer.extensions.modal.handle import ModalHandleData, ModalSnapshotData
+from sandboxer.extensions.provider.account import other_key
 
 SNAPSHOT_SECONDS: Final = 600.0
 DELETE_SECONDS: Final = 60.0
@@ -44,8 +44,4 @@ def delete(kept: ModalSnapshotData, ctx: Context) -> None:
         return True
 
     if not asking.ask(work, ctx.deadline.shorter(DELETE_SECONDS), "deleting a snapshot"):
-        raise BackendError(
-            "the snapshot was made with other credentials, and these do not see it",
-            hint="use the MODAL_TOKEN_ID and MODAL_TOKEN_SECRET with which it was made",
-            outcome="unknown",
-        )
+        raise other_key("the snapshot", provider="Modal", variables="MODAL_TOKEN_ID and MODAL_TOKEN_SECRET")
