@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Callable
 
@@ -13,6 +16,9 @@ import pytest
 from sandboxer.cli import signals
 from sandboxer.cli.signals import Signalled
 from tests.testbed.interrupts import installed
+
+LONG = 60
+"""Longer than any machine takes to notice a signal, in seconds."""
 
 
 class Thing:
@@ -45,7 +51,11 @@ def waiting_after(*steps: tuple[Callable[[int], None], int]) -> None:
     locks of `threading` comes out as an error of theirs."""
     for step, number in steps:
         step(number)
-    select.select([], [], [], 20)
+    begun = time.monotonic()
+    try:
+        select.select([], [], [], LONG)
+    finally:
+        assert time.monotonic() - begun < LONG, "the signal did not end the wait"
     pytest.fail("the signal was lost")
 
 
@@ -82,10 +92,48 @@ def test_it_is_not_lost_where_it_comes_again_before_python_has_dropped_it(
     where: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine the time for the finaliser to end is over before our hook has returned."""
-    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.00005)
-    for _ in range(5):
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.000001)
+    for _ in range(20):
         with installed(), pytest.raises(Signalled):
             waiting_after((where, signal.SIGTERM))
+
+
+def test_it_comes_again_where_the_call_that_waits_did_not_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it arrives between Python's last look for signals and the call. Here the call does not notice the first
+    one because such calls go on after a signal, until that one has come."""
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.3)
+    arrived, arrivals = os.pipe()
+    never, held = os.pipe()
+    os.set_blocking(arrivals, False)
+
+    def notice_the_next_one() -> None:
+        while os.read(arrived, 1) != bytes([signal.SIGALRM]):
+            pass
+        signal.siginterrupt(signal.SIGALRM, True)
+        rescue.start()
+
+    def dropped_and_waited_for() -> None:
+        in_a_finaliser(signal.SIGTERM)
+        os.read(never, 1)
+
+    rescue = threading.Timer(LONG, os.write, [held, b"x"])
+    rescue.daemon = True
+    with installed():
+        before = signal.set_wakeup_fd(arrivals, warn_on_full_buffer=False)
+        signal.siginterrupt(signal.SIGALRM, False)
+        try:
+            noticing = threading.Thread(target=notice_the_next_one, daemon=True)
+            noticing.start()
+            begun = time.monotonic()
+            with pytest.raises(Signalled):
+                dropped_and_waited_for()
+            assert time.monotonic() - begun < LONG
+        finally:
+            signal.set_wakeup_fd(before)
+            noticing.join(LONG)
+            rescue.cancel()
+            for end in (arrivals, arrived, never, held):
+                os.close(end)
 
 
 def test_one_that_comes_while_another_error_is_shown_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 ends the process at once, and what was begun is left to `reconcile`.
 
 An interrupt is an exception of the main thread, and Python drops an exception that is raised in a finaliser or in the
-callback of a weak reference, where a signal may come as anywhere. One that was dropped comes again."""
+callback of a weak reference, where a signal may come as anywhere. One that was dropped comes again, until it is
+handled: a signal that arrives just before a call of the system does not interrupt that call."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from types import FrameType
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_SECONDS = 0.002
 """After this time an interrupt that was dropped comes again: time for the finaliser to end."""
+LATEST_SECONDS = 0.25
+"""The longest such time: it doubles each time that it was too short."""
 
 
 class Signalled(BaseException):
@@ -25,8 +28,6 @@ class Signalled(BaseException):
         self.number = number
 
 
-LATEST_SECONDS = 0.25
-"""The longest such time: it doubles each time that it was too short."""
 _seen: list[int] = []
 _early: list[int] = []
 """The interrupts that came again too early."""
@@ -54,7 +55,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _interrupt(number, frame)
 
 
+def _come_again(seconds: float) -> None:
+    """Come after this time, and again until `_on_alarm` runs: the first one may arrive when the main thread has looked
+    for signals for the last time and is about to wait in a call, which would then wait to its end."""
+    signal.setitimer(signal.ITIMER_REAL, seconds, LATEST_SECONDS)
+
+
 def _on_alarm(number: int, frame: FrameType | None) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     _interrupt(_seen[0] if _seen else number, frame)
 
 
@@ -63,7 +71,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code is _on_unraisable.__code__:
             _early.append(number)  # each time later: on a slow machine, the next one comes before the hook goes on
-            signal.setitimer(signal.ITIMER_REAL, min(AGAIN_SECONDS * 2 ** min(len(_early), 20), LATEST_SECONDS))
+            _come_again(min(AGAIN_SECONDS * 2 ** min(len(_early), 20), LATEST_SECONDS))
             return
         frame = frame.f_back
     raise Signalled(number)
@@ -71,6 +79,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _on_unraisable(dropped: sys.UnraisableHookArgs) -> None:
     if isinstance(dropped.exc_value, Signalled):
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        _come_again(AGAIN_SECONDS)
     else:
         sys.__unraisablehook__(dropped)
