@@ -1,23 +1,29 @@
-# Two commands: `make demo` (try it) and `make check` (everything CI runs).
+# `make demo` tries it here, `make check` and `make check-engines` are what CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo check soak bench format schemas lock clean
+.PHONY: demo setup check check-engines soak bench format schemas lock clean
+
+# Everything that is needed to work on it.
+setup: .venv/.test-installed
+	@scripts/testbed/install
 
 demo: .venv/.installed
 	@scripts/demo
 
-check: .venv/.test-installed
-	@scripts/testbed/install
+check: setup
 	@scripts/check
+
+# The tests that start container engines and machines.
+check-engines: setup
+	@scripts/check --engines
 
 # The same tests with the full size of every sweep: hours, not minutes.
 soak: .venv/.test-installed
 	@SANDBOXER_SOAK=1 scripts/testbed/install
 	@SANDBOXER_SOAK=1 $(BIN)/pytest
 
-bench: .venv/.test-installed
-	@scripts/testbed/install
+bench: setup
 	@$(BIN)/python scripts/bench
 
 format: .venv/.test-installed

@@ -16,6 +16,7 @@ from tests.testbed.engines import Docker
 from tests.testbed.hosts import ComposeHost, need_kind
 from tests.testbed.repositories import minimal
 
+pytestmark = pytest.mark.engines
 PROFILE = """\
 id: profile.quick
 version: 1.0.0

@@ -20,6 +20,7 @@ from tests.testbed.census import Census
 from tests.testbed.hosts import ComposeHost, Kind, engine_for, need_kind
 from tests.testbed.repositories import web_and_db
 
+pytestmark = pytest.mark.engines
 REMAPPED = """\
 id: profile.many
 version: 1.0.0

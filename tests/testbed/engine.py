@@ -15,6 +15,9 @@ from .slots import Slot
 
 Resources = dict[str, set[str]]
 
+permitted = True
+"""Whether a test may start one now: tests/conftest.py allows it to those that are marked so."""
+
 
 class Engine(ABC):
     """A running engine. `env` makes its programs use it; nothing of it is left after `close`.
@@ -30,6 +33,8 @@ class Engine(ABC):
     def __init__(self) -> None:
         if lacking := missing(["dockerd" if self.kind == "docker" else self.kind]):
             raise RuntimeError(f"missing: {', '.join(lacking)} (scripts/testbed/install)")
+        if not permitted:
+            raise RuntimeError("a test that starts an engine is marked `engines` (tests/conftest.py)")
         self._slot = Slot(self.kind)
         self.root, self.net = self._slot.root, self._slot.net
         self.bin = self.root / "bin"

@@ -214,6 +214,8 @@ def _front_end(engine: Engine, kind: Kind) -> Sequence[str]:
     return next(command.split() for command in engine.compose if Path(command).name == kind)
 
 
+@pytest.mark.alone  # it looks at all addresses, rules and mounts of the machine
+@pytest.mark.engines
 @pytest.mark.parametrize("engine_class", [Docker, Podman])
 def test_two_engines_of_a_kind_are_strangers_and_leave_nothing(engine_class: type[Engine]) -> None:
     components.need("dockerd" if engine_class is Docker else "podman")
@@ -239,6 +241,8 @@ def test_two_engines_of_a_kind_are_strangers_and_leave_nothing(engine_class: typ
         assert not [p for p in processes.everyone() if f"{root}/" in p.command]
 
 
+@pytest.mark.alone  # whoever takes the slot in between has things of the same names
+@pytest.mark.engines
 @pytest.mark.parametrize("engine_class", [Docker, Podman])
 def test_what_a_killed_run_leaves_goes_when_its_slot_is_taken_again(engine_class: type[Engine]) -> None:
     components.need("dockerd" if engine_class is Docker else "podman")
