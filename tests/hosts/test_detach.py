@@ -153,7 +153,8 @@ detach({script(tmp_path / "out", "cat")!r}, stdin=b"given")
 def test_a_lock_is_handed_over_without_a_gap(tmp_path: Path) -> None:
     locks = SandboxLocks(tmp_path)
     lock = locks.acquire(ID, Deadline(1), "creating it")
-    code = "import sys,os,time; from sandboxer.locks import SandboxLock; SandboxLock.adopt(int(sys.argv[1])); sys.stdin.read();"
+    code = "import sys,os,time; from sandboxer.locks import SandboxLock; SandboxLock.adopt(int(sys.argv[1]));"
+    code += "sys.stdin.read();"
     code += "[time.sleep(.005) for _ in iter(lambda: os.path.exists(sys.argv[2]), True)]"
     # Lock.adopt's answer is dropped: an unreferenced lock must stay, the number was given away by the parent
     pid = detach(

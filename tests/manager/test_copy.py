@@ -17,7 +17,7 @@ import pytest
 from sandboxer.errors import Denied, Invalid, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import copy as transfer
+from sandboxer.manager import copy as file_copy
 from sandboxer.manager import extract
 from sandboxer.models import Handle, HostSettings
 from sandboxer.timing import Deadline
@@ -47,10 +47,10 @@ class Sender(CanCopy):
             self.sent += 1
 
 
-def inside(sender: Sender) -> transfer.SandboxFiles:
+def inside(sender: Sender) -> file_copy.SandboxFiles:
     host = LocalHost("local", HostSettings())
     context = Context(host=host, install="i", deadline=Deadline(30), save=lambda handle: None)
-    return transfer.SandboxFiles(sender, Handle(version=1, data={}), context, None)
+    return file_copy.SandboxFiles(sender, Handle(version=1, data={}), context, None)
 
 
 def packed(links: Mapping[str, str], **files: bytes) -> bytes:
@@ -71,24 +71,24 @@ def test_a_sandbox_that_sends_without_end_is_stopped_at_the_limit(tmp_path: Path
     archive = packed({}, a=os.urandom(4 << 20))
     sender = Sender(*[archive[at : at + 1000] for at in range(0, len(archive), 1000)])
     with pytest.raises(Denied, match="over the limit"):
-        transfer.copy_out("x", str(tmp_path / "new" / "out"), inside(sender), max_size=100_000)
+        file_copy.copy_out("x", str(tmp_path / "new" / "out"), inside(sender), max_size=100_000)
     assert sender.sent < 3000
     assert list(tmp_path.iterdir()) == []
 
 
 def test_zeros_without_end_are_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "MAX_STREAM", 10 << 20)
+    monkeypatch.setattr(file_copy, "MAX_STREAM", 10 << 20)
     header = packed({}, a=b"")[:512]
     for chunks in ([bytes(1 << 20)] * 100, [header, *[bytes(1 << 20)] * 100]):
         with pytest.raises((Denied, Invalid)):
-            transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(*chunks)))
+            file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(*chunks)))
         assert list(tmp_path.iterdir()) == []
 
 
 def test_hard_links_count_as_the_files_that_they_become(tmp_path: Path) -> None:
     links = {f"l{number}": "top/a" for number in range(20)}
     with pytest.raises(Denied, match="over the limit"):
-        transfer.copy_out(
+        file_copy.copy_out(
             "x", str(tmp_path / "out"), inside(Sender(packed(links, a=os.urandom(5000)))), max_size=60_000
         )
     assert list(tmp_path.iterdir()) == []
@@ -101,14 +101,14 @@ def test_a_hard_link_to_what_the_archive_has_not_sent_is_left_out(tmp_path: Path
     (out / "mine").write_text("mine")
     (out / "link").symlink_to(out / "mine")
     archive = packed({"b": target}, a=b"x")
-    assert transfer.copy_out("x/.", str(out), inside(Sender(archive))) == 1
+    assert file_copy.copy_out("x/.", str(out), inside(Sender(archive))) == 1
     assert {path.name for path in out.iterdir()} == {"mine", "link", "a"}
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "top/../../x"])
 def test_a_hard_link_to_a_name_that_leaves_the_archive_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(Invalid, match="leaves it"):
-        transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({"b": target}, a=b"x"))))
+        file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({"b": target}, a=b"x"))))
 
 
 @pytest.fixture
@@ -130,15 +130,15 @@ def test_a_full_disk_is_said_and_is_no_bug(small: Path, tmp_path: Path, monkeypa
     archive = packed({}, a=os.urandom(200_000))
     for asked in (None, 1 << 30):
         with pytest.raises(Denied, match=r"over the limit .* free there") as caught:
-            transfer.copy_out("x", str(small / "out"), inside(Sender(archive)), max_size=asked)
+            file_copy.copy_out("x", str(small / "out"), inside(Sender(archive)), max_size=asked)
         assert str(tmp_path) not in caught.value.message
         assert "free some space" in caught.value.hint
         assert list(small.iterdir()) == []
     (tmp_path / "big").write_bytes(bytes(9 << 20))
     monkeypatch.setattr(tempfile, "tempdir", str(small))
-    transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(archive)))  # nothing is kept elsewhere meanwhile
+    file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(archive)))  # nothing is kept elsewhere meanwhile
     with pytest.raises(Unavailable, match="no space left"):
-        transfer.copy_in(str(tmp_path / "big"), "there", inside(Sender()))
+        file_copy.copy_in(str(tmp_path / "big"), "there", inside(Sender()))
 
 
 def test_a_disk_that_fills_meanwhile_leaves_nothing(small: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_meanwhile_leaves_nothing(small: Path) -> None:
             super().get_archive(*given, **more)  # type: ignore[arg-type]  # the very arguments
 
     with pytest.raises(Unavailable, match="no space left"):
-        transfer.copy_out("x", str(small / "out"), inside(Filling(packed({}, a=os.urandom(20_000)))))
+        file_copy.copy_out("x", str(small / "out"), inside(Filling(packed({}, a=os.urandom(20_000)))))
     assert [path.name for path in small.iterdir()] == ["other"]
 
 
@@ -162,7 +162,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        transfer.copy_out("x", str(tmp_path / "a" / "b" / "out"), inside(Interrupted(packed({}, a=bytes(9000)))))
+        file_copy.copy_out("x", str(tmp_path / "a" / "b" / "out"), inside(Interrupted(packed({}, a=bytes(9000)))))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_a_file_of_holes_comes_out_with_its_holes(tmp_path: Path, written: str) 
     """3 GiB that take nothing here took 6 GiB there."""
     file = with_holes(tmp_path / "top", size=3 * GIB, pieces=50)
     stream = as_tar(tmp_path, "top", written)
-    assert transfer.copy_out("top", str(tmp_path / "out"), inside(Sender(*stream)), max_size=4 << 20) == 0
+    assert file_copy.copy_out("top", str(tmp_path / "out"), inside(Sender(*stream)), max_size=4 << 20) == 0
     copy = tmp_path / "out" / file.name
     assert copy.stat().st_size == 3 * GIB
     assert allocated(tmp_path / "out") < 4 << 20
@@ -213,7 +213,7 @@ def test_a_file_of_holes_comes_out_with_its_holes(tmp_path: Path, written: str) 
 
 def test_zeros_that_were_sent_as_such_become_holes(tmp_path: Path) -> None:
     data = bytes(3_000_000) + b"x" + bytes(1_000_000)
-    assert transfer.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({}, a=data))), max_size=64 << 10) == 0
+    assert file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({}, a=data))), max_size=64 << 10) == 0
     assert (tmp_path / "out" / "a").read_bytes() == data
     assert allocated(tmp_path / "out") <= 64 << 10
 
@@ -222,7 +222,7 @@ def test_a_file_of_many_holes_is_read_in_every_format(tmp_path: Path) -> None:
     file = with_holes(tmp_path / "top", size=64 << 20, pieces=2000)
     for written in FORMATS:
         out = tmp_path / "out" / written
-        transfer.copy_out("top", str(out), inside(Sender(*as_tar(tmp_path, "top", written))))
+        file_copy.copy_out("top", str(out), inside(Sender(*as_tar(tmp_path, "top", written))))
         assert (out / file.name).read_bytes() == file.read_bytes()
 
 
@@ -256,7 +256,7 @@ def test_a_copy_respects_the_umask_as_cp_does(tmp_path: Path, mask: int) -> None
     stream = list(as_tar(tmp_path, "top", "gnu"))
     with umask(mask):
         subprocess.run(["cp", "-r", str(place), str(tmp_path / "model")], check=True)
-        transfer.copy_out("top", str(tmp_path / "made" / "out"), inside(Sender(*stream)))
+        file_copy.copy_out("top", str(tmp_path / "made" / "out"), inside(Sender(*stream)))
     for name in (".", "script", "open", "locked", "d", "d/private"):
         made = (tmp_path / "made" / "out" / name).stat().st_mode
         assert oct(made) == oct((tmp_path / "model" / name).stat().st_mode), name
@@ -267,7 +267,7 @@ def test_a_file_that_is_replaced_keeps_its_mode_as_with_cp(tmp_path: Path) -> No
     target.parent.mkdir()
     target.write_text("old and longer")
     target.chmod(0o640)
-    transfer.copy_out("x/.", str(target.parent), inside(Sender(packed({}, a=b"new"))))
+    file_copy.copy_out("x/.", str(target.parent), inside(Sender(packed({}, a=b"new"))))
     assert (target.read_text(), oct(target.stat().st_mode & 0o7777)) == ("new", "0o640")
 
 
@@ -280,7 +280,7 @@ def test_a_link_in_the_target_is_never_written_through(tmp_path: Path, planted: 
     (out / planted).symlink_to(precious / "f" if planted == "a" else precious)
     archive = packed({}, **{"a": b"new", "d/f": b"new", "z": b"new"})
     with pytest.raises(Invalid, match="symbolic link"):
-        transfer.copy_out("x/.", str(out), inside(Sender(archive)))
+        file_copy.copy_out("x/.", str(out), inside(Sender(archive)))
     assert (precious / "f").read_text() == "precious"
     assert [path.name for path in out.iterdir()] == [planted]
 
@@ -288,7 +288,7 @@ def test_a_link_in_the_target_is_never_written_through(tmp_path: Path, planted: 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Invalid, match="no regular file"):
-        transfer.copy_out("x", str(tmp_path / "pipe"), inside(Sender(packed({})[:0], one_file(b"new"))))
+        file_copy.copy_out("x", str(tmp_path / "pipe"), inside(Sender(packed({})[:0], one_file(b"new"))))
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -306,7 +306,7 @@ def test_a_link_below_what_is_copied_in_is_sent_as_a_link(tmp_path: Path) -> Non
     (tmp_path / "tree" / "out").symlink_to("/etc/passwd")
     (tmp_path / "named").symlink_to("tree")
     kept = Keeper()
-    assert transfer.copy_in(str(tmp_path / "named"), "there", inside(kept)) == 0
+    assert file_copy.copy_in(str(tmp_path / "named"), "there", inside(kept)) == 0
     with tarfile.open(fileobj=io.BytesIO(kept.kept)) as tar:
         assert [(one.name, one.linkname) for one in tar] == [("named", ""), ("named/out", "/etc/passwd")]
 

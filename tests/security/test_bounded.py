@@ -22,12 +22,12 @@ from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, errors, inventory
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
-from sandboxer.extensions.daytona import exec as daytona
+from sandboxer.extensions.daytona import exec as daytona_exec
 from sandboxer.extensions.daytona.client import said_absent
 from sandboxer.extensions.daytona.logs import split_streams
 from sandboxer.extensions.directories import marker
 from sandboxer.extensions.e2b import connect, create
-from sandboxer.extensions.e2b import errors as refusals
+from sandboxer.extensions.e2b import errors as e2b_errors
 from sandboxer.hosts.base import Result
 from sandboxer.http import Response
 from sandboxer.models import Profile
@@ -76,7 +76,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "an answer of any API": lambda data: answer(data).json(),
     "Daytona's 404": lambda data: said_absent(answer(data, status=404)),
     "Daytona's log": lambda data: split_streams(answer(data)),
-    "E2B's refusal": lambda data: refusals.error_body(answer(data, status=400)),
+    "E2B's refusal": lambda data: e2b_errors.error_body(answer(data, status=400)),
     "E2B's metadata": lambda data: create.parse_use_label({"sandboxer-use": data.decode("utf-8", "replace")}),
     "E2B's stream": lambda data: list(connect.events([connect_frame(data)])),
     "E2B's stream, at its end": lambda data: list(connect.events([connect_frame(data, flags=connect.END)])),
@@ -333,7 +333,7 @@ def test_what_a_build_prints_is_not_searched_for_ever() -> None:
 @pytest.mark.parametrize("text", ["\u00b2", "\u0663", "9" * 5000, "", "-1", "+1", " 1", "1_0", "1.5"])
 def test_what_is_no_number_is_none(text: str) -> None:
     assert bounded.number(text) is None
-    assert daytona.read(f"tok done {text.strip('1 ') or '-'}\n=\n=\n", "tok").code == 0
+    assert daytona_exec.read(f"tok done {text.strip('1 ') or '-'}\n=\n=\n", "tok").code == 0
 
 
 def test_a_number_is_one() -> None:

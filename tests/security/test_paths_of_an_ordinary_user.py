@@ -18,7 +18,9 @@ import pytest
 
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid
+from sandboxer.hosts import local  # noqa: F401
 from sandboxer.hosts.local import LocalHost
+from sandboxer.hosts.process import session  # noqa: F401
 from sandboxer.hosts.trees import rsync_bridge, strict_modes, sync, walk  # noqa: F401
 from sandboxer.manager import copy
 from sandboxer.manager.inputs import opened_inputs

@@ -15,20 +15,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "destroy": ("lifecycle:destroy", "Take sandboxes away, in whatever state they are."),
     "recreate": ("lifecycle:recreate", "Destroy a sandbox and establish a new one from the same request."),
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
-    "exec": ("inside:exec_", "Run a command inside."),
-    "cp": ("inside:cp", "Copy files into or out of a sandbox."),
-    "logs": ("inside:logs", "Show the logs of a sandbox's services."),
-    "expire": ("sweeping:expire", "End the sandboxes whose TTL is over; made for cron."),
-    "reconcile": ("sweeping:reconcile", "Settle records and resources against what really is."),
-    "doctor": ("operations:doctor", "What is there, what is missing, and what to type to mend it."),
-    "serve": ("operations:serve", "Serve the HTTP API."),
+    "exec": ("exec:exec_", "Run a command inside."),
+    "cp": ("exec:cp", "Copy files into or out of a sandbox."),
+    "logs": ("exec:logs", "Show the logs of a sandbox's services."),
+    "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),
+    "reconcile": ("sweeps:reconcile", "Settle records and resources against what really is."),
+    "doctor": ("admin:doctor", "What is there, what is missing, and what to type to mend it."),
+    "serve": ("admin:serve", "Serve the HTTP API."),
     "_work": ("background:work", ""),
     "_relay": ("background:relay", ""),
 }
 """Command -> its function below `sandboxer.cli`, and its line in `sandboxer --help`."""
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
-    "inspect": ("Look at placement hosts: host.", {"host": "operations:inspect_host"}),
+    "inspect": ("Look at placement hosts: host.", {"host": "admin:inspect_host"}),
     "profiles": (
         "Recipes: list, show, validate.",
         {
@@ -41,14 +41,14 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Backends: list, show.",
         {"list": "catalog:extensions_list", "show": "catalog:extensions_show"},
     ),
-    "route": ("Which backend would serve a request, and why: explain.", {"explain": "routes:explain"}),
+    "route": ("Which backend would serve a request, and why: explain.", {"explain": "routing:explain"}),
     "events": (
         "What happened, and whether the State Hub knows: list, flush.",
-        {"list": "operations:events_list", "flush": "operations:events_flush"},
+        {"list": "admin:events_list", "flush": "admin:events_flush"},
     ),
     "credits": (
         "What there is to spend: show, add.",
-        {"show": "money:credits_show", "add": "money:credits_add"},
+        {"show": "billing:credits_show", "add": "billing:credits_add"},
     ),
     "tokens": (
         "Who may use the HTTP API: create, list, revoke.",
@@ -57,7 +57,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "audit": ("What was changed, and by whom: list.", {"list": "tokens:audit_list"}),
     "usage": (
         "What sandboxes were used for and what they cost: list, export.",
-        {"list": "money:usage_list", "export": "money:usage_export"},
+        {"list": "billing:usage_list", "export": "billing:usage_export"},
     ),
 }
 

@@ -108,7 +108,7 @@ def copy(
 ) -> int:
     """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out.
     `max_size`: what a copy out may take on this disk, in bytes."""
-    from sandboxer.manager import copy as transfer  # tarfile and tempfile: only copies need them
+    from sandboxer.manager import copy as file_copy  # tarfile and tempfile: only copies need them
 
     if service is not None:
         check_service(service)
@@ -119,10 +119,10 @@ def copy(
         if not isinstance(extension, CanCopy):
             raise lacks_capability(record, "cp")
         permissions.check_sandbox_paths(core, record)
-        inside = transfer.SandboxFiles(extension, handle, core.context(record, Deadline(None)), service)
+        inside = file_copy.SandboxFiles(extension, handle, core.context(record, Deadline(None)), service)
         if inward:
-            return transfer.copy_in(source, target, inside)
-        return transfer.copy_out(source, target, inside, max_size=max_size)
+            return file_copy.copy_in(source, target, inside)
+        return file_copy.copy_out(source, target, inside, max_size=max_size)
 
 
 def logs(

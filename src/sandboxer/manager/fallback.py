@@ -17,7 +17,7 @@ from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Services
 from sandboxer.models import Cost, Route, Sandbox, SecretRef
 from sandboxer.payments.prices import Quote
-from sandboxer.routing import decisions as trail
+from sandboxer.routing import decisions as route_decisions
 from sandboxer.routing.selection import cap_reached
 from sandboxer.store.base import OtherRecords, UpdateFn
 
@@ -86,10 +86,10 @@ def place_next(
         busy = core.health.admit(*place) if plan.profile.route is not None else None
         if busy is not None:
             passed_over = Unavailable(busy, hint="try again in a minute")
-            route = trail.mark_ended(route, number, outcome="skipped", reason=busy)
+            route = route_decisions.mark_ended(route, number, outcome="skipped", reason=busy)
             continue
         if number:
-            route = trail.mark_chosen(route, number, trail.reason_for_next(route, number))
+            route = route_decisions.mark_chosen(route, number, route_decisions.reason_for_next(route, number))
         try:
             quote = _reserve(core, plan, sandbox_id, candidate)
             turn = PlacedCandidate(number=number, candidate=candidate, route=route, quote=quote)
@@ -101,7 +101,7 @@ def place_next(
             core.health.undecided(*place)
             passed_over = error
             reason = error.message if isinstance(error, CapReached) else f"over budget: {error.message}"
-            route = trail.mark_ended(route, number, outcome="skipped", reason=reason)
+            route = route_decisions.mark_ended(route, number, outcome="skipped", reason=reason)
     return Exhausted(route=route, error=passed_over)
 
 

@@ -181,7 +181,7 @@ class Services:
         self, before: Sandbox | None, after: Sandbox, event_type: str, *, detail: Mapping[str, Any] | None = None
     ) -> Event:
         """The fact that tells of a change, waiting for the hub if there is one."""
-        event = events.fact(before, after, event_type, self.clock(), detail=detail)
+        event = events.build_event(before, after, event_type, self.clock(), detail=detail)
         return msgspec.structs.replace(event, status=events.initial_status(self.settings.state_hub))
 
     def move(

@@ -28,6 +28,7 @@ from sandboxer.extensions.base import (
 )
 from sandboxer.extensions.compose_ssh import argv, asked, describe, engine, errors, inspected, inventory, project
 from sandboxer.extensions.compose_ssh.exec import ComposeExec
+from sandboxer.extensions.compose_ssh.inventory import ExistingParts
 from sandboxer.extensions.compose_ssh.options import (
     EXTENSION_ID,
     ComposeHandleData,
@@ -316,11 +317,11 @@ class ComposeExtension(ComposeExec, SandboxExtension, CanExec, CanCopy, CanLogs,
             return ""
         return (result.stdout + result.stderr).decode("utf-8", "replace").strip()[-1500:]
 
-    def _present(self, sandbox: ComposeHandleData, ctx: Context) -> inventory.ExistingParts:
+    def _present(self, sandbox: ComposeHandleData, ctx: Context) -> ExistingParts:
         with errors.explain_timeout("asking the container engine", engine=argv.engine_of(sandbox), host=ctx.host.name):
             result = ctx.host.run(argv.present(sandbox), ctx.deadline.shorter(LOOK_SECONDS))
         if result.code == 6 and not result.stdout:
-            return inventory.ExistingParts()  # neither a directory nor an engine: nothing was ever made here
+            return ExistingParts()  # neither a directory nor an engine: nothing was ever made here
         if result.code == 6:
             raise errors.missing_program(argv.engine_of(sandbox), [])
         if result.code:

@@ -11,7 +11,7 @@ import msgspec
 from sandboxer.errors import Denied, Outcome, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Found, Spec
 from sandboxer.extensions.modal import client, handle, options
-from sandboxer.extensions.modal import create as creating
+from sandboxer.extensions.modal import create as modal_create
 from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
@@ -45,18 +45,18 @@ async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
     account = await client.account(ctx)
     if known.provider_id is not None:
         return await account.sandbox(known.provider_id)
-    return await creating.by_name(account, known)
+    return await modal_create.by_name(account, known)
 
 
 def create(
-    base: creating.Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+    base: modal_create.Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
 ) -> ModalHandleData:
     """Ask for a sandbox, and find out what became of it when there is no answer."""
     deadline = ctx.deadline
     if chosen.gpu is not None:  # the SDK itself would wait for a machine for 21 minutes
         deadline = deadline.shorter(options.seconds(chosen.capacity_timeout))
     try:
-        provider_id = ask(lambda: creating.ask(base, spec, chosen, wanted), deadline, "creating a sandbox")
+        provider_id = ask(lambda: modal_create.ask(base, spec, chosen, wanted), deadline, "creating a sandbox")
     except SandboxerError as error:
         if error.code in ("not_found", "backend_error"):
             bridge().loop.call_soon_threadsafe(base.account.forget_base, wanted.place, chosen)
@@ -74,9 +74,11 @@ def _settled(
     if not needs_look(trouble, doubt=False):
         error.made_nothing = isinstance(error, Denied)  # else an earlier try of the SDK's may have arrived
         raise error
-    deadline = ctx.deadline.shorter(creating.SETTLE_SECONDS)  # without time left, who asked takes it back by its name
+    deadline = ctx.deadline.shorter(
+        modal_create.SETTLE_SECONDS
+    )  # without time left, who asked takes it back by its name
     try:
-        look, found = ask(lambda: creating.look(ctx, wanted, spec.sandbox_id), deadline, "looking for the sandbox")
+        look, found = ask(lambda: modal_create.look(ctx, wanted, spec.sandbox_id), deadline, "looking for the sandbox")
     except SandboxerError:
         look, found = "unseen", None
     verdict = settle(trouble, look, again=False)

@@ -27,7 +27,7 @@ from sandboxer.extensions.base import (
 )
 from sandboxer.extensions.modal import asking, client, create, describe, logs, options, scripts, snapshots
 from sandboxer.extensions.modal import exec as modal_exec
-from sandboxer.extensions.modal import handle as remembered
+from sandboxer.extensions.modal import handle as modal_handle
 from sandboxer.extensions.modal.asking import ask
 from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
@@ -126,7 +126,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         where = client.place(ctx)
         client.load()
 
-        wanted = remembered.bare(resource_name(sandbox_id), where)
+        wanted = modal_handle.bare(resource_name(sandbox_id), where)
         _, found = ask(
             lambda: create.look(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
         )
@@ -240,20 +240,20 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """A new sandbox of that image; the option `image` does not matter then."""
-        kept = remembered.snapshot(snapshot)
-        remembered.check_server(kept.server, client.place(ctx).server)
+        kept = modal_handle.snapshot(snapshot)
+        modal_handle.check_server(kept.server, client.place(ctx).server)
         return self._create(spec, ctx, image=kept.image)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Deletes the image."""
-        snapshots.delete(remembered.snapshot(snapshot), ctx)
+        snapshots.delete(modal_handle.snapshot(snapshot), ctx)
 
     def _known(self, handle: Handle, ctx: Context) -> ModalHandleData:
-        known = remembered.sandbox(handle)
+        known = modal_handle.sandbox(handle)
         where = client.place(ctx)
-        remembered.check_server(known.server, where.server)
+        modal_handle.check_server(known.server, where.server)
         if known.provider_id is None:  # it has to be looked for by name, which is one of its environment
-            remembered.check_environment(known.environment, where.environment)
+            modal_handle.check_environment(known.environment, where.environment)
         client.load()
         return known
 

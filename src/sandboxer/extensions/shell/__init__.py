@@ -1,1 +1,1 @@
-"""TODO."""
+"""Shell texts that several adapters run inside a sandbox."""

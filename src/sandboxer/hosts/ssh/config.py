@@ -23,7 +23,7 @@ MAX_JUMPS: Final = 8
 
 SshOptions = Mapping[str, Sequence[str]]
 """What ssh_config says: lower-case keyword to its values, in order."""
-Ask = Callable[["Place"], SshOptions]
+Ask = Callable[["SshDestination"], SshOptions]
 """Looks a place up in ssh_config."""
 
 

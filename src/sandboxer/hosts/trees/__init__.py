@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read, judge and copy directory trees: ignore rules, patterns, tar and rsync."""

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row is a line
 """The key table: builds, networks, volumes, secrets, configs and the top level."""
 
 from __future__ import annotations

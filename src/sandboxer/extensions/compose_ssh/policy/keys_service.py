@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row is a line
 """The key table: services. Builds and the rest are in `keys_build` and `keys_project`."""
 
 from __future__ import annotations
