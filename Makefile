@@ -2,11 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup check check-engines soak bench format schemas lock clean
+.PHONY: demo setup install check check-engines smoke-remote soak bench format schemas lock clean
 
 # Everything that is needed to work on it.
 setup: .venv/.test-installed
 	@scripts/testbed/install
+
+# The command on the PATH of whoever types this.
+install:
+	@scripts/install $(PYTHON)
 
 demo: .venv/.installed
 	@scripts/demo
@@ -17,6 +21,10 @@ check: setup
 # The tests that start container engines and machines.
 check-engines: setup
 	@scripts/check --engines
+
+# A compose sandbox on SANDBOXER_HOST, a host as OpenSSH knows it; on one of the testbed's when it is not set.
+smoke-remote: .venv/.test-installed
+	@$(BIN)/python scripts/smoke_remote
 
 # The same tests with the full size of every sweep: hours, not minutes.
 soak: .venv/.test-installed
