@@ -10,7 +10,7 @@ from tests.extensions.native.sandboxes import Bench
 from tests.extensions.native.seccomp.filtered import Desk
 from tests.sizes import scaled
 
-collect_ignore = scaled(1, soak=0) * ["test_heavy_day.py"]
+collect_ignore = scaled(1, soak=0) * ["test_heavy_programs.py"]
 """Its programs are hundreds of megabytes."""
 
 

@@ -43,8 +43,8 @@ def test_no_other_entry_leads_in(desk: Desk) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others; an ordinary user is tested by itself")
 def test_the_same_holds_for_an_ordinary_user(tmp_path: Path) -> None:
     day = ["stops_a_program_of_ones_own", "strace_follows", "pythons_threads"]
-    names = re.findall(r"^def (test_\w+)", (Path(__file__).parent / "test_day.py").read_text(), re.MULTILINE)
-    chosen = [f"seccomp/test_day.py::{name}" for name in names if any(word in name for word in day)]
+    names = re.findall(r"^def (test_\w+)", (Path(__file__).parent / "test_programs.py").read_text(), re.MULTILINE)
+    chosen = [f"seccomp/test_programs.py::{name}" for name in names if any(word in name for word in day)]
     assert len(chosen) == len(day)
     mine = ["test_no_closed_call_is_made", "test_no_other_entry_leads_in"]
     done = run_tests([*chosen, *(f"seccomp/{Path(__file__).name}::{name}" for name in mine)], tmp_path)
