@@ -102,6 +102,28 @@ def test_somebody_who_types_gets_a_terminal_of_the_inside_with_jobs_and_the_shel
     assert b"/dev/pts/0\r\njobs\r\nnone\r\n" in out
 
 
+OPENED_BY_NAME = (
+    "echo out >/dev/stdout; echo err | tee /dev/stderr >/dev/null; echo tty >/dev/tty; head -n 1 </dev/stdin"
+)
+
+
+def test_a_terminals_streams_can_be_opened_by_their_names(box: Box) -> None:
+    code, out, _ = box.run("sh", "-c", OPENED_BY_NAME, stdin=b"in\n", tty=True)
+    assert code == 0, out
+    assert [line for line in out.split(b"\r\n") if line != b"in"] == [b"out", b"err", b"tty", b""]
+    with typing(b"in\n") as typed:
+        code, out = on_terminal(box, "sh", "-c", OPENED_BY_NAME, typed=typed)
+    assert code == 0, out
+    assert [line for line in out.split(b"\r\n") if line != b"in"] == [b"out", b"err", b"tty", b""]
+
+
+def test_only_what_was_made_for_a_command_changes_its_owner(box: Box) -> None:
+    before = Path(os.devnull).stat()
+    assert box.run("sh", "-c", "cat; ls -l /proc/self/fd/0")[0] == 0
+    after = Path(os.devnull).stat()
+    assert (before.st_uid, before.st_gid, before.st_mode) == (after.st_uid, after.st_gid, after.st_mode)
+
+
 def test_words_arrive_unchanged_on_a_terminal(box: Box) -> None:
     words = ("a b", "c'd", 'e"f', "$HOME", "-n", "", "\\")
     with typing(b"") as typed:

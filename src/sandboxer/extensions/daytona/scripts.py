@@ -62,7 +62,7 @@ sleep "$sbxwait" </dev/null >/dev/null 2>&1 3<&- 4<&- &
 sbxnap=$!
 (
   exec 4<&-
-  ( . "$sbxjob" ) <"$sbxin" >"$sbxp.out" 2>"$sbxp.err" &
+  ( . "$sbxjob" ) <"$sbxin" >>"$sbxp.out" 2>>"$sbxp.err" &
   echo "$!" >"$sbxp.sid"
   exec 3<&-
   wait "$!"

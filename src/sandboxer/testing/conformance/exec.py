@@ -69,6 +69,16 @@ class ExecConformance(Conformance):
     def test_stdout_and_stderr_stay_apart(self, made: Made) -> None:
         assert made.run("sh", "-c", "echo out; echo err >&2; exit 3") == (3, b"out\n", b"err\n")
 
+    def test_a_commands_streams_can_be_opened_by_their_names(self, made: Made) -> None:
+        """As entry points of many images do, with an ordinary user."""
+        assert made.run("cat", "/dev/stdin", stdin=b"in\n") == (0, b"in\n", b"")
+        assert made.run("sh", "-c", "echo out >/dev/stdout") == (0, b"out\n", b"")
+        assert made.run("sh", "-c", "echo err | tee /dev/stderr") == (0, b"err\n", b"err\n")
+
+    def test_opening_an_output_by_its_name_loses_nothing_of_it(self, made: Made) -> None:
+        script = "echo first; echo second >/dev/stdout; echo third"
+        assert made.run("sh", "-c", script) == (0, b"first\nsecond\nthird\n", b"")
+
     @pytest.mark.parametrize("code", [0, 1, 2, 7, 42, 124, 125, 126, 127, 255])
     def test_exit_codes_are_the_commands_own(self, made: Made, code: int) -> None:
         assert made.run("sh", "-c", f"exit {code}")[0] == code
