@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_many_commands_at_once_on_a_stopped_sandbox_start_it_once(bench: Bench) 
             thread.join()
         assert len(seen) == 6
         assert len(set(seen)) == 1
+
+
+def test_a_command_that_comes_while_its_sandbox_ends_starts_it_again_or_ends_with_it(bench: Bench) -> None:
+    """The first process shows its end in many ways: a namespace that may not be opened, or that takes no process."""
+    codes = []
+    with bench.box() as box:
+        for number in range(60):
+            assert box.run("true")[0] in (0, 137)
+            child = box.recorded()["child"]
+            ending = threading.Timer(number % 30 * 0.0004, _kill, [child])
+            ending.start()
+            codes.append(box.run("cat", stdin=b"again")[:2])
+            ending.join()
+    assert {code for code, _ in codes} <= {0, 137}, codes
+    assert all(out == b"again" for code, out in codes if code == 0), codes
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_another_boot_is_told_from_this_one(bench: Bench) -> None:

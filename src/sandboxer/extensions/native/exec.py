@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from sandboxer.errors import BackendError, Conflict, Invalid, Timeout
+import msgspec
+
+from sandboxer.errors import BackendError, Conflict, Invalid, SandboxerError, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
+from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import NativeHandleData, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
@@ -20,6 +24,9 @@ _FAILED = 125
 _NOT_EXECUTED = 126
 _CHANGED = "is not what it was when the sandbox was made"
 """What enter.sh, start.sh and the guard say of a file that a restart would run."""
+_ENDED = "its first process has just ended"
+"""What enter.sh and the guard say of a sandbox that ends while it is entered: the next attempt starts it again."""
+_ATTEMPTS = 5
 _LONGEST = 16 * 1024 * 1024
 # The terminal that the host gives us belongs to a session outside, which has no number inside: a shell could not hand
 # it to its jobs and take it back, and it has no name in there. So somebody who types gets one of the inside, where
@@ -96,6 +103,29 @@ def run(
 
     Raises BackendError when it could not be entered, Timeout at the deadline: everything of the program's session is
     killed then; on a terminal at which somebody types, it is hung up."""
+    _check_started(remembered)
+    check_argv(argv)
+    variables = {**environment(remembered), **(env or {})}
+    check_env(variables)
+    words = _on_terminal(argv, streams.stdin) if tty else argv
+    first = header(words, env=variables, cwd=cwd)
+    for source in _inputs(streams.stdin):
+        attempt = msgspec.structs.replace(streams, stdin=source)
+        code, reason = _enter(remembered, argv[0], first, attempt, ctx, tty=tty)
+        if reason is None or _ENDED not in reason:
+            break
+    # 126 is also what a session says that finds no place for its record: then nothing was run
+    if reason is None and code != _NOT_EXECUTED:
+        return code
+    if ctx.host.read_file(remembered.place.marker, ctx.deadline) is None:
+        reason = f"its directory {remembered.place.directory} is gone"
+    if reason is None:
+        return code
+    raise _not_entered(remembered.place, reason)
+
+
+def _check_started(remembered: NativeHandleData) -> None:
+    """Raise Conflict for a sandbox that cannot be entered, whatever becomes of it."""
     if not remembered.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
     if not remembered.start:
@@ -104,24 +134,37 @@ def run(
             hint=f"save what you need of {remembered.place.workspace}, then run "
             f"`sandboxer recreate {remembered.place.sandbox_id}`",
         )
-    place, program = remembered.place, argv[0]
+
+
+def _on_terminal(argv: Sequence[str], stdin: BinaryIO | None) -> list[str]:
+    """The words that run a command on a terminal."""
+    typed = stdin is not None and stdin.isatty()
+    return ["sh", "-c", _TERMINAL, shlex.join(argv), "typed" if typed else "", *argv]
+
+
+def _inputs(source: BinaryIO | None) -> Iterator[BinaryIO | None]:
+    """The input for each attempt. Only one that lies in memory can be given again: of others a part may be read."""
+    data = source.getvalue()[source.tell() :] if isinstance(source, io.BytesIO) else b""
+    yield source
+    if source is None or isinstance(source, io.BytesIO):
+        for _ in range(_ATTEMPTS - 1):
+            yield io.BytesIO(data) if data else None
+
+
+def _enter(
+    remembered: NativeHandleData, program: str, first: bytes, streams: Streams, ctx: Context, *, tty: bool
+) -> tuple[int, str | None]:
+    """Enter once: the exit code, and why the sandbox could not be entered (None when the program did run)."""
     token = f"{os.urandom(8).hex()} "
-    check_argv(argv)
-    variables = {**environment(remembered), **(env or {})}
-    check_env(variables)
-    if tty:
-        typed = streams.stdin is not None and streams.stdin.isatty()
-        argv = ["sh", "-c", _TERMINAL, shlex.join(argv), "typed" if typed else "", *argv]
-    first = header(argv, env=variables, cwd=cwd)
     file = "-"
     if tty:
-        file = place.path(f"run/{token.strip()}")
+        file = remembered.place.path(f"run/{token.strip()}")
         ctx.host.write_file(file, first, ctx.deadline)
     out, err = _Gate(token.encode(), streams.stdout), _Gate(token.encode(), streams.stderr)
     entered = Command(
         argv=scripts.enter(remembered, token=token, header=file),
         clean_env=True,
-        track=place.track,
+        track=remembered.place.track,
         prelude=b"" if tty else first,
         tty=tty,
     )
@@ -130,28 +173,29 @@ def run(
     except Timeout as error:
         # who asked knows nothing of our launcher
         raise error.reworded(error.message.replace(entered.argv[0], program, 1)) from error
-    reason = [said for said in (out.close(), err.close()) if said is not None]
-    entered_not = code == _FAILED and bool(reason)
-    # 126 is also what a session says that finds no place for its record: then nothing was run
-    if (entered_not or code == _NOT_EXECUTED) and ctx.host.read_file(place.marker, ctx.deadline) is None:
-        raise BackendError(
-            f"the sandbox {place.name} could not be entered: its directory {place.directory} is gone",
-            hint="run `sandboxer reconcile --apply`, or destroy it",
-            sandbox_id=place.sandbox_id,
-        )
-    if entered_not and _CHANGED in reason[0]:
-        raise Conflict(
-            f"the sandbox {place.name} is not started again: {reason[0]}",
+    reasons = [said for said in (out.close(), err.close()) if said is not None]
+    return code, reasons[0] if code == _FAILED and reasons else None
+
+
+def _not_entered(place: SandboxPaths, reason: str) -> SandboxerError:
+    """The error for a sandbox that could not be entered."""
+    if _CHANGED in reason:
+        return Conflict(
+            f"the sandbox {place.name} is not started again: {reason}",
             hint=f"run `sandboxer recreate {place.sandbox_id}`; what is in the workspace is still there",
             sandbox_id=place.sandbox_id,
         )
-    if entered_not:
-        raise BackendError(
-            f"the sandbox {place.name} could not be entered: {reason[0]}",
-            hint="run `sandboxer doctor`; what is in the workspace is still there",
-            sandbox_id=place.sandbox_id,
-        )
-    return code
+    hint = "run `sandboxer doctor`; what is in the workspace is still there"
+    if reason.endswith("is gone"):
+        hint = "run `sandboxer reconcile --apply`, or destroy it"
+    if _ENDED in reason:
+        hint = "run the command again: the sandbox is started again for it"
+    return BackendError(
+        f"the sandbox {place.name} could not be entered: {reason}",
+        hint=hint,
+        retryable=_ENDED in reason,
+        sandbox_id=place.sandbox_id,
+    )
 
 
 def capture(

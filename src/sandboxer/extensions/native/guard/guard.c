@@ -436,33 +436,62 @@ static void init(char **argv, char **envp) {
 }
 
 /* enter: outside, from the sealed image. */
+static const char *stat_of(int dir) { /* of the process of a directory of /proc, from its state on; 0 when it is gone */
+  static char text[4096];
+  long fd = S(openat, dir, "stat", O_RDONLY | O_CLOEXEC, 0, 0);
+  long got = fd < 0 ? fd : again((int)fd, text, sizeof text - 1);
+  if (fd >= 0) S3(close, fd, 0, 0);
+  if (got <= 0) return 0;
+  text[got] = 0;
+  const char *p = text;
+  for (const char *q = text; *q; q++)
+    if (*q == ')') p = q + 1; /* a name may hold anything */
+  return *p ? p + 1 : p;
+}
+static const char *field(const char *p, int number_) { /* the first is the state, which proc(5) counts as the third */
+  for (int at = 3; at < number_ && *p; p++) at += *p == ' ';
+  return p;
+}
+#define ENDED "its first process has just ended"
+#define EXITING 4 /* PF_EXITING of Linux: it will be a zombie, and shows nothing any more */
+enum life { LIVES, ENDS, OVER };
+static enum life life_of(int dir) {
+  const char *p = stat_of(dir);
+  u64 flags = 0;
+  if (!p || *p == 'Z' || *p == 'X') return OVER;
+  p = field(p, 9);
+  return number(&p, &flags) && (flags & EXITING) ? ENDS : LIVES;
+}
+static void refuse(int dir, const char *a, const char *b, long error) __attribute__((noreturn));
+static void refuse(int dir, const char *a, const char *b, long error) {
+  /* the end of the first process has many faces; who is told of it starts the sandbox again, once it is over */
+  enum life life = LIVES;
+  for (int looks = 0; looks < 1000 && (life = life_of(dir)) == ENDS; looks++) {
+    u64 pause[2] = {0, 5000000};
+    S(ppoll, 0, 0, pause, 0, 8);
+  }
+  if (life != LIVES) die(ENDED, 0);
+  say(a, b, error);
+  quit(125);
+}
 static int verified(const char *pid, const char *start) { /* the directory of exactly that process */
   char path[64] = "/proc/";
-  static char stat[4096];
   int bad = 0;
-  u64 wanted = whole_number(start, &bad);
+  u64 wanted = whole_number(start, &bad), began = 0;
   whole_number(pid, &bad);
   if (bad || length(pid) > 20) die("enter: what is no number", 0);
   put(path + 6, pid);
-  long dir = must(S(openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0), "its first process is gone");
-  long fd = must(S(openat, dir, "stat", O_RDONLY | O_CLOEXEC, 0, 0), "its first process is gone");
-  long got = must(again((int)fd, stat, sizeof stat - 1), "its first process is gone");
-  S3(close, fd, 0, 0);
-  stat[got] = 0;
-  const char *p = stat;
-  for (const char *q = stat; *q; q++)
-    if (*q == ')') p = q + 1; /* a name may hold anything */
-  for (int field = 2; field < 22 && *p; p++) field += *p == ' ';
-  u64 began = 0;
-  if (!number(&p, &began) || began != wanted) die("its first process is another one", 0);
+  long dir = S(openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0);
+  const char *p = dir < 0 ? 0 : stat_of((int)dir);
+  if (!p) die(ENDED, 0);
+  p = field(p, 22);
+  if (!number(&p, &began) || began != wanted) die(ENDED, 0); /* and its number is another's */
   return (int)dir;
 }
 static int namespace(int dir, const char *name, int needed) {
   long fd = S(openat, dir, name, O_RDONLY | O_CLOEXEC, 0, 0);
-  if (fd < 0 && needed) {
-    say("cannot be entered: ", name, fd);
-    quit(125);
-  }
+  /* who ends shows none of them: the command must not stay in one of the host's for that */
+  if (fd < 0 && (needed || life_of(dir) != LIVES)) refuse(dir, "cannot be entered: ", name, fd);
   return (int)fd;
 }
 static void give_streams(u64 uid) {
@@ -500,12 +529,14 @@ static void join(int dir, u64 uid) {
         here[0] == there[0] && here[1] == there[1])
       S3(close, fds[i], 0, 0), fds[i] = -1;
   }
-  if (fds[0] < 0 || fds[1] < 0) die("cannot be entered: it has no namespaces of its own", 0);
+  if (fds[0] < 0 || fds[1] < 0) refuse(dir, "cannot be entered: it has no namespaces of its own", "", 0);
   /* bubblewrap's namespaces belong to one user namespace, and its processes are in another below that */
   int owner = (int)must(S3(ioctl, fds[0], NS_GET_USERNS, 0), "cannot be entered: the owner of its namespaces");
   must(S3(setns, owner, CLONE_NEWUSER, 0), "cannot be entered: user");
-  for (int i = 0; i < 6; i++)
-    if (fds[i] >= 0) must(S3(setns, fds[i], all[i].kind, 0), all[i].name);
+  for (int i = 0; i < 6; i++) {
+    long done = fds[i] < 0 ? 0 : S3(setns, fds[i], all[i].kind, 0);
+    if (done < 0) refuse(dir, "cannot be entered: ", all[i].name, done);
+  }
   long done = S3(setns, inner, CLONE_NEWUSER, 0);
   if (done < 0 && done != -EINVAL) die("cannot be entered: inner user", done); /* EINVAL: it is the same */
   unseen(); /* with new rights we are what fs.suid_dumpable says */
@@ -706,7 +737,8 @@ static void enter(int argc, char **argv, char **envp) {
   must(S3(pipe2, life, O_CLOEXEC, 0), "no pipe");
   must(S3(pipe2, begun, O_CLOEXEC, 0), "no pipe");
   block_all();
-  long child = must(fork_(), "no process can be made in it");
+  long child = fork_();
+  if (child < 0) refuse(dir, "no process can be made in it", "", child);
   if (!child) {
     S3(close, life[1], 0, 0);
     /* a group of its own: what a program sends to "its group" must reach nothing of ours */

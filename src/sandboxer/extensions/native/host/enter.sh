@@ -23,6 +23,6 @@ done
 cd / || fail 'there is no /'
 # The holder's image is a copy of ours that nobody can write any more. It is opened first, and then the holder is looked
 # at again: had its number meanwhile become another's, that other (of a sandbox of the same user) would say what we run.
-{ command exec 5<"/proc/$monitor/exe"; } 2>/dev/null || fail 'it ended just now'
-start_of "$monitor" && [ "$start" = "$monitor_began" ] || fail 'it ended just now'
+{ command exec 5<"/proc/$monitor/exe"; } 2>/dev/null || fail 'its first process has just ended'
+start_of "$monitor" && [ "$start" = "$monitor_began" ] || fail 'its first process has just ended'
 exec /proc/self/fd/5 enter "$token" "$child" "$child_began" "$owner" "$header" "$@"
