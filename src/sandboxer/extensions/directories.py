@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import time
@@ -41,6 +42,9 @@ STOPPED = "stopped"
 """The key of the marker file that says so."""
 _NEW = ".new-"
 _SESSIONS = "sessions"
+_CHUNK = 256 << 10
+_SHORT_LOG = 1 << 20
+_LONG_LINE = 1 << 10
 
 
 class _Remembered(Value, frozen=True, kw_only=True):
@@ -234,14 +238,27 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         tail: int | None,
     ) -> None:
         """What happened to it; `follow` waits for nothing, because nothing more comes."""
-        lines = (existing(handle) / "log").read_bytes().splitlines(keepends=True)
-        streams.stdout(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))
+        with (existing(handle) / "log").open("rb") as log:
+            if tail is not None:
+                streams.stdout(_last_lines(log, tail))
+                return
+            while chunk := log.read(_CHUNK):
+                ctx.deadline.check("reading the log")
+                streams.stdout(chunk)
 
     def root(self, ctx: Context) -> Path:
         """Where all of them are; made when missing."""
         root = Path(ctx.host.work_dir(ctx.deadline)) / self.folder
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         return root
+
+
+def _last_lines(log: BinaryIO, count: int) -> bytes:
+    """The last lines of a file, which may be a hole of TiB: of its end only what so many lines may take is read."""
+    end = log.seek(0, os.SEEK_END)
+    log.seek(max(0, end - _SHORT_LOG - count * _LONG_LINE))
+    lines = log.read().splitlines(keepends=True)
+    return b"".join(lines[len(lines) - min(count, len(lines)) :])
 
 
 class _Outlet(io.RawIOBase):

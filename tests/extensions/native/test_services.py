@@ -122,6 +122,21 @@ def test_logs_of_one_or_all_services_whole_or_the_end(bench: Bench) -> None:
             _log(box, service="c")
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_the_last_lines_of_a_log_that_is_one_huge_hole_come_at_once(bench: Bench, follow: bool) -> None:
+    hole = "echo start; truncate -s 4T /var/log/services/a.log; echo end; sleep 60"
+    with bench.box(services={"a": _service(hole), "b": _service("seq 1 50; sleep 60")}, settle=0.2) as box:
+        seen = bytearray()
+        if follow:
+            _in_background(lambda: _follow(box, seen, service=None, tail=2))
+        else:
+            seen += _log(box, tail=2).encode()
+        eventually(lambda: b"\0end\n" in seen, within=20, what="the end of the log")
+        assert len(seen) < 3_000_000
+        assert b"49\n50\n" in seen
+        assert _log(box, service="b", tail=3) == "48\n49\n50\n"
+
+
 def test_logs_can_be_followed(bench: Bench) -> None:
     script = "echo first; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo second; sleep 60"
     with bench.box(services={"a": _service(script)}, settle=0.05) as box:
@@ -132,10 +147,10 @@ def test_logs_can_be_followed(bench: Bench) -> None:
         eventually(lambda: seen == b"first\nsecond\n", within=5, what="the second line")
 
 
-def _follow(box: Box, seen: bytearray) -> None:
+def _follow(box: Box, seen: bytearray, *, service: str | None = "a", tail: int | None = None) -> None:
     streams = Streams(stdout=seen.extend, stderr=seen.extend, stdin=io.BytesIO())
     try:
-        EXTENSION.logs(box.handle, streams, box.bench.context(seconds=4), service="a", follow=True, tail=None)
+        EXTENSION.logs(box.handle, streams, box.bench.context(seconds=10), service=service, follow=True, tail=tail)
     except SandboxerError:
         return  # the sandbox's end, or the deadline
 

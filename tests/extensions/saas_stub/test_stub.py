@@ -77,6 +77,15 @@ def test_it_says_that_it_isolates_nothing(made: Made) -> None:
     assert any("isolates nothing" in note for note in made.ready.isolation.notes)
 
 
+def test_the_last_lines_of_a_log_that_is_one_huge_hole_come_at_once(made: Made) -> None:
+    assert made.run("sh", "-c", "truncate -s 4T ../log && echo last >>../log")[0] == 0
+    out = bytearray()
+    streams = Streams(stdout=out.extend, stderr=out.extend)
+    STUB.logs(made.handle, streams, _context(made), service=None, follow=False, tail=1)
+    assert out.endswith(b"\0last\n")
+    assert len(out) < 3_000_000
+
+
 def test_a_stopped_one_runs_nothing_and_ends_what_ran(made: Made) -> None:
     running = threading.Thread(target=lambda: made.run("sh", "-c", "echo $$ > pid; sleep 300"))
     running.start()

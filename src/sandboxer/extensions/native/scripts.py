@@ -13,6 +13,12 @@ from sandboxer.extensions.native.start_file import script
 SHELL: Final = "/bin/sh"
 """Not by PATH: the first `sh` there may lie in somebody's home."""
 
+_SHORT_LOG: Final = 1 << 20
+_LONG_LINE: Final = 1 << 10
+_LONGEST_LOG: Final = 1 << 30
+"""So many bytes of a log are looked through for its last lines: the first, and the second for each of them, at most the
+third. What runs inside may make a log of TiB without a single end of a line."""
+
 
 def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
     text = script("common") + script(name) if common else script(name)
@@ -80,7 +86,8 @@ def enter(remembered: NativeHandleData, *, token: str, header: str = "-") -> lis
 
 def tail(place: SandboxPaths, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
     """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
-    count = "+1" if lines is None else str(lines)
     files = [place.path(f"logs/{name}.log") for name in services]
-    words = ["-n", count, *(["-F"] if follow else []), "--", *files]
-    return [SHELL, "-c", f'PATH={PATH}:$PATH; exec tail "$@"', "tail", *words]
+    if lines is None:
+        return _words("logs", "", "yes" if follow else "", "", *files, common=False)
+    most = min(_SHORT_LOG + lines * _LONG_LINE, _LONGEST_LOG)
+    return _words("logs", str(lines), "yes" if follow else "", str(most), *files, common=False)
