@@ -191,6 +191,13 @@ class CanExec(ABC):
         and Timeout is raised."""
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What an archive of a path lacks: how many entries, and what was said of the first of them."""
+
+    count: int
+    said: tuple[str, ...] = ()
+
+
 class CanCopy(ABC):
     """Moves files in and out as tar streams; the core gives them the meaning of `cp`."""
 
@@ -207,9 +214,10 @@ class CanCopy(ABC):
     @abstractmethod
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """Send `path` as a tar stream whose single top entry is its last name. Raises NotFound when it is absent.
-        The bytes come from inside the boundary: the core unpacks them as untrusted."""
+        The bytes come from inside the boundary: the core unpacks them as untrusted. What below it cannot be packed
+        (unreadable files, sockets) is left out and told; None when there is nothing of the kind."""
 
 
 class CanLogs(ABC):

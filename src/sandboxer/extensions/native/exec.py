@@ -204,9 +204,10 @@ def capture(
     ctx: Context,
     *,
     stdin: BinaryIO | None = None,
-    sink: Sink | None = None,
+    stdout: Sink | None = None,
+    stderr: Sink | None = None,
 ) -> Result:
-    """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
+    """Run one of our own small scripts inside. What it wrote is kept, up to 64 KiB a stream, unless a sink takes it."""
     kept = CappedOutput()
-    code = run(remembered, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), ctx)
-    return kept.result(code)
+    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
+    return kept.result(run(remembered, argv, streams, ctx))

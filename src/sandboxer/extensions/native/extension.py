@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO
 
 from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
@@ -17,6 +17,7 @@ from sandboxer.extensions.base import (
     Context,
     Exec,
     Found,
+    LeftOut,
     PathKind,
     SandboxExtension,
     Spec,
@@ -28,19 +29,9 @@ from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.host_facts import OldBubblewrap
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
 from sandboxer.extensions.native.plan import NativeHandleData, plan
-from sandboxer.extensions.shell.scripts import ABSENT, follow
-from sandboxer.hosts.base import Command, Streams
+from sandboxer.extensions.shell import files
+from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources
-
-_KIND: Final = (
-    'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
-)
-_UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && exec tar -x -p --no-same-owner -f -'
-_PACK: Final = (
-    '[ -e "$1/$2" ] || [ -L "$1/$2" ] || exit 44; cd -- "$1" || exit 44; '
-    + follow()
-    + 'exec tar -c $follow -f - -- "$name"'
-)
 
 
 class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter):
@@ -189,43 +180,22 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
         _no_service(service)
-        done = native_exec.capture(client.from_handle(handle), ["sh", "-c", _KIND, "sh", _inside(path)], ctx)
-        kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
-        if done.code != 0 or done.text not in kinds:
-            raise BackendError(
-                f"{path!r} could not be looked at: {done.complaint}", hint="try `sandboxer exec ID -- ls`"
-            )
-        return kinds[done.text]
+        return files.path_kind(_runner(handle, ctx), path)
 
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         """tar runs inside: whatever the archive says, it stays there."""
         _no_service(service)
-        words = ["sh", "-c", _UNPACK, "sh", _inside(directory)]
-        done = native_exec.capture(client.from_handle(handle), words, ctx, stdin=archive)
-        if done.code != 0:
-            raise BackendError(
-                f"could not be written to {directory!r}: {done.complaint}",
-                hint="only /workspace and /tmp can be written inside a sandbox",
-            )
+        hint = "only /workspace and /tmp can be written inside a sandbox"
+        files.put_archive(_runner(handle, ctx), directory, archive, hint=hint)
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """tar runs inside: links cannot lead out."""
         _no_service(service)
-        parent, name = posixpath.split(_inside(path))
-        if not name:
-            raise Invalid("/ as a whole cannot be copied", hint="copy /workspace or a path in it")
-        words = ["sh", "-c", _PACK, "sh", parent, name]
-        done = native_exec.capture(client.from_handle(handle), words, ctx, sink=sink)
-        if done.code == ABSENT:
-            raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
-        if done.code != 0:
-            raise BackendError(
-                f"{path!r} could not be read: {done.complaint}", hint="is it readable for the sandbox's user?"
-            )
+        return files.get_archive(_runner(handle, ctx), path, sink)
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
@@ -264,10 +234,20 @@ def _work_dir(ctx: Context) -> str:
     return posixpath.normpath(ctx.host.work_dir(ctx.deadline))
 
 
-def _inside(path: str) -> str:
-    if "\0" in path:
-        raise Invalid("a path holds a NUL character", hint="give another path")
-    return posixpath.normpath(posixpath.join(WORKSPACE, path))
+def _runner(handle: Handle, ctx: Context) -> files.Run:
+    """Runs our own small scripts inside."""
+    remembered = client.from_handle(handle)
+
+    def run(
+        words: Sequence[str],
+        *,
+        stdin: BinaryIO | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+    ) -> Result:
+        return native_exec.capture(remembered, words, ctx, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    return run
 
 
 def _no_service(service: str | None) -> None:

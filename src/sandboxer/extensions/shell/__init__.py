@@ -1,1 +1,1 @@
-"""Shell texts that several adapters run inside a sandbox."""
+"""Files and processes inside a sandbox by its own POSIX shell: constant texts with arguments, over a `run` callable."""
