@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -27,6 +28,7 @@ from sandboxer.extensions.base import (
     Context,
     Exec,
     Found,
+    LeftOut,
     PathKind,
     SandboxExtension,
     Spec,
@@ -45,6 +47,7 @@ _SESSIONS = "sessions"
 _CHUNK = 256 << 10
 _SHORT_LOG = 1 << 20
 _LONG_LINE = 1 << 10
+_SAID = 20
 
 
 class _Remembered(Value, frozen=True, kw_only=True):
@@ -194,7 +197,8 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """What is at a path."""
         target = _inside(handle, path)
-        return "directory" if target.is_dir() else "file" if target.exists() else "absent"
+        there = target.exists() or target.is_symlink()
+        return "directory" if target.is_dir() else "file" if there else "absent"
 
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
@@ -204,7 +208,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         target.mkdir(parents=True, exist_ok=True)
         try:
             with tarfile.open(fileobj=archive, mode="r|") as tar:
-                tar.extractall(target, filter="data")
+                tar.extractall(target, filter=_replacing)  # noqa: S202 - it calls the filter for data
         except tarfile.TarError as error:
             raise Invalid(
                 f"the archive is not unpacked: {error}", hint="send plain files below one directory"
@@ -218,14 +222,17 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         ctx: Context,
         *,
         service: str | None = None,
-    ) -> None:
+    ) -> LeftOut | None:
         """Pack."""
         source = _inside(handle, path)
         if not source.exists():
             raise NotFound(f"there is no {path!r}", hint="look with exec")
+        if not os.access(source, os.R_OK):
+            raise BackendError(f"{path!r} could not be read: permission denied", hint="look at its mode with exec")
         with tarfile.open(fileobj=_Outlet(sink), mode="w|") as tar:
             # a link is followed when it is what was asked for, as `cp` does
-            tar.add(source.resolve() if source.is_symlink() else source, arcname=source.name)
+            left = _pack(tar, source.resolve(), source.name if source.name not in ("", "..") else source.resolve().name)
+        return LeftOut(count=len(left), said=tuple(left[:_SAID])) if left else None
 
     def logs(
         self,
@@ -251,6 +258,39 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         root = Path(ctx.host.work_dir(ctx.deadline)) / self.folder
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         return root
+
+
+def _replacing(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """tarfile's filter for data, which also takes away what stands where another name of a file will be."""
+    safe = tarfile.data_filter(member, path)
+    if safe.islnk():
+        Path(path, safe.name).unlink(missing_ok=True)
+    return safe
+
+
+def _pack(tar: tarfile.TarFile, top: Path, name: str) -> list[str]:
+    """Add a path and what is below it; what could not be."""
+    left: list[str] = []
+    waiting = [(top, name)]
+    while waiting:
+        path, called = waiting.pop()
+        with ExitStack() as stack:
+            try:
+                entry = tar.gettarinfo(path, arcname=called)
+                contents = stack.enter_context(path.open("rb")) if entry is not None and entry.isreg() else None
+            except OSError as error:
+                left.append(f"{called}: {error.strerror}")
+                continue
+            if entry is None:
+                left.append(f"{called}: socket ignored")
+                continue
+            tar.addfile(entry, contents)
+        if entry.isdir():
+            try:
+                waiting += [(child, f"{called}/{child.name}") for child in sorted(path.iterdir(), reverse=True)]
+            except OSError as error:
+                left.append(f"{called}: {error.strerror}")
+    return left
 
 
 def _last_lines(log: BinaryIO, count: int) -> bytes:

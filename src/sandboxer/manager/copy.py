@@ -51,9 +51,10 @@ class SandboxFiles:
         """Unpack a tar stream into `directory`."""
         self._extension.put_archive(self._handle, directory, archive, self._context, service=self._service)
 
-    def take(self, path: str, sink: Callable[[bytes], None]) -> None:
-        """Send `path` as a tar stream to `sink`."""
-        self._extension.get_archive(self._handle, path, sink, self._context, service=self._service)
+    def take(self, path: str, sink: Callable[[bytes], None]) -> int:
+        """Send `path` as a tar stream to `sink`; how much of it could not be packed."""
+        left = self._extension.get_archive(self._handle, path, sink, self._context, service=self._service)
+        return 0 if left is None else left.count
 
 
 def copy_in(source: str, target: str, inside: SandboxFiles) -> int:
@@ -166,7 +167,7 @@ def _landing(target: str, own_name: str, *, is_directory: bool) -> tuple[str, st
 
 def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | None = None) -> int:
     """Copy `source` inside to `target` on this machine, like `cp -r` without `-p`; missing parents are made. How many
-    links, devices and the like were left out.
+    links, devices, unreadable files and the like were left out.
 
     The archive is untrusted: only regular files and directories are taken, never a name that leaves the target, and
     never through a symbolic link. It is unpacked as it comes, with its holes, and put in place when it is complete:
@@ -184,15 +185,16 @@ def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | 
             _landing_at(place, contents=not name and place.is_dir()) as landing,
             staging_directory(landing.fd, max_size, shown=place if landing.name is None else place.parent) as stage,
         ):
-            _receive(inside, path, stage, limit=max(MAX_STREAM, max_size or 0))
+            not_sent = _receive(inside, path, stage, limit=max(MAX_STREAM, max_size or 0))
             if stage.taken == 0:
                 raise _neither(f"{source!r} in the sandbox")
             landing.settle(stage)
-            return stage.left_out
+            return stage.left_out + not_sent
 
 
-def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit: int) -> None:
-    """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive."""
+def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit: int) -> int:
+    """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive. How
+    much it could not pack."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     failed: list[BaseException] = []
     sent = 0
@@ -222,12 +224,13 @@ def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit:
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
     thread.start()
     try:
-        inside.take(path, send)
+        not_sent = inside.take(path, send)
     finally:
         os.close(writing)
         thread.join()
     if failed:
         raise failed[0]
+    return not_sent
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from sandboxer.errors import BackendError, Conflict, Denied, Invalid, SandboxerE
 from sandboxer.extensions.base import Exec
 from sandboxer.extensions.e2b import E2BExtension
 from sandboxer.extensions.e2b.handle import sandbox_data
-from sandboxer.extensions.e2b.scripts import KILL
+from sandboxer.extensions.shell.processes import KILL_TREE
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
@@ -69,7 +69,7 @@ def test_a_planted_orphan_in_a_session_of_its_own_is_seen(shared: FakeE2B, handl
 
 @pytest.mark.parametrize("number", ["0", "1", "-1", "", "x"])
 def test_the_end_of_everything_is_refused(shared: FakeE2B, handle: Handle, number: str) -> None:
-    assert Ran(shared, handle, "sh", "-c", KILL, "sh", number).code == 2
+    assert Ran(shared, handle, "sh", "-c", KILL_TREE, "sh", number).code == 2
 
 
 def test_an_interrupt_ends_the_command(shared: FakeE2B, handle: Handle) -> None:

@@ -24,7 +24,7 @@ from sandboxer.extensions.e2b import exec as e2b_exec
 from sandboxer.extensions.e2b.client import EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.e2b.handle import E2BHandleData
-from sandboxer.extensions.e2b.scripts import KILL
+from sandboxer.extensions.shell.processes import KILL_TREE
 from sandboxer.hosts.base import Streams
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
@@ -47,7 +47,7 @@ class Small(Process):
         self.started.append(request)
         self.headers.append({name.lower(): value for name, value in ctx.request_headers.items()})
         words = [request.process.cmd, *request.process.args]
-        if KILL in words:
+        if KILL_TREE in words:
             raise ConnectError(Code.PERMISSION_DENIED, "nothing of this machine is ended by a script")
         if "refuse me" in words:
             raise ConnectError(Code.INVALID_ARGUMENT, "no")

@@ -18,6 +18,7 @@ from sandboxer.names import new_id
 from sandboxer.testing.conformance import Bench as Suite
 from sandboxer.testing.conformance import ConformanceSuite
 from tests.extensions.native.sandboxes import Bench
+from tests.extensions.native.test_conformance import DEVIATIONS
 from tests.testbed.census import Census
 from tests.testbed.components import need
 from tests.testbed.sshd import Sshd
@@ -40,6 +41,8 @@ def remote(sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
 
 
 class TestNativeOverSsh(ConformanceSuite):
+    deviations = DEVIATIONS
+
     @pytest.fixture(scope="class")
     @classmethod
     def bench(cls, sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Suite:

@@ -57,7 +57,8 @@ def test_a_command_is_killed_with_what_has_a_session_or_a_strange_name_of_its_ow
 def test_a_tree_that_grows_while_it_is_killed_ends_too(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     bomb = 'echo $$ >>"$1"; n=0; while :; do n=$((n + 1)); setsid sleep 616 & echo $! >>"$1"; sleep 0.01; done'
-    started = subprocess.Popen(["sh", "-c", bomb, "sh", str(pids)], start_new_session=True)
+    words = ["sh", "-c", 'sh -c "$0" sh "$1" & wait', bomb, str(pids)]
+    started = subprocess.Popen(words, start_new_session=True)
     eventually(lambda: pids.exists() and len(pids.read_text().split()) > 10, within=20, what="the tree to grow")
     assert kill(started.pid, ["sh"]) == 0
     started.wait(20)

@@ -287,9 +287,10 @@ def capture(
     deadline: Deadline,
     *,
     stdin: BinaryIO | None = None,
-    sink: Sink | None = None,
+    stdout: Sink | None = None,
+    stderr: Sink | None = None,
 ) -> Result:
-    """Run one of our own small scripts inside; what it wrote, up to 64 KiB a stream. stdout goes to `sink` if given."""
+    """Run one of our own small scripts inside. What it wrote is kept, up to 64 KiB a stream, unless a sink takes it."""
     kept = CappedOutput()
-    code = run(toolbox, argv, Streams(stdin=stdin, stdout=sink or kept.stdout, stderr=kept.stderr), deadline)
-    return kept.result(code)
+    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
+    return kept.result(run(toolbox, argv, streams, deadline))

@@ -20,6 +20,7 @@ from sandboxer.extensions.base import (
     Context,
     Exec,
     Found,
+    LeftOut,
     PathKind,
     SandboxExtension,
     Spec,
@@ -194,11 +195,11 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """tar runs inside."""
         _no_service(service)
         with self._using(handle, ctx) as toolbox:
-            files.take(toolbox, path, sink, ctx.deadline)
+            return files.take(toolbox, path, sink, ctx.deadline)
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
-from sandboxer.errors import BackendError, Invalid, NotFound
-from sandboxer.extensions.base import PathKind
+from sandboxer.extensions.base import LeftOut, PathKind
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.client import Toolbox
 from sandboxer.extensions.daytona.exec import capture
-from sandboxer.extensions.shell.scripts import ABSENT, follow
+from sandboxer.extensions.shell import files
+from sandboxer.hosts.base import Result, Sink
 from sandboxer.timing import Deadline
 
 _INLINE: Final = 512 * 1024
@@ -20,62 +20,43 @@ _INLINE: Final = 512 * 1024
 _CHUNK: Final = 256 * 1024
 _WHOLE: Final = 4 << 20
 """Up to so many bytes of an archive are held in memory, to send it with its length."""
-_KIND: Final = (
-    'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ] || [ -L "$1" ]; then echo file; else echo absent; fi'
-)
-_UNPACK: Final = 'mkdir -p "$1" && cd "$1" && exec tar -x -p -f "$2"'
-_UNPACK_FILE: Final = 'mkdir -p "$1" && (cd "$1" && exec tar -x -p -f "$2"); code=$?; rm -f "$2"; exit "$code"'
-_PACK: Final = (
-    'cd "$1" 2>/dev/null || exit 44; [ -e "$2" ] || [ -L "$2" ] || exit 44; '
-    + follow()
-    + 'exec tar -c $follow -f - -- "$name"'
-)
+_UNWRITABLE: Final = "may the sandbox's user write there?"
 
 
 def kind(toolbox: Toolbox, path: str, deadline: Deadline) -> PathKind:
-    """What is at a path inside."""
-    done = capture(toolbox, ["sh", "-c", _KIND, "sh", _inside(path)], deadline)
-    kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
-    if done.code != 0 or done.text not in kinds:
-        raise BackendError(f"{path!r} could not be looked at: {done.complaint}", hint="try `sandboxer exec ID -- ls`")
-    return kinds[done.text]
+    """What is at a path inside. Raises Invalid, BackendError."""
+    return files.path_kind(_runner(toolbox, deadline), path)
 
 
 def put(toolbox: Toolbox, directory: str, archive: BinaryIO, deadline: Deadline) -> None:
-    """Unpack a tar stream into a directory inside, which is made when missing."""
+    """Unpack a tar stream into a directory inside, which is made when missing. Raises Invalid, BackendError."""
+    files.guarded(directory)  # before anything is sent
+    run = _runner(toolbox, deadline)
     first = _some(archive, _INLINE + 1)
     if len(first) <= _INLINE:
-        import io
-
-        words = ["sh", "-c", _UNPACK, "sh", _inside(directory), "-"]
-        done = capture(toolbox, words, deadline, stdin=io.BytesIO(first))
-    else:
-        target = f"{scripts.PREFIX}{os.urandom(8).hex()}.tar"
-        _upload(toolbox, target, first, archive, deadline)
-        done = capture(toolbox, ["sh", "-c", _UNPACK_FILE, "sh", _inside(directory), target], deadline)
-    if done.code != 0:
-        raise BackendError(
-            f"could not be written to {directory!r}: {done.complaint}", hint="may the sandbox's user write there?"
-        )
+        files.put_archive(run, directory, io.BytesIO(first), hint=_UNWRITABLE)
+        return
+    target = f"{scripts.PREFIX}{os.urandom(8).hex()}.tar"
+    _upload(toolbox, target, first, archive, deadline)
+    files.put_archive_file(run, directory, target, hint=_UNWRITABLE)
 
 
-def take(toolbox: Toolbox, path: str, sink: Callable[[bytes], None], deadline: Deadline) -> None:
+def take(toolbox: Toolbox, path: str, sink: Sink, deadline: Deadline) -> LeftOut | None:
     """Send a path inside as a tar stream. Raises NotFound when it is absent."""
-    parent, name = posixpath.split(posixpath.normpath(_inside(path)))
-    if not name or name in (".", ".."):
-        raise Invalid(f"{path!r} as a whole cannot be copied", hint="copy a path in it, by its name")
-    done = capture(toolbox, ["sh", "-c", _PACK, "sh", parent or ".", name], deadline, sink=sink)
-    if done.code == ABSENT:
-        raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
-    if done.code != 0:
-        raise BackendError(f"{path!r} could not be read: {done.complaint}", hint="may the sandbox's user read it?")
+    return files.get_archive(_runner(toolbox, deadline), path, sink)
 
 
-def _inside(path: str) -> str:
-    """A path that no program takes for an option; relative ones start where commands do."""
-    if "\0" in path:
-        raise Invalid("a path holds a NUL character", hint="give another path")
-    return path if path.startswith("/") else f"./{path}"
+def _runner(toolbox: Toolbox, deadline: Deadline) -> files.Run:
+    def run(
+        words: Sequence[str],
+        *,
+        stdin: BinaryIO | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+    ) -> Result:
+        return capture(toolbox, words, deadline, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    return run
 
 
 def _some(archive: BinaryIO, size: int) -> bytes:

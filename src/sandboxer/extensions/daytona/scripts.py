@@ -2,7 +2,7 @@
 
 The toolbox runs a text in a shell and answers with one string, in which stdout and stderr are mixed and bytes that are
 not UTF-8 are lost. So a command gets files of its own: START launches it in a session of its own, its output to two
-files, and waits a little; FOLLOW waits and tells what is new; END kills its whole session. Each answer is
+files, and waits a little; FOLLOW waits and tells what is new; END kills it with all that it started. Each answer is
 
     <token> <state> <code>
     <base64 of what is new of stdout>
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import shlex
 from typing import Final
+
+from sandboxer.extensions.shell.processes import KILL_TREE_FUNCTION
 
 PREFIX: Final = "/tmp/.sbx-exec-"  # noqa: S108 - inside a sandbox; the name is random, the files are the user's alone
 """What the files of one command begin with: .st (it is begun), .sid, .in, .out, .err, .code."""
@@ -119,30 +121,19 @@ tell "$state" "$code" "$out" "$err"
 )
 
 # A mark that is made here, because the command has not begun, keeps it from beginning later.
-END: Final = r"""
-p=$1 left=
+END: Final = (
+    KILL_TREE_FUNCTION
+    + r"""
+p=$1
 set -C
 true 2>/dev/null >"$p.st" && { echo ended; exit 0; }
 looks=0
 until [ -s "$p.sid" ] || [ "$looks" -ge 40 ]; do sleep 0.05 || sleep 1; looks=$((looks + 1)); done
 read -r sid <"$p.sid" || exit 0
-looks=0
-while [ "$looks" -lt 100 ]; do
-  kill -9 "-$sid" "$sid" 2>/dev/null
-  left=
-  for d in /proc/[0-9]*; do
-    { read -r stat <"$d/stat"; } 2>/dev/null || continue
-    case $stat in *") "*) ;; *) stat=$(cat "$d/stat" 2>/dev/null);; esac
-    set -- ${stat##*) }
-    if [ "$4" = "$sid" ] && [ "$1" != Z ]; then kill -9 "${d#/proc/}" 2>/dev/null; left=1; fi
-  done
-  [ "$left" ] || break
-  sleep 0.02 || sleep 1
-  looks=$((looks + 1))
-done
+kill_tree "$sid" && echo ended
 rm -f "$p".*
-[ "$left" ] || echo ended
 """
+)
 
 FORGET: Final = 'rm -f "$1".*'
 

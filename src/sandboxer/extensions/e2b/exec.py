@@ -10,6 +10,7 @@ from sandboxer.errors import BackendError, SandboxerError, Timeout
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.provider.words import check
+from sandboxer.extensions.shell import processes
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import CappedOutput
 from sandboxer.hosts.process.stdin import StdinFeeder, complete_input
@@ -154,7 +155,7 @@ def end(root: Envd, envd: Envd, pid: int) -> None:
     """End a process, its session and everything below it. Raises when it may still run."""
     deadline = Deadline(END_SECONDS)
     try:
-        done = capture(root, ["/bin/sh", "-c", scripts.KILL, "sh", str(pid)], deadline)
+        done = capture(root, ["/bin/sh", "-c", processes.KILL_TREE, "sh", str(pid)], deadline)
         if done.code == 0:
             return
         raise BackendError(f"it resists: {done.complaint}", hint="destroy the sandbox")
@@ -163,15 +164,17 @@ def end(root: Envd, envd: Envd, pid: int) -> None:
         raise
 
 
-def capture(envd: Envd, words: Sequence[str], deadline: Deadline) -> Result:
-    """Run one of our own scripts, without an input, and keep up to 64 KiB of each stream. What it leaves running is not
-    looked after."""
+def capture(
+    envd: Envd, words: Sequence[str], deadline: Deadline, *, stdout: Sink | None = None, stderr: Sink | None = None
+) -> Result:
+    """Run one of our own scripts, without an input; up to 64 KiB of each stream is kept unless a sink takes it. What it
+    leaves running is not looked after."""
     kept = CappedOutput()
     with envd.start(words, deadline) as events:
         for event in events:
             if event.data is not None:
-                _pass_on(event.data.stdout, kept.stdout)
-                _pass_on(event.data.stderr, kept.stderr)
+                _pass_on(event.data.stdout, stdout or kept.stdout)
+                _pass_on(event.data.stderr, stderr or kept.stderr)
             elif event.end is not None:
                 return kept.result(event.end.code)
     raise BackendError("E2B's envd ended the stream too early", hint="try again", outcome="unknown")
@@ -186,8 +189,7 @@ def _words(
     argv: Sequence[str], source: BinaryIO | None, envd: Envd, deadline: Deadline, *, cwd: str | None, tty: bool
 ) -> list[str]:
     where = "" if not cwd else cwd if cwd.startswith("/") else f"./{cwd}"
-    # for a shell's own `exec`, words that begin with - are its options
-    command = ["env", "--", *argv] if argv and argv[0].startswith("-") else list(argv)
+    command = processes.command(argv)
     if tty:
         return ["/bin/sh", "-c", scripts.RUN_TERMINAL, "sh", where, *command]
     if source is None:

@@ -21,6 +21,7 @@ from sandboxer.extensions.base import (
     Context,
     Exec,
     Found,
+    LeftOut,
     PathKind,
     SandboxExtension,
     Spec,
@@ -224,10 +225,10 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """tar runs inside: links cannot lead out."""
         _no_service(service)
-        self._inside(handle, ctx, lambda envd, _root: files.take(envd, path, sink, ctx.deadline))
+        return self._inside(handle, ctx, lambda envd, _root: files.take(envd, path, sink, ctx.deadline))
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import posixpath
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import BinaryIO, Final
 
-from sandboxer.errors import BackendError, Invalid, NotFound
-from sandboxer.extensions.base import PathKind
-from sandboxer.extensions.e2b import scripts
+from sandboxer.errors import BackendError, SandboxerError
+from sandboxer.extensions.base import LeftOut, PathKind
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.e2b.exec import END_SECONDS, capture, temporary_path
-from sandboxer.extensions.shell.scripts import ABSENT
-from sandboxer.hosts.base import Sink
+from sandboxer.extensions.shell import files
+from sandboxer.hosts.base import Result, Sink
 from sandboxer.timing import Deadline
 
-_KINDS: Final[dict[str, PathKind]] = {"file": "file", "directory": "directory", "absent": "absent"}
+_UNWRITABLE: Final = "may the sandbox's user write there? `options.user: root` may everywhere"
 
 
 def kind(envd: Envd, path: str, deadline: Deadline) -> PathKind:
-    """What is at a path inside. Raises BackendError."""
-    done = capture(envd, ["/bin/sh", "-c", scripts.KIND, "sh", _inner(path)], deadline)
-    if done.code != 0 or done.text not in _KINDS:
-        raise BackendError(f"{path!r} could not be looked at: {done.complaint}", hint="try `sandboxer exec ID -- ls`")
-    return _KINDS[done.text]
+    """What is at a path inside. Raises Invalid, BackendError."""
+    return files.path_kind(_runner(envd, deadline), path)
 
 
 def put(envd: Envd, directory: str, archive: BinaryIO, deadline: Deadline) -> None:
     """Unpack a tar stream into a directory. It is uploaded as it is: as the input of a command it would be a third
-    longer, and go in pieces. Raises BackendError."""
+    longer, and go in pieces. Raises Invalid, BackendError."""
+    files.guarded(directory)  # before anything is sent
     path = temporary_path()
     envd.upload(path, archive, deadline)
-    done = capture(envd, ["/bin/sh", "-c", scripts.UNPACK, "sh", _inner(directory), path], deadline)
-    if done.code != 0:
-        raise BackendError(
-            f"could not be written to {directory!r}: {done.complaint}",
-            hint="may the sandbox's user write there? `options.user: root` may everywhere",
-        )
+    files.put_archive_file(_runner(envd, deadline), directory, path, hint=_UNWRITABLE)
 
 
-def take(envd: Envd, path: str, sink: Sink, deadline: Deadline) -> None:
+def take(envd: Envd, path: str, sink: Sink, deadline: Deadline) -> LeftOut | None:
     """Send a path as a tar stream, by way of a file that is fetched and removed: what a command writes would stand in
     the log that E2B keeps. The file takes as much room there as the path itself. Raises NotFound, Invalid."""
-    parent, name = posixpath.split(_inner(path).rstrip("/"))
-    if name in ("", ".", ".."):
-        raise Invalid(f"{path!r} as a whole cannot be copied", hint="copy a path in it")
     archive = temporary_path()
-    done = capture(envd, ["/bin/sh", "-c", scripts.PACK, "sh", parent or "/", name, archive], deadline)
-    if done.code == ABSENT:
-        raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
-    if done.code != 0:
-        raise BackendError(
-            f"{path!r} could not be read: {done.complaint}",
-            hint="is it readable for the sandbox's user, and is there room for a copy of it?",
-        )
+    try:
+        left = files.get_archive_file(_runner(envd, deadline), path, archive)
+    except BackendError:
+        with suppress(SandboxerError):
+            envd.remove(archive, Deadline(END_SECONDS))
+        raise
     try:
         envd.download(archive, sink, deadline)
     finally:
         envd.remove(archive, Deadline(END_SECONDS))
+    return left
 
 
-def _inner(path: str) -> str:
-    """A path as a word: relative ones start where commands start, and none looks like an option."""
-    if "\0" in path:
-        raise Invalid("a path holds a NUL character", hint="give another path")
-    return path if path.startswith("/") else f"./{path}"
+def _runner(envd: Envd, deadline: Deadline) -> files.Run:
+    def run(
+        words: Sequence[str],
+        *,
+        stdin: BinaryIO | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+    ) -> Result:
+        assert stdin is None  # noqa: S101 - an input is uploaded
+        return capture(envd, words, deadline, stdout=stdout, stderr=stderr)
+
+    return run

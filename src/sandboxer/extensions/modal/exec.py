@@ -16,7 +16,9 @@ from sandboxer.extensions.modal import client, scripts
 from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.modal.event_loop import TICK, LoopRunner
 from sandboxer.extensions.provider.words import carried, check
-from sandboxer.hosts.base import Streams
+from sandboxer.extensions.shell import processes
+from sandboxer.hosts.base import Result, Sink, Streams
+from sandboxer.hosts.process.capture import CappedOutput
 from sandboxer.timing import Deadline
 
 CHUNK: Final = 256 * 1024
@@ -33,7 +35,7 @@ BACKSTOP: Final = 15
 """So many seconds after our deadline Modal kills the command, should we not be there to do it."""
 
 NO_PID: Final = "0"
-"""What `scripts.KILL` refuses to kill."""
+"""What `processes.KILL_TREE` refuses to kill."""
 
 CommandEvent = tuple[str, Any]
 
@@ -66,7 +68,7 @@ class RunningCommand:
         check(self._request.argv, env=self._request.env, cwd=self._request.cwd)
         alone = self._source is None and not self._request.tty
         script = scripts.RUN_ALONE if alone else scripts.RUN
-        words = ["sh", "-c", script, "sh", self._request.cwd or "", *self._request.argv]
+        words = ["sh", "-c", script, "sh", self._request.cwd or "", *processes.command(self._request.argv)]
         self._words, self._env = carried(words, self._request.env)
         if sum(len(word.encode()) for word in self._words[4:]) > MOST_ARGUMENTS:
             raise Invalid(
@@ -207,7 +209,7 @@ class RunningCommand:
                     self._take_pid(chunk)
                     if self._pid is not None:
                         break
-            words = ("sh", "-c", scripts.KILL, "sh", self._pid or NO_PID)
+            words = ("sh", "-c", processes.KILL_TREE, "sh", self._pid or NO_PID)
             killer = await self._sandbox.exec.aio(*words, text=False, timeout=int(KILL_SECONDS))
             await killer.wait.aio()
 
@@ -300,11 +302,10 @@ def capture(
     deadline: Deadline,
     *,
     stdin: BinaryIO | None = None,
-    sink: Callable[[bytes], None] | None = None,
-) -> tuple[int, bytes, str]:
-    """Run a command of ours: its code, its output (unless a sink takes it), and its complaint."""
-    out, err = bytearray(), bytearray()
-    streams = Streams(stdin=stdin, stdout=sink or out.extend, stderr=err.extend)
-    code = RunningCommand(bridge, find, Exec(argv=tuple(argv)), streams).run(deadline)
-    lines = bytes(err or out).decode("utf-8", "replace").strip().splitlines()
-    return code, bytes(out), "\n".join(lines[-8:])[-2000:]
+    stdout: Sink | None = None,
+    stderr: Sink | None = None,
+) -> Result:
+    """Run a command of ours; up to 64 KiB of each stream is kept unless a sink takes it."""
+    kept = CappedOutput()
+    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
+    return kept.result(RunningCommand(bridge, find, Exec(argv=tuple(argv)), streams).run(deadline))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import posixpath
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,12 +19,13 @@ from sandboxer.extensions.base import (
     Context,
     Exec,
     Found,
+    LeftOut,
     PathKind,
     SandboxExtension,
     Spec,
     Status,
 )
-from sandboxer.extensions.modal import asking, client, create, describe, logs, options, scripts, snapshots
+from sandboxer.extensions.modal import asking, client, create, describe, files, logs, options, scripts, snapshots
 from sandboxer.extensions.modal import exec as modal_exec
 from sandboxer.extensions.modal import handle as modal_handle
 from sandboxer.extensions.modal.asking import ask
@@ -33,7 +33,7 @@ from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.provider.lost_create import with_outcome
-from sandboxer.extensions.shell.scripts import ABSENT
+from sandboxer.extensions.shell import files as shell_files
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_EXPIRES, resource_name
@@ -152,11 +152,11 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
                 hint="run `sandboxer recreate`, or set the option `max_life` of the profile for the next one",
             )
         left = max(1, math.ceil(expires_at - time.time()))
-        code, _, complaint = modal_exec.capture(
+        done = modal_exec.capture(
             bridge(), lambda: asking.sandbox(ctx, known), ["sh", "-c", scripts.PROLONG, "sh", str(left)], ctx.deadline
         )
-        if code != 0:
-            raise BackendError(f"the end of {known.name} could not be moved: {complaint}", hint="try again")
+        if done.code != 0:
+            raise BackendError(f"the end of {known.name} could not be moved: {done.complaint}", hint="try again")
 
         async def mark() -> None:
             sandbox = await asking.sandbox(ctx, known)
@@ -177,52 +177,25 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
-        code, out, complaint = self._capture(handle, [scripts.KIND, _inside(path)], ctx, service=service)
-        kinds: dict[str, PathKind] = {"file": "file", "directory": "directory", "absent": "absent"}
-        word = out.decode("utf-8", "replace").strip()
-        if code != 0 or word not in kinds:
-            raise BackendError(f"{path!r} could not be looked at: {complaint}", hint="try `sandboxer exec ID -- ls`")
-        return kinds[word]
+        return shell_files.path_kind(self._runner(handle, ctx, service), path)
 
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         """tar runs inside: whatever the archive says, it stays there."""
-        code, _, complaint = self._capture(
-            handle, [scripts.UNPACK, _inside(directory)], ctx, service=service, stdin=archive
-        )
-        if code != 0:
-            raise BackendError(f"could not be written to {directory!r}: {complaint}", hint="the image needs `tar`")
+        hint = "may the image's user write there?"
+        shell_files.put_archive(self._runner(handle, ctx, service), directory, archive, hint=hint)
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """tar runs inside: links cannot lead out."""
-        parent, name = posixpath.split(_inside(path))
-        if not name:
-            raise Invalid("/ as a whole cannot be copied", hint="copy a path in it")
-        code, _, complaint = self._capture(handle, [scripts.PACK, parent, name], ctx, service=service, sink=sink)
-        if code == ABSENT:
-            raise NotFound(f"there is no {path!r} in the sandbox", hint="see `sandboxer exec ID -- ls`")
-        if code != 0:
-            raise BackendError(f"{path!r} could not be read: {complaint}", hint="the image needs `tar`")
+        return shell_files.get_archive(self._runner(handle, ctx, service), path, sink)
 
-    def _capture(
-        self,
-        handle: Handle,
-        script: Sequence[str],
-        ctx: Context,
-        *,
-        service: str | None,
-        stdin: BinaryIO | None = None,
-        sink: Callable[[bytes], None] | None = None,
-    ) -> tuple[int, bytes, str]:
+    def _runner(self, handle: Handle, ctx: Context, service: str | None) -> shell_files.Run:
         _no_service(service)
         known = self._known(handle, ctx)
-        words = ["sh", "-c", script[0], "sh", *script[1:]]
-        return modal_exec.capture(
-            bridge(), lambda: asking.sandbox(ctx, known), words, ctx.deadline, stdin=stdin, sink=sink
-        )
+        return files.runner(bridge(), lambda: asking.sandbox(ctx, known), ctx.deadline)
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
@@ -256,13 +229,6 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
             modal_handle.check_environment(known.environment, where.environment)
         client.load()
         return known
-
-
-def _inside(path: str) -> str:
-    if "\0" in path:
-        raise Invalid("a path holds a NUL character", hint="give another path")
-    # relative ones start where commands do; "./" keeps a name from being taken for an option
-    return posixpath.normpath(path) if path.startswith("/") else f"./{posixpath.normpath(path)}"
 
 
 def _no_service(service: str | None) -> None:

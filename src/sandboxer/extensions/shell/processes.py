@@ -18,7 +18,6 @@ stat_of() {
 kill_tree() {
   [ "$1" -gt 1 ] || return 2
   root=$1 known=" $1 " round=0
-  kill -STOP "$root" 2>/dev/null
   while [ $round -lt 50 ]; do
     new= alive=
     for entry in /proc/[0-9]*; do
@@ -40,7 +39,10 @@ kill_tree() {
     done
     if [ -z "$new" ]; then
       [ -n "$alive" ] || return 0
-      kill -KILL $alive 2>/dev/null
+      kids=
+      read -r kids 2>/dev/null <"/proc/$root/task/$root/children"
+      kill -KILL "$root" $alive 2>/dev/null
+      known="$known$kids "
       [ $round -lt 5 ] || sleep 0.05 2>/dev/null || sleep 1
     fi
     round=$((round + 1))
@@ -51,8 +53,9 @@ kill_tree() {
 """`kill_tree PID`: kill that process, its session, its group and all that is below it. 0 once nothing of it lives, 1
 when something does, 2 for the numbers that stand for everything there is (0: the kernel's own; 1: what all are below).
 
-They are stopped before the first is killed, so that none is born meanwhile: whose parent has gone is nobody's child. A
-name of a process may hold anything, so what counts in its line stands behind the last parenthesis."""
+They are stopped before the first is killed, so that none is born meanwhile: whose parent has gone is nobody's child.
+The first itself is not: who waits for it may stop with it, and would not see its end. So its children are looked up
+when it is killed. A name may hold anything, so what counts in its line stands behind the last parenthesis."""
 
 KILL_TREE: Final = KILL_TREE_FUNCTION + 'kill_tree "$1"\n'
 """PID: the same as a script."""

@@ -114,6 +114,25 @@ class ExecConformance(Conformance):
         assert sleep.encode() not in out
         assert word.encode() not in out
 
+    def test_a_timeout_kills_children_with_a_session_of_their_own(self, made: Made) -> None:
+        sleep = f"sleep {1_000_000 + int.from_bytes(os.urandom(4))}"
+        if made.ready.isolation.class_ == "none" or made.run("sh", "-c", "command -v setsid")[0] != 0:
+            pytest.skip("has no boundary that ends what is left, or no setsid inside")
+        with pytest.raises(Timeout):
+            made.run("sh", "-c", f"setsid {sleep} & wait", seconds=2.0)
+        look = 'for d in /proc/[0-9]*; do tr "\\0" " " < $d/cmdline; echo; done 2>/dev/null'
+        deadline = time.monotonic() + 5
+        while sleep.encode() in (out := made.run("sh", "-c", look)[1]) and time.monotonic() < deadline:
+            continue
+        assert sleep.encode() not in out
+
+    def test_a_program_that_looks_like_an_option_is_refused_or_not_found(self, made: Made) -> None:
+        try:
+            code = made.run("-c", "exit 3")[0]
+        except Invalid:
+            return
+        assert code == 127
+
     def test_a_tree_goes_in_and_comes_out_unchanged(self, made: Made) -> None:
         extension, context = made.bench.extension(), made.bench.context(made.host)
         if not isinstance(extension, CanCopy):
@@ -132,6 +151,71 @@ class ExecConformance(Conformance):
             content = tar.extractfile(names["tree/x"])
             assert content is not None
             assert content.read() == data
+
+    def test_both_names_of_one_file_travel_in_and_out(self, made: Made) -> None:
+        extension, context = self._copier(made), made.bench.context(made.host)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for name, link in (("one", ""), ("two", "one")):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname, member.size = (tarfile.LNKTYPE, link, 0) if link else (b"0", "", 4)
+                tar.addfile(member, io.BytesIO(b"same"))
+        packed.seek(0)
+        extension.put_archive(made.handle, "names/hard", packed, context)
+        assert made.run("cat", "names/hard/one", "names/hard/two")[1] == b"samesame"
+        assert self._contents(made, "names/hard") == {"hard/one": b"same", "hard/two": b"same"}
+
+    def test_what_cannot_be_read_is_left_out_and_counted_and_the_others_come(self, made: Made) -> None:
+        extension = self._copier(made)
+        script = "mkdir closed && cd closed && for n in a b c; do echo $n >$n; done && chmod 0 b && mkfifo p"
+        assert made.run("sh", "-c", script)[0] == 0
+        out = io.BytesIO()
+        left = extension.get_archive(
+            made.handle, "closed", lambda chunk: _write(out, chunk), made.bench.context(made.host)
+        )
+        out.seek(0)
+        with tarfile.open(fileobj=out) as tar:
+            names = set(tar.getnames())
+        assert {"closed", "closed/a", "closed/c"} <= names
+        readable = made.run("cat", "closed/b")[0] == 0  # to root inside, it is
+        assert ("closed/b" in names) == readable
+        assert (0 if left is None else left.count) == (0 if readable else 1)
+
+    @pytest.mark.parametrize("path", ["dots/tree", "dots/tree/", "dots/tree/.", "dots/tree/sub/..", "dots/link"])
+    def test_a_directory_comes_out_whatever_path_leads_to_it(self, made: Made, path: str) -> None:
+        self._copier(made)
+        script = "mkdir -p dots/tree/sub && cd dots && echo x >tree/file && ln -sfn tree link"
+        assert made.run("sh", "-c", script)[0] == 0
+        found = self._contents(made, path)
+        assert {name.partition("/")[2]: data for name, data in found.items()} == {"file": b"x\n"}
+
+    def test_the_directory_where_commands_start_comes_out(self, made: Made) -> None:
+        self._copier(made)
+        assert made.run("sh", "-c", "echo here >of-the-start")[0] == 0
+        assert self._contents(made, "of-the-start") == {"of-the-start": b"here\n"}
+        if made.run("pwd")[1] != b"/\n":
+            assert "of-the-start" in {name.partition("/")[2] for name in self._contents(made, ".")}
+
+    def test_a_link_to_nothing_is_there(self, made: Made) -> None:
+        extension = self._copier(made)
+        assert made.run("ln", "-sfn", "/no/such/place", "dangling")[0] == 0
+        assert extension.path_kind(made.handle, "dangling", made.bench.context(made.host)) == "file"
+
+    def _copier(self, made: Made) -> CanCopy:
+        extension = made.bench.extension()
+        if not isinstance(extension, CanCopy):
+            pytest.skip("has no cp")
+        return extension
+
+    def _contents(self, made: Made, path: str) -> dict[str, bytes]:
+        """The regular files that come out of a path, each under each of its names."""
+        out = io.BytesIO()
+        context = made.bench.context(made.host)
+        self._copier(made).get_archive(made.handle, path, lambda chunk: _write(out, chunk), context)
+        out.seek(0)
+        with tarfile.open(fileobj=out) as tar:
+            opened = {member.name: tar.extractfile(member) for member in tar if member.isreg() or member.islnk()}
+            return {name: file.read() for name, file in opened.items() if file is not None}
 
     def test_what_is_not_there_cannot_be_taken_out(self, made: Made) -> None:
         extension = made.bench.extension()
