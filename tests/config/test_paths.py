@@ -137,3 +137,12 @@ def test_doctor_tells_of_a_manifest_that_is_wrong_beside_everything_else(tmp_pat
     found = {finding["subject"]: finding for finding in answer.document["findings"]}
     assert f"{file}, line 3" in found["extensions"]["text"]
     assert {"store", "host local", "profiles", "ssh"} <= set(found)
+
+
+def test_doctor_shows_where_the_records_lie_and_where_the_sandboxes_of_this_machine_do(tmp_path: Path) -> None:
+    """They are two places: SANDBOXER_DATA_DIR moves the first alone."""
+    answer = Command(tmp_path)("doctor", "--json", SANDBOXER_DATA_DIR=str(tmp_path / "records"))
+    found = {finding["subject"]: finding["text"] for finding in answer.document["findings"]}
+    assert str(tmp_path / "records") in found["store"]
+    assert str(tmp_path / "records") not in found["host local"]
+    assert "work directory /" in found["host local"]
