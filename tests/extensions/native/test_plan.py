@@ -13,8 +13,9 @@ import pytest
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.native import scripts
+from sandboxer.extensions.native.errors import OldBubblewrap, why_not_started
 from sandboxer.extensions.native.handle import FIRST_UID, LAST_UID, SandboxPaths, suffix
-from sandboxer.extensions.native.host_facts import HostFacts, OldBubblewrap, parse, why_not_started
+from sandboxer.extensions.native.host_facts import HostFacts, parse
 from sandboxer.extensions.native.options import NativeOptions
 from sandboxer.extensions.native.plan import StartPlan, bwrap_words, plan
 from sandboxer.extensions.native.start_file import script

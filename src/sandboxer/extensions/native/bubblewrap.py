@@ -8,9 +8,8 @@ from pathlib import Path
 
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.native.handle import SandboxPaths
-from sandboxer.extensions.native.host_facts import INSTALL_BWRAP
-from sandboxer.extensions.native.plan import BWRAP, LIBRARIES
+from sandboxer.extensions.native.errors import INSTALL_BWRAP
+from sandboxer.extensions.native.handle import BWRAP, LIBRARIES, SandboxPaths
 
 
 def install_bubblewrap(place: SandboxPaths, machine: str, ctx: Context) -> dict[str, str]:

@@ -1,15 +1,85 @@
-"""Finding a Python on the host that a sandbox can use."""
+"""Create a sandbox: claim its directory, bring what it needs, start it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-from sandboxer.errors import NotConfigured
-from sandboxer.extensions.base import Context
+from sandboxer.errors import Invalid, NotConfigured
+from sandboxer.extensions.base import Context, Spec
+from sandboxer.extensions.native import bubblewrap, client
+from sandboxer.extensions.native.errors import OldBubblewrap
+from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts
-from sandboxer.extensions.native.options import NativeOptions
+from sandboxer.extensions.native.options import NativeOptions, decode
+from sandboxer.extensions.native.plan import StartPlan, plan
+from sandboxer.models import Handle
 
 _ASK = "import sys; print(sys.base_prefix if sys.version_info >= (3, 11) else '')"
+
+
+def create(spec: Spec, ctx: Context, *, filter_program: Callable[[str], bytes]) -> Handle:
+    """Make the directory with its marker and the tree if one is given, and start it. `filter_program` gives the filter
+    of system calls for a kind of machine."""
+    options = decode(spec.options)
+    source = _source(spec)
+    ctx.host.connect(ctx.deadline)
+    place = SandboxPaths(client.work_dir(ctx), spec.sandbox_id, ctx.install)
+    facts = client.claim(place, spec, ctx)
+    python = python_home(options, facts, ctx)
+    program = filter_program(facts.machine)
+    planned = plan(place, options, facts, python_home=python, synced=source is not None, program=program)
+    handle = _saved(planned, ctx)
+    if source is not None:
+        _sync(source, place, options, ctx)
+    ctx.progress("start", place.name)
+    if "bwrap" in facts.tools:
+        try:
+            client.start(planned, facts, ctx)
+        except OldBubblewrap:
+            ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
+        else:
+            return handle
+    brought = bubblewrap.install_bubblewrap(place, facts.machine, ctx)
+    facts = facts.without_bwrap()
+    planned = plan(
+        place, options, facts, python_home=python, synced=source is not None, program=program, brought=brought
+    )
+    handle = _saved(planned, ctx)
+    client.start(planned, facts, ctx)
+    return handle
+
+
+def _saved(planned: StartPlan, ctx: Context) -> Handle:
+    handle = client.to_handle(planned.remembered)
+    ctx.save(handle)
+    return handle
+
+
+def _sync(source: Path, place: SandboxPaths, options: NativeOptions, ctx: Context) -> None:
+    """Copy the tree that was given into the workspace."""
+    ctx.progress("sync", f"{source} to {place.workspace}")
+    report = ctx.host.sync(
+        source,
+        place.workspace,
+        ctx.deadline,
+        exclude=() if options.git else ("/.git",),
+        gitignore=options.gitignore,
+        progress=lambda text: ctx.progress("sync", text),
+    )
+    for note in report.notes:
+        ctx.progress("sync", note)
+
+
+def _source(spec: Spec) -> Path | None:
+    given = spec.inputs.get("repo")
+    if not given:
+        return None
+    source = Path(str(given))
+    if not source.is_dir():
+        raise Invalid(f"input `repo`: {str(source)!r} is not a directory", hint="give the directory of the repository")
+    return source
 
 
 def python_home(options: NativeOptions, facts: HostFacts, ctx: Context) -> str | None:

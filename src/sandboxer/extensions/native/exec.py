@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import msgspec
 
-from sandboxer.errors import BackendError, Conflict, Invalid, SandboxerError, Timeout
+from sandboxer.errors import Conflict, Invalid, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
-from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.errors import JUST_ENDED, not_entered
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import NativeHandleData, environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
@@ -22,10 +22,6 @@ from sandboxer.hosts.process.launch import check_argv, check_env
 
 _FAILED = 125
 _NOT_EXECUTED = 126
-_CHANGED = "is not what it was when the sandbox was made"
-"""What enter.sh, start.sh and the guard say of a file that a restart would run."""
-_ENDED = "its first process has just ended"
-"""What enter.sh and the guard say of a sandbox that ends while it is entered: the next attempt starts it again."""
 _ATTEMPTS = 5
 _LONGEST = 16 * 1024 * 1024
 # The terminal that the host gives us belongs to a session outside, which has no number inside: a shell could not hand
@@ -112,7 +108,7 @@ def run(
     for source in _inputs(streams.stdin):
         attempt = msgspec.structs.replace(streams, stdin=source)
         code, reason = _enter(remembered, argv[0], first, attempt, ctx, tty=tty)
-        if reason is None or _ENDED not in reason:
+        if reason is None or JUST_ENDED not in reason:
             break
     # 126 is also what a session says that finds no place for its record: then nothing was run
     if reason is None and code != _NOT_EXECUTED:
@@ -121,7 +117,7 @@ def run(
         reason = f"its directory {remembered.place.directory} is gone"
     if reason is None:
         return code
-    raise _not_entered(remembered.place, reason)
+    raise not_entered(remembered.place, reason)
 
 
 def _check_started(remembered: NativeHandleData) -> None:
@@ -175,27 +171,6 @@ def _enter(
         raise error.reworded(error.message.replace(entered.argv[0], program, 1)) from error
     reasons = [said for said in (out.close(), err.close()) if said is not None]
     return code, reasons[0] if code == _FAILED and reasons else None
-
-
-def _not_entered(place: SandboxPaths, reason: str) -> SandboxerError:
-    """The error for a sandbox that could not be entered."""
-    if _CHANGED in reason:
-        return Conflict(
-            f"the sandbox {place.name} is not started again: {reason}",
-            hint=f"run `sandboxer recreate {place.sandbox_id}`; what is in the workspace is still there",
-            sandbox_id=place.sandbox_id,
-        )
-    hint = "run `sandboxer doctor`; what is in the workspace is still there"
-    if reason.endswith("is gone"):
-        hint = "run `sandboxer reconcile --apply`, or destroy it"
-    if _ENDED in reason:
-        hint = "run the command again: the sandbox is started again for it"
-    return BackendError(
-        f"the sandbox {place.name} could not be entered: {reason}",
-        hint=hint,
-        retryable=_ENDED in reason,
-        sandbox_id=place.sandbox_id,
-    )
 
 
 def capture(

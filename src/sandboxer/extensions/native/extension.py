@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from sandboxer.errors import BackendError, Invalid, NotFound, SandboxerError, Unsupported
+from sandboxer.errors import BackendError, Invalid, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
@@ -23,15 +22,13 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.native import bubblewrap, client, create, scripts
+from sandboxer.extensions.native import client, create, describe, logs
 from sandboxer.extensions.native import exec as native_exec
 from sandboxer.extensions.native.handle import SandboxPaths
-from sandboxer.extensions.native.host_facts import OldBubblewrap
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
-from sandboxer.extensions.native.plan import NativeHandleData, plan
 from sandboxer.extensions.shell import files
-from sandboxer.hosts.base import Command, Result, Sink, Streams
-from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources
+from sandboxer.hosts.base import Result, Sink, Streams
+from sandboxer.models import Handle, Ready, Resources
 
 
 class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter):
@@ -45,45 +42,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Directory with marker, the tree if one is given, then one start."""
-        options = decode(spec.options)
-        source = _source(spec)
-        ctx.host.connect(ctx.deadline)
-        place = SandboxPaths(_work_dir(ctx), spec.sandbox_id, ctx.install)
-        facts = client.claim(place, spec, ctx)
-        home = create.python_home(options, facts, ctx)
-        program = self.filter_program(facts.machine)
-        planned = plan(place, options, facts, python_home=home, synced=source is not None, program=program)
-        handle = client.to_handle(planned.remembered)
-        ctx.save(handle)
-        if source is not None:
-            ctx.progress("sync", f"{source} to {place.workspace}")
-            report = ctx.host.sync(
-                source,
-                place.workspace,
-                ctx.deadline,
-                exclude=() if options.git else ("/.git",),
-                gitignore=options.gitignore,
-                progress=lambda text: ctx.progress("sync", text),
-            )
-            for note in report.notes:
-                ctx.progress("sync", note)
-        ctx.progress("start", place.name)
-        if "bwrap" in facts.tools:
-            try:
-                client.start(planned, facts, ctx)
-            except OldBubblewrap:
-                ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
-            else:
-                return handle
-        brought = bubblewrap.install_bubblewrap(place, facts.machine, ctx)
-        facts = facts.without_bwrap()
-        planned = plan(
-            place, options, facts, python_home=home, synced=source is not None, program=program, brought=brought
-        )
-        handle = client.to_handle(planned.remembered)
-        ctx.save(handle)
-        client.start(planned, facts, ctx)
-        return handle
+        return create.create(spec, ctx, filter_program=self.filter_program)
 
     def filter_program(self, machine: str) -> bytes:
         """The filter of system calls for a host of that kind; empty where there is no table for it."""
@@ -100,60 +59,29 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         place = remembered.place
         if remembered.services:
             ctx.progress("wait", f"services: {', '.join(remembered.services)}")
-            self._settle(remembered, ctx)
+            logs.settle(remembered, ctx)
         else:
-            presence = client.running(place, ctx)
+            presence = describe.running(place, ctx)
             if presence != "running":
                 raise BackendError(f"{place.name} is {presence}", hint="run `sandboxer doctor`, then create it again")
-        address = ctx.host.address()
-        return Ready(
-            reachability=Reachability(
-                kind="ssh" if address.kind == "ssh" else "local",
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                remote_dir=place.workspace,
-                command=address.command,
-                host_key=address.host_key,
-            ),
-            isolation=Isolation(
-                class_="namespace", network=remembered.network, syscalls=remembered.syscalls, notes=remembered.notes
-            ),
-        )
-
-    def _settle(self, remembered: NativeHandleData, ctx: Context) -> None:
-        place, wanted = remembered.place, str(int(remembered.settle * 100))
-        words = ["sh", "/run/sandboxer/settle", wanted, *remembered.services]
-        done = native_exec.capture(remembered, words, ctx)
-        if done.code == 0 and done.text == "settled":
-            return
-        word, _, rest = done.text.partition(" ")
-        name, _, code = rest.partition(" ")
-        if word != "failed" or name not in remembered.services:
-            raise BackendError(f"the services of {place.name} did not settle: {done.complaint}", hint="create it again")
-        log = ctx.host.run(scripts.tail(place, [name], lines=20, follow=False), ctx.deadline)
-        raise BackendError(
-            f"service {name!r} ended with {code}: {log.complaint or 'it said nothing'}",
-            hint=f"mend `options.services.{name}` of the profile; `--keep-failed` keeps the sandbox for a look",
-            fault="caller",
-        )
+        return describe.ready(remembered, ctx)
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look at the directory and at /proc."""
         try:
-            return Status(client.look(client.from_handle(handle).place, ctx)[0])
+            return Status(describe.look(client.from_handle(handle).place, ctx)[0])
         except SandboxerError as error:
             return Status("unknown", error.message)
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By the directory or by the processes."""
-        place = SandboxPaths(_work_dir(ctx), sandbox_id, ctx.install)
-        remembered = client.find(place, ctx)
+        place = SandboxPaths(client.work_dir(ctx), sandbox_id, ctx.install)
+        remembered = describe.find(place, ctx)
         return None if remembered is None else client.to_handle(remembered)
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All directories with our marker, and processes that have lost theirs."""
-        return client.inventory(_work_dir(ctx), ctx)
+        return describe.inventory(client.work_dir(ctx), ctx)
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
@@ -201,37 +129,11 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
     ) -> None:
         """What services wrote, stdout and stderr together; also of a sandbox that does not run."""
-        remembered = client.from_handle(handle)
-        if service is not None and service not in remembered.services:
-            raise NotFound(
-                f"the sandbox has no service {service!r}",
-                hint=f"its services: {', '.join(remembered.services) or 'none'}",
-            )
-        if not remembered.services:
-            return
-        names = [service] if service is not None else remembered.services
-        words = scripts.tail(remembered.place, names, lines=tail, follow=follow)
-        code = ctx.host.stream(Command(argv=words, track=remembered.place.track), streams, ctx.deadline)
-        if code != 0:
-            raise BackendError("the logs could not be read", hint="run `sandboxer get ID` to see whether it is there")
+        logs.show(client.from_handle(handle), streams, ctx, service=service, follow=follow, tail=tail)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Rewrites the marker."""
         client.renew(client.from_handle(handle).place, expires_at, ctx)
-
-
-def _source(spec: Spec) -> Path | None:
-    given = spec.inputs.get("repo")
-    if not given:
-        return None
-    source = Path(str(given))
-    if not source.is_dir():
-        raise Invalid(f"input `repo`: {str(source)!r} is not a directory", hint="give the directory of the repository")
-    return source
-
-
-def _work_dir(ctx: Context) -> str:
-    return posixpath.normpath(ctx.host.work_dir(ctx.deadline))
 
 
 def _runner(handle: Handle, ctx: Context) -> files.Run:

