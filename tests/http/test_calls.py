@@ -22,7 +22,7 @@ from sandboxer.errors import (
     Unavailable,
 )
 from sandboxer.http import Api, Response, segment
-from sandboxer.http.address import parse_base_url, proxy_for
+from sandboxer.http.address import destination_of, parse_base_url, proxy_for
 from sandboxer.http.pool import KEPT_ALL, HTTPConnectionPool
 from sandboxer.timing import Deadline
 from tests.fakes import FakeServer, Fault, Reply, Request
@@ -463,10 +463,10 @@ def test_a_child_process_does_not_share_connections(server: FakeServer) -> None:
 
 def test_idle_connections_are_bounded_and_age(server: FakeServer) -> None:
     pool = HTTPConnectionPool()
-    base = _api(server).base
-    lines = [pool.take(base, Deadline(5), repeatable=True) for _ in range(KEPT_ALL + 10)]
-    for line in lines:
-        pool.give(base, line)
+    destination = destination_of(_api(server).base)
+    connections = [pool.take(destination, Deadline(5), repeatable=True) for _ in range(KEPT_ALL + 10)]
+    for connection in connections:
+        pool.give(destination, connection)
     assert pool.idle == KEPT_ALL
     pool.close()
     assert pool.idle == 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,9 +21,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sandboxer.errors import NotConfigured, Unavailable
+from sandboxer.errors import NotConfigured, Timeout, Unavailable
 from sandboxer.http import Api
 from sandboxer.timing import Deadline
+from tests.http.peers import peer, saying, silent
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -46,7 +49,7 @@ class _Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1, signed by itself, with its key."""
+    """A certificate for 127.0.0.1 and api.invalid, signed by itself, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
     now = datetime.datetime.now(datetime.UTC)
@@ -58,7 +61,10 @@ def certificate(tmp_path: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("api.invalid")]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -123,3 +129,94 @@ def test_a_plain_peer_is_not_talked_to(port: int) -> None:
     """The other way round: plain HTTP against a TLS server is an error, not a hang."""
     with pytest.raises(Unavailable):
         Api(f"http://127.0.0.1:{port}", name="Thing").call("GET", "/", Deadline(5))
+
+
+# -- by a proxy -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that leads to `port`, whatever it is asked for; its address, and the heads that it got."""
+    heads: list[bytes] = []
+
+    def lead(client: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        with socket.create_connection(("127.0.0.1", port)) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            back.start()
+            _copy(client, server)
+            back.join(10)
+
+    with peer(lead) as url:
+        yield url, heads
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda url: monkeypatch.setenv("HTTPS_PROXY", url)
+
+
+def test_tls_goes_through_the_tunnel_of_a_proxy(port: int, certificate: Path, proxied: Callable[[str], None]) -> None:
+    """The proxy's credentials are for it alone, and the certificate is the other end's."""
+    with tunnel(port) as (url, heads):
+        proxied(url.replace("http://", "http://me:secret@"))
+        api = Api("https://api.invalid", name="Thing", ca_file=str(certificate))
+        for _ in range(3):
+            assert api.call("GET", "/", Deadline(20)).json() == {}
+        (head,) = heads
+        assert head.startswith(b"CONNECT api.invalid:443 HTTP/1.1\r\n")
+        assert b"proxy-authorization: basic bwu6c2vjcmv0" in head.lower()
+        assert b"sand-boxer" not in head
+        other = Api("https://other.invalid", name="Thing", ca_file=str(certificate))
+        with pytest.raises(Unavailable, match=r"does not prove that it is other\.invalid"):
+            other.call("GET", "/", Deadline(20))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 100\r\n\r\n<html>",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"",
+    ],
+    ids=["refused", "page", "not HTTP", "nothing"],
+)
+def test_a_proxy_that_does_not_lead_there_is_named(answer: bytes, proxied: Callable[[str], None]) -> None:
+    with peer(saying(answer)) as url:
+        proxied(url)
+        with pytest.raises(Unavailable, match=r"the proxy 127\.0\.0\.1:.* does not lead there") as caught:
+            Api("https://api.invalid", name="Thing").call("POST", "/", Deadline(20))
+    assert caught.value.outcome == "failed"
+
+
+def test_a_proxy_that_never_answers_costs_the_deadline_and_no_more(proxied: Callable[[str], None]) -> None:
+    with peer(silent) as url:
+        proxied(url)
+        started = time.monotonic()
+        with pytest.raises(Timeout) as caught:
+            Api("https://api.invalid", name="Thing").call("POST", "/", Deadline(0.6))
+    assert time.monotonic() - started < 4
+    assert caught.value.outcome == "failed"
+
+
+def test_a_handshake_is_cancelled_within_a_second() -> None:
+    """A peer that takes the connection and does not speak TLS. (It has 5 s otherwise.)"""
+    with peer(silent) as url:
+        deadline = Deadline(60)
+        threading.Timer(0.2, deadline.cancel).start()
+        started = time.monotonic()
+        with pytest.raises(Timeout) as caught:
+            Api(url.replace("http://", "https://"), name="Thing").call("POST", "/", deadline)
+    assert time.monotonic() - started < 4
+    assert caught.value.outcome == "failed"

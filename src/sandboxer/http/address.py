@@ -38,6 +38,11 @@ class BaseURL(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def endpoint(self) -> str:
+        """Host and port, as a proxy is asked for them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def loopback(self) -> bool:
         """Whether it is on this machine."""
         return self.host in ("localhost", "::1") or _LOOPBACK.fullmatch(self.host) is not None
@@ -78,6 +83,19 @@ class Proxy(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"
+
+
+class Destination(NamedTuple):
+    """What a connection leads to: an address, whatever its prefix, directly or by a proxy. Connections to equal ones
+    serve each other's requests."""
+
+    base: BaseURL
+    proxy: Proxy | None
+
+
+def destination_of(base: BaseURL) -> Destination:
+    """Tell where requests to an address go in the present environment. Raises NotConfigured as `proxy_for` does."""
+    return Destination(base._replace(prefix=""), proxy_for(base))
 
 
 def proxy_for(base: BaseURL, environment: Mapping[str, str] | None = None) -> Proxy | None:

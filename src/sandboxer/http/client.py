@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
-from typing import Any, BinaryIO, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 import msgspec
 
 from sandboxer import __version__
-from sandboxer.errors import BackendError, Invalid, NotConfigured, SandboxerError, Timeout, Unavailable
-from sandboxer.http.address import parse_base_url, proxy_for
+from sandboxer.errors import BackendError, Invalid, NotConfigured, Outcome, SandboxerError, Timeout, Unavailable
+from sandboxer.http.address import Destination, destination_of, parse_base_url
+from sandboxer.http.connection import ConnectionCut, Content, HTTPConnection, NotHTTP
 from sandboxer.http.errors import response_error
-from sandboxer.http.network import DeadlineConnection
 from sandboxer.http.pool import POOL
 from sandboxer.http.response import MAX_BODY, Response, StreamedResponse
 from sandboxer.timing import Deadline
@@ -27,12 +27,10 @@ ATTEMPT_SECONDS: Final = 30.0
 """The end of one attempt that may be repeated; what may not be repeated has the whole deadline."""
 _PAUSE_SECONDS: Final = 0.2
 _BUSY: Final = frozenset({429, 502, 503, 504})
-_CHUNK: Final = 64 * 1024
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET: Final = re.compile(r"/[\x21-\x7e]*")
 
 Params = Mapping[str, str | int | float | Sequence[str]] | Sequence[tuple[str, str]]
-Content = bytes | BinaryIO | Iterable[bytes]
 Headers = Mapping[str, str]
 Retry = Literal["never", "safe"]
 
@@ -91,12 +89,11 @@ class Api:
         Timeout (unknown too once it was sent, unless it only looks); BackendError for an answer that is too long or is
         not HTTP; NotConfigured for a header that cannot be sent, which a key is the reason of; Invalid for such a path.
         """
-        words = _Words(method, self._target(path, params), f"{method} {path}", self._sent(json, content, headers))
-        body = msgspec.json.encode(json) if json is not None else content
+        request = self._request(method, path, params=params, json=json, content=content, headers=headers)
         if retry == "never":
-            answer = self._once(words, body, deadline, limit, repeatable=words.looks)
+            answer = self._once(request, deadline, limit, repeatable=request.reads)
         else:
-            answer = self._again_and_again(words, body, deadline, limit)
+            answer = self._with_retries(request, deadline, limit)
         if expect is not None and answer.status not in expect:
             raise self._refuse(answer)
         return answer
@@ -117,30 +114,19 @@ class Api:
         """Ask, and read the body as it comes, in the `with`. Never repeated. Leaving the `with` early, by whatever way,
         closes the connection. Other arguments and errors as for `call`; a status outside `expect` is read whole and
         raised."""
-        words = _Words(method, self._target(path, params), f"{method} {path}", self._sent(json, content, headers))
-        body = msgspec.json.encode(json) if json is not None else content
-        line, response = self._begin(words, body, deadline, repeatable=words.looks)
-        good = False
-        try:
-            if expect is not None and response.status not in expect:
-                answer = self._answer(words, response, self._whole(words, line, response, MAX_BODY))
-                good = True
-                raise self._refuse(answer)
-            yield StreamedResponse(
-                status=response.status,
-                headers=_lower(response),
-                read=lambda: self._some(words, line, response),
-            )
-            good = True
-        finally:
-            self._end(line, response, good=good)
+        request = self._request(method, path, params=params, json=json, content=content, headers=headers)
+        with self._exchange(request, deadline, repeatable=request.reads) as (connection, status, received):
+            if expect is not None and status not in expect:
+                whole = self._read_whole(request, connection, received, MAX_BODY)
+                raise self._refuse(self._answer(request, status, received, whole))
+            yield StreamedResponse(status=status, headers=received, read=lambda: self._read_part(request, connection))
 
-    def _again_and_again(self, words: _Words, body: Content | None, deadline: Deadline, limit: int) -> Response:
+    def _with_retries(self, request: _Request, deadline: Deadline, limit: int) -> Response:
         for attempt in range(1, ATTEMPTS + 1):
             last = attempt == ATTEMPTS
             wait = _PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + os.urandom(1)[0] / 256)
             try:
-                answer = self._once(words, body, deadline.shorter(ATTEMPT_SECONDS), limit, repeatable=True)
+                answer = self._once(request, deadline.shorter(ATTEMPT_SECONDS), limit, repeatable=True)
             except Unavailable as error:
                 if last or not error.retryable or _too_late(wait, deadline):
                     raise
@@ -157,117 +143,111 @@ class Api:
             _pause(wait, deadline)
         raise AssertionError("the last attempt answers or raises")
 
-    def _once(
-        self, words: _Words, body: Content | None, deadline: Deadline, limit: int, *, repeatable: bool
-    ) -> Response:
-        line, response = self._begin(words, body, deadline, repeatable=repeatable)
-        good = False
-        try:
-            data = self._whole(words, line, response, limit)
-            good = True
-        finally:
-            self._end(line, response, good=good)
-        return self._answer(words, response, data)
-
-    def _begin(
-        self, words: _Words, body: Content | None, deadline: Deadline, *, repeatable: bool
-    ) -> tuple[DeadlineConnection, HTTPResponse]:
-        line = POOL.take(self.base, deadline, repeatable=repeatable)
-        begun = False
-        try:
-            with self._told(words, line):
-                if body is None or (isinstance(body, bytes) and len(body) <= _CHUNK):
-                    line.wire.hold()
-                line.request(words.method, words.target, body=body, headers=words.headers)
-                line.wire.flush()
-                response = line.getresponse()
-            if line.wire.ended:
-                raise self._cut(words)
-            begun = True
-            return line, response
-        finally:
-            if not begun:
-                line.wire.cut()
-
-    def _whole(self, words: _Words, line: DeadlineConnection, response: HTTPResponse, limit: int) -> bytes:
-        with self._told(words, line):
-            if response.length is not None and response.length <= limit:
-                return response.read()
-            data = b"" if response.length is not None else response.read(limit + 1)
-        if response.length is None and len(data) <= limit:
-            return data
-        raise BackendError(
-            f"{self.name} answered {words.asked} with more than {limit} bytes",
-            hint="check the address",
-            outcome="failed" if words.looks else "unknown",
-        )
-
-    def _some(self, words: _Words, line: DeadlineConnection, response: HTTPResponse) -> bytes:
-        if response.length == 0:
-            response.close()  # which `read1`, other than `read`, leaves to us
-        if response.isclosed():
-            return b""
-        with self._told(words, line):
-            data = response.read1(_CHUNK)
-        if not data and response.length:
-            raise self._cut(words)
-        return data
-
-    def _answer(self, words: _Words, response: HTTPResponse, body: bytes) -> Response:
-        return Response(name=self.name, asked=words.asked, status=response.status, headers=_lower(response), body=body)
-
-    def _end(self, line: DeadlineConnection, response: HTTPResponse, *, good: bool) -> None:
-        if good and response.isclosed() and line.reusable:
-            POOL.give(self.base, line)
-            return
-        line.wire.cut()
-        response.close()
+    def _once(self, request: _Request, deadline: Deadline, limit: int, *, repeatable: bool) -> Response:
+        with self._exchange(request, deadline, repeatable=repeatable) as (connection, status, headers):
+            return self._answer(request, status, headers, self._read_whole(request, connection, headers, limit))
 
     @contextmanager
-    def _told(self, words: _Words, line: DeadlineConnection) -> Iterator[None]:
+    def _exchange(
+        self, request: _Request, deadline: Deadline, *, repeatable: bool
+    ) -> Iterator[tuple[HTTPConnection, int, dict[str, str]]]:
+        """Send a request and read the head of its answer. The connection is kept afterwards if the answer was read to
+        its end, and closed otherwise."""
+        connection = POOL.take(request.destination, deadline, repeatable=repeatable)
+        try:
+            with self._our_errors(request, connection):
+                connection.send(request.method, request.target, request.headers, request.body)
+                status, headers = connection.receive_head()
+            yield connection, status, headers
+        finally:
+            if connection.finished:
+                POOL.give(request.destination, connection)
+            else:
+                connection.close()
+
+    def _read_whole(self, request: _Request, connection: HTTPConnection, headers: Headers, limit: int) -> bytes:
+        length = headers.get("content-length", "")
+        parts: list[bytes] = []
+        left = limit - int(length) if length.isdecimal() and request.method != "HEAD" else limit
+        if left >= 0:
+            left = limit
+            while part := self._read_part(request, connection):
+                parts.append(part)
+                left -= len(part)
+                if left < 0:
+                    break
+            else:
+                return b"".join(parts)
+        raise BackendError(
+            f"{self.name} answered {request.asked} with more than {limit} bytes",
+            hint="check the address",
+            outcome="failed" if request.reads else "unknown",
+        )
+
+    def _read_part(self, request: _Request, connection: HTTPConnection) -> bytes:
+        with self._our_errors(request, connection):
+            return connection.receive_body()
+
+    def _answer(self, request: _Request, status: int, headers: Headers, body: bytes) -> Response:
+        return Response(name=self.name, asked=request.asked, status=status, headers=headers, body=body)
+
+    @contextmanager
+    def _our_errors(self, request: _Request, connection: HTTPConnection) -> Iterator[None]:
         """Make our errors of what happens to an exchange. The foreign ones are dropped: their texts may quote a
         header."""
         try:
             yield
-        except Timeout:
-            raise Timeout(
-                f"{self.name} did not answer {words.asked} in time",
-                hint="give it longer with --timeout, or look at the provider's status page",
-                outcome="unknown" if line.wire.sent and not words.looks else "failed",
-            ) from None
-        except (OSError, RemoteDisconnected, IncompleteRead) as error:
-            why = error.strerror if isinstance(error, OSError) else None
-            raise self._cut(words, why=why, sent=line.wire.sent) from None
-        except HTTPException:
-            raise BackendError(
-                f"{self.name} answered {words.asked} with something that is not HTTP",
-                hint="check the address",
-                outcome="unknown" if line.wire.sent and not words.looks else "failed",
-            ) from None
+        except (Timeout, OSError, ConnectionCut, NotHTTP) as error:
+            raise self._failure(error, request, connection) from None
 
-    def _cut(self, words: _Words, *, why: str | None = None, sent: bool = True) -> Unavailable:
-        reason = f" ({why})" if why else ""
+    def _failure(self, error: Exception, request: _Request, connection: HTTPConnection) -> SandboxerError:
+        outcome: Outcome = "unknown" if connection.sent and not request.reads else "failed"
+        if isinstance(error, Timeout):
+            return Timeout(
+                f"{self.name} did not answer {request.asked} in time",
+                hint="give it longer with --timeout, or look at the provider's status page",
+                outcome=outcome,
+            )
+        if isinstance(error, NotHTTP):
+            return BackendError(
+                f"{self.name} answered {request.asked} with something that is not HTTP",
+                hint="check the address",
+                outcome=outcome,
+            )
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         return Unavailable(
-            f"the connection to {self.name} broke during {words.asked}{reason}",
+            f"the connection to {self.name} broke during {request.asked}{reason}",
             hint="try again; look at the provider's status page if it goes on",
-            outcome="unknown" if sent and not words.looks else "failed",
+            outcome=outcome,
         )
 
-    def _target(self, path: str, params: Params | None) -> str:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None,
+        json: Any,
+        content: Content | None,
+        headers: Headers | None,
+    ) -> _Request:
         query = urlencode(params, doseq=True) if params else ""
         target = f"{self.base.prefix}{path}{'?' if query else ''}{query}"
         if not _TARGET.fullmatch(target):
             raise Invalid(f"a path of {self.name} holds characters that cannot be sent", hint="this is a bug")
-        if self.base.scheme == "http" and proxy_for(self.base) is not None:
-            return f"http://{self.base.authority}{target}"
-        return target
-
-    def _sent(self, json: Any, content: Content | None, headers: Headers | None) -> dict[str, str]:
+        destination = destination_of(self.base)
         own = self._headers() if callable(self._headers) else self._headers or {}
-        sent = {"User-Agent": f"sand-boxer/{__version__}", "Accept": "application/json", **own}
-        proxy = proxy_for(self.base) if self.base.scheme == "http" else None
-        if proxy is not None and proxy.authorization:
-            sent["Proxy-Authorization"] = proxy.authorization
+        sent = {
+            "Host": self.base.authority,
+            "User-Agent": f"sand-boxer/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **own,
+        }
+        if destination.proxy is not None and self.base.scheme == "http":
+            target = f"http://{self.base.authority}{target}"
+            if destination.proxy.authorization:
+                sent["Proxy-Authorization"] = destination.proxy.authorization
         if json is not None:
             sent["Content-Type"] = "application/json"
         elif content is not None:
@@ -279,21 +259,27 @@ class Api:
                     f"the header {name} for {self.name} holds characters that cannot be sent",
                     hint="check the key that is configured for it: a line break may have come along",
                 )
-        return sent
+        body = msgspec.json.encode(json) if json is not None else content
+        return _Request(
+            destination=destination, method=method, target=target, headers=sent, body=body, asked=f"{method} {path}"
+        )
 
 
-class _Words:
-    """One request in words. `asked` is for people, without query."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """One request. `asked` names it for people, without its query."""
 
-    __slots__ = ("asked", "headers", "looks", "method", "target")
+    destination: Destination
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: Content | None
+    asked: str
 
-    def __init__(self, method: str, target: str, asked: str, headers: dict[str, str]) -> None:
-        self.method, self.target, self.asked, self.headers = method, target, asked, headers
-        self.looks = method in ("GET", "HEAD", "OPTIONS")
-
-
-def _lower(response: HTTPResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.getheaders()}
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing at the provider."""
+        return self.method in ("GET", "HEAD", "OPTIONS")
 
 
 def _too_late(wait: float, deadline: Deadline) -> bool:

@@ -1,220 +1,78 @@
-"""One connection whose every wait ends with a deadline, also when the other side sends a byte now and then.
-
-The standard library's HTTP client is laid over it: a request costs a fraction of what a general client costs, and a
-command that makes three of them does not import one for that.
-"""
+"""How an API is reached: its name looked up, a connection made, by a proxy if there is one, and secured by TLS."""
 
 from __future__ import annotations
 
-import io
-import re
+import errno
+import os
+import select
 import socket
 import threading
 import time
-from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Any, Final
 
 from sandboxer.errors import NotConfigured, Timeout, Unavailable
-from sandboxer.http.address import BaseURL, Proxy, proxy_for
+from sandboxer.http.address import BaseURL, Destination, Proxy
+from sandboxer.http.connection import TICK, ConnectionCut, DeadlineSocket, HTTPConnection, NotHTTP
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
     import ssl
 
-TICK: Final = 0.5
-"""Seconds between looks at a deadline, which another thread may cancel."""
 CONNECT_SECONDS: Final = 5.0
 """The end of looking a name up, and again of connecting to it; a reachable host needs a fraction of one."""
-_CHUNK_LINE: Final = 1024
-_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}")
-_TRAILERS: Final = 100
 _HINT: Final = "check the address and the network, then try again"
 
 
-class DeadlineSocket:
-    """A connected socket as the HTTP client wants it: sending and receiving end with `deadline`."""
-
-    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
-        self._socket = connected
-        self._reader: io.BufferedReader | None = None
-        self._ending = False
-        self._held: bytearray | None = None
-        self.deadline = deadline
-        self.sent = False
-        """Whether a byte of the present request may have been handed to the system."""
-        self.ended = False
-        """Whether the other side has said its last byte. The client takes the end of the connection for the end of an
-        answer's head."""
-
-    def hold(self) -> None:
-        """Keep what is sent until `flush`: the client sends head and body apart, and the other side would be woken up
-        for each."""
-        self._held = bytearray()
-
-    def flush(self) -> None:
-        """Send what was kept."""
-        held, self._held = self._held, None
-        if held:
-            self.sendall(bytes(held))
-
-    def sendall(self, data: bytes) -> None:
-        """Send all. Raises Timeout at the deadline."""
-        if self._held is not None:
-            self._held += data
-            return
-        left = memoryview(data)
-        while left:
-            self._wait_at_most()
-            self.sent = True
-            try:
-                left = left[self._socket.send(left) :]
-            except TimeoutError:
-                continue
-
-    def receive(self, buffer: Any) -> int:
-        """Wait for bytes. Raises Timeout at the deadline."""
-        while True:
-            self._wait_at_most()
-            try:
-                count = self._socket.recv_into(buffer)
-            except TimeoutError:
-                continue
-            self.ended = count == 0
-            return count
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """What one answer is read from."""
-        self._reader = io.BufferedReader(_Reading(self), 65536)
-        return self._reader
-
-    def is_quiet(self) -> bool:
-        """Whether nothing has come, not even the end: only then can it serve another request."""
-        self._socket.settimeout(0)
-        try:
-            self._socket.recv(1)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            return _wants_more(error)
-        return False
-
-    def close(self) -> None:
-        """End the connection once the answer that is being read has been closed. (The client does this when it has
-        read the head of an answer that is the last one.)"""
-        self._ending = True
-        if self._reader is None or self._reader.closed:
-            self._socket.close()
-
-    def cut(self) -> None:
-        """End the connection now."""
-        self._socket.close()
-
-    def finish(self) -> None:
-        """The answer has been read and closed."""
-        if self._ending:
-            self._socket.close()
-
-    def _wait_at_most(self) -> None:
-        self.deadline.check("waiting for an answer")
-        self._socket.settimeout(self.deadline.seconds(TICK) or 0.001)
-
-
-class _Reading(io.RawIOBase):
-    """The reading side of a wire: the client closes it after each answer, and the connection stays."""
-
-    def __init__(self, wire: DeadlineSocket) -> None:
-        super().__init__()
-        self._wire = wire
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._wire.receive(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._wire.finish()
-
-
-class StrictHTTPResponse(HTTPResponse):
-    """An answer whose chunks say their size as HTTP has it. The library reads `-1` as well, and then to the end of the
-    connection, however much comes."""
-
-    fp: io.BufferedReader
-
-    def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_CHUNK_LINE + 1)
-        size = line.partition(b";")[0].strip(b" \t\r\n")
-        if len(line) > _CHUNK_LINE or _CHUNK_SIZE.fullmatch(size) is None:
-            raise ValueError("no size of a chunk")
-        return int(size, 16)
-
-    def _read_and_discard_trailer(self) -> None:
-        for _ in range(_TRAILERS):
-            line = self.fp.readline(_CHUNK_LINE + 1)
-            if line in (b"\r\n", b"\n", b""):
-                return
-        raise IncompleteRead(b"")
-
-
-class DeadlineConnection(HTTPConnection):
-    """A connection of the standard library's client over a wire."""
-
-    response_class = StrictHTTPResponse
-
-    def __init__(self, base: BaseURL, wire: DeadlineSocket) -> None:
-        super().__init__(base.host, base.port)
-        self.wire = wire
-        self.sock = wire  # all that the client asks of a socket
-
-    def connect(self) -> None:
-        """Never again by itself: a request that meets an ended connection has to be told so."""
-        raise ConnectionResetError("the connection has ended")
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the other side lets another request follow."""
-        return self.sock is not None
-
-
-def connect(base: BaseURL, deadline: Deadline) -> DeadlineConnection:
+def connect(destination: Destination, deadline: Deadline) -> HTTPConnection:
     """A connection to an address, by its proxy if it has one. Raises Unavailable or Timeout: nothing was sent."""
-    proxy = proxy_for(base)
+    base, proxy = destination
     host, port = (proxy.host, proxy.port) if proxy else (base.host, base.port)
-    connected = _connected(host, port, shown=base.authority, deadline=deadline)
+    connected = DeadlineSocket(_connected(host, port, shown=base.authority, deadline=deadline), deadline)
     try:
-        if proxy is not None and base.scheme == "https":
-            _tunnel(connected, base, proxy, deadline)
         if base.scheme == "https":
-            connected = _secured(connected, base, deadline)
+            if proxy is not None:
+                _tunnel(connected, base, proxy, deadline)
+            _secure(connected, base, deadline)
     except BaseException:
         connected.close()
         raise
-    return DeadlineConnection(base, DeadlineSocket(connected, deadline))
+    return HTTPConnection(connected)
 
 
 def _connected(host: str, port: int, *, shown: str, deadline: Deadline) -> socket.socket:
     deadline.check(f"connecting to {shown}")
     end = deadline.shorter(CONNECT_SECONDS)
     reason = "it has no address"
-    for family, kind, protocol, address in _addresses(host, port, shown=shown, deadline=end):
-        tried = socket.socket(family, kind, protocol)
+    for place in _addresses(host, port, shown=shown, deadline=end):
         try:
-            tried.settimeout(end.seconds(CONNECT_SECONDS) or 0.001)
-            tried.connect(address)
-            tried.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _dial(place, end)
         except OSError as error:
-            tried.close()
             reason = error.strerror or "no answer in time"
-        except BaseException:
-            tried.close()
-            raise
-        else:
-            return tried
     deadline.check(f"connecting to {shown}")
     raise Unavailable(f"{shown} cannot be reached: {reason}", hint=_HINT, outcome="failed")
+
+
+def _dial(place: SocketAddress, deadline: Deadline) -> socket.socket:
+    """A connected socket. Raises OSError, at the deadline without a `strerror`."""
+    family, kind, protocol, address = place
+    tried = socket.socket(family, kind, protocol)
+    try:
+        tried.setblocking(False)
+        failure = tried.connect_ex(address)
+        if failure == errno.EINPROGRESS:
+            waiting = select.poll()
+            waiting.register(tried, select.POLLOUT)
+            while not waiting.poll(deadline.seconds(TICK) * 1000):
+                if deadline.passed:
+                    raise TimeoutError
+            failure = tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            raise OSError(failure, os.strerror(failure))
+        tried.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        tried.close()
+        raise
+    return tried
 
 
 SocketAddress = tuple[int, int, int, Any]
@@ -245,12 +103,13 @@ def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[
     raise Unavailable(f"{shown} cannot be reached: {reason}", hint=_HINT, outcome="failed")
 
 
-def _secured(plain: socket.socket, base: BaseURL, deadline: Deadline) -> socket.socket:
+def _secure(connected: DeadlineSocket, base: BaseURL, deadline: Deadline) -> None:
     import ssl
 
-    plain.settimeout(deadline.seconds(CONNECT_SECONDS) or 0.001)
+    context = _tls(base.ca_file)
+    connected.deadline = deadline.shorter(CONNECT_SECONDS)
     try:
-        return _tls(base.ca_file).wrap_socket(plain, server_hostname=base.host)
+        connected.secure(context, base.host)
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(
             f"{base.authority} does not prove that it is {base.host}: {error.verify_message}",
@@ -258,12 +117,13 @@ def _secured(plain: socket.socket, base: BaseURL, deadline: Deadline) -> socket.
             outcome="failed",
             retryable=False,
         ) from None
-    except OSError as error:
+    except (OSError, Timeout) as error:
         deadline.check(f"connecting to {base.authority}")
-        reason = getattr(error, "reason", None) or error.strerror or "no answer in time"
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "no answer in time"
         raise Unavailable(
             f"{base.authority} cannot be reached by TLS: {reason}", hint=_HINT, outcome="failed"
         ) from None
+    connected.deadline = deadline
 
 
 _contexts: dict[str | None, ssl.SSLContext] = {}
@@ -292,31 +152,23 @@ def _tls(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _tunnel(connected: socket.socket, base: BaseURL, proxy: Proxy, deadline: Deadline) -> None:
-    lines = [f"CONNECT {base.host}:{base.port} HTTP/1.1", f"Host: {base.host}:{base.port}"]
+def _tunnel(connected: DeadlineSocket, base: BaseURL, proxy: Proxy, deadline: Deadline) -> None:
+    headers = {"Host": base.endpoint}
     if proxy.authorization:
-        lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    wire = DeadlineSocket(connected, deadline.shorter(CONNECT_SECONDS))
+        headers["Proxy-Authorization"] = proxy.authorization
+    connected.deadline = deadline.shorter(CONNECT_SECONDS)
+    tunnel = HTTPConnection(connected)
+    status = 0
     try:
-        wire.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        head = b""
-        byte = bytearray(1)
-        # a byte at a time: what follows the head belongs to TLS
-        while not head.endswith(b"\r\n\r\n") and len(head) < 16384 and wire.receive(byte):
-            head += byte
-    except (OSError, Timeout):
+        tunnel.send("CONNECT", base.endpoint, headers, None)
+        status, _ = tunnel.receive_head()
+    except (OSError, Timeout, ConnectionCut, NotHTTP):
         deadline.check(f"connecting to {base.authority}")
-        head = b""
-    if head[9:12] != b"200":
+    if not 200 <= status < 300:
         raise Unavailable(
             f"{base.authority} cannot be reached: the proxy {proxy.host}:{proxy.port} does not lead there",
             hint="look at HTTPS_PROXY, or except the address with NO_PROXY",
             outcome="failed",
         )
-
-
-def _wants_more(error: OSError) -> bool:
-    """TLS without bytes waiting says it in an error of its own."""
-    import ssl
-
-    return isinstance(error, ssl.SSLWantReadError)
+    connected.deadline = deadline
+    connected.sent = False  # what was sent was for the proxy

@@ -8,8 +8,9 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from sandboxer.http.address import BaseURL, Proxy, proxy_for
-from sandboxer.http.network import DeadlineConnection, connect
+from sandboxer.http.address import Destination
+from sandboxer.http.connection import HTTPConnection
+from sandboxer.http.network import connect
 from sandboxer.timing import Deadline
 
 KEPT_SECONDS: Final = 30.0
@@ -20,41 +21,36 @@ end has an unknown outcome. Connecting again costs less than asking what happene
 KEPT_ALL: Final = 256
 """How many idle ones are kept, over all addresses; more than any number of threads that we run."""
 
-Origin = tuple[str, str, int, str | None, Proxy | None]
-
 
 class HTTPConnectionPool:
-    """Idle connections by origin. Thread-safe; a child process starts with none."""
+    """Idle connections by destination. Thread-safe; a child process starts with none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: OrderedDict[int, tuple[Origin, DeadlineConnection, float]] = OrderedDict()
-        self._by_origin: dict[Origin, list[int]] = {}
+        self._idle: OrderedDict[int, tuple[Destination, HTTPConnection, float]] = OrderedDict()
+        self._by_destination: dict[Destination, list[int]] = {}
         self._next = 0
         os.register_at_fork(after_in_child=self._forget)
 
-    def take(self, base: BaseURL, deadline: Deadline, *, repeatable: bool) -> DeadlineConnection:
+    def take(self, destination: Destination, deadline: Deadline, *, repeatable: bool) -> HTTPConnection:
         """A connection for one request: a kept one that is still good, else a new one. Raises Unavailable, Timeout."""
-        origin = _origin(base)
         oldest = time.monotonic() - (KEPT_SECONDS if repeatable else FRESH_SECONDS)
-        while (kept := self._pop(origin)) is not None:
+        while (kept := self._pop(destination)) is not None:
             connection, since = kept
-            if since >= oldest and connection.wire.is_quiet():
-                connection.wire.deadline = deadline
-                connection.wire.sent = False
+            if since >= oldest and connection.quiet:
+                connection.begin(deadline)
                 return connection
             connection.close()
-        return connect(base, deadline)
+        return connect(destination, deadline)
 
-    def give(self, base: BaseURL, connection: DeadlineConnection) -> None:
+    def give(self, destination: Destination, connection: HTTPConnection) -> None:
         """Keep a connection whose answer was read to its end."""
-        origin = _origin(base)
         oldest = time.monotonic() - KEPT_SECONDS
-        closing: list[DeadlineConnection] = []
+        closing: list[HTTPConnection] = []
         with self._lock:
             self._next += 1
-            self._idle[self._next] = (origin, connection, time.monotonic())
-            self._by_origin.setdefault(origin, []).append(self._next)
+            self._idle[self._next] = (destination, connection, time.monotonic())
+            self._by_destination.setdefault(destination, []).append(self._next)
             while self._idle:
                 number, (whose, old, since) = next(iter(self._idle.items()))
                 if since >= oldest and len(self._idle) <= KEPT_ALL:
@@ -74,36 +70,32 @@ class HTTPConnectionPool:
         with self._lock:
             kept = [connection for _, connection, _ in self._idle.values()]
             self._idle.clear()
-            self._by_origin.clear()
+            self._by_destination.clear()
         for connection in kept:
             connection.close()
 
-    def _pop(self, origin: Origin) -> tuple[DeadlineConnection, float] | None:
+    def _pop(self, destination: Destination) -> tuple[HTTPConnection, float] | None:
         with self._lock:
-            numbers = self._by_origin.get(origin)
+            numbers = self._by_destination.get(destination)
             if not numbers:
                 return None
             # the latest: the others may so grow old and be closed
             number = numbers[-1]
             _, connection, since = self._idle[number]
-            self._remove(number, origin)
+            self._remove(number, destination)
             return connection, since
 
-    def _remove(self, number: int, origin: Origin) -> None:
+    def _remove(self, number: int, destination: Destination) -> None:
         del self._idle[number]
-        numbers = self._by_origin[origin]
+        numbers = self._by_destination[destination]
         numbers.remove(number)
         if not numbers:
-            del self._by_origin[origin]
+            del self._by_destination[destination]
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._idle = OrderedDict()
-        self._by_origin = {}
-
-
-def _origin(base: BaseURL) -> Origin:
-    return base.scheme, base.host, base.port, base.ca_file, proxy_for(base)
+        self._by_destination = {}
 
 
 POOL: Final = HTTPConnectionPool()
