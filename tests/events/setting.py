@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 
 from sandboxer.events import build_event, initial_status
@@ -20,11 +18,6 @@ from sandboxer.testing.hub import FakeHub
 
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 STATES = ("provisioning", "ready", "destroying", "destroyed")
-_TLS = ssl.create_default_context()  # made once: it is most of what a client costs
-
-
-def quick_client(*, read: float = 0.25) -> httpx.Client:
-    return httpx.Client(timeout=httpx.Timeout(read, connect=1.0), trust_env=False, verify=_TLS)
 
 
 def sandbox(sandbox_id: str, **changes: Any) -> Sandbox:
@@ -66,8 +59,8 @@ def store_with(directory: Path, sandboxes: Iterable[str]) -> JsonStore:
     return store
 
 
-def relay_to(hub: FakeHub, store: Store, directory: Path, *, token: str | None = None, read: float = 0.25) -> Relay:
-    return Relay(store, Neighbour(url=hub.url, token=token), directory, client=lambda: quick_client(read=read))
+def relay_to(hub: FakeHub, store: Store, directory: Path, *, token: str | None = None, seconds: float = 0.25) -> Relay:
+    return Relay(store, Neighbour(url=hub.url, token=token), directory, request_seconds=seconds)
 
 
 def statuses(store: Store) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -10,11 +11,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sandboxer.errors import Invalid, NotConfigured, Unavailable
-from sandboxer.events.delivery import new_client
 from sandboxer.events.relay import Relay
 from sandboxer.events.relay_lock import RELAY_LOCK, acquire_relay_lock
 from sandboxer.models import Event, Neighbour
@@ -26,13 +25,13 @@ from tests.events.setting import (
     B,
     C,
     eventually,
-    quick_client,
     record_fact,
     relay_to,
     seqs,
     statuses,
     store_with,
 )
+from tests.http.peers import peer, saying
 
 
 def test_waiting_events_arrive_in_order_with_their_id_time_and_token(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_a_slow_hub_is_given_up_by_the_read_timeout_and_after_three_events(tmp_p
     with FakeHub() as hub:
         hub.rule = lambda _: slow(30)
         start = time.monotonic()
-        report = relay_to(hub, store, tmp_path, read=0.05).flush(Deadline(5))
+        report = relay_to(hub, store, tmp_path, seconds=0.05).flush(Deadline(5))
         assert time.monotonic() - start < 2
         assert report.pending == 6
         assert report.error == f"the State Hub at {hub.url}: no answer in time"
@@ -148,7 +147,7 @@ def test_a_trickling_answer_ends_with_the_deadline(tmp_path: Path) -> None:
     with FakeHub() as hub:
         hub.rule = lambda _: HubFault(answer="trickle", headers={"X-Long": "x" * 2000})
         start = time.monotonic()
-        report = relay_to(hub, store, tmp_path, read=5).flush(Deadline(0.3))
+        report = relay_to(hub, store, tmp_path, seconds=5).flush(Deadline(0.3))
         assert 0.25 < time.monotonic() - start < 2
         assert report.pending == 1
         assert report.error is not None
@@ -362,7 +361,7 @@ def test_without_a_usable_address_there_is_no_relay(tmp_path: Path) -> None:
 
 def test_a_name_that_does_not_exist_is_a_hub_that_is_down(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A])
-    report = Relay(store, Neighbour(url="http://hub.invalid"), tmp_path, client=quick_client).flush(Deadline(10))
+    report = Relay(store, Neighbour(url="http://hub.invalid"), tmp_path, request_seconds=5).flush(Deadline(10))
     assert report.pending == 1
     assert report.error is not None
     assert report.error.startswith("the State Hub at http://hub.invalid: ")
@@ -376,17 +375,44 @@ def test_a_hub_on_this_machine_is_reached_past_a_proxy(tmp_path: Path, monkeypat
         assert Relay(store, Neighbour(url=hub.url), tmp_path).flush(Deadline(5)).sent == 1
 
 
-def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ALL_PROXY", "gopher://proxy")
     with pytest.raises(NotConfigured, match="proxy"):
-        new_client(direct=False)
+        Relay(store_with(tmp_path, [A]), Neighbour(url="http://hub.invalid"), tmp_path).flush(Deadline(5))
 
 
-def test_the_usual_client_has_an_end_to_every_phase_and_follows_nothing() -> None:
-    with new_client(direct=True) as client:
-        timeout = client.timeout
-        assert (timeout.connect, timeout.read, timeout.write, timeout.pool) == (2.0, 5.0, 5.0, 5.0)
-        assert client.follow_redirects is False
+def test_a_trickling_answer_ends_with_the_time_of_one_request(tmp_path: Path) -> None:
+    """The deadline of the whole flush is for all of them."""
+    store = store_with(tmp_path, [A])
+    with FakeHub() as hub:
+        hub.rule = lambda _: HubFault(answer="trickle", headers={"X-Long": "x" * 2000})
+        start = time.monotonic()
+        report = relay_to(hub, store, tmp_path, seconds=0.3).flush(Deadline(60))
+        assert time.monotonic() - start < 20
+        assert report.error == f"the State Hub at {hub.url}: no answer in time"
+
+
+@pytest.mark.parametrize("greeting", [b"220 mail\r\n", b"HTTP/1.1 banana\r\n\r\n"])
+def test_a_hub_that_does_not_speak_http_is_said(tmp_path: Path, greeting: bytes) -> None:
+    store = store_with(tmp_path, [A])
+    with peer(saying(greeting)) as url:
+        report = Relay(store, Neighbour(url=url, token="canary-token"), tmp_path).flush(Deadline(20))
+    assert report.error == f"the State Hub at {url}: it does not answer in HTTP"
+
+
+def test_an_address_with_a_query_and_marks_is_asked_as_it_is(tmp_path: Path) -> None:
+    store = store_with(tmp_path, [A])
+    heads: list[bytes] = []
+
+    def answer_once(connection: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    with peer(answer_once) as url:
+        assert Relay(store, Neighbour(url=f"{url}/é/x?team=a%20b"), tmp_path).flush(Deadline(20)).sent == 1
+    assert heads[0].startswith(b"POST /%C3%A9/x/progress?team=a%20b HTTP/1.1\r\n")
 
 
 def test_a_token_is_in_no_report_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -398,12 +424,9 @@ def test_a_token_is_in_no_report_and_no_log(tmp_path: Path, caplog: pytest.LogCa
         hub.rule = lambda _: hung_up()
         reports += [relay_to(hub, store, tmp_path, token="canary-token").flush(Deadline(5), parked=True)]
 
-    def broken(_: httpx.Request) -> httpx.Response:
-        raise httpx.LocalProtocolError("Illegal header value b'Bearer canary-token'")
-
-    endpoint = Neighbour(url="http://127.0.0.1:9", token="canary-token")
-    relay = Relay(store, endpoint, tmp_path, client=lambda: httpx.Client(transport=httpx.MockTransport(broken)))
-    reports += [relay.flush(Deadline(5), parked=True)]
+    with peer(saying(b"HTTP/1.1 200 OK\r\nX: canary-token \x00\r\n\r\n")) as url:
+        relay = Relay(store, Neighbour(url=url, token="canary-token"), tmp_path)
+        reports += [relay.flush(Deadline(5), parked=True)]
     assert "canary-token" not in repr(reports)
     assert "canary-token" not in caplog.text
     assert "canary-token" not in json.dumps([event.note for event in store.events()])

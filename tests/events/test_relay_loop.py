@@ -50,7 +50,7 @@ def test_it_stops_soon_also_in_the_middle_of_a_request_or_a_pause(tmp_path: Path
         store = store_with(data, [A])
         with FakeHub() as hub:
             hub.rule = lambda _, fault=fault: fault
-            loop = RelayLoop(relay_to(hub, store, data, read=20))
+            loop = RelayLoop(relay_to(hub, store, data, seconds=20))
             loop.start()
             assert eventually(lambda hub=hub: hub.requests == 1)  # type: ignore[misc]
             start = time.monotonic()

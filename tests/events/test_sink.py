@@ -71,11 +71,6 @@ def test_a_token_that_does_not_fit_into_a_header_is_invalid_and_not_quoted() -> 
     assert parse_token("", what="state_hub.token") is None
 
 
-def test_this_machine_is_told_from_others() -> None:
-    for host, here in [("localhost", True), ("127.0.0.9", True), ("[::1]", True), ("hub", False), ("192.0.2.1", False)]:
-        assert state_hub(Neighbour(url=f"http://{host}:80")).loopback is here
-
-
 def test_each_answer_means_sent_refused_later_or_down() -> None:
     meaning: dict[type, list[int]] = {Delivered: [], Rejected: [], RetryLater: [], SinkDown: []}
     for status in range(200, 600):

@@ -410,6 +410,21 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     assert _api(server).call("GET", "/thing", Deadline(5)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.0.0.9", True),
+        ("[::1]", True),
+        ("hub", False),
+        ("192.0.2.1", False),
+    ],
+)
+def test_this_machine_is_told_from_others(host: str, here: bool) -> None:
+    assert parse_base_url(f"http://{host}:80", what="it").loopback is here
+
+
 def test_a_proxy_is_asked_for_other_machines(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one above would also pass if no proxy were ever asked."""
     monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://me:secret@"))

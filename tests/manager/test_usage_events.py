@@ -14,7 +14,6 @@ from sandboxer.models import Neighbour, Sandbox, Settings
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, answer, lost
 from sandboxer.timing import Deadline
-from tests.events.setting import quick_client
 from tests.manager.metered import Bank
 
 KEYS = [
@@ -38,8 +37,8 @@ def relays(root: Path, settings: Settings) -> Relays:
     store, data = JsonStore(root / "data"), root / "data"
     return Relays(
         [
-            Relay(store, settings.state_hub, data, client=quick_client),
-            Relay(store, settings.fin_hub, data, sink=fin_hub, client=quick_client),
+            Relay(store, settings.state_hub, data),
+            Relay(store, settings.fin_hub, data, sink=fin_hub),
         ]
     )
 
@@ -50,7 +49,6 @@ def test_fin_hub_gets_exactly_the_record_of_the_contract(tmp_path: Path) -> None
         record = told(bank, state_hub=None, fin=hub.url + hub.path)
         report = Relay(
             JsonStore(tmp_path / "data"), bank.manager.core.settings.fin_hub, tmp_path / "data", sink=fin_hub,
-            client=quick_client,
         ).flush(Deadline(5))  # fmt: skip
         assert (report.sent, report.pending) == (1, 0)
         (arrival,) = hub.arrivals
@@ -127,7 +125,7 @@ def test_what_fin_hub_did_not_acknowledge_is_sent_again_under_the_same_key(tmp_p
 
 def relays_to_fin(root: Path, fin: FakeHub) -> Relay:
     data = root / "data"
-    return Relay(JsonStore(data), Neighbour(url=fin.url + "/"), data, sink=fin_hub, client=quick_client)
+    return Relay(JsonStore(data), Neighbour(url=fin.url + "/"), data, sink=fin_hub)
 
 
 def test_a_relay_to_one_is_started_although_the_other_is_busy(tmp_path: Path) -> None:

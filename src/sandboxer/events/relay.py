@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.events.delivery import ClientFactory, EventSender
+from sandboxer.events.delivery import REQUEST_SECONDS, EventSender
 from sandboxer.events.relay_lock import acquire_relay_lock, lock_name, waiter_lock_name
 from sandboxer.events.sink import Delivered, DeliveryResult, Rejected, RetryLater, Sink, SinkDown, state_hub
 from sandboxer.models import Event, Neighbour, Value
@@ -57,7 +57,7 @@ class Relay:
     """Sends the waiting events of a store to one neighbour, which `sink` makes of its address: the State Hub, or
     fin-hub.
 
-    `directory` is the data directory, for the lock; `client` makes another HTTP client than the usual one.
+    `directory` is the data directory, for the lock; `request_seconds` is the end of each request.
     Raises NotConfigured without an address, Invalid for one that cannot be used."""
 
     def __init__(
@@ -67,12 +67,12 @@ class Relay:
         directory: Path,
         *,
         sink: Callable[[Neighbour], Sink] = state_hub,
-        client: ClientFactory | None = None,
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._store = store
         self._sink: Sink = sink(endpoint)
         self._directory = directory
-        self._client = client
+        self._courier = EventSender(self._sink, seconds=request_seconds)
 
     def flush(self, deadline: Deadline, *, wait: bool = True, parked: bool = False) -> FlushReport:
         """Send what waits, until nothing new does, the neighbour is down, or the deadline.
@@ -87,8 +87,7 @@ class Relay:
             ) as got:
                 if not got:
                     return work.report(error=_BUSY)
-                with EventSender(self._sink, self._client) as courier:
-                    work.send_all(courier.deliver)
+                work.send_all(self._courier.deliver)
             # Looked at without the lock: whoever found it taken before this has left their events to us.
             if work.over or not work.candidates():
                 return work.report()

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,26 +25,15 @@ def _no_headers(_: Event) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sink:
-    """One neighbour. `shown` is its address without anything that could be a credential; `host` its name or number."""
+    """One neighbour. `shown` is its address without anything that could be a credential."""
 
     kind: Literal["state-hub", "fin-hub"] = "state-hub"
     name: str
     url: str
     shown: str
-    host: str
     token: Secret | None = None
     body: Callable[[Event], Any] = payload
     headers: Callable[[Event], Mapping[str, str]] = _no_headers
-
-    @property
-    def loopback(self) -> bool:
-        """Whether it is on this machine."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 def state_hub(endpoint: Neighbour) -> Sink:
@@ -54,7 +42,7 @@ def state_hub(endpoint: Neighbour) -> Sink:
         raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")
     address = parse_sink_url(endpoint.url, "/progress", what="state_hub.url")
     token = parse_token(endpoint.token, what="state_hub.token")
-    return Sink(name="State Hub", url=address.url, shown=address.shown, host=address.host, token=token)
+    return Sink(name="State Hub", url=address.url, shown=address.shown, token=token)
 
 
 def fin_hub(endpoint: Neighbour) -> Sink:
@@ -67,7 +55,6 @@ def fin_hub(endpoint: Neighbour) -> Sink:
         name="fin-hub",
         url=address.url,
         shown=address.shown,
-        host=address.host,
         token=parse_token(endpoint.token, what="fin_hub.token"),
         body=_usage,
         headers=_idempotent,
@@ -83,11 +70,10 @@ def _idempotent(event: Event) -> Mapping[str, str]:
 
 
 class SinkURL(NamedTuple):
-    """Where to post; how that is shown; the host's name or number."""
+    """Where to post, and how that is shown."""
 
     url: str
     shown: str
-    host: str
 
 
 def parse_sink_url(text: str, path: str, *, what: str) -> SinkURL:
@@ -108,7 +94,7 @@ def parse_sink_url(text: str, path: str, *, what: str) -> SinkURL:
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     target = parts.path.rstrip("/") + path if path else parts.path
     url = urlunsplit((parts.scheme, parts.netloc, target, parts.query, ""))
-    return SinkURL(url, shown, parts.hostname)
+    return SinkURL(url, shown)
 
 
 def parse_token(token: str | None, *, what: str) -> Secret | None:
