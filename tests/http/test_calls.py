@@ -289,6 +289,37 @@ def test_a_status_that_was_not_expected_is_an_error_of_its_own(
     assert caught.value.fault == "backend"
 
 
+PAGE = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>nginx</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html; charset=utf-8", b"Bad Gateway"),
+        ("text/html", PAGE),
+        (None, PAGE),
+        ("text/plain", b"\n <!DOCTYPE HTML>" + PAGE),
+        (None, b"<h1>Not here</h1>"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502, 503])
+def test_a_page_for_browsers_is_named_and_not_printed(
+    server: FakeServer, status: int, kind: str | None, body: bytes
+) -> None:
+    """What stands before an API answers for it in HTML."""
+    headers = {} if kind is None else {"Content-Type": kind}
+    server.route("GET", "/page", lambda _: Reply(status=status, body=body, headers=headers))
+    with pytest.raises(SandboxerError) as caught:
+        _api(server).call("GET", "/page", Deadline(20))
+    assert caught.value.message == f"Thing answered GET /page with {status}: (a page of HTML)"
+
+
+def test_words_with_a_mark_are_no_page(server: FakeServer) -> None:
+    server.route("GET", "/words", lambda _: Reply(status=400, body=b"<id> is not a header"))
+    with pytest.raises(BackendError, match="with 400: <id> is not a header"):
+        _api(server).call("GET", "/words", Deadline(20))
+
+
 def test_an_adapter_makes_its_own_errors_of_answers(server: FakeServer) -> None:
     def refuse(answer: Response) -> SandboxerError:
         return Denied(f"own: {answer.status}", hint="x")
