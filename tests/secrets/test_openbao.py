@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import msgspec
 import pytest
 
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Timeout, Unavailable
-from sandboxer.models import OpenBaoSettings, SecretRef
+from sandboxer.models import AppRole, OpenBaoSettings, SecretRef
 from sandboxer.secrets import resolve
 from sandboxer.timing import Deadline
+from tests.http.peers import peer, saying, silent
 from tests.testbed.fault_proxy import FaultProxy, Mode
 from tests.testbed.openbao import OpenBao
 from tests.testbed.waiting import eventually
@@ -256,6 +258,45 @@ def test_a_black_holed_server_is_left_at_the_deadline(bao: OpenBao, login: str) 
             assert time.monotonic() - began < 6
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize("login", ["token", "app_role"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        silent,
+        saying(b""),
+        saying(b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}"),
+        saying(b"HTTP/1.1 503 Sealed\r\nContent-Length: 2\r\n\r\n{}"),
+        saying(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"),
+        saying(b"220 mail\r\n"),
+    ],
+    ids=["nothing", "cut", "500", "sealed", "502", "page", "not HTTP"],
+)
+def test_what_goes_wrong_there_has_made_no_sandbox(
+    answer: Callable[[socket.socket, bytes], None], login: str, tmp_path: Path
+) -> None:
+    """Promise 7: nobody looks for one, at whatever request the server fails; and what to type is about OpenBao."""
+    with peer(answer) as address:
+        settings = OpenBaoSettings(
+            address=address,
+            token="env:LOGIN" if login == "token" else None,
+            app_role=AppRole(role_id="a", secret_id="env:LOGIN") if login == "app_role" else None,
+        )
+        with pytest.raises(SandboxerError) as caught:
+            resolve(
+                "KEY",
+                SecretRef(ref="openbao:secret/ci/e2b#key"),
+                {"LOGIN": "canary-login", "HOME": str(tmp_path)},
+                openbao=settings,
+                deadline=Deadline(1),
+            )
+    error = caught.value
+    assert (error.outcome, error.outcome_stated, error.fault) == ("failed", True, "backend")
+    assert "provider" not in error.hint
+    assert "canary-login" not in f"{error!r} {error.document()}"
+    assert "<" not in error.message
 
 
 def test_a_connection_that_breaks_once_is_tried_again(bao: OpenBao) -> None:

@@ -116,6 +116,7 @@ def test_a_command_that_says_too_much_or_never_ends_is_ended(tmp_path: Path) -> 
     pid = tmp_path / "pid"
     error = refused(f"cmd:{script(tmp_path, f'echo $$ > {pid}; sleep 1000 & wait')}", seconds=1)
     assert isinstance(error, Timeout)
+    assert (error.outcome, error.outcome_stated) == ("failed", True)
     assert time.monotonic() - began < 6
     assert not Path("/proc", pid.read_text().strip()).exists()
 

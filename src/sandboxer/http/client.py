@@ -42,7 +42,7 @@ class Api:
     a secret is revealed into the request alone. `refuse` makes the error for a status that was not expected
     (`http.refusal` unless given; fall back on it). Redirections are never followed; TLS is always verified; proxies of
     the environment are used except for this machine. `ca_file` holds the authorities to verify by instead of the
-    system's. Raises Invalid for an address that cannot be used.
+    system's; `outage_hint` is what to do when it does not answer. Raises Invalid for an address that cannot be used.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class Api:
         headers: Headers | Callable[[], Headers] | None = None,
         refuse: Callable[[Response], SandboxerError] = response_error,
         ca_file: str | None = None,
+        outage_hint: str = "look at the provider's status page",
     ) -> None:
         self.base = parse_base_url(base, what=f"the address of {name}")._replace(ca_file=ca_file)
         self.name = name
         self._headers = headers
         self._refuse = refuse
+        self._outage_hint = outage_hint
 
     def __repr__(self) -> str:
         return f"Api({self.base.url!r}, name={self.name!r})"
@@ -205,7 +207,7 @@ class Api:
         if isinstance(error, Timeout):
             return Timeout(
                 f"{self.name} did not answer {request.asked} in time",
-                hint="give it longer with --timeout, or look at the provider's status page",
+                hint=f"give it longer with --timeout, or {self._outage_hint}",
                 outcome=outcome,
             )
         if isinstance(error, NotHTTP):
@@ -217,7 +219,7 @@ class Api:
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         return Unavailable(
             f"the connection to {self.name} broke during {request.asked}{reason}",
-            hint="try again; look at the provider's status page if it goes on",
+            hint=f"try again; {self._outage_hint} if it goes on",
             outcome=outcome,
         )
 

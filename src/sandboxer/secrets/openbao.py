@@ -153,7 +153,14 @@ def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None
         return {"X-Vault-Request": "true", **namespace, **({} if token is None else {"X-Vault-Token": token.reveal()})}
 
     ca_file = None if settings.ca_file is None else str(expand(settings.ca_file, home))
-    return Api(settings.address, name="OpenBao", headers=headers, refuse=_refusal, ca_file=ca_file)
+    return Api(
+        settings.address,
+        name="OpenBao",
+        headers=headers,
+        refuse=_refusal,
+        ca_file=ca_file,
+        outage_hint="see what `bao status` says",
+    )
 
 
 def _refusal(answer: Response) -> SandboxerError:

@@ -42,10 +42,12 @@ def resolve(
     reference = parse_reference(ref.ref, what=what)
     try:
         return _read(reference, what, environment, openbao=openbao, deadline=deadline)
-    except NotConfigured:
-        if ref.required:
-            raise
-        return None
+    except SandboxerError as error:
+        if isinstance(error, NotConfigured) and not ref.required:
+            return None
+        # whatever became of the login: no sandbox was begun, and none needs to be looked for
+        error.outcome, error.outcome_stated = "failed", True
+        raise
 
 
 def present(ref: SecretRef, environment: Mapping[str, str]) -> SandboxerError | None:
