@@ -46,4 +46,4 @@ def test_the_calls_and_the_fake_of_the_guide_fit_each_other(guide: dict[str, Any
         with pytest.raises(Unavailable) as caught:
             api.call("POST", "/sandboxes", deadline, json={"name": "other"})
         assert caught.value.outcome == "unknown"
-        assert "other" in cloud.boxes, "it was made, although nobody was told"
+        assert "other" in cloud.sandboxes, "it was made, although nobody was told"

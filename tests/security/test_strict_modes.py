@@ -222,7 +222,7 @@ def test_an_ordinary_user_is_held_to_the_same() -> None:
                 os.chown(path, STRANGER, STRANGER)
         script = (
             "import os, sys; sys.path[:0] = [sys.argv[4]]; from pathlib import Path; "
-            "from sandboxer.hosts.trees.rsync import strict_modes; import grp, pwd; "
+            "from sandboxer.hosts.trees import strict_modes; import grp, pwd; "
             f"os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER}); "
             "print([strict_modes.examine(Path(path)) is None for path in sys.argv[1:4]])"
         )
