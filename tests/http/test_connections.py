@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -151,3 +153,11 @@ def test_an_address_without_an_answer_is_unavailable_and_the_deadline_is_not_use
             _call(url, Deadline(300), "POST")
     assert time.monotonic() - started < 60
     assert caught.value.outcome == "failed"
+
+
+def test_the_client_imports_no_library_that_a_command_does_not_need() -> None:
+    """A create at a provider is a short process: httpcore would cost it a fifth more (decision 0028)."""
+    heavy = {"anyio", "trio", "httpcore", "httpx", "email.parser", "http.client", "ssl"}
+    code = f"import sys, sandboxer.http; print(*[m for m in sys.modules if m in {heavy}])"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == []
