@@ -1,4 +1,4 @@
-"""Facts: made with a change (`facts`, pure), recorded by the store in the same write, told to neighbours (`relay`).
+"""Events: built with a change (`builder`, pure), recorded by the store in the same write, sent to neighbours (`relay`).
 
 Here is what commands need. `relay.Relay` and `loop.RelayLoop` are imported where something is really sent.
 """

@@ -1,4 +1,4 @@
-"""What a command does about its events: next to nothing. Imports neither HTTP nor URLs."""
+"""Start the relay in the background when events are pending. Imports neither HTTP nor URLs."""
 
 from __future__ import annotations
 

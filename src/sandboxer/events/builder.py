@@ -1,4 +1,4 @@
-"""What is told of a change, and the JSON that a hub gets (contract §7). Pure, but for the default of `event_id`.
+"""Build the event of a change, and the JSON that a hub gets (contract §7). Pure, but for the default of `event_id`.
 
 Inputs, options, handles, reports and error messages have no way into a fact: any of them may hold a secret.
 """
@@ -36,7 +36,7 @@ def build_event(
     detail: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Event:
-    """The event that tells of `record_before` having become `record` at `now` (unix seconds).
+    """Build the event that tells of `record_before` having become `record` at `now` (unix seconds).
 
     `detail` is laid over the usual one, and must be free of secrets; `event_id` None makes a fresh one. The actor is
     the sandbox's consumer, `seq` the record's own count, which the caller has raised for this event."""
@@ -63,8 +63,8 @@ def build_event(
 
 
 def build_usage_event(metered: Event, body: Mapping[str, Any]) -> Event:
-    """The item for fin-hub that goes with the `usage.metered` event of the same change. `body` is what fin-hub gets;
-    its `usage_id` is the id, so that what is sent again is known there."""
+    """Build the item for fin-hub that goes with the `usage.metered` event of the same change. `body` is what fin-hub
+    gets; its `usage_id` is the id, so that what is sent again is known there."""
     return Event(
         event_id=str(body["usage_id"]),
         event_type=metered.event_type,
@@ -77,7 +77,7 @@ def build_usage_event(metered: Event, body: Mapping[str, Any]) -> Event:
 
 
 def new_event_id() -> str:
-    """A random UUID (version 4) in hexadecimal; made by hand, since importing `uuid` takes 7 ms."""
+    """Make a random UUID (version 4) in hexadecimal; made by hand, since importing `uuid` takes 7 ms."""
     raw = bytearray(os.urandom(16))
     raw[6] = raw[6] & 0x0F | 0x40
     raw[8] = raw[8] & 0x3F | 0x80
@@ -85,12 +85,12 @@ def new_event_id() -> str:
 
 
 def initial_status(endpoint: Neighbour) -> Literal["pending", "kept"]:
-    """The status with which an event is recorded: without a hub it is only kept."""
+    """Tell the status with which an event is recorded: without a hub it is only kept."""
     return "pending" if endpoint.url else "kept"
 
 
 def payload(event: Event) -> dict[str, Any]:
-    """The JSON of an event as the State Hub gets it."""
+    """Encode an event as the State Hub gets it."""
     return {
         "event_id": event.event_id,
         "event_type": event.event_type,

@@ -31,7 +31,7 @@ class EventSender:
         self._api = Api(f"{parts.scheme}://{parts.netloc}", name=sink.name, headers=self._authorization)
 
     def deliver(self, event: Event, deadline: Deadline) -> DeliveryResult:
-        """Post an event and understand the answer. What the network or the neighbour does is in the result.
+        """Post an event and interpret the response. What the network or the neighbour does is in the result.
 
         Raises NotConfigured when the proxy that the environment names cannot be used."""
         sink = self._sink
@@ -40,10 +40,10 @@ class EventSender:
             with self._api.stream(
                 "POST", self._target, end, json=sink.body(event), headers=sink.headers(event), expect=None
             ) as answer:
-                told = delivery_result(answer.status, answer.headers.get("retry-after"), now=time.time())
+                result = delivery_result(answer.status, answer.headers.get("retry-after"), now=time.time())
                 with suppress(SandboxerError):  # the status says it all; the rest only frees the connection
                     _drain(answer)
-                return told
+                return result
         except Timeout as error:
             return RetryLater(_SLOW, slow=True) if error.outcome == "unknown" else SinkDown(_SLOW)
         except Unavailable as error:

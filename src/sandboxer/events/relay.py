@@ -1,4 +1,4 @@
-"""Sends waiting events to a neighbour: at least once, in order for each sandbox, one relay to it at a time.
+"""Send pending events to a neighbour: at least once, in order for each sandbox, one relay to it at a time.
 
 An event is marked sent only after the answer, so a crash may send it again, with the same id and time. An event that
 cannot be taken now keeps back the later ones of its own sandbox, nobody else's; one that is refused for good is parked.
@@ -80,17 +80,17 @@ class Relay:
         `wait` waits for a relay that is at work, up to the deadline; else this one leaves it to the other, which looks
         again when it has finished. `parked` also tries what was refused, after a token or an address was mended.
         What the neighbour does is in the report; raises only what the store raises."""
-        work = _Work(self._store, self._sink, deadline, also_parked=parked)
+        flush = _Flush(self._store, self._sink, deadline, also_parked=parked)
         while True:
             with acquire_relay_lock(
                 self._directory / lock_name(self._sink.kind), deadline if wait else Deadline(0)
             ) as got:
                 if not got:
-                    return work.report(error=_BUSY)
-                work.send_all(self._courier.deliver)
+                    return flush.report(error=_BUSY)
+                flush.send_all(self._courier.deliver)
             # Looked at without the lock: whoever found it taken before this has left their events to us.
-            if work.over or not work.candidates():
-                return work.report()
+            if flush.over or not flush.candidates():
+                return flush.report()
 
     def run(self, deadline: Deadline, *, pause: Callable[[float], None] = time.sleep) -> FlushReport:
         """For a process of its own: flush until nothing waits, with pauses of 1 to 60 s while the neighbour is down.
@@ -135,7 +135,7 @@ class Relays:
 
 
 def merge_reports(reports: Sequence[FlushReport]) -> FlushReport:
-    """Several reports as one."""
+    """Merge several reports into one."""
     return FlushReport(
         sent=sum(report.sent for report in reports),
         parked=sum(report.parked for report in reports),
@@ -146,7 +146,7 @@ def merge_reports(reports: Sequence[FlushReport]) -> FlushReport:
     )
 
 
-class _Work:
+class _Flush:
     """One flush: what has been tried, what it came to, what must wait."""
 
     def __init__(self, store: Store, sink: Sink, deadline: Deadline, *, also_parked: bool) -> None:
@@ -191,7 +191,7 @@ class _Work:
             self._settle()
 
     def report(self, *, error: str | None = None) -> FlushReport:
-        """How it stands now."""
+        """Report what was done so far."""
         ours = (event for event in self._store.events() if event.sink == self._sink.kind)
         pending = sum(event.status == "pending" for event in ours)
         why = (error or self._error) if pending else None
@@ -236,17 +236,17 @@ class _Work:
                 self._unsettled.append(msgspec.structs.replace(event, status="parked", note=f"refused: {reason}"))
             case RetryLater(reason=reason, slow=slow):
                 self._waiting.add(_queue(event))
-                self._error = self._complaint(reason)
+                self._error = self._explain(reason)
                 self._slow = self._slow + 1 if slow else 0
                 self.over = self._slow >= _SLOW_IN_A_ROW
             case SinkDown(reason=reason):
                 self._stop(reason)
 
     def _stop(self, reason: str) -> None:
-        self._error = self._complaint(reason)
+        self._error = self._explain(reason)
         self.over = True
 
-    def _complaint(self, reason: str) -> str:
+    def _explain(self, reason: str) -> str:
         return f"the {self._sink.name} at {self._sink.shown}: {reason}"
 
     def _settle(self) -> None:

@@ -1,4 +1,4 @@
-"""One relay to a neighbour at a time in a data directory, and at most one that waits for it to come back."""
+"""Lock the relay to a neighbour: one at a time in a data directory, and at most one that waits for it to come back."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ _OF_FIN_HUB: Final = ".relay-fin-hub"
 
 
 def lock_name(sink: str) -> str:
-    """The lock of the relay to a neighbour: each has its own, so that a slow one does not hold up the other."""
+    """Name the lock of the relay to a neighbour: each has its own, so that a slow one does not hold up the other."""
     return RELAY_LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.lock"
 
 
 def waiter_lock_name(sink: str) -> str:
-    """The lock of the relay that waits for a neighbour to come back."""
+    """Name the lock of the relay that waits for a neighbour to come back."""
     return WAITER_LOCK if sink == "state-hub" else f"{_OF_FIN_HUB}.wait"
 
 
 @contextmanager
 def acquire_relay_lock(path: Path, deadline: Deadline) -> Iterator[bool]:
-    """Whether this is the only one between processes and threads with that lock; it ends with the process."""
+    """Try to lock between processes and threads, up to the deadline; yields whether it is held. It ends with the
+    process."""
     try:
         fd = _open(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The relay of a process that lives long: a thread that is woken by each change, and is patient with a dead hub."""
+"""Run the relay in a long-lived process: a thread that is woken by each change, and is patient with a dead hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STOP_SECONDS: Final = 2.0
 
 
 def _ignore(_: str) -> None:
-    """Alarms that nobody wants."""
+    """Drop an alarm."""
 
 
 class RelayLoop:
@@ -40,17 +40,17 @@ class RelayLoop:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin. Once."""
+        """Start the thread. Once."""
         self._woken.set()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Something was recorded. Costs nothing."""
+        """Wake the thread: something was recorded. Costs nothing."""
         self._woken.set()
 
     def stop(self) -> None:
-        """End, within 2 s: a request on its way is left to itself, and its event waits in the store."""
+        """Stop within 2 s: a request on its way is left to itself, and its event waits in the store."""
         self._stopped = True
         self._deadline.cancel()
         self._woken.set()

@@ -1,4 +1,4 @@
-"""Where events go: a neighbour's address, how an event is written for it, and what its answers mean."""
+"""Event sinks: a neighbour's address, how an event is encoded for it, and what its responses mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandboxer.secrets import Secret
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _LATER: Final = frozenset({408, 425, 429})
-"""Answers of the 4xx family that are about the moment, not about the event."""
+"""4xx statuses that are about the moment, not about the event."""
 
 
 def _no_headers(_: Event) -> Mapping[str, str]:
@@ -25,7 +25,7 @@ def _no_headers(_: Event) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sink:
-    """One neighbour. `shown` is its address without anything that could be a credential."""
+    """A neighbour that gets events. `shown` is its address without anything that could be a credential."""
 
     kind: Literal["state-hub", "fin-hub"] = "state-hub"
     name: str
@@ -37,7 +37,8 @@ class Sink:
 
 
 def state_hub(endpoint: Neighbour) -> Sink:
-    """The State Hub. Raises NotConfigured without an address, Invalid when the address or the token cannot be used."""
+    """Configure the State Hub's sink. Raises NotConfigured without an address, Invalid when the address or the token
+    cannot be used."""
     if not endpoint.url:
         raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")
     address = parse_sink_url(endpoint.url, "/progress", what="state_hub.url")
@@ -46,7 +47,7 @@ def state_hub(endpoint: Neighbour) -> Sink:
 
 
 def fin_hub(endpoint: Neighbour) -> Sink:
-    """fin-hub: usage records, to the address itself. Raises as `state_hub` does."""
+    """Configure fin-hub's sink: usage records, to the address itself. Raises as `state_hub` does."""
     if not endpoint.url:
         raise NotConfigured("no fin-hub is configured", hint="set SANDBOXER_FIN_HUB_URL, or fin_hub.url")
     address = parse_sink_url(endpoint.url, "", what="fin_hub.url")
@@ -77,7 +78,7 @@ class SinkURL(NamedTuple):
 
 
 def parse_sink_url(text: str, path: str, *, what: str) -> SinkURL:
-    """A configured address with `path` added to it (nothing: the address as it is). Raises Invalid."""
+    """Parse a configured address and add `path` to it (nothing: the address as it is). Raises Invalid."""
     hint = "write it like https://hub.example.org"
     try:
         parts = urlsplit(text)
@@ -98,7 +99,7 @@ def parse_sink_url(text: str, path: str, *, what: str) -> SinkURL:
 
 
 def parse_token(token: str | None, *, what: str) -> Secret | None:
-    """A token that fits into a header. Raises Invalid, without quoting it."""
+    """Check that a token fits into a header. Raises Invalid, without quoting it."""
     if not token:
         return None
     if not (token.isascii() and token.isprintable() and " " not in token):
@@ -108,19 +109,20 @@ def parse_token(token: str | None, *, what: str) -> Secret | None:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The neighbour has it."""
+    """The neighbour has the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The neighbour will never take this event."""
+    """The neighbour refuses this event for good."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Not now. `after` is how many seconds the neighbour asked for; `slow` when it did not answer in time."""
+    """The neighbour does not take the event now. `after` is how many seconds the neighbour asked for; `slow` when it
+    did not answer in time."""
 
     reason: str
     after: float | None = None
@@ -138,7 +140,7 @@ DeliveryResult = Delivered | Rejected | RetryLater | SinkDown
 
 
 def delivery_result(status: int, retry_after: str | None, *, now: float) -> DeliveryResult:
-    """What an answer means for the event. `retry_after` is the header's text, `now` unix seconds."""
+    """Map a response to what it means for the event. `retry_after` is the header's text, `now` unix seconds."""
     if 200 <= status < 300:
         return Delivered()
     if 300 <= status < 400:

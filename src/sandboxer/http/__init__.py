@@ -1,4 +1,4 @@
-"""Calls to other people's HTTP APIs: an end to every wait, bounded answers, and errors that say what may have happened.
+"""Call providers' HTTP APIs: a deadline on every wait, bounded responses, and errors that say what may have happened.
 
 api = Api(base, name="E2B", headers=lambda: {"X-API-Key": key.reveal()})
 answer = api.call("POST", "/v2/sandboxes", deadline, json={...}, expect=(201,))

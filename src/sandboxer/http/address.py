@@ -1,4 +1,4 @@
-"""Where an API is: its base address taken apart, and the proxy that leads there."""
+"""Parse base URLs and find the proxy of the environment."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class BaseURL(NamedTuple):
 
     @property
     def url(self) -> str:
-        """As it is shown and compared."""
+        """The whole URL, as it is shown and compared."""
         return f"{self.scheme}://{self.authority}{self.prefix}"
 
     @property
     def authority(self) -> str:
-        """Host and, where it is not the usual one, port."""
+        """Host, and port where it is not the usual one: what `Host` says."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def endpoint(self) -> str:
-        """Host and port, as a proxy is asked for them."""
+        """Host and port, as CONNECT names them."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -49,7 +49,7 @@ class BaseURL(NamedTuple):
 
 
 def parse_base_url(text: str, *, what: str) -> BaseURL:
-    """A base address taken apart; `what` names it in errors, which never quote it: it may hold a credential.
+    """Parse a base URL; `what` names it in errors, which never quote it: it may hold a credential.
 
     Raises Invalid when it is not http or https, has no proper host, or holds credentials, a query or a fragment."""
     hint = "write it like https://api.example.org"
@@ -70,7 +70,7 @@ def parse_base_url(text: str, *, what: str) -> BaseURL:
 
 
 def segment(text: str) -> str:
-    """A text as one segment of a path, whatever it holds."""
+    """Quote a text as one segment of a path."""
     return quote(text, safe="")
 
 
@@ -99,8 +99,8 @@ def destination_of(base: BaseURL) -> Destination:
 
 
 def proxy_for(base: BaseURL, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for an address; None for none, and always
-    for this machine. Raises NotConfigured for one that cannot be used (only http:// proxies can)."""
+    """Find the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for an address; None for none, and
+    always for this machine. Raises NotConfigured for one that cannot be used (only http:// proxies can)."""
     if base.loopback:
         return None
     named = {
@@ -109,7 +109,7 @@ def proxy_for(base: BaseURL, environment: Mapping[str, str] | None = None) -> Pr
     if not named:
         return None
     address = named.get(f"{base.scheme}_proxy") or named.get("all_proxy")
-    if not address or _excepted(base, named.get("no_proxy", "")):
+    if not address or _matches_no_proxy(base, named.get("no_proxy", "")):
         return None
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
@@ -125,13 +125,13 @@ def proxy_for(base: BaseURL, environment: Mapping[str, str] | None = None) -> Pr
     return Proxy(host, port or 80, "Basic " + b2a_base64(words.encode(), newline=False).decode() if words else "")
 
 
-def _excepted(base: BaseURL, no_proxy: str) -> bool:
-    return any(_means(word.strip().lower(), base) for word in no_proxy.split(","))
+def _matches_no_proxy(base: BaseURL, no_proxy: str) -> bool:
+    return any(_entry_matches(word.strip().lower(), base) for word in no_proxy.split(","))
 
 
-def _means(entry: str, base: BaseURL) -> bool:
-    """Whether an entry of NO_PROXY is about an address: `*`, a domain (also `.x.org`, `*.x.org`), a number, a range of
-    numbers; each but the range also with a port."""
+def _entry_matches(entry: str, base: BaseURL) -> bool:
+    """Tell whether an entry of NO_PROXY matches an address: `*`, a domain (also `.x.org`, `*.x.org`), a number, a range
+    of numbers; each but the range also with a port."""
     if entry in ("", "*"):
         return entry == "*"
     host = base.host.lower()

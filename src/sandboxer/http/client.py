@@ -1,4 +1,4 @@
-"""One provider's HTTP API."""
+"""Call one provider's HTTP API: requests, retries, and what their failures mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sandboxer.timing import Deadline
 
 ATTEMPTS: Final = 5
 ATTEMPT_SECONDS: Final = 30.0
-"""The end of one attempt that may be repeated; what may not be repeated has the whole deadline."""
+"""The end of one attempt that may be retried; what may not be has the whole deadline."""
 _PAUSE_SECONDS: Final = 0.2
 _BUSY: Final = frozenset({429, 502, 503, 504})
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -78,7 +78,8 @@ class Api:
         expect: Sequence[int] | None = (200,),
         limit: int = MAX_BODY,
     ) -> Response:
-        """Ask, and read the whole answer (at most `limit` bytes). `path` begins with `/`, its parts quoted (`segment`).
+        """Send a request and read the whole response (at most `limit` bytes). `path` begins with `/`, its parts quoted
+        (`segment`).
 
         `json` (even an empty object; None is no body) or `content` is the body; content of unknown length travels in
         chunks. A status outside `expect` raises what `refuse` makes of it; None expects anything.
@@ -113,9 +114,9 @@ class Api:
         headers: Headers | None = None,
         expect: Sequence[int] | None = (200,),
     ) -> Iterator[StreamedResponse]:
-        """Ask, and read the body as it comes, in the `with`. Never repeated. Leaving the `with` early, by whatever way,
-        closes the connection. Other arguments and errors as for `call`; a status outside `expect` is read whole and
-        raised."""
+        """Send a request and read the body as it comes, in the `with`. Never repeated. Leaving the `with` early, by
+        whatever way, closes the connection. Other arguments and errors as for `call`; a status outside `expect` is read
+        whole and raised."""
         request = self._request(method, path, params=params, json=json, content=content, headers=headers)
         with self._exchange(request, deadline, repeatable=request.reads) as (connection, status, received):
             if expect is not None and status not in expect:
@@ -157,7 +158,7 @@ class Api:
         its end, and closed otherwise."""
         connection = POOL.take(request.destination, deadline, repeatable=repeatable)
         try:
-            with self._our_errors(request, connection):
+            with self._mapped_errors(request, connection):
                 connection.send(request.method, request.target, request.headers, request.body)
                 status, headers = connection.receive_head()
             yield connection, status, headers
@@ -187,15 +188,15 @@ class Api:
         )
 
     def _read_part(self, request: _Request, connection: HTTPConnection) -> bytes:
-        with self._our_errors(request, connection):
+        with self._mapped_errors(request, connection):
             return connection.receive_body()
 
     def _answer(self, request: _Request, status: int, headers: Headers, body: bytes) -> Response:
         return Response(name=self.name, asked=request.asked, status=status, headers=headers, body=body)
 
     @contextmanager
-    def _our_errors(self, request: _Request, connection: HTTPConnection) -> Iterator[None]:
-        """Make our errors of what happens to an exchange. The foreign ones are dropped: their texts may quote a
+    def _mapped_errors(self, request: _Request, connection: HTTPConnection) -> Iterator[None]:
+        """Map failures of an exchange to SandboxerError. The foreign ones are dropped: their texts may quote a
         header."""
         try:
             yield
@@ -285,7 +286,7 @@ class _Request:
 
 
 def _too_late(wait: float, deadline: Deadline) -> bool:
-    """Whether it would not be asked again in time: then the last failure says more than that the time is over."""
+    """Tell whether a retry would come too late: then the last failure says more than that the time is over."""
     left = deadline.left()
     return left is not None and wait >= left
 

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 reads and writes the protocol, a socket with a deadline carries the bytes."""
+"""Speak HTTP/1.1 over one connection: h11 parses and writes, a socket with a deadline carries the bytes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PROTOCOL: Final = b"HTTP/"
 
 
 class ConnectionCut(Exception):
-    """The other side ended the connection before the end of its answer."""
+    """The server ended the connection before the end of its response."""
 
 
 class NotHTTP(Exception):
-    """The other side does not speak HTTP."""
+    """The server does not speak HTTP."""
 
 
 class DeadlineSocket:
-    """A connected socket whose every wait ends with `deadline`, also when the other side sends a byte now and then."""
+    """A connected socket whose every wait ends with `deadline`, also when the server sends a byte now and then."""
 
     def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
         self._socket = connected
@@ -42,7 +42,7 @@ class DeadlineSocket:
         self.sent = False
         """Whether a byte of the present request may have been handed to the system."""
         self.ended = False
-        """Whether the other side has said its last byte."""
+        """Whether the server has closed its side."""
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all. Raises Timeout at the deadline."""
@@ -56,7 +56,7 @@ class DeadlineSocket:
                 continue
 
     def receive(self) -> bytes:
-        """Wait for bytes; none are the end. Raises Timeout at the deadline."""
+        """Receive some bytes; none are the end. Raises Timeout at the deadline."""
         while True:
             self._wait_at_most()
             try:
@@ -68,18 +68,18 @@ class DeadlineSocket:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing has come, not even the end: only then can it serve another request."""
+        """Whether nothing was received since, not even the end: only then can it serve another request."""
         self._socket.settimeout(0)
         try:
             self._socket.recv(1)
         except BlockingIOError:
             return True
         except OSError as error:
-            return _wants_more(error)
+            return _tls_wants_read(error)
         return False
 
     def secure(self, context: ssl.SSLContext, server_hostname: str) -> None:
-        """Speak TLS from here on. Raises OSError; Timeout at the deadline."""
+        """Start TLS. Raises OSError; Timeout at the deadline."""
         self._wait_at_most()
         secured = context.wrap_socket(self._socket, server_hostname=server_hostname, do_handshake_on_connect=False)
         self._socket = secured
@@ -91,7 +91,7 @@ class DeadlineSocket:
                 continue
 
     def close(self) -> None:
-        """End the connection now."""
+        """Close the connection now."""
         self._socket.close()
 
     def _wait_at_most(self) -> None:
@@ -138,7 +138,7 @@ class HTTPConnection:
         self._write(head + (self._http.send(h11.EndOfMessage()) or b""))
 
     def receive_head(self) -> tuple[int, dict[str, str]]:
-        """Wait for an answer's status and headers (lower-case names)."""
+        """Receive the status and headers of a response (lower-case names)."""
         begun = b""
         while not isinstance(event := self._next_event(), h11.Response):
             if event is h11.NEED_DATA:
@@ -156,7 +156,7 @@ class HTTPConnection:
         return event.status_code, {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
 
     def receive_body(self) -> bytes:
-        """Wait for the next bytes of the answer's body; none are its end."""
+        """Receive the next bytes of the body; none are its end."""
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
@@ -167,7 +167,7 @@ class HTTPConnection:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer was read to its end, and another request may follow."""
+        """Whether the response was read to its end, and another request may follow."""
         return (self._http.our_state, self._http.their_state, *self._http.trailing_data) == (
             h11.DONE,
             h11.DONE,
@@ -181,13 +181,13 @@ class HTTPConnection:
         return self._socket.quiet
 
     def begin(self, deadline: Deadline) -> None:
-        """Make a finished connection ready for the next request."""
+        """Start the next request on a finished connection."""
         self._socket.deadline = deadline
         self._socket.sent = False
         self._http.start_next_cycle()
 
     def close(self) -> None:
-        """End the connection now."""
+        """Close the connection now."""
         self._socket.close()
 
     def _write(self, data: bytes) -> None:
@@ -222,8 +222,8 @@ def _parts(body: Content | None) -> Iterator[bytes]:
             yield part
 
 
-def _wants_more(error: OSError) -> bool:
-    """TLS without bytes waiting says it in an error of its own."""
+def _tls_wants_read(error: OSError) -> bool:
+    """Tell whether TLS has no bytes waiting, which it says in an error of its own."""
     import ssl
 
     return isinstance(error, ssl.SSLWantReadError)

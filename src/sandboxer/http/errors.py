@@ -1,4 +1,4 @@
-"""What an answer that was not wanted means, where a provider's own table says nothing."""
+"""Map responses with an unexpected status to SandboxerError, where a provider's own table says nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 from sandboxer.errors import BackendError, Denied, NotFound, Outcome, SandboxerError, Unavailable
 from sandboxer.http.response import Response
 
-_UNSEEN: Final = frozenset({502, 503, 504})
-"""Said by what stands before the API as well as by itself."""
+_GATEWAY: Final = frozenset({502, 503, 504})
+"""Statuses that gateways send in the API's place."""
 
 
 def response_error(answer: Response) -> SandboxerError:
-    """The error for a status that was not expected. A provider's adapter looks for what it knows first, and falls back
+    """Map an unexpected status to an error. A provider's adapter looks for what it knows first, and falls back
     on this. The provider's words are quoted; they are not expected to hold what we sent in headers."""
     said = f"{answer.name} answered {answer.asked} with {answer.status}" + (f": {answer.text}" if answer.text else "")
     details = {"status": answer.status}
@@ -30,7 +30,7 @@ def response_error(answer: Response) -> SandboxerError:
     if 300 <= answer.status < 400:
         said = f"{answer.name} answered {answer.asked} with a redirection ({answer.status}), which is not followed"
         return BackendError(said, hint="configure the address that it leads to", details=details, retryable=False)
-    if answer.status in _UNSEEN:
+    if answer.status in _GATEWAY:
         return Unavailable(said, hint="try again later", outcome=outcome, details=details)
     if answer.status >= 500:
         return BackendError(said, hint="try again later", outcome=outcome, details=details, retryable=True)

@@ -1,4 +1,4 @@
-"""How an API is reached: its name looked up, a connection made, by a proxy if there is one, and secured by TLS."""
+"""Connect to an API: resolve its name, dial it or its proxy, open the tunnel, start TLS."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     import ssl
 
 CONNECT_SECONDS: Final = 5.0
-"""The end of looking a name up, and again of connecting to it; a reachable host needs a fraction of one."""
+"""The time limit of resolving a name, and again of connecting to it; a reachable host needs a fraction of one."""
 _HINT: Final = "check the address and the network, then try again"
 
 
 def connect(destination: Destination, deadline: Deadline) -> HTTPConnection:
-    """A connection to an address, by its proxy if it has one. Raises Unavailable or Timeout: nothing was sent."""
+    """Open a connection, by the proxy if there is one. Raises Unavailable or Timeout: nothing was sent."""
     base, proxy = destination
     host, port = (proxy.host, proxy.port) if proxy else (base.host, base.port)
-    connected = DeadlineSocket(_connected(host, port, shown=base.authority, deadline=deadline), deadline)
+    connected = DeadlineSocket(_connect_tcp(host, port, shown=base.authority, deadline=deadline), deadline)
     try:
         if base.scheme == "https":
             if proxy is not None:
-                _tunnel(connected, base, proxy, deadline)
-            _secure(connected, base, deadline)
+                _open_tunnel(connected, base, proxy, deadline)
+            _start_tls_context(connected, base, deadline)
     except BaseException:
         connected.close()
         raise
     return HTTPConnection(connected)
 
 
-def _connected(host: str, port: int, *, shown: str, deadline: Deadline) -> socket.socket:
+def _connect_tcp(host: str, port: int, *, shown: str, deadline: Deadline) -> socket.socket:
     deadline.check(f"connecting to {shown}")
     end = deadline.shorter(CONNECT_SECONDS)
     reason = "it has no address"
-    for place in _addresses(host, port, shown=shown, deadline=end):
+    for place in _resolve(host, port, shown=shown, deadline=end):
         try:
             return _dial(place, end)
         except OSError as error:
@@ -53,7 +53,7 @@ def _connected(host: str, port: int, *, shown: str, deadline: Deadline) -> socke
 
 
 def _dial(place: SocketAddress, deadline: Deadline) -> socket.socket:
-    """A connected socket. Raises OSError, at the deadline without a `strerror`."""
+    """Connect a socket. Raises OSError, at the deadline without a `strerror`."""
     family, kind, protocol, address = place
     tried = socket.socket(family, kind, protocol)
     try:
@@ -78,8 +78,8 @@ def _dial(place: SocketAddress, deadline: Deadline) -> socket.socket:
 SocketAddress = tuple[int, int, int, Any]
 
 
-def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[SocketAddress]:
-    """Numbers of a name, looked up in a thread that can be left behind: the system's resolver knows no deadline."""
+def _resolve(host: str, port: int, *, shown: str, deadline: Deadline) -> list[SocketAddress]:
+    """Resolve a name in a thread that can be left behind: the system's resolver knows no deadline."""
     if host.replace(".", "").isdigit():
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, (host, port))]
     found: list[SocketAddress] = []
@@ -103,10 +103,10 @@ def _addresses(host: str, port: int, *, shown: str, deadline: Deadline) -> list[
     raise Unavailable(f"{shown} cannot be reached: {reason}", hint=_HINT, outcome="failed")
 
 
-def _secure(connected: DeadlineSocket, base: BaseURL, deadline: Deadline) -> None:
+def _start_tls_context(connected: DeadlineSocket, base: BaseURL, deadline: Deadline) -> None:
     import ssl
 
-    context = _tls(base.ca_file)
+    context = _tls_context(base.ca_file)
     connected.deadline = deadline.shorter(CONNECT_SECONDS)
     try:
         connected.secure(context, base.host)
@@ -129,9 +129,9 @@ def _secure(connected: DeadlineSocket, base: BaseURL, deadline: Deadline) -> Non
 _contexts: dict[str | None, ssl.SSLContext] = {}
 
 
-def _tls(ca_file: str | None) -> ssl.SSLContext:
-    """One for the process and each `ca_file`: reading the authorities takes 20 ms. They are that file's, else the
-    system's, else those of certifi. Raises NotConfigured for a file that cannot be used."""
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Load the TLS context, once for the process and each `ca_file`: reading the authorities takes 20 ms. They are that
+    file's, else the system's, else those of certifi. Raises NotConfigured for a file that cannot be used."""
     import ssl
 
     if (known := _contexts.get(ca_file)) is not None:
@@ -152,7 +152,7 @@ def _tls(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _tunnel(connected: DeadlineSocket, base: BaseURL, proxy: Proxy, deadline: Deadline) -> None:
+def _open_tunnel(connected: DeadlineSocket, base: BaseURL, proxy: Proxy, deadline: Deadline) -> None:
     headers = {"Host": base.endpoint}
     if proxy.authorization:
         headers["Proxy-Authorization"] = proxy.authorization

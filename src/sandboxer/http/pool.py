@@ -1,4 +1,4 @@
-"""Connections that are kept for the next request: one store for a process, shared by its threads."""
+"""Keep idle connections for the next request: one pool for a process, shared by its threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class HTTPConnectionPool:
         os.register_at_fork(after_in_child=self._forget)
 
     def take(self, destination: Destination, deadline: Deadline, *, repeatable: bool) -> HTTPConnection:
-        """A connection for one request: a kept one that is still good, else a new one. Raises Unavailable, Timeout."""
+        """Take a connection for one request: an idle one that is still good, else a new one. Raises Unavailable,
+        Timeout."""
         oldest = time.monotonic() - (KEPT_SECONDS if repeatable else FRESH_SECONDS)
         while (kept := self._pop(destination)) is not None:
             connection, since = kept
@@ -44,7 +45,7 @@ class HTTPConnectionPool:
         return connect(destination, deadline)
 
     def give(self, destination: Destination, connection: HTTPConnection) -> None:
-        """Keep a connection whose answer was read to its end."""
+        """Put back a connection whose response was read to its end."""
         oldest = time.monotonic() - KEPT_SECONDS
         closing: list[HTTPConnection] = []
         with self._lock:
@@ -66,7 +67,7 @@ class HTTPConnectionPool:
         return len(self._idle)
 
     def close(self) -> None:
-        """End all idle connections."""
+        """Close all idle connections."""
         with self._lock:
             kept = [connection for _, connection, _ in self._idle.values()]
             self._idle.clear()

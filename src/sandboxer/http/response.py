@@ -1,4 +1,4 @@
-"""What an API answered."""
+"""Responses of an API: whole, or read as they come."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def without_html(text: str) -> str:
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer. `headers` have lower-case names; `asked` is the method and path that it answers, without query;
+    """A whole response. `headers` have lower-case names; `asked` is the method and path that it answers, without query;
     `name` the provider's. Its repr shows neither headers nor body: both may hold a sandbox's own key."""
 
     name: str
@@ -36,10 +36,10 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def __repr__(self) -> str:
-        return f"Answer({self.name}, {self.asked}, {self.status})"
+        return f"Response({self.name}, {self.asked}, {self.status})"
 
     def json(self) -> Any:
-        """The body as JSON. Raises BackendError when it is not."""
+        """Decode the body as JSON. Raises BackendError when it is not."""
         try:
             return bounded.decode(self.body)
         except bounded.LimitExceeded as error:
@@ -65,12 +65,12 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which to ask again, when the answer says so."""
+        """Seconds after which to retry, when the server says so."""
         return retry_after(self.headers.get("retry-after"))
 
 
 class StreamedResponse:
-    """An answer whose body is read as it comes. Only inside the `with` of `Api.stream`."""
+    """A response whose body is read as it comes. Only inside the `with` of `Api.stream`."""
 
     def __init__(self, *, status: int, headers: Mapping[str, str], read: Callable[[], bytes]) -> None:
         self.status = status
@@ -87,7 +87,8 @@ class StreamedResponse:
 
 
 def retry_after(text: str | None, *, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds in a Retry-After header (a number or an HTTP date); None when there is none that can be read."""
+    """Parse the seconds of a Retry-After header (a number or an HTTP date); None when there is none that can be
+    read."""
     if not text:
         return None
     try:

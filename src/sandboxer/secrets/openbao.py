@@ -1,4 +1,4 @@
-"""Reading one value from OpenBao (or Vault): a KV engine, version 2, with a token or by an AppRole login."""
+"""Read one secret from OpenBao (or Vault): a KV engine, version 2, with a token or by an AppRole login."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def read(
     home: str | None,
     deadline: Deadline,
 ) -> str:
-    """The value of one key of the newest version. `login` is the token, or the AppRole's secret id; `what` names the
-    secret in errors, `home` is where a ca_file with `~` begins.
+    """Read the value of one key of the newest version. `login` is the token, or the AppRole's secret id; `what` names
+    the secret in errors, `home` is where a ca_file with `~` begins.
 
     Raises NotConfigured (no address, no login, no such path or key, or its newest version is deleted), Denied,
     Unavailable, BackendError, Timeout."""
@@ -79,7 +79,7 @@ def _value(answer: Response, reference: OpenBaoReference, what: str) -> str:
 
 
 def _data(answer: Response) -> tuple[Mapping[str, Any] | None, bool]:
-    """The keys and values, and whether there is a version that was deleted: that is a 404 with metadata."""
+    """Extract the keys and values, and whether the newest version was deleted: that is a 404 with metadata."""
     document = answer.json()
     outer = document.get("data") if isinstance(document, dict) else None
     if not isinstance(outer, dict) or "metadata" not in outer:
@@ -91,7 +91,8 @@ def _data(answer: Response) -> tuple[Mapping[str, Any] | None, bool]:
 def log_in(
     settings: OpenBaoSettings, role: AppRole, secret_id: Secret, *, home: str | None, deadline: Deadline
 ) -> Secret:
-    """A token by AppRole, to be used once and forgotten. Raises Denied, Unavailable, BackendError, Timeout."""
+    """Log in by AppRole for a token that is used once and forgotten. Raises Denied, Unavailable, BackendError,
+    Timeout."""
     mount = "/".join(segment(step) for step in role.mount.split("/"))
     answer = connect(settings, None, home=home).call(
         "POST",
@@ -117,7 +118,7 @@ def log_in(
 def examine(
     settings: OpenBaoSettings, environment: Mapping[str, str], deadline: Deadline, *, login: Secret | None
 ) -> str:
-    """What there is to say of the server and our login; no secret is read. Raises as `read` does."""
+    """Describe the server and our login; no secret is read. Raises as `read` does."""
     home = environment.get("HOME")
     health = connect(settings, None, home=home).call(
         "GET", "/v1/sys/health", deadline, retry="safe", expect=(200, 429, 472, 473), params={"standbyok": "true"}
@@ -144,7 +145,7 @@ def _lifetime(answer: Response) -> str:
 
 
 def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None) -> Api:
-    """OpenBao's API, as whoever has `token`. Raises Invalid for an address that cannot be used."""
+    """Make the client of OpenBao's API for a token. Raises Invalid for an address that cannot be used."""
     assert settings.address is not None  # noqa: S101 - both callers have looked
     namespace = {} if settings.namespace is None else {"X-Vault-Namespace": settings.namespace}
 
