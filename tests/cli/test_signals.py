@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -149,3 +150,27 @@ def test_one_that_comes_while_another_error_is_shown_is_not_lost(monkeypatch: py
     with installed(), pytest.raises(Signalled) as raised:
         waiting_after((shown, signal.SIGTERM))
     assert raised.value.number == signal.SIGTERM
+
+
+AFTERWARDS = """
+import signal, sys
+from sandboxer.cli import catalog
+from sandboxer.cli.main import main
+
+def struck():
+    try:
+        signal.raise_signal(int(sys.argv[1]))
+    finally:
+        raise RuntimeError("cannot release un-acquired lock")
+
+catalog.installation = struck
+sys.exit(main(["profiles", "list"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interrupt_that_comes_out_as_another_error_is_an_interrupt(number: int, status: int) -> None:
+    """As from the wait of a lock, whose `with` then complains of a lock that it does not hold: that was "a bug"."""
+    words = [sys.executable, "-c", AFTERWARDS, str(int(number))]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b"bug" in done.stderr) == (status, False), done.stderr

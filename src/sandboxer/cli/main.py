@@ -39,17 +39,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error, as_json=as_json)
         return _status(verb, error)
     except signals.Signalled as signalled:
-        hint = "run `sandboxer list` to see what is there"
-        interrupted = Interrupted("interrupted", signal_number=signalled.number, hint=hint)
-        _tell(interrupted, as_json=as_json)
-        return exit_code_of(interrupted)
+        return _interrupted(signalled, as_json=as_json)
     except OutputClosed as closed:
         standard_streams.discard(closed.stream)  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
+        if (signalled := _signal_behind(error)) is not None:
+            return _interrupted(signalled, as_json=as_json)
         _tell(_bug(error), as_json=as_json)
         return _FAILED_INSIDE if verb == "exec" else Internal.exit_code
     return status
+
+
+def _interrupted(signalled: signals.Signalled, *, as_json: bool) -> int:
+    hint = "run `sandboxer list` to see what is there"
+    interrupted = Interrupted("interrupted", signal_number=signalled.number, hint=hint)
+    _tell(interrupted, as_json=as_json)
+    return exit_code_of(interrupted)
+
+
+def _signal_behind(error: BaseException | None) -> signals.Signalled | None:
+    """The interrupt that an exception came from. One that strikes in the wait of a lock or a queue comes out of its
+    `with` as the RuntimeError of a lock that is not held."""
+    while error is not None and not isinstance(error, signals.Signalled):
+        error = error.__context__
+    return error
 
 
 def _tell(error: SandboxerError, *, as_json: bool) -> None:

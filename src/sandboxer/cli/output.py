@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,6 +85,13 @@ def paint(text: str, code: str, stream: Any = None) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colours(stream) else text
 
 
+def columns() -> int:
+    """How wide the terminal is."""
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
 STATE_STYLES = {"ready": "green", "active": "cyan", "provisioning": "yellow", "failed": "red", "expired": "magenta"}
 
 
@@ -99,8 +105,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str)
     if sys.stdout.isatty():
         from sandboxer.cli.terminal_table import render
 
-        width = shutil.get_terminal_size().columns
-        say(render(headings, printed, width=width, colours=colours(sys.stdout), state_styles=STATE_STYLES))
+        say(render(headings, printed, width=columns(), colours=colours(sys.stdout), state_styles=STATE_STYLES))
         return
     widths = [max(len(heading), *(len(row[n]) for row in printed)) for n, heading in enumerate(headings)]
     for row in [list(headings), *printed]:
@@ -122,8 +127,7 @@ def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
 
 def wrapped(text: str, *, indent: int) -> str:
     """A text that begins at a column of a terminal, in lines that end between words; elsewhere, as it is."""
-    room = shutil.get_terminal_size().columns - indent
-    if not sys.stdout.isatty() or len(text) <= room or room < _NARROW:
+    if not sys.stdout.isatty() or len(text) <= (room := columns() - indent) or room < _NARROW:
         return text
     import textwrap
 

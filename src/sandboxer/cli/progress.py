@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
 from types import TracebackType
 
-from sandboxer.cli.output import colours
+from sandboxer.cli.output import colours, columns
 from sandboxer.printable import shown
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -69,7 +68,7 @@ class Progress:
             return
         seconds = time.monotonic() - self._since
         taken = f" {seconds:.1f}s" if seconds >= 1 else ""
-        width = shutil.get_terminal_size().columns
+        width = columns()
         rest = f" {shown(self._phase or ''):<9} {shown(self._text)}"[: max(10, width - len(taken) - 3)]
         painted = f"\x1b[{colour}m{sign}\x1b[0m" if self._colour else sign
         again = "" if self._still else "\r\x1b[K"
