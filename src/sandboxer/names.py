@@ -38,20 +38,20 @@ _ALPHABET = string.ascii_lowercase + string.digits
 
 def new_id() -> str:
     """A fresh sandbox id: 12 characters, 61 bits."""
-    return _choose(string.ascii_lowercase, 1) + _choose(_ALPHABET, 11)
+    return random_text(string.ascii_lowercase, 1) + random_text(_ALPHABET, 11)
 
 
 def new_token() -> str:
     """A fresh token of the HTTP API: 40 random characters behind `sbx_`, 238 bits."""
-    return TOKEN_PREFIX + _choose(string.ascii_letters + string.digits, 40)
+    return TOKEN_PREFIX + random_text(string.ascii_letters + string.digits, 40)
 
 
 def new_token_id() -> str:
     """A fresh id of a token, which is no secret: `tok-` and 12 characters."""
-    return "tok-" + _choose(_ALPHABET, 12)
+    return "tok-" + random_text(_ALPHABET, 12)
 
 
-def _choose(alphabet: str, count: int) -> str:
+def random_text(alphabet: str, count: int) -> str:
     """Random characters, each equally likely. (The `secrets` module costs 7 ms of start-up.)"""
     fair = 256 - 256 % len(alphabet)
     chosen = ""

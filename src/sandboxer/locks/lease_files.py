@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import string
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sandboxer.models import Value
+from sandboxer.names import random_text
 from sandboxer.store import private_files
 
 NEW = ".new-"
@@ -34,7 +34,7 @@ class Lease(Value, frozen=True, kw_only=True):
 
 def new_lease_id() -> str:
     """A fresh lease id."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(_ID_LENGTH))
+    return random_text(_LETTERS, _ID_LENGTH)
 
 
 def is_lease_id(name: str) -> bool:
