@@ -1,15 +1,15 @@
-"""The head of an HTTP request: what is taken is what one plain expression takes, however it is cut."""
+"""Where requests begin and end: however they are cut, and as a parser understands them that shares no code with it."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import h11
-from h11._receivebuffer import ReceiveBuffer
 
-from sandboxer.api.framing import MAX_HEAD, StrictBuffer
+from sandboxer.api.framing import MAX_HEAD, MalformedRequest, Part, RequestFraming
 from tests.api.test_framing import REFUSED, TAKEN
 
 INPUTS = 2000
@@ -24,51 +24,45 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(rb"%s /[\x21-\x7e]* HTTP/1\.[01]\r\n(?:%s:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n" % (_TOKEN, _TOKEN))
 """RFC 9112 §3 and §5, as one expression: for texts of 16 KiB, and in a test, it is the oracle."""
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|host):[\t ]*([^\r]*?)[\t ]*(?=\r\n)", re.IGNORECASE)
+_ENDED = {"DONE", "MUST_CLOSE", "MIGHT_SWITCH_PROTOCOL"}
 
 
 def run(data: bytes) -> object:
-    """Give it to the parser as the server does, whole and in pieces."""
-    return _judged(data, StrictBuffer)
+    """Give it to the reader as the server does, whole and in pieces."""
+    return _judged(data, RequestFraming)
 
 
-def _judged(data: bytes, buffer: Callable[[Callable[[], bool]], ReceiveBuffer]) -> object:
-    whole = _events(data, buffer, [len(data)])
+def _judged(data: bytes, framing: Callable[[], RequestFraming]) -> object:
+    whole = _requests(framing(), [data])
     chance = random.Random(len(data))  # noqa: S311 - a repeatable sequence, nothing secret
-    pieces = [chance.randint(1, 40) for _ in range(len(data))]
-    cut = _events(data, buffer, pieces)
+    cuts = sorted({0, len(data), *(chance.randrange(len(data) + 1) for _ in range(len(data) // 20 + 2))})
+    cut = _requests(framing(), [data[a:b] for a, b in pairwise(cuts)])
     assert cut == whole, (cut, whole)
+    for request in whole:
+        if request != b"refused":
+            _check_head(request[: request.index(b"\r\n\r\n") + 4])
+            _check_end(request)
     return whole
 
 
-def _events(data: bytes, buffer: Callable[[Callable[[], bool]], ReceiveBuffer], pieces: list[int]) -> list[str]:
-    connection = h11.Connection(h11.SERVER)
-    connection._receive_buffer = buffer(lambda: connection.their_state is h11.IDLE)
-    seen: list[str] = []
-    consumed = at = 0
+def _requests(framing: RequestFraming, pieces: Iterable[bytes]) -> list[bytes]:
+    """The whole requests that passed, one after another; the last one may be `refused`."""
+    seen: list[bytes] = []
+    passed = bytearray()
     for piece in pieces:
-        if at >= len(data):
-            break
-        connection.receive_data(data[at : at + piece])
-        at += piece
-        while True:
-            try:
-                event = connection.next_event()
-            except h11.RemoteProtocolError:
-                return [*seen, "refused"]
-            if event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
-                break
-            if event is h11.PAUSED:
-                return [*seen, "paused"]
-            if isinstance(event, h11.Request):
-                end = min(at, len(data)) - len(connection._receive_buffer)
-                _check(data[consumed:end])
-            if not isinstance(event, h11.Data):
-                seen.append(type(event).__name__)
-            consumed = min(at, len(data)) - len(connection._receive_buffer)
+        try:
+            passed += framing.feed(piece)
+            while framing.complete:
+                seen.append(bytes(passed))
+                passed.clear()
+                framing.begin_next()
+                passed += framing.feed(b"")
+        except MalformedRequest:
+            return [*seen, b"refused"]
     return seen
 
 
-def _check(head: bytes) -> None:
+def _check_head(head: bytes) -> None:
     """That a head which was taken has one meaning."""
     assert len(head) <= MAX_HEAD, len(head)
     assert _HEAD.fullmatch(head), head
@@ -80,21 +74,34 @@ def _check(head: bytes) -> None:
         assert name != b"transfer-encoding" or value.lower() == b"chunked", value
 
 
-def _plain(data: bytes) -> object:
-    """The parser as it comes."""
-    return _judged(data, lambda _begins: ReceiveBuffer())
+def _check_end(request: bytes) -> None:
+    """That h11 takes it too, and ends where it ends: it is what uvicorn reads with."""
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(request)
+    while parser.next_event() not in (h11.NEED_DATA, h11.PAUSED):
+        pass
+    assert str(parser.their_state) in _ENDED, request
+    assert parser.trailing_data[0] == b"", request
 
 
-class _OfOnePiece(StrictBuffer):
+class _TakesMore(RequestFraming):
+    """Looks for the end of a head, and not at it."""
+
+    def _head(self) -> bytes | None:
+        end = self._waiting.find(b"\r\n\r\n")
+        return None if end < 0 else self._take(end + 4, Part.END)
+
+
+class _OfOnePiece(RequestFraming):
     """Checks only what comes whole."""
 
-    def maybe_extract_lines(self) -> list[bytearray] | None:
-        if self._data.endswith(b"\r\n\r\n"):
-            return super().maybe_extract_lines()
-        return ReceiveBuffer.maybe_extract_lines(self)
+    def _head(self) -> bytes | None:
+        if self._waiting.endswith(b"\r\n\r\n"):
+            return super()._head()
+        return _TakesMore._head(self)  # type: ignore[arg-type]  # the same attributes
 
 
 FAULTS = {
-    "a parser that takes more": _plain,
+    "a reader that takes more": lambda data: _judged(data, _TakesMore),
     "a check of what comes in one piece only": lambda data: _judged(data, _OfOnePiece),
 }

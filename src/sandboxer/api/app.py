@@ -21,7 +21,6 @@ from sandboxer.api.openapi import openapi_document
 from sandboxer.api.problem_details import from_http_exception, from_validation, problem_response
 from sandboxer.api.routes import billing, catalog, health, leases, routing, sandboxes, sweeps, tokens
 from sandboxer.api.server_context import STOP_SECONDS, ServerContext
-from sandboxer.api.uvicorn_hooks import bound_connections, mask_access_log
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
 
@@ -57,8 +56,6 @@ async def _openapi(request: Request) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    bound_connections(asyncio.get_running_loop())
-    mask_access_log()
     yield  # the doorway has started the service, so that it can tell what is wrong
     await asyncio.to_thread(app.state.service.stop, Deadline(STOP_SECONDS))
 

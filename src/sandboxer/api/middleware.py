@@ -10,8 +10,10 @@ from typing import Any, Final
 from sandboxer import bounded
 from sandboxer.api.auth import Rejection, bearer_token, needs_token, rejection
 from sandboxer.api.problem_details import problem_response
+from sandboxer.api.protocol import answering
 from sandboxer.api.request_context import ORIGIN, REQUEST_CONTEXT, RequestContext
 from sandboxer.api.server_context import ServerContext, log_bug
+from sandboxer.api.uvicorn_hooks import bound_connections, mask_access_log
 from sandboxer.errors import Denied, Internal, Invalid, SandboxerError, Timeout, Unavailable
 from sandboxer.manager.access import Principal
 from sandboxer.manager.tokens import looks_like_ours
@@ -64,6 +66,7 @@ class ApiMiddleware:
                 message["headers"] = [*message.get("headers", ()), *_ALWAYS]
             await send(message)
 
+        send = answering(send, scope.get("state"))
         path = scope["path"]
         try:
             refused, call = self._entered(scope)
@@ -148,6 +151,9 @@ class ApiMiddleware:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"{error.message}\n  {error.hint}"})
             return
+        if "state" in scope:  # what the server copies into the scope of each request
+            bound_connections(asyncio.get_running_loop(), scope["state"])
+        mask_access_log()
         await self._app(scope, receive, send)
 
 

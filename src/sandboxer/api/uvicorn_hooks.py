@@ -1,7 +1,8 @@
 """The bounds of `serve` where somebody else started uvicorn: `uvicorn sandboxer.api.app:app` (contract §6).
 
 uvicorn has made its choice of a protocol before it imports an application, and opens its socket only when that has
-started. So the application, while it starts, sees to it that the sockets which are opened after that speak ours."""
+started. So the application, while it starts, sees to it that ours stands before the protocols of sockets which are
+opened after that."""
 
 from __future__ import annotations
 
@@ -12,30 +13,33 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from sandboxer.api.protocol import BoundedConnection, State
 from sandboxer.api.server import AT_ONCE, BACKLOG
 from sandboxer.masking import masked
 
-_REPLACED: Final = frozenset({"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"})
+_UVICORN: Final = "uvicorn.protocols.http."
 """Where the protocols are that uvicorn chooses by itself; one that an operator names is left alone."""
 
-Factory = Callable[[], asyncio.BaseProtocol]
+Factory = Callable[[], asyncio.Protocol]
 Listen = Callable[..., Awaitable[asyncio.Server]]
 
 
-def bound_connections(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what uvicorn opens on this loop from now on keep to the bounds of `serve`. A loop that does not let itself
-    be told (uvloop) stays as it is: there `--http sandboxer.api.protocol:Protocol` says it."""
+def bound_connections(loop: asyncio.AbstractEventLoop, state: State) -> None:
+    """Let what uvicorn opens on this loop from now on keep to the bounds of `serve`; `state` is what it copies into the
+    scope of each request. A loop that does not let itself be told (uvloop) stays as it is: there
+    `--http sandboxer.api.protocol:Protocol` says it."""
     for name in ("create_server", "create_unix_server"):
         with suppress(AttributeError, TypeError):
-            setattr(loop, name, _bounded(getattr(loop, name)))
+            setattr(loop, name, _bounded(getattr(loop, name), state))
 
 
-def _bounded(listen: Listen) -> Listen:
+def _bounded(listen: Listen, state: State) -> Listen:
     @functools.wraps(listen)
     async def opened(factory: Factory, *args: Any, **more: Any) -> asyncio.Server:
-        if type(factory()).__module__ not in _REPLACED:
+        if not type(factory()).__module__.startswith(_UVICORN):
             return await listen(factory, *args, **more)
-        server = await listen(lambda: _ours(factory()), *args, **{**more, "backlog": AT_ONCE})
+        bounded = functools.partial(_before, factory, state)
+        server = await listen(bounded, *args, **{**more, "backlog": AT_ONCE})
         for listener in server.sockets:
             with listener.dup() as same:
                 same.listen(BACKLOG)  # the loop has set it to what it takes at once
@@ -44,11 +48,8 @@ def _bounded(listen: Listen) -> Listen:
     return opened
 
 
-def _ours(made: Any) -> asyncio.BaseProtocol:
-    """Our protocol in place of uvicorn's, for the same server."""
-    from sandboxer.api.protocol import Protocol
-
-    return Protocol(made.config, made.server_state, made.app_state, made.loop)
+def _before(factory: Factory, state: State) -> BoundedConnection:
+    return BoundedConnection(factory(), state)
 
 
 class WithoutSecrets(logging.Filter):

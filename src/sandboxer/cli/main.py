@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard_streams.discard(closed.stream)  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        if (signalled := _signal_behind(error)) is not None:
-            return _interrupted(signalled, as_json=as_json)
+        if (interrupt := _signal_behind(error)) is not None:
+            return _interrupted(interrupt, as_json=as_json)
         _tell(_bug(error), as_json=as_json)
         return _FAILED_INSIDE if verb == "exec" else Internal.exit_code
     return status
