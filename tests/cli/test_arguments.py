@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,24 @@ def test_an_option_that_exec_does_not_know_is_pointed_behind_the_dashes(sandboxe
 def test_an_option_without_its_value_names_the_help_of_its_command(sandboxer: Command) -> None:
     assert "`sandboxer create --help`" in sandboxer("create", "--ttl").stderr
     assert "`sandboxer profiles show --help`" in sandboxer("profiles", "show").stderr
+
+
+def test_two_dashes_ahead_of_the_command_change_nothing(sandboxer: Command) -> None:
+    """They made it do nothing, with exit status 0."""
+    assert sandboxer("--", "list").stdout == sandboxer("list").stdout != ""
+
+
+def test_the_help_of_the_whole_does_without_typer(sandboxer: Command) -> None:
+    """Start-up is a feature: typer takes longer than all of the rest."""
+    program = (
+        "import sys; from sandboxer.cli.main import main; main(sys.argv[1:]); sys.exit(int('typer' in sys.modules))"
+    )
+    for words in (["--help"], [], ["--version"], ["nonsense"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, words
+
+
+def test_completion_knows_every_command(sandboxer: Command) -> None:
+    answer = sandboxer(_SANDBOXER_COMPLETE="complete_bash", COMP_WORDS="sandboxer tokens ", COMP_CWORD="2")
+    assert answer.stdout.split() == ["create", "list", "revoke"]
+    assert "--install-completion" in sandboxer("--help").stdout

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-import typer.main
 
 from sandboxer.cli.commands import COMMANDS, GROUPS, build
 from tests.docs.pages import blocks, pages, shown, spans
@@ -37,7 +36,7 @@ EXAMPLES = [
 
 @cache
 def _command(verb: str, sub: str | None) -> Any:
-    program: Any = typer.main.get_command(build([verb] if sub is None else [verb, sub]))
+    program: Any = build([verb] if sub is None else [verb, sub])
     command = program.commands[verb]
     return command if sub is None else command.commands[sub]
 

@@ -131,8 +131,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        # what it accepts inherits it; the loop does so for sockets that it has made itself. Without it the second packet
-        # of an answer waits 40 ms for the client to confirm the first
+        # what it accepts inherits it; the loop does so for sockets that it has made itself. Without it the second
+        # packet of an answer waits 40 ms for the client to confirm the first
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except (socket.gaierror, UnicodeError) as error:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import typer
+import click
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "create": ("lifecycle:create", "Establish a sandbox and wait until it is ready."),
@@ -62,43 +66,106 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def build(words: Sequence[str]) -> typer.Typer:
-    """The program for these words. Only the command that they name is imported; the others are there by name, for
-    `--help` and for a mistyped word. Completion looks into all of them."""
-    app = typer.Typer(
-        help="Establish sandboxes: one command, many backends, nothing left behind.",
-        suggest_commands=False,  # the parser does already
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    )
-    app.callback()(_root)
+_HELP = "Establish sandboxes: one command, many backends, nothing left behind."
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+_PLAIN: dict[str, Any] = {
+    "suggest_commands": False,  # the parser does already
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+_VERSION = "Print the version and exit."
+_COMPLETION = {
+    "--install-completion": "Install completion for the current shell.",
+    "--show-completion": "Show completion for the current shell, to copy it or customize the installation.",
+}
+
+
+def build(words: Sequence[str]) -> click.Command:
+    """The program for these words. Only the command that they name is imported, and typer only where they name one: the
+    help of the whole would take half of its time. The others are there by name, for `--help` and for a mistyped word;
+    completion looks into all of them."""
+    if "_SANDBOXER_COMPLETE" in os.environ or not _COMPLETION.keys().isdisjoint(words):
+        return _whole()
+    program = _overview()
     verb = words[0] if words else ""
-    every = "_SANDBOXER_COMPLETE" in os.environ
+    if verb in COMMANDS:
+        import typer.main
+
+        target, line = COMMANDS[verb]
+        app = typer.Typer(**_PLAIN, add_completion=False, context_settings=_SETTINGS)
+        app.command(verb, hidden=verb.startswith("_"), short_help=line)(_load(target))
+        program.add_command(typer.main.get_command(app), verb)
+    elif verb in GROUPS:
+        import typer.main
+
+        program.add_command(typer.main.get_command(_group_app(verb)), verb)
+    return program
+
+
+class _InOrder(click.Group):
+    """Shows its commands in the order in which they were added, as typer does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _overview() -> click.Group:
+    """The names of all commands, for `--help` and for a mistyped word."""
+    lines = {name: line for name, (_, line) in COMMANDS.items()} | {name: line for name, (line, _) in GROUPS.items()}
+    version = click.Option(["--version"], is_flag=True, expose_value=False, callback=_version, help=_VERSION)
+    completion = [
+        click.Option([name], is_flag=True, expose_value=False, help=text) for name, text in _COMPLETION.items()
+    ]
+    return _InOrder(
+        help=_HELP,
+        no_args_is_help=False,
+        params=[version, *completion],
+        commands={
+            name: click.Command(name, short_help=line, hidden=name.startswith("_")) for name, line in lines.items()
+        },
+        context_settings=_SETTINGS,
+    )
+
+
+def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        _print_version()
+
+
+def _print_version() -> NoReturn:
+    from sandboxer import __version__
+
+    click.echo(f"sandboxer {__version__}")
+    raise click.exceptions.Exit
+
+
+def _group_app(name: str) -> typer.Typer:
+    import typer
+
+    line, commands = GROUPS[name]
+    group = typer.Typer(**_PLAIN, add_completion=False, help=line, context_settings=_SETTINGS)
+    group.callback()(_group)
+    for sub, target in commands.items():
+        group.command(sub)(_load(target))
+    return group
+
+
+def _whole() -> click.Command:
+    """Every command, and the options of typer's completion."""
+    import typer.main
+
+    app = typer.Typer(**_PLAIN, help=_HELP, context_settings=_SETTINGS)
+
+    def root(version: bool = typer.Option(False, "--version", help=_VERSION)) -> None:
+        if version:
+            _print_version()
+
+    app.callback()(root)
     for name, (target, line) in COMMANDS.items():
-        function = _load(target) if every or name == verb else _only_named
-        app.command(name, hidden=name.startswith("_"), short_help=line)(function)
-    for name, (line, commands) in GROUPS.items():
-        group = typer.Typer(help=line)
-        group.callback()(_group)
-        for sub, target in commands.items():
-            group.command(sub)(_load(target) if every or name == verb else _only_named)
-        app.add_typer(group, name=name)
-    return app
-
-
-def _only_named() -> None:
-    """Stands for a command that these words do not call."""
-
-
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
-) -> None:
-    if version:
-        from sandboxer import __version__
-
-        typer.echo(f"sandboxer {__version__}")
-        raise typer.Exit
+        app.command(name, hidden=name.startswith("_"), short_help=line)(_load(target))
+    for name in GROUPS:
+        app.add_typer(_group_app(name), name=name)
+    return typer.main.get_command(app)
 
 
 def _group() -> None:

@@ -17,7 +17,7 @@ _FAILED_INSIDE = 125
 """What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
 
 
-_HELP = frozenset({"--help", "-h"})
+_PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,31 +90,32 @@ def _understood(words: list[str], *, as_json: bool) -> list[str]:
     """The words as the parser wants them. A person who names no command is shown what there is."""
     from sandboxer.cli.commands import GROUPS
 
-    words = move_json_option(words, GROUPS)
+    words = move_json_option(words[1:] if words[:1] == ["--"] else words, GROUPS)
     nothing_yet = not words or (len(words) == 1 and words[0] in GROUPS)
     return [*words, "--help"] if nothing_yet and not as_json else words
 
 
 def _call(words: list[str]) -> int:
-    import typer  # `--version` does without
+    import click  # `--version` does without
 
     from sandboxer.cli.commands import build
 
-    usage_error: type[Exception] = typer.BadParameter.__mro__[
-        1
-    ]  # the parser's own error; typer exports only its subclass
+    program = build(words)
     try:
-        answer = build(words)(args=words, prog_name="sandboxer", standalone_mode=False)
-    except typer.Abort:
+        if "_SANDBOXER_COMPLETE" in os.environ:
+            program.main(args=words, prog_name="sandboxer")
+        # what the parser's own `main` does, but that it makes exit status 1 of every broken pipe, without a word
+        with program.make_context("sandboxer", list(words)) as context:
+            answer = program.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.Abort:
         raise Interrupted("aborted", hint="nothing was done") from None
-    except usage_error as error:
+    except click.UsageError as error:
         raise _usage(error, words) from None
-    except SystemExit as ended:  # the parser's answer to a broken pipe, whoever's
-        broken = ended.__context__
-        if not isinstance(broken, BrokenPipeError):
+    except BrokenPipeError:
+        if _PRINTED_BY_THE_PARSER.isdisjoint(before_separator(words)):
             raise
-        if _HELP.isdisjoint(before_separator(words)):
-            raise broken from None
         raise OutputClosed(sys.stdout) from None
     return answer if isinstance(answer, int) else 0
 
