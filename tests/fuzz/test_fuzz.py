@@ -38,7 +38,7 @@ def test_a_fault_in_a_reader_is_found(target: Target, fault: str) -> None:
 
 
 def test_each_kind_of_document_has_a_target() -> None:
-    assert {"archives", "compose", "dockerfiles", "documents", "gitignore", "heads"} <= {
+    assert {"archives", "compose", "dockerfiles", "documents", "gitignore", "framing"} <= {
         target.name for target in TARGETS
     }
     for target in TARGETS:
