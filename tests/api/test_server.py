@@ -173,7 +173,7 @@ def test_a_second_signal_that_comes_early_is_not_lost(here: Installation) -> Non
     """Between the first one and the moment when the work under way is waited for."""
     under_way = server_context.ServerContext(lambda: here)
     go = threading.Event()
-    work = under_way.removing.submit(lambda: go.wait(60))
+    work = under_way.destroys.submit(lambda: go.wait(60))
     under_way.hurry()
     begun = time.monotonic()
     assert under_way.stop(Deadline(60)) == 1

@@ -20,6 +20,7 @@ from sandboxer.api.middleware import ApiMiddleware
 from sandboxer.api.openapi import openapi_document
 from sandboxer.api.problem_details import from_http_exception, from_validation, problem_response
 from sandboxer.api.routes import billing, catalog, health, leases, routing, sandboxes, sweeps, tokens
+from sandboxer.api.routes import exec as commands
 from sandboxer.api.server_context import STOP_SECONDS, ServerContext
 from sandboxer.errors import SandboxerError
 from sandboxer.timing import Deadline
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
     from sandboxer.manager.tokens import TokenVerifier
 
-ROUTES: Final = (health, sandboxes, leases, sweeps, catalog, routing, billing, tokens)
+ROUTES: Final = (health, sandboxes, commands, leases, sweeps, catalog, routing, billing, tokens)
 
 
 def create_app(opening: Callable[[], Installation], *, keyring: TokenVerifier | None = None) -> FastAPI:
@@ -56,7 +57,7 @@ async def _openapi(request: Request) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield  # the doorway has started the service, so that it can tell what is wrong
+    yield  # the middleware has started the server's context, so that it can tell what is wrong
     await asyncio.to_thread(app.state.service.stop, Deadline(STOP_SECONDS))
 
 

@@ -1,4 +1,4 @@
-"""Who may speak to the API: decided from the head of a request alone, before its body is read (promise 29).
+"""Admit or reject a request by its head alone, before its body is read (promise 29).
 
 A browser on the same machine is the adversary that a loopback address does not keep out: a page anywhere may send
 requests to 127.0.0.1, and by DNS rebinding also read the answers. Hence the Host and Origin checks, token or not.

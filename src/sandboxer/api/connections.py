@@ -1,4 +1,4 @@
-"""How many connections are held, in all and for each peer, and which one has to go for a new one.
+"""Bound the connections, in all and for each peer, and choose the one that has to go for a new one.
 
 A connection costs a descriptor before anybody has proved anything. Whoever opens many loses his own that have not yet
 said a whole request, the oldest first; what is being worked on is never cut off, and a newcomer is always let in for as

@@ -1,4 +1,4 @@
-"""Where the requests of a connection begin and end, read more strictly than any parser does.
+"""Find where the requests of a connection begin and end, more strictly than any parser does.
 
 Whatever two readers could understand differently (a proxy before us, and we) is refused, and the connection with it
 (RFC 9112 §2.2, §3, §5, §6, §7.1). The server's own parser is given only what has passed here, one request at a time.

@@ -1,5 +1,5 @@
-"""What every route does first: whether the one who asks may use it; then its body as JSON, read strictly (what two
-readers could understand differently is refused)."""
+"""Check the permission for a route, then read its body as strict JSON: what two readers could understand differently is
+refused."""
 
 from __future__ import annotations
 

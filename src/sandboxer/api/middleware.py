@@ -1,4 +1,4 @@
-"""The one middleware: the gate, the limit on bodies, headers for every answer, and the last catcher of errors."""
+"""The one middleware: authentication, the limit on bodies, headers for every answer, and the last catcher of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API says of itself: /openapi.json, complete and true, from the same models that requests and answers use."""
+"""Describe the API as OpenAPI, complete and true, from the same models that requests and responses use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODELS: Final = (
     responses.UsageList, Balance, responses.HealthDocument, responses.TokenList, NewToken, responses.AuditList,
 )  # fmt: skip
 _EVERYWHERE: Final = (400, 401, 403, 408, 413, 422, 429, 500, 503)
-"""Answers that any route may give: what the doorway refuses, a store that cannot be read, a server that is busy."""
+"""Answers that any route may give: what the middleware refuses, a store that cannot be read, a server that is busy."""
 _TEXT: Final = """
 Establish sandboxes on many backends, and take them away again. Errors are `application/problem+json` with the fields
 of sandboxer's error document. See docs/api.md.

@@ -1,4 +1,4 @@
-"""Where the next page of a list starts: opaque to clients, and not moved by what is created or removed meanwhile."""
+"""Page through lists by a cursor: opaque to clients, and not moved by what is created or removed meanwhile."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which role a route needs: the one table that decides. A route without a line in it is closed to everybody, and fails
-a test; docs/api.md shows it."""
+"""Say which role each route needs: the one table that decides. A route without a line in it is closed to everybody, and
+fails a test; docs/api.md shows it."""
 
 from __future__ import annotations
 

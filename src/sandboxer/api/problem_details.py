@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): the fields of the error document, and the RFC's own."""
+"""Render errors as `application/problem+json` (RFC 9457): the fields of the error document, and the RFC's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's side of a connection: requests that never become one are told so, and do not hold it for ever; too many
+"""Bound what a connection costs: requests that never become one are told so, and do not hold it for ever; too many
 connections do not keep others out.
 
 It stands between the transport and uvicorn's own protocol, as one asyncio protocol before another, and passes on what
@@ -19,7 +19,7 @@ from sandboxer.api.problem_details import MEDIA_TYPE, encode, problem_of
 from sandboxer.errors import Invalid, SandboxerError, Timeout, Unavailable
 
 HEAD_SECONDS: Final = 5.0
-"""How long the head of a request may take to arrive. A body that is waited for has a limit of its own (`doorway`)."""
+"""How long the head of a request may take to arrive. A body has a limit of its own (`middleware`)."""
 
 ANSWER_SECONDS: Final = 300.0
 """How long a client may leave an answer unread that is too large for the buffers between us."""

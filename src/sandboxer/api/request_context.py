@@ -1,4 +1,4 @@
-"""One request: who asks, and the service as it is for them."""
+"""Hold what a route needs of its request: who asks, and the server as it is for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RequestContext:
         self.asker = Principal(grant=grant, origin=ORIGIN, actor=actor, address=address)
         self.manager: SandboxManager = service.manager.acting(self.asker)
         self.caller = grant.consumer or grant.token or f"peer {address}"
-        """Whose share of the crews it takes."""
+        """Whose share of the workers it takes."""
 
     @contextmanager
     def under(self, right: Permission | None, *, target: str | None) -> Iterator[None]:
@@ -71,24 +71,24 @@ class RequestContext:
         return self._service.roots
 
     @property
-    def short(self) -> CallerShare:
+    def lookups(self) -> CallerShare:
         """This caller's share of the service's."""
-        return self._service.short.of(self.caller)
+        return self._service.lookups.of(self.caller)
 
     @property
-    def creating(self) -> CallerShare:
+    def creates(self) -> CallerShare:
         """This caller's share of the service's."""
-        return self._service.creating.of(self.caller)
+        return self._service.creates.of(self.caller)
 
     @property
-    def running(self) -> CallerShare:
+    def commands(self) -> CallerShare:
         """This caller's share of the service's."""
-        return self._service.running.of(self.caller)
+        return self._service.commands.of(self.caller)
 
     @property
-    def asking(self) -> CallerShare:
+    def host_calls(self) -> CallerShare:
         """This caller's share of the service's."""
-        return self._service.asking.of(self.caller)
+        return self._service.host_calls.of(self.caller)
 
     def check_host(self, host: str | None) -> str | None:
         """As the service's."""

@@ -1,4 +1,4 @@
-"""What requests may hold. Strict: a key that is not known, or a value of another type, is refused with 422."""
+"""Parse the bodies and queries of requests. A key that is not known, or a value of another type, is 422."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers hold, where that is not a document of the core already; the OpenAPI description is made from these."""
+"""Render responses that are no documents of the core; the OpenAPI description is made from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sandboxer serve`: one process that listens, on loopback unless there is a token."""
+"""Serve the HTTP API in one process, on loopback unless there is a token."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def make_server(
         ws="none",
         http=Protocol,
         loop="asyncio",
-        proxy_headers=False,  # the gate wants the real addresses
+        proxy_headers=False,  # `auth` wants the real addresses
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=AT_ONCE,

@@ -1,4 +1,4 @@
-"""What the routes stand on: the manager, the crews that carry work out, and the relay of events."""
+"""Hold the state of a running server: the manager, the pools of workers, and the relay of events."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class ServerContext:
         self._hurried = False
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
         # creates at once all time out together.
-        self.creating = WorkerPool("creates", threads=12, waiting=500, share=384)
-        self.removing = WorkerPool("removals", threads=8, waiting=500, each=6)
+        self.creates = WorkerPool("creates", threads=12, waiting=500, share=384)
+        self.destroys = WorkerPool("removals", threads=8, waiting=500, each=6)
         # one look at, or write of, the store; callers in turn, so that who asks much waits for itself
-        self.short = WorkerPool("requests", threads=16, waiting=1000, each=12, share=762)
+        self.lookups = WorkerPool("requests", threads=16, waiting=1000, each=12, share=762)
         # exec: up to an hour each, so that a caller must never have all threads
-        self.running = WorkerPool("commands", threads=64, waiting=192, each=16, share=64)
+        self.commands = WorkerPool("commands", threads=64, waiting=192, each=16, share=64)
         # sweeps, renewals, telemetry: a minute each, where a host is slow
-        self.asking = WorkerPool("calls to hosts", threads=8, waiting=200, each=4, share=104)
+        self.host_calls = WorkerPool("calls to hosts", threads=8, waiting=200, each=4, share=104)
 
     @property
     def installation(self) -> Installation:
@@ -132,8 +132,8 @@ class ServerContext:
         self._stopping = deadline
         if self._hurried:  # asked a second time before we came to this
             deadline.cancel()
-        crews = (self.short, self.asking, self.creating, self.removing, self.running)
-        left = sum(crew.close(deadline) for crew in crews)
+        pools = (self.lookups, self.host_calls, self.creates, self.destroys, self.commands)
+        left = sum(pool.close(deadline) for pool in pools)
         if left:
             _alarm(f"{left} pieces of work were cut off; run `sandboxer reconcile --apply`")
         for relay in self._relays:
@@ -151,7 +151,7 @@ class ServerContext:
     # -- work that outlives its request ---------------------------------------------------------------------------
 
     def establish(self, plan: CreatePlan, slot: Slot, *, by: SandboxManager) -> StartedCreate:
-        """Record the intent as `by` whom it was asked for, and let the crew carry it out, as theirs too. Blocks for one
+        """Record the intent as `by` whom it was asked for, and let a worker carry it out, as theirs too. Blocks for one
         write of the store."""
         begun = by.begin(plan)
         if isinstance(begun, Sandbox):
@@ -161,12 +161,12 @@ class ServerContext:
         return StartedCreate(begun.record, work)
 
     def remove(self, sandbox_id: str, *, caller: str = "") -> Future[Sandbox]:
-        """Let the crew take a sandbox away; asking again joins the teardown that is under way."""
+        """Let a worker take a sandbox away; asking again joins the teardown that is under way."""
         with self._removals_lock:
             known = self._removals.get(sandbox_id)
             if known is not None:
                 return known
-            work = self.removing.submit(partial(self.manager.destroy, sandbox_id), caller)
+            work = self.destroys.submit(partial(self.manager.destroy, sandbox_id), caller)
             self._removals[sandbox_id] = work
         work.add_done_callback(lambda _: self._forget(sandbox_id))
         work.add_done_callback(report_bug)

@@ -1,4 +1,4 @@
-"""The bounds of `serve` where somebody else started uvicorn: `uvicorn sandboxer.api.app:app` (contract §6).
+"""Bound the connections where somebody else started uvicorn: `uvicorn sandboxer.api.app:app` (contract §6).
 
 uvicorn has made its choice of a protocol before it imports an application, and opens its socket only when that has
 started. So the application, while it starts, sees to it that ours stands before the protocols of sockets which are

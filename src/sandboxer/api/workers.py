@@ -1,5 +1,6 @@
-"""Threads for calls that wait, with a bounded queue before them. One crew a kind of work, and in each a share for every
-caller: none starves another.
+"""Run calls that wait in pools of threads, with a bounded queue before them.
+
+One pool for each kind of work, and in each a share for every caller: none starves another.
 
 The threads are daemons: a process that is told to end does not wait for a sandbox that takes minutes to come up. What
 is cut off then is settled by `reconcile`, like any other crash.
@@ -25,24 +26,24 @@ SHARE_SECONDS = 2
 
 
 class Slot:
-    """The right to give one job to a crew. Taken before the first effect, so that what was begun is never refused."""
+    """The right to give one job to a pool. Taken before the first effect, so that what was begun is never refused."""
 
-    def __init__(self, crew: WorkerPool, caller: str) -> None:
-        self._crew: WorkerPool | None = crew
+    def __init__(self, pool: WorkerPool, caller: str) -> None:
+        self._pool: WorkerPool | None = pool
         self._caller = caller
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Hand the work over; the slot is used up."""
-        crew, self._crew = self._crew, None
-        if crew is None:
+        pool, self._pool = self._pool, None
+        if pool is None:
             raise RuntimeError("this slot was used before")
-        return crew._start(work, self._caller)
+        return pool._start(work, self._caller)
 
     def close(self) -> None:
         """Give the slot back, if it was not used."""
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew._leave(self._caller)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool._leave(self._caller)
 
 
 class WorkerPool:
@@ -95,7 +96,7 @@ class WorkerPool:
         return await asyncio.wrap_future(self.submit(work, caller))
 
     def of(self, caller: str) -> CallerShare:
-        """The crew as one caller has it."""
+        """The pool as one caller has it."""
         return CallerShare(self, caller)
 
     def close(self, deadline: Deadline) -> int:
@@ -174,16 +175,16 @@ class WorkerPool:
 
 
 class CallerShare:
-    """What one caller has of a crew: the same ways in, without a way round the share."""
+    """What one caller has of a pool: the same ways in, without a way round the share."""
 
-    def __init__(self, crew: WorkerPool, caller: str) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool, caller: str) -> None:
+        self._pool = pool
         self._caller = caller
 
     def reserve(self) -> Slot:
-        """As the crew's."""
-        return self._crew.reserve(self._caller)
+        """As the pool's."""
+        return self._pool.reserve(self._caller)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """As the crew's."""
-        return await self._crew.run(work, self._caller)
+        """As the pool's."""
+        return await self._pool.run(work, self._caller)

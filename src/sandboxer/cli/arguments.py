@@ -1,4 +1,4 @@
-"""The words of a command line before they are parsed: which are ours, and where `--json` may stand."""
+"""Sort the words of a command line before they are parsed: which are ours, and where `--json` may stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs detached from a terminal: the work of a `--no-wait` create, and the relay of events."""
+"""Run what is detached from a terminal: the work of a `--no-wait` create, and the relay of events."""
 
 from __future__ import annotations
 

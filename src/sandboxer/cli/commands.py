@@ -1,4 +1,4 @@
-"""Which function serves which command. Only the command that was asked for is imported: start-up is a feature."""
+"""Map each command to its function. Only the command that was asked for is imported: start-up is a feature."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recreate": ("lifecycle:recreate", "Destroy a sandbox and establish a new one from the same request."),
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
     "exec": ("exec:exec_", "Run a command inside."),
-    "cp": ("exec:cp", "Copy files into or out of a sandbox."),
+    "cp": ("files:cp", "Copy files into or out of a sandbox."),
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),
     "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),
     "reconcile": ("sweeps:reconcile", "Settle records and resources against what really is."),

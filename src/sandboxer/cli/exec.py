@@ -1,9 +1,7 @@
-"""exec, cp, logs: using a sandbox from a shell."""
+"""Run exec and logs: the output of what runs inside."""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from typing import Annotated, BinaryIO
 
@@ -11,18 +9,16 @@ import msgspec
 import typer
 
 from sandboxer.cli.options import Json, SandboxId, Service, Timeout, installation
-from sandboxer.cli.output import emit, note, put, wants_json
+from sandboxer.cli.output import emit, put, wants_json
 from sandboxer.documents import OutputCapture, exec_result, output_in_timeout
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Sink, Streams
-from sandboxer.names import parse_pairs, parse_size
+from sandboxer.names import parse_pairs
 from sandboxer.timing import parse_duration
 
 _CAPTURED = 16 << 20
 """How much of each stream `exec --json` and `logs --json` keep, in bytes."""
-
-_REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
 
 
 def exec_(
@@ -66,53 +62,6 @@ def exec_(
 
 def _to(stream: BinaryIO) -> Sink:
     return lambda chunk: put(stream, chunk)
-
-
-def cp(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A path here, or ID:PATH.")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="A path here, or ID:PATH.")],
-    service: Service = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option(
-            "--max-size",
-            metavar="SIZE",
-            help="What a copy out may take on this disk (500M, 20G). Default: 8G, and at most half of what is free.",
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Copy files or directories into or out of a sandbox; one side is ID:PATH."""
-    inward, outward = _remote(target), _remote(source)
-    if (inward is None) == (outward is None):
-        raise Invalid("exactly one side is ID:PATH", hint="sandboxer cp ./file ID:dir/   or   sandboxer cp ID:file ./")
-    limit = None if max_size is None else parse_size(max_size, what="--max-size")
-    if limit is not None and outward is None:
-        raise Invalid("--max-size bounds what comes out of a sandbox", hint="leave it out when copying into one")
-    with installation() as here:
-        left_out = 0
-        if inward is not None:
-            sandbox_id, path = inward
-            left_out = here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
-        elif outward is not None:
-            sandbox_id, path = outward
-            left_out = here.manager.copy(
-                sandbox_id, source=path, target=target, inward=False, service=service, max_size=limit
-            )
-        if left_out:
-            kinds = "links, devices, sockets or pipes" if outward is not None else "devices, sockets or pipes"
-            note(f"{left_out} left out: {kinds}")
-        if wants_json(json):
-            sandbox_id = here.manager.get(sandbox_id).id
-            emit({"sandbox_id": sandbox_id, "source": source, "target": target, "left_out": left_out})
-
-
-def _remote(text: str) -> tuple[str, str] | None:
-    """ID and path of `ID:PATH`; a path of ours that holds a colon is written with a slash before it (./a:b)."""
-    match = _REMOTE.fullmatch(text)
-    if match is None or os.path.lexists(text):
-        return None
-    return match[1], match[2] or "."
 
 
 def logs(

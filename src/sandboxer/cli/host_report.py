@@ -1,4 +1,4 @@
-"""What a host says of itself and what the self-check found, for people."""
+"""Show what a host says of itself and what the self-check found, for people."""
 
 from __future__ import annotations
 

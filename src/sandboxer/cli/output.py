@@ -1,4 +1,4 @@
-"""What a command says: one JSON document on stdout for programs, tables and sentences for people."""
+"""Print what a command says: one JSON document on stdout for programs, tables and sentences for people."""
 
 from __future__ import annotations
 

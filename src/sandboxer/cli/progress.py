@@ -1,4 +1,4 @@
-"""Progress of an establishment on a terminal: a line a phase, the present one rewritten in place."""
+"""Show the progress of a create on a terminal: a line a phase, the present one rewritten in place."""
 
 from __future__ import annotations
 

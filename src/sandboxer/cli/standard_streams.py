@@ -1,4 +1,4 @@
-"""The three streams of the process, made usable whatever they were when it was started."""
+"""Make the three streams of the process usable, whatever they were when it was started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terminal of whoever typed the command, handed through to a command inside."""
+"""Hand the terminal of whoever typed the command through to the command inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for a terminal: as wide as it is, a line a row.
+"""Draw tables for a terminal: as wide as it is, a line a row.
 
 What does not fit is cut: prose first, what names a thing never. Imported for a terminal only (decision 0027)."""
 

@@ -1,1 +1,1 @@
-"""The routes, one module a seam: parse, one call on the manager, answer."""
+"""Answer the routes, one module a seam: parse, one call on the manager, answer."""

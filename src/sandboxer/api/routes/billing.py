@@ -1,4 +1,4 @@
-"""Credits and usage."""
+"""Show credits and usage."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _WHEN = "a time, a day (UTC), or a duration before now, such as 7d"
 
 
 @router.get("/v1/credits", responses=responses_of((200, "Balance", "The credits")), operation_id="credits")
-async def credits_(service: Context) -> Response:
+async def credits_(context: Context) -> Response:
     """What was added, spent and set aside; the budgets."""
-    return json_response(await service.short.run(service.manager.credits))
+    return json_response(await context.lookups.run(context.manager.credits))
 
 
 @router.get("/v1/usage", responses=responses_of((200, "UsageList", "The usage")), operation_id="usage")
 async def usage(
-    service: Context,
+    context: Context,
     since: Annotated[str | None, Query(max_length=80, description=f"only usage after this: {_WHEN}")] = None,
     until: Annotated[
         str | None, Query(max_length=80, description=f"only usage that began before this: {_WHEN}")
     ] = None,
 ) -> Response:
     """What each sandbox was used for, and what it cost, oldest first; living ones with what has accrued."""
-    return json_response({"usage": await service.short.run(partial(service.manager.usage, since=since, until=until))})
+    return json_response({"usage": await context.lookups.run(partial(context.manager.usage, since=since, until=until))})

@@ -1,4 +1,4 @@
-"""What there is: profiles, extensions, hosts, events."""
+"""List profiles, extensions and events; inspect a host."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ router = APIRouter(route_class=JsonRoute)
 
 
 @router.get("/v1/profiles", responses=responses_of((200, "ProfileList", "The recipes")), operation_id="profiles")
-async def profiles(service: Context) -> Response:
+async def profiles(context: Context) -> Response:
     """The profiles that can be asked for."""
-    return json_response({"profiles": await service.short.run(service.manager.profiles)})
+    return json_response({"profiles": await context.lookups.run(context.manager.profiles)})
 
 
 @router.get("/v1/extensions", responses=responses_of((200, "ExtensionList", "The backends")), operation_id="extensions")
-async def extensions(service: Context) -> Response:
+async def extensions(context: Context) -> Response:
     """The extensions, and what each can do."""
-    return json_response({"extensions": await service.short.run(partial(_extensions, service))})
+    return json_response({"extensions": await context.lookups.run(partial(_extensions, context))})
 
 
-def _extensions(service: RequestContext) -> list[dict[str, Any]]:
+def _extensions(context: RequestContext) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for manifest in service.manager.manifests():
+    for manifest in context.manager.manifests():
         try:
-            capabilities = list(service.manager.capabilities(manifest.id))
+            capabilities = list(context.manager.capabilities(manifest.id))
         except Invalid:
             found.append(extension_document(manifest, None))
         else:
@@ -45,10 +45,10 @@ def _extensions(service: RequestContext) -> list[dict[str, Any]]:
 
 @router.get("/v1/events", responses=responses_of((200, "EventList", "The newest events")), operation_id="events")
 async def events(
-    service: Context, limit: Annotated[int, Query(ge=1, le=10_000, description="the newest so many")] = 100
+    context: Context, limit: Annotated[int, Query(ge=1, le=10_000, description="the newest so many")] = 100
 ) -> Response:
     """The events that are still kept, oldest first."""
-    return json_response({"events": await service.short.run(partial(service.manager.events, limit=limit))})
+    return json_response({"events": await context.lookups.run(partial(context.manager.events, limit=limit))})
 
 
 @router.get(
@@ -56,9 +56,9 @@ async def events(
     responses=responses_of((200, "HostDocument", "The host, as it is now"), problems=(404, 424, 502, 504)),
     operation_id="host",
 )
-async def host(service: Context, host: str) -> Response:
+async def host(context: Context, host: str) -> Response:
     """What a placement host says of itself. Only `local` and configured hosts: a caller must not make the server
     open connections to addresses of the caller's choice."""
-    if host != LOCAL and host not in service.settings.hosts:
+    if host != LOCAL and host not in context.settings.hosts:
         raise NotFound(f"host {host[:80]!r} is not configured", hint="the operator adds it to config.yaml under hosts")
-    return json_response(await service.asking.run(partial(service.manager.inspect_host, host)))
+    return json_response(await context.host_calls.run(partial(context.manager.inspect_host, host)))

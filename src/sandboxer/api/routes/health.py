@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it can work."""
+"""Tell whether the server lives, and whether it can work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", responses=responses_of((200, "Health", "It can work")), operation_id="readyz")
-async def readyz(service: Context) -> Response:
+async def readyz(context: Context) -> Response:
     """The store can be read."""
-    await service.short.run(partial(service.manager.events, limit=1))
+    await context.lookups.run(partial(context.manager.events, limit=1))
     return json_response(HealthDocument(status="ready"))

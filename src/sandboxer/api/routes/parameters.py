@@ -1,4 +1,4 @@
-"""How a route gets at the running service."""
+"""Share parameters between routes: the context of the request, and the sandbox in the path."""
 
 from __future__ import annotations
 

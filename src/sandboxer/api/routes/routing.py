@@ -1,4 +1,4 @@
-"""Which backend would serve a request, and why."""
+"""Explain which backend would serve a request, and why."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ router = APIRouter(route_class=JsonRoute)
     responses=responses_of((200, "Explanation", "What was decided about each candidate"), problems=(404,)),
     operation_id="explain",
 )
-async def explain(service: Context, body: ExplainBody | None = None) -> Response:
+async def explain(context: Context, body: ExplainBody | None = None) -> Response:
     """Which backend would serve a request now, and why not the others; nothing is touched. `chosen` is null when none
     would."""
-    return json_response(await service.short.run(partial(_explain, service, body or ExplainBody())))
+    return json_response(await context.lookups.run(partial(_explain, context, body or ExplainBody())))
 
 
-def _explain(service: RequestContext, body: ExplainBody) -> Explanation:
-    defaults = service.settings.defaults
-    service.check_host(body.host)
-    return service.manager.explain(
+def _explain(context: RequestContext, body: ExplainBody) -> Explanation:
+    defaults = context.settings.defaults
+    context.check_host(body.host)
+    return context.manager.explain(
         body.request(default_profile=defaults.profile),
         actor=body.actor or defaults.actor or DEFAULT_ACTOR,
         base=Path("/"),  # a relative path would mean the server's own working directory
-        roots=service.roots,
+        roots=context.roots,
     )

@@ -1,4 +1,4 @@
-"""Establish, look, end."""
+"""Create, get, list, recreate, extend and destroy sandboxes."""
 
 from __future__ import annotations
 
@@ -49,56 +49,56 @@ Key = Annotated[
 
 @router.post("/v1/sandboxes", status_code=202, responses=_ESTABLISHING, operation_id="create")
 async def create(
-    service: Context, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
+    context: Context, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
 ) -> Response:
     """Establish a sandbox. Answers as soon as the intent is durable; the work goes on."""
     asked = body or CreateBody()
-    slot = service.creating.reserve()
+    slot = context.creates.reserve()
     try:
-        started = await service.short.run(partial(_create, service, asked, slot, idempotency_key))
+        started = await context.lookups.run(partial(_create, context, asked, slot, idempotency_key))
     finally:
         slot.close()
-    return await _established(service, started, wait=wait)
+    return await _established(context, started, wait=wait)
 
 
-def _create(service: RequestContext, body: CreateBody, slot: Any, key: str | None) -> StartedCreate:
-    defaults = service.settings.defaults
-    service.check_host(body.host)
-    plan = service.manager.plan(
+def _create(context: RequestContext, body: CreateBody, slot: Any, key: str | None) -> StartedCreate:
+    defaults = context.settings.defaults
+    context.check_host(body.host)
+    plan = context.manager.plan(
         body.request(default_profile=defaults.profile),
         actor=body.actor or defaults.actor or DEFAULT_ACTOR,
         idempotency_key=key,
         base=Path("/"),  # a relative path would mean the server's own working directory
-        roots=service.roots,
+        roots=context.roots,
     )
-    return service.establish(plan, slot)
+    return context.establish(plan, slot)
 
 
 @router.post("/v1/sandboxes/{id}/recreate", status_code=202, responses=_ESTABLISHING, operation_id="recreate")
-async def recreate(service: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
+async def recreate(context: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
     Answers when the old one is gone: the two could not hold the same name and ports at once."""
-    slot = service.creating.reserve()
+    slot = context.creates.reserve()
     try:
-        plan = await service.short.run(partial(service.manager.recreate_plan, sandbox, roots=service.roots))
-        await service.asking.run(partial(service.manager.check_recreate, sandbox, plan))
-        old = await service.short.run(partial(service.manager.wish_gone, sandbox))
-        await _waited(service.remove(old.id), old)
-        started = await service.short.run(partial(service.establish, plan, slot))
+        plan = await context.lookups.run(partial(context.manager.recreate_plan, sandbox, roots=context.roots))
+        await context.host_calls.run(partial(context.manager.check_recreate, sandbox, plan))
+        old = await context.lookups.run(partial(context.manager.wish_gone, sandbox))
+        await _waited(context.remove(old.id), old)
+        started = await context.lookups.run(partial(context.establish, plan, slot))
     finally:
         slot.close()
-    return await _established(service, started, wait=wait)
+    return await _established(context, started, wait=wait)
 
 
 @router.get("/v1/sandboxes", responses=responses_of((200, "SandboxList", "A page of sandboxes")), operation_id="list")
-async def list_(service: Context, query: Annotated[ListQuery, Query()]) -> Response:
+async def list_(context: Context, query: Annotated[ListQuery, Query()]) -> Response:
     """List sandboxes, oldest first: the live ones, unless `all`."""
-    return json_response(await service.short.run(partial(_list, service, query)))
+    return json_response(await context.lookups.run(partial(_list, context, query)))
 
 
-def _list(service: RequestContext, query: ListQuery) -> dict[str, Any]:
-    manager = service.manager
+def _list(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    manager = context.manager
     found = manager.list(
         states=[str(state) for state in query.state],
         profile=query.profile,
@@ -114,10 +114,10 @@ def _list(service: RequestContext, query: ListQuery) -> dict[str, Any]:
     responses=responses_of((200, "SandboxDocument", "The sandbox"), problems=(404, 409)),
     operation_id="get",
 )
-async def get(service: Context, sandbox: SandboxParameter) -> Response:
+async def get(context: Context, sandbox: SandboxParameter) -> Response:
     """Show one sandbox, live or ended."""
-    manager = service.manager
-    return json_response(await service.short.run(lambda: manager.document(manager.get(sandbox))))
+    manager = context.manager
+    return json_response(await context.lookups.run(lambda: manager.document(manager.get(sandbox))))
 
 
 @router.delete(
@@ -130,20 +130,20 @@ async def get(service: Context, sandbox: SandboxParameter) -> Response:
     ),
     operation_id="destroy",
 )
-async def destroy(service: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
+async def destroy(context: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Take a sandbox away, in whatever state it is; again is fine."""
-    record = await service.short.run(partial(service.manager.wish_gone, sandbox))
+    record = await context.lookups.run(partial(context.manager.wish_gone, sandbox))
     if record.state != State.DESTROYED:
         try:
-            work = service.remove(record.id)
+            work = context.remove(record.id)
         except Unavailable:
             if wait:
                 raise
-            # the wish is durable all the same, and `expire` carries it out
+            # that it shall go is recorded all the same, and `expire` carries it out
         else:
             record = await _waited(work, record) if wait else record
     status = 200 if record.state == State.DESTROYED else 202
-    return json_response(await service.short.run(partial(service.manager.document, record)), status=status)
+    return json_response(await context.lookups.run(partial(context.manager.document, record)), status=status)
 
 
 @router.post(
@@ -151,23 +151,23 @@ async def destroy(service: Context, sandbox: SandboxParameter, wait: Wait = Fals
     responses=responses_of((200, "SandboxDocument", "It lives longer"), problems=(404, 409, 424, 502, 504)),
     operation_id="extend-ttl",
 )
-async def extend_ttl(service: Context, sandbox: SandboxParameter, body: ExtendBody) -> Response:
+async def extend_ttl(context: Context, sandbox: SandboxParameter, body: ExtendBody) -> Response:
     """Let a sandbox live longer than agreed so far."""
     seconds = parse_duration(body.duration)
-    manager = service.manager
-    return json_response(await service.asking.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+    manager = context.manager
+    return json_response(await context.host_calls.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
 
 
-async def _established(service: RequestContext, started: StartedCreate, *, wait: bool) -> Response:
+async def _established(context: RequestContext, started: StartedCreate, *, wait: bool) -> Response:
     record = started.record
     if wait and started.work is not None:
         record = await _waited(started.work, record)
     elif wait:
-        record = await _outcome(service, record)
+        record = await _outcome(context, record)
     headers = {"Location": f"/v1/sandboxes/{record.id}"}
     if started.work is None:
         headers["Idempotent-Replayed"] = "true"
-    document = await service.short.run(partial(service.manager.document, record))
+    document = await context.lookups.run(partial(context.manager.document, record))
     return json_response(document, status=201 if wait else 202, headers=headers)
 
 
@@ -181,7 +181,7 @@ async def _waited(work: Future[Sandbox], record: Sandbox) -> Sandbox:
         raise _stopping(record) from None
 
 
-async def _outcome(service: RequestContext, record: Sandbox) -> Sandbox:
+async def _outcome(context: RequestContext, record: Sandbox) -> Sandbox:
     """What became of an establishment that an earlier request began, perhaps in another process."""
     deadline, pause = Deadline(WAIT_SECONDS), 0.05
     while record.state == State.PROVISIONING:
@@ -192,7 +192,7 @@ async def _outcome(service: RequestContext, record: Sandbox) -> Sandbox:
         except asyncio.CancelledError:
             raise _stopping(record) from None
         pause = min(pause * 1.5, 1.0)
-        record = await service.short.run(partial(service.manager.get, record.id))
+        record = await context.lookups.run(partial(context.manager.get, record.id))
     if record.state == State.FAILED and record.error is not None:
         raise from_document(record.error)
     return record

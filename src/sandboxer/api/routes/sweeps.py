@@ -1,4 +1,4 @@
-"""What cron asks for: dry runs, unless told to apply."""
+"""Run expire and reconcile: dry runs, unless told to apply."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _SWEEPING = responses_of(
 
 
 @router.post("/v1/expire", responses=_SWEEPING, operation_id="expire")
-async def expire(service: Context, body: ExpireBody | None = None) -> Response:
+async def expire(context: Context, body: ExpireBody | None = None) -> Response:
     """End the sandboxes whose TTL is over."""
     asked = body or ExpireBody()
-    return _told(await service.asking.run(partial(service.manager.expire, apply=asked.apply)))
+    return _told(await context.host_calls.run(partial(context.manager.expire, apply=asked.apply)))
 
 
 @router.post("/v1/reconcile", responses=_SWEEPING, operation_id="reconcile")
-async def reconcile(service: Context, body: ReconcileBody | None = None) -> Response:
+async def reconcile(context: Context, body: ReconcileBody | None = None) -> Response:
     """Settle every record and every labelled resource against what the backends really show."""
     asked = body or ReconcileBody()
-    return _told(await service.asking.run(partial(service.manager.reconcile, apply=asked.apply, force=asked.force)))
+    return _told(await context.host_calls.run(partial(context.manager.reconcile, apply=asked.apply, force=asked.force)))
 
 
 def _told(report: Report) -> Response:

@@ -1,4 +1,4 @@
-"""Who may do what, and who did: tokens and the audit."""
+"""Manage tokens, and list the audit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TokenId = Annotated[str, Path(alias="token", min_length=1, max_length=80, descri
 
 
 @router.get("/v1/tokens", responses=responses_of((200, "TokenList", "The tokens")), operation_id="tokens")
-async def tokens(service: Context) -> Response:
+async def tokens(context: Context) -> Response:
     """All tokens, also those that have ended lately; never the tokens themselves."""
-    return json_response({"tokens": await service.short.run(service.manager.list_tokens)})
+    return json_response({"tokens": await context.lookups.run(context.manager.list_tokens)})
 
 
 @router.post(
@@ -31,9 +31,9 @@ async def tokens(service: Context) -> Response:
     responses=responses_of((201, "NewToken", "The token, told this once"), problems=(404, 409)),
     operation_id="create-token",
 )
-async def create(service: Context, body: TokenBody) -> Response:
+async def create(context: Context, body: TokenBody) -> Response:
     """Make a token."""
-    return json_response(await service.short.run(partial(service.manager.create_token, body.wanted)), status=201)
+    return json_response(await context.lookups.run(partial(context.manager.create_token, body.wanted)), status=201)
 
 
 @router.delete(
@@ -41,17 +41,17 @@ async def create(service: Context, body: TokenBody) -> Response:
     responses=responses_of((200, "TokenDocument", "It counts no more"), problems=(404, 409)),
     operation_id="revoke-token",
 )
-async def revoke(service: Context, token: TokenId) -> Response:
+async def revoke(context: Context, token: TokenId) -> Response:
     """End a token, at once; again is fine."""
-    return json_response(await service.short.run(partial(service.manager.revoke_token, token)))
+    return json_response(await context.lookups.run(partial(context.manager.revoke_token, token)))
 
 
 @router.get("/v1/audit", responses=responses_of((200, "AuditList", "What was changed")), operation_id="audit")
 async def audit(
-    service: Context,
+    context: Context,
     since: Annotated[
         str | None, Query(max_length=80, description="only after this: a time, a day (UTC), or a duration such as 7d")
     ] = None,
 ) -> Response:
     """What was changed, and by whom, oldest first."""
-    return json_response({"audit": await service.short.run(partial(service.manager.audit, since=since))})
+    return json_response({"audit": await context.lookups.run(partial(context.manager.audit, since=since))})
