@@ -24,6 +24,6 @@ def run(extension: SandboxExtension, handle: Handle, ready: Ready, ctx: Context,
     `details["report"]` is the whole report) or the probe did not answer; NotConfigured when there is no Python 3.11
     inside; Unsupported when the extension cannot both copy and execute; and what the host and the extension raise.
     """
-    from sandboxer.selfcheck.run import self_check
+    from sandboxer.selfcheck.check import self_check
 
     return self_check(extension, handle, ready, ctx, version=version)
