@@ -103,7 +103,7 @@ def test_a_refusal_comes_before_the_body(guarded: Served) -> None:
     started = time.monotonic()
     answer = guarded.send(f"POST /v1/sandboxes HTTP/1.1\r\n{HEAD}Content-Length: 900000\r\n\r\n")
     assert answer.status == 401
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 def test_a_body_that_says_it_is_too_large_is_413(shared: Served) -> None:

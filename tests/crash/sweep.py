@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,7 +21,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Sweep:
-    """One backend's installation, and a census of it."""
+    """One backend's installation, and a census of it.
+
+    patience  how many seconds a process may take to end that is not wanted any more
+    """
+
+    patience = 30.0
 
     def __init__(
         self, environment: Mapping[str, str], asked: Mapping[str, object], census: Callable[[], list[str]]
@@ -74,6 +80,19 @@ class Sweep:
         ]
         return complaints
 
+    def remains(self, when: str) -> list[str]:
+        """What is left now. A process that is about to end, as the child of one that was killed may be on a busy
+        machine, is waited for and told; what stays is wrong."""
+        begun = time.monotonic()
+        first = left = self._census()
+        while any(item.startswith("process ") for item in left) and time.monotonic() - begun < self.patience:
+            time.sleep(0.05)
+            left = self._census()
+        waited = time.monotonic() - begun
+        for item in set(first) - set(left):
+            sys.stdout.write(f"{when}, ended by itself within {waited:.2f} s: {item}\n")
+        return [f"{when}, still there after {waited:.2f} s: {item}" for item in left]
+
     def clear(self) -> None:
         """Destroy every record."""
         here = install(self._environment, relay_in_background=False)
@@ -90,9 +109,9 @@ class Sweep:
             assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
             wrong = self.settle()
             if not any(record.state == State.READY for record in self.records()):
-                wrong += [f"left: {item}" for item in self._census()]
+                wrong += self.remains("after reconcile")
             self.clear()
-            wrong += [f"left after destroy: {item}" for item in self._census()]
+            wrong += self.remains("after destroy")
             yield dead.stderr.strip().splitlines()[-1], wrong
 
     def kills_of_destroy(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
@@ -106,7 +125,7 @@ class Sweep:
             if step == 0:
                 self.clear()  # it died before the wish was durable
             wrong += [f"{r.id} lives" for r in self.records()]
-            wrong += [f"left: {item}" for item in self._census()]
+            wrong += self.remains("after reconcile")
             ended = [r for r in self.records(ended=True) if r.id == sandbox_id]
             wrong += [] if len(ended) == 1 else [f"the record of {sandbox_id} is lost"]
             yield dead.stderr.strip().splitlines()[-1], wrong
@@ -124,7 +143,7 @@ class Sweep:
             dead = self.victim(step, "reconcile", "-")
             wrong = self.settle()
             self.clear()
-            wrong += [f"left: {item}" for item in self._census()]
+            wrong += self.remains("after destroy")
             yield (dead.stderr.strip().splitlines() or ["not struck"])[-1], wrong
 
     def _ready(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,4 +46,20 @@ def test_a_reconcile_killed_at_any_step_converges_in_two_further_runs(sweep: Swe
 def test_the_sweep_sees_what_is_left_when_nothing_settles(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness catches a fault: without reconcile, a killed create leaves things."""
     monkeypatch.setattr(sweep, "settle", list)
+    monkeypatch.setattr(sweep, "patience", 0)
     assert any(wrong for _, wrong in sweep.kills_of_create(check=5))
+
+
+def test_what_is_about_to_end_is_told_from_what_stays(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep, "patience", 2)
+    for seconds, wrong in ((1, 0), (60, 1)):
+        with subprocess.Popen(["sleep", str(seconds)], env={"MARK": f"{tmp_path}/work/sbx-x"}) as child:
+            try:
+                threading.Thread(target=child.wait).start()
+                left = sweep.remains("now")
+                assert len([item for item in left if "still there after 2" in item]) == wrong, left
+                assert ("ended by itself within" in capsys.readouterr().out) == (not wrong)
+            finally:
+                child.kill()

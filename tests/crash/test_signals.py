@@ -66,6 +66,7 @@ def test_a_signal_at_any_moment_of_a_create_leaks_nothing(sandboxer: Command, le
         assert left() == [], f"signal {number} after {moment:.3f} s"
 
 
+@pytest.mark.alone  # a second is little beside other tests
 def test_a_second_signal_ends_the_command_within_a_second(sandboxer: Command, left: Callable[[], list[str]]) -> None:
     """Promise 3; what was begun is left to reconcile."""
     for moment in (0.10, 0.14, 0.18):

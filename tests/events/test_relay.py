@@ -134,8 +134,8 @@ def test_a_slow_hub_is_given_up_by_the_read_timeout_and_after_three_events(tmp_p
     with FakeHub() as hub:
         hub.rule = lambda _: slow(30)
         start = time.monotonic()
-        report = relay_to(hub, store, tmp_path, seconds=0.05).flush(Deadline(5))
-        assert time.monotonic() - start < 2
+        report = relay_to(hub, store, tmp_path, seconds=0.05).flush(Deadline(60))
+        assert time.monotonic() - start < 20
         assert report.pending == 6
         assert report.error == f"the State Hub at {hub.url}: no answer in time"
         assert hub.requests == 3
@@ -148,7 +148,7 @@ def test_a_trickling_answer_ends_with_the_deadline(tmp_path: Path) -> None:
         hub.rule = lambda _: HubFault(answer="trickle", headers={"X-Long": "x" * 2000})
         start = time.monotonic()
         report = relay_to(hub, store, tmp_path, seconds=5).flush(Deadline(0.3))
-        assert 0.25 < time.monotonic() - start < 2
+        assert 0.25 < time.monotonic() - start < 20
         assert report.pending == 1
         assert report.error is not None
         assert "no answer in time" in report.error
@@ -184,8 +184,8 @@ def test_a_pause_beyond_the_deadline_is_left_to_the_next_flush(tmp_path: Path) -
     with FakeHub() as hub:
         hub.faults.append(answer(503, retry_after="3600"))
         start = time.monotonic()
-        assert relay_to(hub, store, tmp_path).flush(Deadline(5)).pending == 1
-        assert time.monotonic() - start < 2
+        assert relay_to(hub, store, tmp_path).flush(Deadline(60)).pending == 1
+        assert time.monotonic() - start < 20
 
 
 def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else(tmp_path: Path) -> None:

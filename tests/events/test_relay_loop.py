@@ -55,7 +55,7 @@ def test_it_stops_soon_also_in_the_middle_of_a_request_or_a_pause(tmp_path: Path
             assert eventually(lambda hub=hub: hub.requests == 1)  # type: ignore[misc]
             start = time.monotonic()
             loop.stop()
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 15
 
 
 def test_it_says_what_was_refused(tmp_path: Path) -> None:

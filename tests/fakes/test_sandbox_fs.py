@@ -85,7 +85,7 @@ def test_waiting_has_an_end(box: SandboxFS) -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         process.wait(0.1)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     assert box.running() == 1
     process.close()
     assert box.running() == 0

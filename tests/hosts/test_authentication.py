@@ -32,7 +32,7 @@ def agent(tmp_path: Path) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
     from tests.testbed.waiting import eventually
 
-    eventually(path.exists, within=5, what="the agent")
+    eventually(path.exists, within=60, what="the agent")
     yield {"SSH_AUTH_SOCK": str(path)}
     process.terminate()
     process.wait(5)

@@ -167,6 +167,7 @@ def test_a_lock_is_handed_over_without_a_gap(tmp_path: Path) -> None:
     assert eventually(lambda: is_gone(pid))
 
 
+@pytest.mark.alone
 def test_starting_costs_a_command_less_than_50_ms() -> None:
     """Promise 21's bound, with room for a busy machine: the best of several is near 1 ms."""
     costs = []

@@ -133,7 +133,7 @@ def test_a_supervised_program_ends_itself_when_its_time_is_over(shell: list[str]
         check=False,
     )
     assert done.returncode in (137, -9)
-    eventually(lambda: not list(track.iterdir()), within=5, what="the record to go")
+    eventually(lambda: not list(track.iterdir()), within=60, what="the record to go")
 
 
 @pytest.mark.parametrize("clean", [False, True])

@@ -23,6 +23,7 @@ from sandboxer.hosts.ssh.config import (
 from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
+from tests.testbed.processes import MARK
 from tests.testbed.sshd import Sshd
 
 Opened = Callable[..., SshHost]
@@ -213,9 +214,9 @@ def test_hosts_behind_other_hosts_are_reached(behind: list[Sshd], sshd: Sshd, tm
 
 def test_nothing_of_a_proxy_command_stays(tmp_path: Path, sshd: Sshd, opened: Opened) -> None:
     config = tmp_path / "config"
-    config.write_text(sshd.ssh_config.read_text() + "\nHost slow\n  ProxyCommand sleep 71100\n")
+    config.write_text(sshd.ssh_config.read_text() + f"\nHost slow\n  ProxyCommand sleep {MARK}100\n")
     with pytest.raises(SandboxerError):
         opened("slow", HostSettings(), ssh_config=config).connect(Deadline(1))
     from tests.testbed import processes
 
-    assert not [p for p in processes.everyone() if p.command == "sleep 71100" and p.pid != os.getpid()]
+    assert not [p for p in processes.everyone() if p.command == f"sleep {MARK}100" and p.pid != os.getpid()]

@@ -318,10 +318,10 @@ def test_a_decision_over_fifty_candidates_costs_little_more_than_fifty_looks() -
         these = [one(n) for n in range(count)]
         best = 1.0
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.thread_time()  # a busy machine takes its turns within 50 of many, and not of one
             for _ in range(50):
                 decided(*these, strategy="lowest-cost", require=require)
-            best = min(best, (time.perf_counter() - start) / 50)
+            best = min(best, (time.thread_time() - start) / 50)
         return best
 
     alone, many = seconds(1), seconds(50)

@@ -41,7 +41,7 @@ class Place:
         lay_out(root, config=json.dumps({"hosts": {host.name: {**host.config, "compose": host.compose}}}))
         (root / "config" / "profiles" / "profile.many.yaml").write_text(REMAPPED)
         self.sandboxer = Command(root)
-        self.repository = web_and_db(root / "repository", port=18480)
+        self.repository = web_and_db(root / "repository", port=host.engine.port(0))
         self.before = self.census()
 
     def census(self) -> Census:
@@ -111,7 +111,7 @@ def test_a_consumer_that_knows_only_the_contract(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert "FROM" in done.stdout
     (service,) = (s for s in reach["services"] if s["name"] == "web")
-    assert service["port"] == 18480
+    assert service["port"] == place.host.engine.port(0)
     assert fetch(service["url"]) == b"hello\n"
     ran = place.sandboxer("exec", made.document["id"], "--service", "web", "--", "sh", "-c", "exit 9")
     assert ran.status == 9

@@ -255,7 +255,7 @@ def test_a_black_holed_server_is_left_at_the_deadline(bao: OpenBao, login: str) 
             proxy.set(mode, amount)
             began = time.monotonic()
             assert isinstance(read.refused("secret/ci/e2b#key", seconds=1), Timeout | Unavailable)
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 30
     finally:
         proxy.close()
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from . import firewall, image, interfaces, mounts, processes
 from .components import SYSTEM_FOLDERS, missing
-from .slots import Slot
+from .slots import PORTS, Slot
 
 Resources = dict[str, set[str]]
 
@@ -67,6 +67,11 @@ class Engine(ABC):
     @abstractmethod
     def namespaces(self) -> set[str]:
         """Paths of the network namespaces of its containers."""
+
+    def port(self, number: int) -> int:
+        """A port of this machine that no other engine's tests publish, the first being 0."""
+        assert 0 <= number < PORTS
+        return self._slot.first_port + number
 
     @property
     def name(self) -> str:

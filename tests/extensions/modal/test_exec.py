@@ -70,7 +70,7 @@ def test_an_open_input_does_not_keep_a_command_that_has_ended(clean: FakeModal, 
         out = bytearray()
         streams = Streams(stdin=source, stdout=out.extend, stderr=out.extend)
         assert EXTENSION.exec(handle, Exec(argv=("echo", "done")), streams, context(clean)) == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         os.close(writing)
     assert bytes(out) == b"done\n"
 
@@ -79,7 +79,7 @@ def test_what_a_command_leaves_running_does_not_hold_it_up(clean: FakeModal, han
     started = time.monotonic()
     code, out, _ = run(clean, handle, "sh", "-c", "echo out; sleep 60 & exit 4")
     assert (code, out) == (4, b"out\n")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_command_that_writes_a_lot_waits_for_a_slow_reader_and_loses_nothing(
@@ -127,7 +127,7 @@ def test_a_cancelled_deadline_ends_a_command_within_a_moment(clean: FakeModal, h
     started = time.monotonic()
     with pytest.raises(Timeout):
         EXTENSION.exec(handle, Exec(argv=("sleep", "99")), streams, context(clean, deadline=deadline))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_connection_that_breaks_in_the_middle_is_taken_up_again(clean: FakeModal, handle: Handle) -> None:

@@ -237,7 +237,7 @@ def test_a_copy_has_a_deadline(box: Box) -> None:
     with open(reading, "rb") as never_ends, pytest.raises(Timeout):
         EXTENSION.put_archive(box.handle, "/workspace/slow", never_ends, box.bench.context(seconds=0.4))
     os.close(writing)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_sandbox_whose_directory_is_gone_is_an_error_and_not_the_code_of_a_command(bench: Bench) -> None:

@@ -81,7 +81,7 @@ def test_a_service_that_ends_with_0_is_settled(bench: Bench) -> None:
 def test_ready_comes_after_the_settle_time_and_not_much_later(bench: Bench) -> None:
     started = time.monotonic()
     with bench.box(services={"a": _service("sleep 60")}, settle=0.6):
-        assert 0.6 <= time.monotonic() - started < 5
+        assert 0.6 <= time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(
