@@ -148,3 +148,20 @@ def test_daytona_prolongs_a_stopped_one() -> None:
         renew(DaytonaExtension(), handle, trial.context())
         ends = DaytonaExtension().status(handle, trial.context()).ends_at
         assert ends == pytest.approx(time.time() + 7200, abs=120)
+
+
+def test_a_command_under_which_it_is_paused_says_so() -> None:
+    """The connection ends with the sandbox's last breath."""
+    from tests.extensions.provider.trial import e2b
+    from tests.fakes import Fault
+    from tests.fakes.e2b import FakeE2B
+
+    with FakeE2B() as fake:
+        trial = e2b(fake)
+        handle = trial.made()
+        fake.script.add(Fault(match="POST /process.Process/Start", kind="truncate"))
+        assert trial.stop is not None
+        trial.stop(handle)
+        with pytest.raises(Conflict, match="paused"):
+            trial.run(handle, "true")
+        assert fake.script.struck

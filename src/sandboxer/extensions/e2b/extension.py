@@ -33,6 +33,7 @@ from sandboxer.extensions.e2b.accesses import AccessCache, running
 from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox
 from sandboxer.extensions.e2b.connect import seconds_until
 from sandboxer.extensions.e2b.envd import Envd, told
+from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.extensions.e2b.handle import (
     E2BHandleData,
     E2BSnapshotData,
@@ -44,6 +45,7 @@ from sandboxer.extensions.e2b.handle import (
 )
 from sandboxer.extensions.e2b.meanwhile import BackgroundCall
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
+from sandboxer.extensions.provider.account import other_key
 from sandboxer.extensions.provider.errors import stopped
 from sandboxer.extensions.provider.wait import pause
 from sandboxer.hosts.base import Streams
@@ -253,7 +255,9 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
                 raise
             fresh = self._accesses.of(control, place, ctx)
             return call(Envd(place, fresh, ctx), Envd(place, fresh, ctx, user=_SUPERUSER))
-        except (Conflict, Unavailable) as error:
+        except (BackendError, Conflict, Unavailable) as error:
+            if isinstance(error, BackendError) and error.outcome != "unknown":
+                raise  # it was answered from inside
             self._accesses.forget(control, place.id)
             with suppress(Unavailable, Timeout):  # then the first error says more
                 running(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), place, ctx)
@@ -316,11 +320,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         if control.snapshot_named(kept.name) is not None:
             raise BackendError(f"E2B still shows the snapshot {kept.name}", hint="try again", outcome="unknown")
         if control.key != kept.key:
-            raise BackendError(
-                f"E2B does not show the snapshot {kept.name} to this key, and it was made with another one",
-                hint="set the E2B_API_KEY that it was made with",
-                outcome="unknown",
-            )
+            raise other_key(f"the snapshot {kept.name}", provider="E2B", variables=KEY)
 
     def _place(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
         place = sandbox_data(handle)
