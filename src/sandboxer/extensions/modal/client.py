@@ -11,9 +11,10 @@ import logging
 import os
 import threading
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,7 +22,6 @@ import msgspec
 from sandboxer.errors import NotConfigured, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.extensions.modal.sharing import AsyncCache
 from sandboxer.http import parse_base_url
 
 DEFAULT_SERVER: Final = "https://api.modal.com"
@@ -36,6 +36,8 @@ KEPT_SANDBOXES: Final = 256
 KEPT_IMAGES: Final = 64
 KEPT_APPS: Final = 64
 KEPT_ACCOUNTS: Final = 16
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _modal: Any = None
@@ -121,14 +123,67 @@ def _without_user_config() -> Iterator[None]:
             os.environ[name] = before
 
 
+class Shared(Generic[T]):
+    """What was looked up, by key; the `most` used last are kept. Failures are not. Only used on one event loop.
+
+    A look-up goes on when one of those who wait for it gives up, and is cancelled when the last one does."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._running: dict[Hashable, asyncio.Task[T]] = {}
+        self._waiting: dict[Hashable, int] = {}
+
+    async def get(self, key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
+        """What is kept for a key, else what `look` finds."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.ensure_future(_awaited(look))
+        self._waiting[key] = self._waiting.get(key, 0) + 1
+        try:
+            found = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._waiting[key] == 1 and not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+            raise
+        finally:
+            self._waiting[key] -= 1
+            if task.done() or not self._waiting[key]:
+                self._running.pop(key, None)
+            if not self._waiting[key]:
+                del self._waiting[key]
+        self.keep(key, found)
+        return found
+
+    def keep(self, key: Hashable, value: T) -> None:
+        """Keep what is known already."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def forget(self, key: Hashable) -> None:
+        """Look it up again next time."""
+        self._kept.pop(key, None)
+
+
+async def _awaited(look: Callable[[], Awaitable[Any]]) -> Any:
+    return await look()
+
+
 class ModalClient:
     """One account at one server: a connection, and what was looked up over it. Only used on the bridge's loop."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self._apps: AsyncCache[Any] = AsyncCache(KEPT_APPS)
-        self._images: AsyncCache[Any] = AsyncCache(KEPT_IMAGES)
-        self._sandboxes: AsyncCache[Any] = AsyncCache(KEPT_SANDBOXES)
+        self._apps: Shared[Any] = Shared(KEPT_APPS)
+        self._images: Shared[Any] = Shared(KEPT_IMAGES)
+        self._sandboxes: Shared[Any] = Shared(KEPT_SANDBOXES)
 
     async def app(self, where: ModalScope, *, make: bool = True) -> Any:
         """The installation's App; unless `make`, raises the SDK's NotFoundError when there is none yet."""
@@ -171,7 +226,7 @@ class ModalClient:
         self._sandboxes.forget(provider_id)
 
 
-_accounts: Final[AsyncCache[ModalClient]] = AsyncCache(KEPT_ACCOUNTS)
+_accounts: Final[Shared[ModalClient]] = Shared(KEPT_ACCOUNTS)
 
 
 async def account(ctx: Context) -> ModalClient:

@@ -1,4 +1,4 @@
-"""Creating a sandbox, and finding out what became of a create that was not answered."""
+"""Create a sandbox, find out what became of a create that was not answered, and end one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
+from sandboxer.errors import Denied, Outcome, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.modal import client, handle, options, scripts
 from sandboxer.extensions.modal.client import ModalClient, ModalScope
+from sandboxer.extensions.modal.event_loop import ask as run
+from sandboxer.extensions.modal.event_loop import bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.extensions.provider.lost_create import Look
+from sandboxer.extensions.provider.account import other_key
+from sandboxer.extensions.provider.lost_create import Look, Trouble, needs_look, settle, trouble_of, with_outcome
+from sandboxer.timing import Deadline
 
 SETTLE_SECONDS: Final = 15.0
 """How long may be spent, beyond the deadline, on finding out whether a sandbox exists."""
@@ -108,3 +113,85 @@ async def look(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> tuple[
         return "others", None
     account.keep(sandbox)
     return "ours", handle.again(wanted.name, wanted.place, tags, provider_id=str(sandbox.object_id))
+
+
+async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
+    """The SDK's object for a sandbox that is remembered, by Modal's id, else by name."""
+    account = await client.account(ctx)
+    if known.provider_id is not None:
+        return await account.sandbox(known.provider_id)
+    return await by_name(account, known)
+
+
+def create(
+    base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+) -> ModalHandleData:
+    """Ask for a sandbox, and find out what became of it when there is no answer."""
+    deadline = ctx.deadline
+    if chosen.gpu is not None:  # the SDK itself would wait for a machine for 21 minutes
+        deadline = deadline.shorter(options.seconds(chosen.capacity_timeout))
+    try:
+        provider_id = run(lambda: ask(base, spec, chosen, wanted), deadline, "creating a sandbox")
+    except SandboxerError as error:
+        if error.code in ("not_found", "backend_error"):
+            bridge().loop.call_soon_threadsafe(base.account.forget_base, wanted.place, chosen)
+        return _settled(error, spec, chosen, wanted, ctx)
+    return msgspec.structs.replace(wanted, provider_id=provider_id)
+
+
+def _settled(
+    error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+) -> ModalHandleData:
+    """What became of a create that was not answered with success, by `provider.lost_create`: the sandbox, when it is
+    there and still wanted. Otherwise raises the error, saying what became of it."""
+    late = error.code == "timeout" or (error.outcome == "unknown" and ctx.deadline.passed)
+    trouble: Trouble = "late" if late else trouble_of(error)
+    if not needs_look(trouble, doubt=False):
+        error.made_nothing = isinstance(error, Denied)  # else an earlier try of the SDK's may have arrived
+        raise error
+    deadline = ctx.deadline.shorter(SETTLE_SECONDS)  # without time left, who asked takes it back by its name
+    try:
+        seen, found = run(lambda: look(ctx, wanted, spec.sandbox_id), deadline, "looking for the sandbox")
+    except SandboxerError:
+        seen, found = "unseen", None
+    verdict = settle(trouble, seen, again=False)
+    if verdict == "adopt" and found is not None:
+        return msgspec.structs.replace(wanted, provider_id=found.provider_id)
+    if verdict == "remove" and found is not None:
+        try:
+            end(found, ctx, deadline)
+        except SandboxerError:
+            verdict = "unknown"
+    raise _no_machine(error, chosen, ctx, "unknown" if verdict == "unknown" else "failed") from None
+
+
+def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outcome: Outcome) -> SandboxerError:
+    """The error to raise: that there was no machine, when that is what was waited for."""
+    if chosen.gpu is None or error.code != "timeout" or ctx.deadline.passed:
+        return with_outcome(error, outcome)
+    return Unavailable(
+        f"Modal had no free {chosen.gpu} for {chosen.capacity_timeout}",
+        hint="try again later, choose another gpu, or raise the option `capacity_timeout`",
+        outcome=outcome,
+    )
+
+
+def end(known: ModalHandleData, ctx: Context, deadline: Deadline) -> None:
+    """Terminate a sandbox and wait for its end. Raises BackendError when "not found" proves nothing."""
+    where = client.place(ctx)
+
+    async def work() -> bool:
+        account = await client.account(ctx)
+        modal = client.load()
+        try:
+            found = await sandbox(ctx, known)
+            account.forget(found.object_id)
+            await found.terminate.aio(wait=True)
+        except modal.exception.SandboxTimeoutError:
+            return True  # it had ended by itself
+        except modal.exception.NotFoundError:
+            return handle.is_gone(known, where)
+        return True
+
+    if not run(work, deadline, "terminating the sandbox"):
+        raise other_key(known.name, provider="Modal", variables="MODAL_TOKEN_ID and MODAL_TOKEN_SECRET")

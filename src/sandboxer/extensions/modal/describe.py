@@ -1,18 +1,23 @@
-"""What Modal shows of one sandbox: whether it is ready, and whether it is there."""
+"""Read what Modal shows of sandboxes: whether one is ready, whether it is there, and which there are."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sandboxer.errors import BackendError, Conflict, NotFound
-from sandboxer.extensions.base import Context, Status
-from sandboxer.extensions.modal import asking, client, create, handle, options
+from sandboxer.extensions.base import Context, Found, Status
+from sandboxer.extensions.modal import client, create, handle, options
+from sandboxer.extensions.modal.event_loop import ask
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.models import Isolation, Reachability, Ready, Service
-from sandboxer.names import sandbox_id_of
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, resource_name, sandbox_id_of
 from sandboxer.timing import Deadline
+
+_TOGETHER: Final = 16
+"""How many sandboxes are asked for their tags at the same time."""
 
 
 def ready(known: ModalHandleData, ctx: Context) -> Ready:
@@ -20,7 +25,7 @@ def ready(known: ModalHandleData, ctx: Context) -> Ready:
     left = ctx.deadline.left(at_most=options.LONGEST)
 
     async def wait() -> tuple[str, Mapping[int, Any]]:
-        sandbox = await asking.sandbox(ctx, known)
+        sandbox = await create.sandbox(ctx, known)
         try:
             await sandbox.wait_until_ready.aio(timeout=max(1, int(left or 1)))
         except (
@@ -30,7 +35,7 @@ def ready(known: ModalHandleData, ctx: Context) -> Ready:
         return sandbox.object_id, ({} if known.ports == [] else await sandbox.tunnels.aio())
 
     try:
-        provider_id, tunnels = asking.ask(wait, ctx.deadline, "waiting for the sandbox")
+        provider_id, tunnels = ask(wait, ctx.deadline, "waiting for the sandbox")
     except (BackendError, Conflict, NotFound) as error:
         raise BackendError(
             f"{known.name} ended before it was ready: {error.message}",
@@ -78,7 +83,46 @@ def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
         ended = sandbox.returncode
         return Status("running") if ended is None else Status("absent", f"it ended with {ended}")
 
-    return asking.ask(look, deadline, "looking at the sandbox")
+    return ask(look, deadline, "looking at the sandbox")
+
+
+async def listed(ctx: Context, where: client.ModalScope) -> list[Found]:
+    """All that runs in our App with the installation's tag. Tags have to be asked for one by one."""
+    account = await client.account(ctx)
+    modal = client.load()
+    try:
+        app = await account.app(where, make=False)
+    except modal.exception.NotFoundError:
+        return []  # nothing was ever made
+    listing = modal.Sandbox.list.aio(app_id=app.app_id, tags=handle.listing_filter(ctx.install), client=account.client)
+    gate = asyncio.Semaphore(_TOGETHER)
+
+    async def look(found: Any) -> Found | None:
+        async with gate:
+            try:
+                tags = await found.get_tags.aio()
+            except modal.exception.NotFoundError:
+                return None  # it ended since it was listed
+        return _found(tags, where, str(found.object_id), install=ctx.install)
+
+    running = [found async for found in listing]
+    return [found for found in await asyncio.gather(*map(look, running)) if found is not None]
+
+
+def _found(tags: dict[str, str], where: client.ModalScope, provider_id: str, *, install: str) -> Found | None:
+    labels = handle.labels(tags)
+    sandbox_id = labels.get(LABEL_ID)
+    if sandbox_id is None or labels.get(LABEL_INSTALL) != install:  # a filter that a server does not know is none
+        return None
+    created, expires = labels.get(handle.CREATED), labels.get(LABEL_EXPIRES, "never")
+    return Found(
+        sandbox_id=sandbox_id,
+        handle=handle.again(resource_name(sandbox_id), where, tags, provider_id=provider_id).handle(),
+        labels={name: value for name, value in labels.items() if name not in handle.OWN},
+        created_at=None if created is None else float(created),
+        expires_at=None if expires == "never" else float(expires),
+        detail=provider_id,
+    )
 
 
 def spare(known: ModalHandleData) -> int:

@@ -1,4 +1,4 @@
-"""From our threads to the SDK's coroutines: one event loop in a thread, and a deadline round every call."""
+"""Run the SDK's coroutines from our threads: one event loop in a thread, and a deadline round every call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from sandboxer.errors import Timeout
+from sandboxer.errors import SandboxerError, Timeout
 from sandboxer.extensions.modal import client
+from sandboxer.extensions.modal.errors import translated
 from sandboxer.timing import Deadline
 
 T = TypeVar("T")
@@ -69,6 +70,19 @@ def bridge() -> LoopRunner:
             client.load()
             _bridge = LoopRunner(sdk_loop() or own_loop())
         return _bridge
+
+
+def ask(work: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline, doing: str) -> T:
+    """Run coroutines of the SDK under a deadline; its failures as ours."""
+    try:
+        return bridge().run(work, deadline, doing)
+    except SandboxerError:
+        raise
+    except Exception as error:
+        known = translated(error, doing)
+        if known is None:
+            raise
+        raise known from None
 
 
 def own_loop() -> asyncio.AbstractEventLoop:

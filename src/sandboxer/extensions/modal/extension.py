@@ -25,11 +25,10 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.modal import asking, client, create, describe, files, logs, options, scripts, snapshots
+from sandboxer.extensions.modal import client, create, describe, files, logs, options, scripts, snapshots
 from sandboxer.extensions.modal import exec as modal_exec
 from sandboxer.extensions.modal import handle as modal_handle
-from sandboxer.extensions.modal.asking import ask
-from sandboxer.extensions.modal.event_loop import bridge
+from sandboxer.extensions.modal.event_loop import ask, bridge
 from sandboxer.extensions.modal.handle import ModalHandleData
 from sandboxer.extensions.modal.options import ModalOptions
 from sandboxer.extensions.provider.lost_create import with_outcome
@@ -90,10 +89,10 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         ctx.progress("start", f"{spec.resource} ({create.shape(chosen)})")
         wanted = create.intent(spec, chosen, where, within=0)
         try:
-            known = asking.create(base, spec, chosen, wanted, ctx)
+            known = create.create(base, spec, chosen, wanted, ctx)
         except NotFound:
             # the App or the image that this process knew is gone at Modal
-            known = asking.create(self._base(where, chosen, ctx, image), spec, chosen, wanted, ctx)
+            known = create.create(self._base(where, chosen, ctx, image), spec, chosen, wanted, ctx)
         ctx.save(known.handle())
         return known.handle()
 
@@ -135,12 +134,12 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All that runs in our App with the installation's tag."""
         return ask(
-            lambda: asking.listed(ctx, client.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes"
+            lambda: describe.listed(ctx, client.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes"
         )
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Terminate it, and wait until Modal says that it has ended."""
-        asking.end(self._known(handle, ctx), ctx, ctx.deadline)
+        create.end(self._known(handle, ctx), ctx, ctx.deadline)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Within what Modal was told at create: the keeper inside and the tag take the new end. Raises Unsupported
@@ -153,13 +152,13 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
             )
         left = max(1, math.ceil(expires_at - time.time()))
         done = modal_exec.capture(
-            bridge(), lambda: asking.sandbox(ctx, known), ["sh", "-c", scripts.PROLONG, "sh", str(left)], ctx.deadline
+            bridge(), lambda: create.sandbox(ctx, known), ["sh", "-c", scripts.PROLONG, "sh", str(left)], ctx.deadline
         )
         if done.code != 0:
             raise BackendError(f"the end of {known.name} could not be moved: {done.complaint}", hint="try again")
 
         async def mark() -> None:
-            sandbox = await asking.sandbox(ctx, known)
+            sandbox = await create.sandbox(ctx, known)
             tags = await sandbox.get_tags.aio()
             await sandbox.set_tags.aio({**tags, LABEL_EXPIRES.replace(".", "-"): str(int(expires_at))})
 
@@ -171,7 +170,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         """Through a shell that becomes the command; see `inside`."""
         _no_service(request.service)
         known = self._known(handle, ctx)
-        return modal_exec.RunningCommand(bridge(), lambda: asking.sandbox(ctx, known), request, streams).run(
+        return modal_exec.RunningCommand(bridge(), lambda: create.sandbox(ctx, known), request, streams).run(
             ctx.deadline
         )
 
@@ -195,7 +194,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
     def _runner(self, handle: Handle, ctx: Context, service: str | None) -> shell_files.Run:
         _no_service(service)
         known = self._known(handle, ctx)
-        return files.runner(bridge(), lambda: asking.sandbox(ctx, known), ctx.deadline)
+        return files.runner(bridge(), lambda: create.sandbox(ctx, known), ctx.deadline)
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
@@ -203,7 +202,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         """What the option `command` writes. What was executed has its own output."""
         _no_service(service)
         known = self._known(handle, ctx)
-        logs.show(lambda: asking.sandbox(ctx, known), streams, ctx.deadline, follow=follow, tail=tail)
+        logs.show(lambda: create.sandbox(ctx, known), streams, ctx.deadline, follow=follow, tail=tail)
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.modal import asking, client, handle
+from sandboxer.extensions.modal import client, create, handle
+from sandboxer.extensions.modal.event_loop import ask
 from sandboxer.extensions.modal.handle import ModalHandleData, ModalSnapshotData
 from sandboxer.extensions.provider.account import other_key
 
@@ -20,12 +21,12 @@ def keep(known: ModalHandleData, ctx: Context) -> ModalSnapshotData:
     where = client.place(ctx)
 
     async def work() -> str:
-        sandbox = await asking.sandbox(ctx, known)
+        sandbox = await create.sandbox(ctx, known)
         seconds = max(1, int(deadline.seconds(SNAPSHOT_SECONDS)))
         image = await sandbox.snapshot_filesystem.aio(timeout=seconds, ttl=None)
         return str(image.object_id)
 
-    image = asking.ask(work, deadline, "keeping the files")
+    image = ask(work, deadline, "keeping the files")
     return ModalSnapshotData(image=image, server=where.server, account=where.account)
 
 
@@ -43,5 +44,5 @@ def delete(kept: ModalSnapshotData, ctx: Context) -> None:
             return kept.account == where.account
         return True
 
-    if not asking.ask(work, ctx.deadline.shorter(DELETE_SECONDS), "deleting a snapshot"):
+    if not ask(work, ctx.deadline.shorter(DELETE_SECONDS), "deleting a snapshot"):
         raise other_key("the snapshot", provider="Modal", variables="MODAL_TOKEN_ID and MODAL_TOKEN_SECRET")
