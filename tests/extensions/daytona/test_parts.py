@@ -12,7 +12,7 @@ import yaml
 
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable, Unsupported
 from sandboxer.extensions.daytona import DaytonaExtension
-from sandboxer.extensions.daytona.body import create_body, minutes
+from sandboxer.extensions.daytona.create import create_body, minutes
 from sandboxer.extensions.daytona.errors import refuse
 from sandboxer.extensions.daytona.exec import job
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, from_handle, to_handle

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sandboxer.errors import Timeout
-from sandboxer.extensions.e2b.meanwhile import BackgroundCall
+from sandboxer.extensions.e2b.describe import BackgroundCall
 from sandboxer.timing import Deadline
 
 

@@ -13,18 +13,21 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.e2b import connect
+from sandboxer.extensions.e2b.client import metadata_filter
+from sandboxer.extensions.e2b.handle import seconds_until
+from sandboxer.extensions.e2b.sandbox import instant, version
 from tests.fakes.e2b.documents import metadata_filter as taken_apart
 
 
 def test_the_metadata_filter_travels_as_e2bs_own_client_sends_it() -> None:
     # providers.md: `owner=team a/b&c=d` as seen on the wire of e2b 2.63.0
-    sent = urlencode({"metadata": connect.metadata_filter({"owner": "team a/b&c=d"})})
+    sent = urlencode({"metadata": metadata_filter({"owner": "team a/b&c=d"})})
     assert sent == "metadata=owner%3Dteam%252520a%252Fb%252526c%25253Dd"
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=12), st.text(max_size=12), min_size=1, max_size=4))
 def test_any_labels_come_out_of_the_filter_as_they_went_in(labels: dict[str, str]) -> None:
-    assert taken_apart(connect.metadata_filter(labels)) == labels
+    assert taken_apart(metadata_filter(labels)) == labels
 
 
 @given(
@@ -95,19 +98,19 @@ def test_the_end_of_a_process_is_told_as_a_shell_does(end: connect.EndEvent, cod
 
 @given(st.floats(min_value=1e9, max_value=4e9), st.floats(min_value=0.001, max_value=86400))
 def test_a_time_out_is_never_early_and_at_most_a_second_late(now: float, left: float) -> None:
-    seconds = connect.seconds_until(now + left, now)
+    seconds = seconds_until(now + left, now)
     assert left - 1e-4 <= seconds < left + 1.0001
 
 
 def test_instants_are_read_as_go_writes_them() -> None:
     at = datetime(2026, 11, 21, 6, 0, tzinfo=UTC).timestamp()
-    assert connect.instant("2026-11-21T06:00:00Z") == at
-    assert connect.instant("2026-11-21T07:00:00.123456789+01:00") == pytest.approx(at + 0.123456)
+    assert instant("2026-11-21T06:00:00Z") == at
+    assert instant("2026-11-21T07:00:00.123456789+01:00") == pytest.approx(at + 0.123456)
     for other in (None, 5, "", "yesterday", "2026-11-21T06:00:00", quote("2026-11-21T06:00:00Z")):
-        assert connect.instant(other) is None
+        assert instant(other) is None
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    assert connect.version("0.10.2") > connect.version("0.5.7")
-    assert connect.version("0.5.7-beta.1") == (0, 5, 7)
-    assert connect.version("") == ()
+    assert version("0.10.2") > version("0.5.7")
+    assert version("0.5.7-beta.1") == (0, 5, 7)
+    assert version("") == ()

@@ -19,11 +19,10 @@ from e2b.envd.process.process_connect import Process, ProcessASGIApplication
 from protobuf import Oneof
 
 from sandboxer.errors import BackendError, SandboxerError, Timeout
-from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b import exec as e2b_exec
-from sandboxer.extensions.e2b.client import EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd
 from sandboxer.extensions.e2b.handle import E2BHandleData
+from sandboxer.extensions.e2b.sandbox import EnvdAccess, version
 from sandboxer.extensions.shell.processes import KILL_TREE
 from sandboxer.hosts.base import Streams
 from sandboxer.secrets import Secret
@@ -128,7 +127,7 @@ def envd(served: tuple[Small, str], shared: FakeE2B) -> Envd:
     place = E2BHandleData(
         sandbox_id="a23456789012", id="i1", api=shared.url, key="0" * 8, born=time.time(), user="user"
     )
-    access = EnvdAccess(envd=connect.version("0.6.7"), token=Secret("token-of-the-sandbox"))
+    access = EnvdAccess(envd=version("0.6.7"), token=Secret("token-of-the-sandbox"))
     return Envd(place, access, context(shared, endpoints={"api": shared.url, "sandbox": served[1]}))
 
 

@@ -10,11 +10,12 @@ import pytest
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.daytona.client import DaytonaClient
 from sandboxer.extensions.daytona.errors import refuse as daytona_error
-from sandboxer.extensions.e2b.client import E2BClient, EnvdAccess
+from sandboxer.extensions.e2b.client import E2BClient
 from sandboxer.extensions.e2b.envd import address_of
 from sandboxer.extensions.e2b.errors import envd_error
 from sandboxer.extensions.e2b.errors import refuse as e2b_error
 from sandboxer.extensions.e2b.handle import E2BHandleData
+from sandboxer.extensions.e2b.sandbox import EnvdAccess
 from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.provider.errors import reason
 from sandboxer.http import Response

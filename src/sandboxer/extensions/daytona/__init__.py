@@ -1,7 +1,6 @@
 """ext.daytona: sandboxes of Daytona, by its HTTP API and the toolbox inside each sandbox.
 
 options.py     what a profile may ask for, what that is allotted, and what of a requirement can be met (pure)
-body.py        the body of a create (pure)
 view.py        what the API says of a sandbox, read without trusting it (pure)
 handle.py      what is remembered of a sandbox (pure)
 refusals.py    what an answer that was not wanted means (pure)

@@ -6,6 +6,7 @@ it makes the one sandbox, or it is told that the name is taken, and then the one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +16,7 @@ from sandboxer.errors import BackendError, Conflict, SandboxerError, Timeout, Un
 from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, rest
 from sandboxer.extensions.daytona.errors import busy, message, refuse
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
+from sandboxer.extensions.daytona.options import DaytonaOptions, gpu
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.extensions.provider.errors import ended, stopped
 from sandboxer.extensions.provider.lost_create import (
@@ -43,6 +45,59 @@ BROKEN_LOOKS: Final = 8
 
 UNKNOWN_SECONDS: Final = 3.0
 """How long a proxy may say that it does not know a sandbox which has started."""
+
+
+def minutes(expires_at: float | None, now: float) -> int:
+    """The TTL in Daytona's unit, rounded up so that it never ends early; 0 is none. Both in unix seconds."""
+    return 0 if expires_at is None else max(1, math.ceil((expires_at - now) / 60))
+
+
+def create_body(
+    options: DaytonaOptions, *, name: str, labels: Mapping[str, str], expires_at: float | None, now: float
+) -> dict[str, Any]:
+    """The body of `POST /sandbox`. Pure. Nothing is sent that was not asked for, so that an older server, which would
+    refuse a key that it does not know, is asked for no more than it has to understand."""
+    body: dict[str, Any] = {
+        "name": name,
+        "labels": dict(labels),
+        "autoStopInterval": options.auto_stop_minutes,
+        "autoDeleteInterval": options.auto_delete_minutes,
+    }
+    if expires_at is not None:
+        body["ttlMinutes"] = minutes(expires_at, now)
+    if options.env:
+        body["env"] = options.env
+    if options.public:
+        body["public"] = True
+    if options.network == "none":
+        body["networkBlockAll"] = True
+    if options.network_allow_list:
+        body["networkAllowList"] = ",".join(options.network_allow_list)
+    for key, value in (
+        ("target", options.target),
+        ("user", options.user),
+        ("autoArchiveInterval", options.auto_archive_minutes),
+        ("queueTimeout", options.queue_minutes),
+    ):
+        if value is not None:
+            body[key] = value
+    return body | (_from_image(options) if options.image is not None else _from_snapshot(options))
+
+
+def _from_snapshot(options: DaytonaOptions) -> dict[str, Any]:
+    """Resources are refused beside a snapshot: it brings its own."""
+    return {} if options.snapshot is None else {"snapshot": options.snapshot}
+
+
+def _from_image(options: DaytonaOptions) -> dict[str, Any]:
+    body: dict[str, Any] = {"buildInfo": {"dockerfileContent": f"FROM {options.image}\n"}}
+    for key, value in (("cpu", options.cpu), ("memory", options.memory_gib), ("disk", options.disk_gib)):
+        if value is not None:
+            body[key] = value
+    if options.gpu is not None:
+        model, count = gpu(options.gpu)
+        body |= {"gpu": count, "gpuType": [model]}
+    return body
 
 
 def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) -> DaytonaSandbox:

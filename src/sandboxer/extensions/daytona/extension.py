@@ -28,8 +28,8 @@ from sandboxer.extensions.base import (
 )
 from sandboxer.extensions.daytona import create, describe, files, logs, snapshots
 from sandboxer.extensions.daytona import exec as daytona_exec
-from sandboxer.extensions.daytona.body import create_body, minutes
 from sandboxer.extensions.daytona.client import DaytonaClient
+from sandboxer.extensions.daytona.create import create_body, minutes
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_base, from_handle, proves_absence, to_handle
 from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, decode, fit, with_target
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox

@@ -6,47 +6,32 @@ is found out once and remembered as long as the process lives.
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from sandboxer.errors import BackendError, Unsupported
+from sandboxer.errors import BackendError, SandboxerError, Unsupported
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.errors import refuse
-from sandboxer.extensions.e2b.handle import api_address, api_key, told
+from sandboxer.extensions.e2b.handle import E2BHandleData, api_address, api_key, is_gone, other_key_error, seconds_until
+from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess, parse_access, parse_sandbox, required_text
+from sandboxer.extensions.provider.errors import ended, stopped
 from sandboxer.http import Api, Response, segment
-from sandboxer.models import Resources
-from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
 PAGE: Final = 100
 MAX_PAGES: Final = 10_000
+_KEPT: Final = 512
+"""How many sandboxes' tokens a process remembers."""
 _UNROUTED: Final = (404, 405)
 _first_version: set[str] = set()
 """Base addresses that know only the first version."""
-
-
-class EnvdAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to reach a sandbox's envd. The token is this process's secret: others ask for it again."""
-
-    envd: tuple[int, ...]
-    token: Secret | None = None
-    domain: str | None = None
-
-
-class E2BSandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox as E2B shows it. Instants are unix seconds."""
-
-    id: str
-    state: str
-    metadata: Mapping[str, str]
-    started_at: float | None
-    end_at: float | None
-    resources: Resources
-    internet: bool | None = None
-    template: str = ""
 
 
 class E2BClient:
@@ -88,7 +73,7 @@ class E2BClient:
             if answer.status not in (200, 201):
                 raise refuse(answer)
         made = _object(answer)
-        return told(made, "sandboxID"), _access(made), str(made.get("templateID") or "")
+        return required_text(made, "sandboxID"), parse_access(made), str(made.get("templateID") or "")
 
     def look(self, sandbox: str, *, deadline: Deadline | None = None) -> tuple[E2BSandbox, EnvdAccess] | None:
         """One sandbox as it is now; None when E2B does not know it."""
@@ -96,15 +81,15 @@ class E2BClient:
         if answer.status == 404:
             return None
         detail = _object(answer)
-        return _shown(detail), _access(detail)
+        return parse_sandbox(detail), parse_access(detail)
 
     def all(self, labels: Mapping[str, str]) -> list[E2BSandbox]:
         """Every sandbox with these labels, running or paused: complete, or it raises.
 
         A filter that a server does not know is none, so the labels are looked at here, too."""
-        params: dict[str, str | int] = {"metadata": connect.metadata_filter(labels)}
+        params: dict[str, str | int] = {"metadata": metadata_filter(labels)}
         further: dict[str, str | int] = {"state": "running,paused", "limit": PAGE}
-        found = [_shown(row) for page in self._pages("/v2/sandboxes", {**params, **further}) for row in page]
+        found = [parse_sandbox(row) for page in self._pages("/v2/sandboxes", {**params, **further}) for row in page]
         return [shown for shown in found if labels.items() <= shown.metadata.items()]
 
     def kill(self, sandbox: str) -> bool:
@@ -133,17 +118,17 @@ class E2BClient:
         if self.base not in _first_version:
             answer = self._call("POST", f"/v2{path}", json=body, expect=(200, 201, 404, 405))
             if answer.status in (200, 201):
-                return _access(_object(answer) if answer.body else {})
+                return parse_access(_object(answer) if answer.body else {})
         # the first version's answer tells a sandbox that is not there from a path that is not
         answer = self._call("POST", path, json=body, expect=(200, 201, 404))
-        return None if answer.status == 404 else _access(_object(answer) if answer.body else {})
+        return None if answer.status == 404 else parse_access(_object(answer) if answer.body else {})
 
     def snapshot(self, sandbox: str, name: str) -> str:
         """Keep a sandbox as it is; E2B's id of the snapshot."""
         answer = self._api.call(
             "POST", f"/sandboxes/{segment(sandbox)}/snapshots", self.deadline, json={"name": name}, expect=(200, 201)
         )
-        return told(_object(answer), "snapshotID")
+        return required_text(_object(answer), "snapshotID")
 
     def snapshot_named(self, name: str) -> str | None:
         """E2B's id of the snapshot with that name, if there is one."""
@@ -151,7 +136,7 @@ class E2BClient:
             for row in page:
                 names = [str(full) for full in row.get("names") or []]
                 if any(full.rsplit("/", 1)[-1].split(":", 1)[0] == name for full in names):
-                    return told(row, "snapshotID")
+                    return required_text(row, "snapshotID")
         return None
 
     def remove_template(self, template: str) -> None:
@@ -222,35 +207,68 @@ def _object(answer: Response) -> dict[str, Any]:
     return found
 
 
-def _access(data: Mapping[str, Any]) -> EnvdAccess:
-    token, domain = data.get("envdAccessToken"), data.get("domain")
-    return EnvdAccess(
-        envd=connect.version(str(data.get("envdVersion") or "")),
-        token=Secret(token) if isinstance(token, str) and token else None,
-        domain=domain if isinstance(domain, str) and domain else None,
-    )
+def metadata_filter(labels: Mapping[str, str]) -> str:
+    """The `metadata` query parameter: keys and values quoted once, joined as a query, which the server takes apart
+    after the HTTP layer has unquoted the whole (`parseFilters` of the server, and the SDK's own encoding)."""
+    return urlencode({quote(key): quote(value) for key, value in labels.items()})
 
 
-def _shown(row: Mapping[str, Any]) -> E2BSandbox:
-    """Raises BackendError for a row that does not say whose it is: a list with holes is not complete."""
-    metadata, internet = row.get("metadata") or {}, row.get("allowInternetAccess")
-    if not isinstance(metadata, dict):
-        raise BackendError("E2B's answer has metadata that is none", hint="check E2B_API_URL")
-    return E2BSandbox(
-        id=told(dict(row), "sandboxID"),
-        state=str(row.get("state") or "running"),
-        metadata={str(name): str(value) for name, value in metadata.items()},
-        started_at=connect.instant(row.get("startedAt")),
-        end_at=connect.instant(row.get("endAt")),
-        resources=Resources(
-            vcpu=_number(row.get("cpuCount")),
-            memory_gib=_number(row.get("memoryMB")) / 1024,
-            disk_gib=_number(row.get("diskSizeMB")) / 1024,
-        ),
-        internet=internet if isinstance(internet, bool) else None,
-        template=str(row.get("templateID") or ""),
-    )
+def running_sandbox(control: E2BClient, place: E2BHandleData, ctx: Context) -> tuple[E2BSandbox, EnvdAccess]:
+    """A look at a sandbox that is to be used. Raises Conflict, saying why, when it does not run."""
+    looked = control.look(place.id)
+    if looked is None:
+        raise (
+            ended(place.id, provider="E2B", sandbox_id=place.sandbox_id)
+            if is_gone(place, ctx)
+            else other_key_error(place)
+        )
+    if looked[0].state != "running":
+        raise stopped(place.id, looked[0].state, provider="E2B", sandbox_id=place.sandbox_id)
+    return looked
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+class AccessCache:
+    """Tokens of sandboxes, in memory only: a handle holds none. Each is bound to the key that it was given to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, str, str], EnvdAccess] = OrderedDict()
+
+    def keep(self, control: E2BClient, sandbox: str, access: EnvdAccess) -> None:
+        """Remember."""
+        with self._lock:
+            self._known[control.base, control.key, sandbox] = access
+            self._known.move_to_end((control.base, control.key, sandbox))
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+
+    def forget(self, control: E2BClient, sandbox: str) -> None:
+        """It has gone, or its token is not valid any more."""
+        with self._lock:
+            self._known.pop((control.base, control.key, sandbox), None)
+
+    def known(self, control: E2BClient, place: E2BHandleData) -> EnvdAccess | None:
+        """How a sandbox is reached, if this process knows."""
+        with self._lock:
+            return self._known.get((control.base, control.key, place.id))
+
+    def of(self, control: E2BClient, place: E2BHandleData, ctx: Context) -> EnvdAccess:
+        """How a sandbox is reached, asked for if it is not known. Raises Conflict when it does not run."""
+        known = self.known(control, place)
+        if known is not None:
+            return known
+        shown, access = running_sandbox(control, place, ctx)
+        return self.learn(control, place, shown, access)
+
+    def learn(self, control: E2BClient, place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> EnvdAccess:
+        """How a running sandbox is reached, from a look at it. A look need not tell the token: the answer to the create
+        did, and the one to `connect` does. That is told the end which the sandbox has anyway."""
+        known = self.known(control, place)
+        if access.token is None and known is not None and known.token is not None:
+            access = msgspec.structs.replace(known, domain=access.domain or known.domain)
+        elif access.token is None:
+            with suppress(SandboxerError):  # then envd says whether it wants one
+                ends = shown.end_at or place.ends or 0.0
+                access = control.connect(place.id, seconds_until(ends, time.time())) or access
+        self.keep(control, place.id, access)
+        return access

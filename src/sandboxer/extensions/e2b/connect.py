@@ -1,17 +1,14 @@
-"""How things are written on E2B's wire: the metadata filter, Connect frames, instants. Pure.
+"""Read and write the Connect protocol with JSON, which envd speaks inside a sandbox. Pure.
 
-The control plane is JSON over HTTP. Inside a sandbox, envd speaks the Connect protocol with JSON: one message is a flag
+Framing: one message is a flag
 byte, four bytes of length (big-endian) and the JSON; the last message of a stream has flag 2 and may hold an error.
 """
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -28,33 +25,6 @@ _SIGNALS: Final = {
     "user defined signal 2": 12, "broken pipe": 13, "alarm clock": 14, "terminated": 15,
 }  # fmt: skip
 """Go's words for signals: envd reports the end of a process in them (`signal: killed`)."""
-
-
-def metadata_filter(labels: Mapping[str, str]) -> str:
-    """The `metadata` query parameter: keys and values quoted once, joined as a query, which the server takes apart
-    after the HTTP layer has unquoted the whole (`parseFilters` of the server, and the SDK's own encoding)."""
-    return urlencode({quote(key): quote(value) for key, value in labels.items()})
-
-
-def instant(text: object) -> float | None:
-    """Unix seconds of an RFC 3339 time; None for anything else."""
-    if not isinstance(text, str):
-        return None
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return parsed.timestamp() if parsed.tzinfo is not None else None
-
-
-def seconds_until(expires_at: float, now: float) -> int:
-    """The `timeout` for an end at `expires_at`: whole seconds from the request, rounded up: never early."""
-    return max(1, math.ceil(expires_at - now))
-
-
-def version(text: str) -> tuple[int, ...]:
-    """`0.5.7` as numbers to compare; what is no number is left out."""
-    return tuple(int(part[:9]) for part in text.split("-")[0].split(".") if part.isascii() and part.isdigit())
 
 
 def frame(message: Any) -> bytes:

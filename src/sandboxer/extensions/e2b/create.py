@@ -11,9 +11,10 @@ import msgspec
 from sandboxer import bounded
 from sandboxer.errors import SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.extensions.e2b import connect
-from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox, EnvdAccess
+from sandboxer.extensions.e2b.client import E2BClient
+from sandboxer.extensions.e2b.handle import seconds_until
 from sandboxer.extensions.e2b.options import E2BOptions
+from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess
 from sandboxer.extensions.provider.lost_create import Look, Trouble, needs_look, settle, trouble_of
 from sandboxer.extensions.provider.wait import fits, part_of, pause, told_to_wait
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
@@ -45,7 +46,7 @@ def body(spec: Spec, options: E2BOptions, *, now: float, template: str | None = 
     expires = spec.expires_at
     asked: dict[str, Any] = {
         "templateID": template or options.template,
-        "timeout": MAX_TIMEOUT if expires is None else connect.seconds_until(expires, now),
+        "timeout": MAX_TIMEOUT if expires is None else seconds_until(expires, now),
         "metadata": {**spec.labels, **remembered(options)},
         "autoPause": False,
         "allow_internet_access": options.allow_internet_access,

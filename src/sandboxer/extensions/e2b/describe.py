@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Final
 
 from sandboxer.errors import BackendError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Status
-from sandboxer.extensions.e2b.client import E2BSandbox, EnvdAccess
 from sandboxer.extensions.e2b.envd import Envd, domain_of
 from sandboxer.extensions.e2b.handle import E2BHandleData
+from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess
 from sandboxer.extensions.provider.wait import pause
 from sandboxer.models import Isolation, Reachability, Ready, Resources, Service
+from sandboxer.timing import Deadline
 
+_TICK: Final = 0.5
+_LAST_WORD: Final = 0.5
+"""Seconds after the deadline, which is the call's own too, in which it may still say why it has not ended."""
 _UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reached at another address than the API"
 _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
 
@@ -85,3 +91,29 @@ def reach(envd: Envd, ctx: Context) -> None:
         if not reason:
             raise
         raise Timeout(f"its envd did not answer in time: {reason}", hint=_UNREACHED) from None
+
+
+class BackgroundCall:
+    """A call that goes on in a thread. It is left behind when nobody waits for it: it has an end of its own."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="sandboxer-meanwhile", daemon=True)
+        self._thread.start()
+
+    def wait(self, deadline: Deadline) -> None:
+        """Wait for its end; raises what it raised, or Timeout."""
+        while self._thread.is_alive() and not deadline.passed:
+            self._thread.join(deadline.seconds(_TICK))
+        self._thread.join(_LAST_WORD)
+        if self._thread.is_alive():
+            deadline.check("waiting for the sandbox to answer")
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            self._error = error

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from sandboxer.errors import NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b import connect
-from sandboxer.extensions.e2b.client import EnvdAccess
 from sandboxer.extensions.e2b.errors import envd_error, stream_error
 from sandboxer.extensions.e2b.handle import DEFAULT_API, E2BHandleData
+from sandboxer.extensions.e2b.sandbox import EnvdAccess
 from sandboxer.extensions.provider.words import carried
 from sandboxer.hosts.base import Sink
 from sandboxer.http import Api

@@ -28,10 +28,8 @@ from sandboxer.extensions.base import (
     Status,
 )
 from sandboxer.extensions.e2b import create, describe, files, logs
-from sandboxer.extensions.e2b import exec as commands
-from sandboxer.extensions.e2b.accesses import AccessCache, running
-from sandboxer.extensions.e2b.client import E2BClient, E2BSandbox
-from sandboxer.extensions.e2b.connect import seconds_until
+from sandboxer.extensions.e2b import exec as e2b_exec
+from sandboxer.extensions.e2b.client import AccessCache, E2BClient, running_sandbox
 from sandboxer.extensions.e2b.envd import Envd, told
 from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.extensions.e2b.handle import (
@@ -41,10 +39,11 @@ from sandboxer.extensions.e2b.handle import (
     is_gone,
     other_key_error,
     sandbox_data,
+    seconds_until,
     snapshot_data,
 )
-from sandboxer.extensions.e2b.meanwhile import BackgroundCall
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
+from sandboxer.extensions.e2b.sandbox import E2BSandbox
 from sandboxer.extensions.provider.account import other_key
 from sandboxer.extensions.provider.errors import stopped
 from sandboxer.extensions.provider.wait import pause
@@ -110,7 +109,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         place, control = self._place(handle, ctx)
         known = self._accesses.known(control, place)
         envd = None if known is None or not told(place, known, ctx) else Envd(place, known, ctx)
-        asked = None if envd is None else BackgroundCall(lambda: describe.reach(envd, ctx))
+        asked = None if envd is None else describe.BackgroundCall(lambda: describe.reach(envd, ctx))
         looked = control.look(place.id)
         if looked is None:
             raise BackendError(f"E2B does not have {place.id} any more", hint="create it again")
@@ -197,7 +196,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         """E2B counts whole seconds from the request."""
         place, control = self._place(handle, ctx)
         if not control.end_in(place.id, _seconds(expires_at)):
-            running(control, place, ctx)  # a paused one has no end that could be moved
+            running_sandbox(control, place, ctx)  # a paused one has no end that could be moved
             raise BackendError(f"E2B does not prolong {place.id}", hint="run `sandboxer reconcile`")
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -207,7 +206,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         _no_service(request.service)
 
         def run(envd: Envd, root: Envd) -> int:
-            return commands.run(
+            return e2b_exec.run(
                 envd, root, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env, tty=request.tty
             )
 
@@ -260,7 +259,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
                 raise  # it was answered from inside
             self._accesses.forget(control, place.id)
             with suppress(Unavailable, Timeout):  # then the first error says more
-                running(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), place, ctx)
+                running_sandbox(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), place, ctx)
             raise error
 
     # -- money, pauses, snapshots ---------------------------------------------------------------------------------
@@ -298,7 +297,7 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
             snapshot = control.snapshot(place.id, name)
         except SandboxerError as error:
             if error.outcome != "unknown":
-                running(control, place, ctx)
+                running_sandbox(control, place, ctx)
                 raise
             found = control.snapshot_named(name)
             if found is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -114,9 +115,6 @@ def other_key_error(place: E2BHandleData) -> BackendError:
     return account.other_key(place.id, provider="E2B", variables=KEY)
 
 
-def told(data: dict[str, Any], name: str) -> str:
-    """A text that must be in an answer of E2B. Raises BackendError."""
-    value = data.get(name)
-    if not isinstance(value, str) or not value:
-        raise BackendError(f"E2B's answer lacks {name!r}", hint="check E2B_API_URL", outcome="unknown")
-    return value
+def seconds_until(expires_at: float, now: float) -> int:
+    """The `timeout` for an end at `expires_at`: whole seconds from the request, rounded up: never early."""
+    return max(1, math.ceil(expires_at - now))

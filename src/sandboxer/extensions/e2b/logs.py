@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.client import E2BClient
+from sandboxer.extensions.e2b.sandbox import instant
 from sandboxer.extensions.provider.wait import pause
 from sandboxer.hosts.base import Sink
 
@@ -71,7 +71,7 @@ class _Reader:
         if mark in self._seen:
             return False
         self._seen.append(mark)
-        at = connect.instant(entry.get("timestamp"))
+        at = instant(entry.get("timestamp"))
         if at is not None:
             self._cursor = max(self._cursor, int(at * 1000))
         return True
