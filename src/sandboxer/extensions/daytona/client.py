@@ -1,4 +1,4 @@
-"""Daytona's own API, and the toolbox of each sandbox.
+"""Call Daytona's API, and the toolbox of each sandbox.
 
 The toolbox's address comes out of the API's answers, and the key goes there too. It is sent only to the host of the
 API, to a host of the same domain, or to the one that the operator names by DAYTONA_TOOLBOX_URL.
@@ -175,8 +175,8 @@ class Toolbox:
 
 
 def page(document: Any) -> tuple[list[Any], str | None]:
-    """The items of a page of a listing, and the cursor of the next; None after the last. Raises BackendError for what
-    is not a whole page. Pure. (Servers before the cursor answered with a bare list of everything.)"""
+    """Parse a page of a listing: its items, and the cursor of the next; None after the last. Raises BackendError for
+    what is not a whole page. Pure. (Servers before the cursor answered with a bare list of everything.)"""
     if isinstance(document, list):
         return document, None
     if isinstance(document, dict) and isinstance(document.get("items"), list) and "nextCursor" in document:
@@ -193,7 +193,7 @@ def _views(items: list[Any], answer: Response) -> Iterator[DaytonaSandbox]:
 
 
 def said_absent(answer: Response) -> Literal["yes", "no", "perhaps"]:
-    """Whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
+    """Tell whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
     try:
         document = bounded.decode(answer.body)
     except msgspec.DecodeError:
@@ -205,8 +205,8 @@ def said_absent(answer: Response) -> Literal["yes", "no", "perhaps"]:
 
 
 def trusted(api: BaseURL, toolbox: BaseURL) -> bool:
-    """Whether the key may go to a toolbox at this address: the API's own host, or one of the same domain, never less
-    well protected than the API itself. Pure.
+    """Decide whether the key may go to a toolbox at this address: the API's own host, or one of the same domain, never
+    less well protected than the API itself. Pure.
 
     The domain is what follows the first label of the API's host (`app.daytona.io`: `daytona.io`); a host without one,
     or a number, stands for itself alone."""
@@ -224,7 +224,7 @@ def trusted(api: BaseURL, toolbox: BaseURL) -> bool:
 
 
 def patiently(once: Callable[[], T], deadline: Deadline) -> T:
-    """What `once` gives, asked again a few times when Daytona names the time to wait by a header of its own and that
+    """Call `once`, again a few times when Daytona names the time to wait by a header of its own and that
     fits in the deadline."""
     for _ in range(_TOLD_TIMES):
         try:
@@ -243,5 +243,5 @@ def rest(seconds: float, deadline: Deadline) -> None:
 
 
 def pauses(first: float = 0.04, longest: float = 1.0) -> Iterator[float]:
-    """Seconds between looks: most changes take less than a second."""
+    """Yield seconds between looks: most changes take less than a second."""
     return wait.pauses(first, longest=longest)

@@ -1,4 +1,4 @@
-"""From asking to there, whatever happens to the answer; from there to ready; and to gone.
+"""Create a sandbox whatever happens to the answer, wait for its changes, and delete it.
 
 The name of a sandbox is unique in the organization, so a create may be asked again until its outcome is known: either
 it makes the one sandbox, or it is told that the name is taken, and then the one that has it is ours or it is not.
@@ -48,15 +48,15 @@ UNKNOWN_SECONDS: Final = 3.0
 
 
 def minutes(expires_at: float | None, now: float) -> int:
-    """The TTL in Daytona's unit, rounded up so that it never ends early; 0 is none. Both in unix seconds."""
+    """Convert a TTL to Daytona's unit, rounded up so that it never ends early; 0 is none. Both in unix seconds."""
     return 0 if expires_at is None else max(1, math.ceil((expires_at - now) / 60))
 
 
 def create_body(
     options: DaytonaOptions, *, name: str, labels: Mapping[str, str], expires_at: float | None, now: float
 ) -> dict[str, Any]:
-    """The body of `POST /sandbox`. Pure. Nothing is sent that was not asked for, so that an older server, which would
-    refuse a key that it does not know, is asked for no more than it has to understand."""
+    """Build the body of `POST /sandbox`. Pure. Nothing is sent that was not asked for, so that an older server, which
+    would refuse a key that it does not know, is asked for no more than it has to understand."""
     body: dict[str, Any] = {
         "name": name,
         "labels": dict(labels),
@@ -101,8 +101,8 @@ def _from_image(options: DaytonaOptions) -> dict[str, Any]:
 
 
 def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) -> DaytonaSandbox:
-    """The one sandbox of this body's name; a lost answer is settled by `provider.lost_create`. Raises what Daytona
-    said; with outcome "unknown" when it could not be found out whether it exists."""
+    """Create the one sandbox of this body's name; a lost answer is settled by `provider.lost_create`. Raises what
+    Daytona said; with outcome "unknown" when it could not be found out whether it exists."""
     name, waits = body["name"], pauses(0.2)
     doubt: SandboxerError | None = None
     for attempt in range(1, ASKED + 1):
@@ -131,7 +131,7 @@ def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) ->
 def _look(
     cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline, trouble: Trouble, *, doubt: bool
 ) -> tuple[Look, DaytonaSandbox | None]:
-    """What has our name. One that is taken may be known by its name for a moment before it is shown."""
+    """Look for what has our name. One that is taken may be known by its name for a moment before it is shown."""
     if not needs_look(trouble, doubt=doubt):
         return "nothing", None
     waits = pauses(0.1)
@@ -151,7 +151,7 @@ def _look(
 def _told(
     verdict: Verdict, error: SandboxerError, doubt: SandboxerError | None, found: DaytonaSandbox | None, name: str
 ) -> SandboxerError:
-    """The error to raise. Once an answer was lost, a later refusal does not say that nothing exists."""
+    """Choose the error to raise. Once an answer was lost, a later refusal does not say that nothing exists."""
     if verdict == "conflict" and found is not None:
         return Conflict(
             f"the name {name} is taken at Daytona by a sandbox that is not ours ({found.id})",
@@ -168,7 +168,7 @@ def _told(
 
 
 def ours(found: DaytonaSandbox, sandbox_id: str, install: str) -> bool:
-    """Whether a sandbox carries our labels."""
+    """Tell whether a sandbox carries our labels."""
     return found.labels.get(LABEL_ID) == sandbox_id and found.labels.get(LABEL_INSTALL) == install
 
 

@@ -1,4 +1,4 @@
-"""How a sandbox is reached and isolated, without anything that would let somebody in."""
+"""Describe a sandbox to the core: how it is reached and isolated, without anything that would let somebody in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def reachability(
     workspace: str | None,
     deadline: Deadline,
 ) -> Reachability:
-    """The descriptor. Tokens (SSH, previews) are not in it: `tunnel` says how each is had with the key."""
+    """Describe how a sandbox is reached. Tokens (SSH, previews) are not in it: `tunnel` says how each is had with the
+    key."""
     path = f"{cloud.base}/sandbox/{segment(up.id)}"
     ways: dict[str, Any] = {}
     gateway = None
@@ -68,7 +69,7 @@ def _service(cloud: DaytonaClient, name: str, port: int, deadline: Deadline) -> 
 
 
 def status(found: DaytonaSandbox) -> Status:
-    """What Daytona shows of a sandbox. One that is stopped is billed its disk, one that is archived nothing. Pure."""
+    """Describe the state of a sandbox. One that is stopped is billed its disk, one that is archived nothing. Pure."""
     if found.phase != "resting":
         return Status(found.presence, found.trouble, ends_at=found.destroyed_at)
     billed = None if found.resources is None else Resources(disk_gib=found.resources.disk_gib)
@@ -81,7 +82,7 @@ def status(found: DaytonaSandbox) -> Status:
 
 
 def isolation(up: DaytonaSandbox, remembered: DaytonaHandleData) -> Isolation:
-    """What Daytona says; nothing of it is measured from here."""
+    """Describe the isolation as Daytona says it; nothing of it is measured from here."""
     notes = [f"as Daytona says (class {up.sandbox_class or 'not told'}); not measured"]
     if remembered.until is not None and up.destroyed_at is None:
         notes.append("this server keeps no TTL of its own: only sandboxer ends it")

@@ -1,4 +1,4 @@
-"""What an answer of Daytona that was not wanted means."""
+"""Map Daytona's error responses to SandboxerError."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MISSING: Final = re.compile(
 
 
 def message(answer: Response) -> str:
-    """Daytona's own words in an error answer, on one line."""
+    """Read Daytona's own words in an error response, on one line."""
     document = _document(answer)
     said = document.get("message")
     if isinstance(said, list):
@@ -34,13 +34,13 @@ def message(answer: Response) -> str:
 
 
 def busy(answer: Response) -> bool:
-    """Whether it was refused only because another change of the same sandbox is under way."""
+    """Tell whether it was refused only because another change of the same sandbox is under way."""
     return answer.status == 409 or (answer.status == 400 and _BUSY.search(message(answer)) is not None)
 
 
 def wait_told(answer: Response) -> float | None:
-    """Seconds to wait: Daytona has one Retry-After for each of its throttlers (`Retry-After-{throttler}`); the longest
-    of those that are there counts."""
+    """Read the seconds to wait: Daytona has one Retry-After for each of its throttlers (`Retry-After-{throttler}`); the
+    longest of those that are there counts."""
     told = [
         seconds
         for name, value in answer.headers.items()
@@ -51,7 +51,7 @@ def wait_told(answer: Response) -> float | None:
 
 
 def refuse(answer: Response) -> SandboxerError:
-    """The error for a status that was not expected, of Daytona's own API or of a toolbox."""
+    """Map an error response of Daytona's own API or of a toolbox."""
     said = message(answer)
     text = f"Daytona answered {answer.asked} with {answer.status}" + (f": {said}" if said else "")
     details: dict[str, Any] = {"status": answer.status}

@@ -1,4 +1,4 @@
-"""Running a command inside a sandbox by its toolbox: byte for byte, its two outputs apart, ended at the deadline."""
+"""Run a command inside a sandbox by its toolbox: byte for byte, its two outputs apart, ended at the deadline."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class CommandProgress(Value, frozen=True, kw_only=True):
 
 
 def job(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> bytes:
-    """The text that becomes the command, in a shell that START made for it. Pure. Every word is quoted; it comes by a
-    descriptor, so that values appear in no argv.
+    """Write the shell text that becomes the command, in a shell that START made for it. Pure. Every word is quoted; it
+    comes by a descriptor, so that values appear in no argv.
 
     `setsid` would tell of a program that is not there in its own words, or, an old one, with its own code; so the shell
     looks first. Raises Invalid for words that no program can be given."""
@@ -74,7 +74,7 @@ def job(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> byte
 
 
 def read(result: str, token: str) -> CommandProgress:
-    """An answer taken apart. Pure. Raises BackendError for one that is not whole."""
+    """Parse an answer. Pure. Raises BackendError for one that is not whole."""
     head, _, body = result[max(0, result.find(f"{token} ")) :].partition("\n")
     words = head.split()
     parts = _sections(body)
@@ -90,7 +90,7 @@ def read(result: str, token: str) -> CommandProgress:
 
 
 def _sections(body: str) -> tuple[bytes, bytes] | None:
-    """The two parts, each ended by a line with `=` alone; None when one is not whole."""
+    """Split off the two parts, each ended by a line with `=` alone; None when one is not whole."""
     lines = body.splitlines()
     ends = [number for number, line in enumerate(lines) if line == "="]
     if len(ends) < 2:
@@ -270,7 +270,7 @@ class _Running:
 
 
 def _plain(text: bytes) -> str | None:
-    """A job as JSON can carry it; None when it holds bytes that are not UTF-8."""
+    """Decode a job so that JSON can carry it; None when it holds bytes that are not UTF-8."""
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:

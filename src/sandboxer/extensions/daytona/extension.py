@@ -1,4 +1,4 @@
-"""ext.daytona: the contract, from the parts beside this file."""
+"""Fulfil the extension contract for Daytona, from the modules beside this one."""
 
 from __future__ import annotations
 

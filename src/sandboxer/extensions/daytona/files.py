@@ -1,4 +1,4 @@
-"""Trees in and out as tar; tar runs inside, so whatever an archive says, it stays there."""
+"""Copy files in and out as tar, which runs inside, so whatever an archive says, it stays there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNWRITABLE: Final = "may the sandbox's user write there?"
 
 
 def kind(toolbox: Toolbox, path: str, deadline: Deadline) -> PathKind:
-    """What is at a path inside. Raises Invalid, BackendError."""
+    """Look at a path inside. Raises Invalid, BackendError."""
     return files.path_kind(_runner(toolbox, deadline), path)
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of a sandbox, and whether what is seen now can be trusted to be about it."""
+"""Keep what is needed of a sandbox in its handle, and tell what "not found" proves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ destroying takes some."""
 
 
 class DaytonaHandleData(Value, frozen=True, kw_only=True):
-    """One sandbox, or one snapshot (`kind`).
+    """The data of the handle of a sandbox, or of a snapshot (`kind`).
 
     `name` is unique in the organization and known before anything is made; `id` is Daytona's own, once it has been
     told. `base` is the API at which it was made. `key` is the beginning of a digest of the API key: it tells whether a
@@ -47,27 +47,27 @@ class DaytonaHandleData(Value, frozen=True, kw_only=True):
 
 
 def to_handle(remembered: DaytonaHandleData) -> Handle:
-    """As the core stores it."""
+    """Make a handle of the data."""
     return Handle(version=VERSION, data=msgspec.to_builtins(remembered))
 
 
 def from_handle(handle: Handle) -> DaytonaHandleData:
-    """As it was stored. Raises Conflict for a handle of another version."""
+    """Read the data of a handle. Raises Conflict for a handle of another version."""
     return read_handle(handle, DaytonaHandleData, version=VERSION)
 
 
 def check_base(remembered: DaytonaHandleData, base: str) -> None:
-    """Raises NotConfigured when the sandbox was made at another API than the one that is configured now."""
+    """Raise NotConfigured when the sandbox was made at another API than the one that is configured now."""
     account.check_address(remembered.name, remembered.base, base, variable="DAYTONA_API_URL")
 
 
 def proves_absence(remembered: DaytonaHandleData, key: str, *, now: float) -> bool:
-    """Whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure."""
+    """Tell whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure."""
     over_at = None if remembered.until is None else remembered.until + LATE_SECONDS
     return account.proves_absence(remembered.key, key, over_at=over_at, now=now)
 
 
 def check_absence_proved(remembered: DaytonaHandleData, key: str, *, now: float) -> None:
-    """Raises BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
+    """Raise BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
     if not proves_absence(remembered, key, now=now):
         raise account.other_key(remembered.name, provider="Daytona", variables="DAYTONA_API_KEY")

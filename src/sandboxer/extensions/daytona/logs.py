@@ -1,4 +1,4 @@
-"""What a sandbox's entry point wrote; of one that does not come up, what its build wrote."""
+"""Read the log of a sandbox's entry point; of one that does not come up, what its build wrote."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def _last(text: bytes, lines: int | None) -> bytes:
 
 
 def _since(text: bytes, shown: bytes) -> bytes:
-    """What has been added; all of it when it began anew."""
+    """Cut off what was shown already; all of it when it began anew."""
     return text[len(shown) :] if text.startswith(shown) else text

@@ -1,4 +1,4 @@
-"""What a profile may ask of ext.daytona."""
+"""Define the options of ext.daytona, and fit them to requirements."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _check_range(text: str) -> None:
 
 
 def fit(options: DaytonaOptions, require: Requirements) -> DaytonaOptions:
-    """The options with which `require`'s network and resources are met; raises Unsupported. Pure.
+    """Fit the options to `require`'s network and resources; raises Unsupported. Pure.
 
     What a snapshot is allotted is Daytona's to say, so only an image can be promised a size."""
     if require.network == "none" and options.network_allow_list:
@@ -182,13 +182,13 @@ def _gpu(given: str | None, needed: str | None) -> str | None:
 
 
 def gpu(text: str) -> tuple[str, int]:
-    """Model (as Daytona spells it: upper case) and count in `H100` or `h100:2`."""
+    """Parse model (as Daytona spells it: upper case) and count in `H100` or `h100:2`."""
     model, _, count = text.partition(":")
     return model.upper(), int(count or 1)
 
 
 def allotted(options: DaytonaOptions) -> Resources:
-    """What a sandbox with these options is allotted as far as it is known before: the estimate. Pure."""
+    """List what a sandbox with these options is allotted as far as it is known before: the estimate. Pure."""
     model, count = gpu(options.gpu) if options.gpu is not None else (None, 0)
     return Resources(
         vcpu=options.cpu or DEFAULT.vcpu,
@@ -200,12 +200,12 @@ def allotted(options: DaytonaOptions) -> Resources:
 
 
 def decode(options: object) -> DaytonaOptions:
-    """The options of a spec, whether the core has decoded them or not. Raises msgspec.ValidationError."""
+    """Decode the options of a spec, whether the core has decoded them or not. Raises msgspec.ValidationError."""
     return options if isinstance(options, DaytonaOptions) else msgspec.convert(options, DaytonaOptions)
 
 
 def with_target(options: DaytonaOptions, target: str | None) -> DaytonaOptions:
-    """The options with the region that DAYTONA_TARGET names, where they name none. Raises NotConfigured. Pure."""
+    """Fill in the region that DAYTONA_TARGET names, where they name none. Raises NotConfigured. Pure."""
     if options.target is not None or not target:
         return options
     if not _WORD.fullmatch(target):

@@ -1,4 +1,4 @@
-"""A command's input in pieces: what is there is taken, what is not there yet is never waited for long."""
+"""Read a command's input in pieces: what is there is taken, what is not there yet is never waited for long."""
 
 from __future__ import annotations
 

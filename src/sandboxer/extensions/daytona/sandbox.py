@@ -1,4 +1,4 @@
-"""What Daytona says of a sandbox, read without trusting it.
+"""Read what Daytona's API says of one sandbox, without trusting it. Pure.
 
 Fields come and go between the open server (0.190) and the present one, so only what is needed is read, each with a
 value for its absence; the official client refuses a sandbox without `kvm`, which no older server has.
@@ -96,7 +96,7 @@ class DaytonaSandbox(Value, frozen=True, kw_only=True):
 
 
 def view(document: Any, *, asked: str) -> DaytonaSandbox:
-    """A sandbox of an answer to `asked`. Raises BackendError for what is none."""
+    """Parse a sandbox of an answer to `asked`. Raises BackendError for what is none."""
     if not isinstance(document, dict) or not isinstance(document.get("id"), str) or not document["id"]:
         raise BackendError(
             f"Daytona answered {asked} with something that is not a sandbox",

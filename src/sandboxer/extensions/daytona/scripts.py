@@ -1,4 +1,4 @@
-"""The shell text that runs inside. POSIX sh; besides it needs `setsid`, `base64`, and the usual small tools.
+"""Hold the shell scripts that run inside. POSIX sh; besides it needs `setsid`, `base64`, and the usual small tools.
 
 The toolbox runs a text in a shell and answers with one string, in which stdout and stderr are mixed and bytes that are
 not UTF-8 are lost. So a command gets files of its own: START launches it in a session of its own, its output to two
@@ -139,9 +139,9 @@ FORGET: Final = 'rm -f "$1".*'
 
 
 def text(script: str, *words: str, job: str = "", data: str = "", mark: str) -> str:
-    """What the toolbox's shell (zsh, bash or sh) reads: `script` with `words`, and `job` and `data` at descriptors 3
-    and 4. Everything is quoted: that shell sees one simple command with here-documents, each ended by a line with the
-    random `mark` that no text can hold."""
+    """Write what the toolbox's shell (zsh, bash or sh) reads: `script` with `words`, and `job` and `data` at
+    descriptors 3 and 4. Everything is quoted: that shell sees one simple command with here-documents, each ended by a
+    line with the random `mark` that no text can hold."""
     lines = ["exec " + shlex.join(["sh", "-c", script, "sbx", *words]) + " </dev/null"]
     for number, part in ((3, job), (4, data)):
         lines[0] += f" {number}<<'{mark}-{number}'"

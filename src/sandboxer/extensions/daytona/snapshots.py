@@ -1,4 +1,4 @@
-"""Snapshots: a sandbox's files, kept by Daytona under a name, to make other sandboxes of."""
+"""Create and delete snapshots: a sandbox's files, kept by Daytona under a name, to make other sandboxes of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins over SSH: Daytona's gateway takes a token as the user's name.
+"""Find the gateway for logins over SSH: Daytona's takes a token as the user's name.
 
 The token is a credential, so it is never stored: what `reachability` tells is where the gateway is, and how a token is
 had with the key. The one that is made here, to learn the gateway's address, is taken back at once.
@@ -22,7 +22,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
 class SshGateway(Value, frozen=True, kw_only=True):
-    """Where a login goes."""
+    """The address of the gateway."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ def access(cloud: DaytonaClient, name: str, deadline: Deadline, *, minutes: int)
 
 
 def gateway(command: Any, token: str) -> SshGateway:
-    """Host and port in `ssh -p 2222 TOKEN@host`. Pure. Raises BackendError (which does not quote the command)."""
+    """Parse host and port of `ssh -p 2222 TOKEN@host`. Pure. Raises BackendError (which does not quote the command)."""
     try:
         words = shlex.split(command) if isinstance(command, str) else []
     except ValueError:
@@ -63,7 +63,7 @@ def gateway(command: Any, token: str) -> SshGateway:
 
 
 def find_gateway(cloud: DaytonaClient, name: str, deadline: Deadline) -> SshGateway:
-    """Where the gateway is, without leaving a token behind."""
+    """Find the gateway, without leaving a token behind."""
     found, token = access(cloud, name, deadline, minutes=1)
     cloud.api.call(
         "DELETE",

@@ -1,4 +1,5 @@
-"""The control plane: E2B's API for sandboxes as such, from `spec/openapi.yml` of 2026-08 and its November supplement.
+"""Call E2B's API for sandboxes as such (the control plane), from `spec/openapi.yml` of 2026-08 and its November
+supplement.
 
 Servers that speak E2B's API as of August have no `/v2` for create and connect; which of the two an address understands
 is found out once and remembered as long as the process lives.
@@ -208,13 +209,13 @@ def _object(answer: Response) -> dict[str, Any]:
 
 
 def metadata_filter(labels: Mapping[str, str]) -> str:
-    """The `metadata` query parameter: keys and values quoted once, joined as a query, which the server takes apart
-    after the HTTP layer has unquoted the whole (`parseFilters` of the server, and the SDK's own encoding)."""
+    """Encode the `metadata` query parameter: keys and values quoted once, joined as a query, which the server takes
+    apart after the HTTP layer has unquoted the whole (`parseFilters` of the server, and the SDK's own encoding)."""
     return urlencode({quote(key): quote(value) for key, value in labels.items()})
 
 
 def running_sandbox(control: E2BClient, place: E2BHandleData, ctx: Context) -> tuple[E2BSandbox, EnvdAccess]:
-    """A look at a sandbox that is to be used. Raises Conflict, saying why, when it does not run."""
+    """Look at a sandbox that is to be used. Raises Conflict, saying why, when it does not run."""
     looked = control.look(place.id)
     if looked is None:
         raise (

@@ -28,13 +28,13 @@ _SIGNALS: Final = {
 
 
 def frame(message: Any) -> bytes:
-    """One message as it is sent."""
+    """Encode one message."""
     body = msgspec.json.encode(message)
     return struct.pack(">BI", 0, len(body)) + body
 
 
 def frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Flag and body of each message of a stream. Raises BackendError for what is not Connect."""
+    """Split a stream into flag and body of each message. Raises BackendError for what is not Connect."""
     held = bytearray()
     for chunk in chunks:
         held += chunk
@@ -114,7 +114,8 @@ class StreamEnd(msgspec.Struct, frozen=True):
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[ProcessEvent | ConnectError]:
-    """The events of a process stream; an error that ended it comes last. Raises BackendError for what is neither."""
+    """Decode the events of a process stream; an error that ended it comes last. Raises BackendError for what is
+    neither."""
     for flags, body in frames(chunks):
         try:
             if not flags & END:

@@ -1,4 +1,4 @@
-"""Making exactly one sandbox, whatever becomes of the answers."""
+"""Create exactly one sandbox, whatever becomes of the answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class CreatedSandbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def body(spec: Spec, options: E2BOptions, *, now: float, template: str | None = None) -> dict[str, Any]:
-    """What is asked for. Pure; the same for the same `now`, because E2B compares the bodies of one idempotency key."""
+    """Build the request body. Pure; the same for the same `now`, because E2B compares the bodies of one idempotency
+    key."""
     expires = spec.expires_at
     asked: dict[str, Any] = {
         "templateID": template or options.template,
@@ -57,7 +58,7 @@ def body(spec: Spec, options: E2BOptions, *, now: float, template: str | None = 
 
 
 class UseLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be known of a sandbox to use it."""
+    """The label that keeps what must be known of a sandbox to use it."""
 
     user: str | None = None
     ports: list[int] = []
@@ -65,7 +66,7 @@ class UseLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_use_label(metadata: Mapping[str, str]) -> UseLabel:
-    """What `remembered` wrote; that of a plain sandbox for anything else. Pure."""
+    """Parse what `remembered` wrote; anything else is that of a plain sandbox. Pure."""
     try:
         return bounded.decode_as(UseLabel, metadata.get(LABEL_USE, "{}"))
     except msgspec.DecodeError:
@@ -73,22 +74,22 @@ def parse_use_label(metadata: Mapping[str, str]) -> UseLabel:
 
 
 def remembered(options: E2BOptions) -> dict[str, str]:
-    """What must be known of a sandbox to use it, as one more label, so that one that was found again is used like one
+    """Build the label that keeps what must be known of a sandbox, so that one that was found again is used like one
     that was never lost; nothing for a plain one. Pure."""
     use = UseLabel(user=options.user, ports=options.ports, declared=declared(options))
     return {} if use == UseLabel() else {LABEL_USE: msgspec.json.encode(use).decode()}
 
 
 def declared(options: E2BOptions) -> dict[str, float]:
-    """The resources that a template is said to have. Pure."""
+    """List the resources that the options declare of a template. Pure."""
     named = {name: getattr(options, name) for name in ("vcpu", "memory_gib", "disk_gib")}
     return {name: float(value) for name, value in named.items() if value is not None}
 
 
 def make(control: E2BClient, spec: Spec, asked: Mapping[str, Any], ctx: Context) -> CreatedSandbox:
-    """Make it; a lost answer is settled by `provider.lost_create`: it is looked for, and asked for again with the same
-    idempotency key. What was made twice is removed. Raises with outcome "unknown" when that could not be done in time:
-    lists may lag, so that one which shows nothing proves nothing."""
+    """Create it; a lost answer is settled by `provider.lost_create`: it is looked for, and asked for again with the
+    same idempotency key. What was made twice is removed. Raises with outcome "unknown" when that could not be done in
+    time: lists may lag, so that one which shows nothing proves nothing."""
     doubt: SandboxerError | None = None
     for number in range(1, _TRIES + 1):
         if doubt is not None and ctx.deadline.passed:
@@ -124,13 +125,14 @@ def make(control: E2BClient, spec: Spec, asked: Mapping[str, Any], ctx: Context)
 
 
 def _trouble(error: SandboxerError, deadline: Deadline) -> Trouble:
-    """How a try ended. Names are not unique at E2B, so none is ever taken; and who is late has no time to look."""
+    """Classify how a try ended. Names are not unique at E2B, so none is ever taken; and who is late has no time to
+    look."""
     trouble = trouble_of(error, over=deadline.passed)
     return "refused" if trouble == "taken" else "slow" if trouble == "late" else trouble
 
 
 def _found(control: E2BClient, spec: Spec, ctx: Context) -> CreatedSandbox | None:
-    """What a lost request has made, if it can be seen now."""
+    """Find what a lost request has made, if it can be seen now."""
     try:
         found = find_labelled(control, spec.sandbox_id, ctx.install)
         if not found:
@@ -142,7 +144,7 @@ def _found(control: E2BClient, spec: Spec, ctx: Context) -> CreatedSandbox | Non
 
 
 def find_labelled(control: E2BClient, sandbox_id: str, install: str) -> list[E2BSandbox]:
-    """What E2B shows of one sandbox of ours, the eldest first."""
+    """List what E2B shows of one sandbox of ours, the oldest first."""
     found = control.all({LABEL_ID: sandbox_id, LABEL_INSTALL: install})
     return sorted(found, key=lambda shown: (shown.started_at or 0.0, shown.id))
 
@@ -154,8 +156,8 @@ def _remove_others(control: E2BClient, found: Sequence[E2BSandbox], *, keep: str
 
 
 def _wait(error: SandboxerError, number: int) -> float | None:
-    """Seconds after which to ask again; None when that is no use. A rate limit is waited for, a lost answer looked for,
-    and every other refusal is final: what has no room now leaves the route its time."""
+    """Choose the seconds before the next try; None when that is no use. A rate limit is waited for, a lost answer
+    looked for, and every other refusal is final: what has no room now leaves the route its time."""
     details = error.details or {}
     if details.get("should_retry") == "false":
         return None

@@ -1,4 +1,4 @@
-"""What a sandbox at E2B looks like to the core."""
+"""Describe a sandbox at E2B to the core: how it is reached and isolated, what it has, whether it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
 
 
 def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess, *, domain: str | None) -> Ready:
-    """How a sandbox is reached and isolated; `domain` is the one that was chosen. Pure."""
+    """Describe how a ready sandbox is reached and isolated; `domain` is the one that was chosen. Pure."""
     domain = domain_of(place.api, access, domain)
     return Ready(
         reachability=Reachability(
@@ -39,7 +39,7 @@ def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess, *, domain
 
 
 def status(shown: E2BSandbox) -> Status:
-    """What E2B shows of a sandbox. A paused one costs nothing and has no end. Pure."""
+    """Describe the state of a sandbox. A paused one costs nothing and has no end. Pure."""
     if shown.state == "running":
         return Status("running", ends_at=shown.end_at)
     return Status("stopped", f"{shown.state} at E2B", billed=Resources())
@@ -51,8 +51,8 @@ def _service(place: E2BHandleData, port: int, domain: str) -> Service:
 
 
 def isolation(place: E2BHandleData, shown: E2BSandbox) -> Isolation:
-    """E2B's own sandboxes are Firecracker virtual machines; of another server that speaks its API, nothing is known
-    from here. Pure."""
+    """Describe the isolation: E2B's own sandboxes are Firecracker virtual machines; of another server that speaks its
+    API, nothing is known from here. Pure."""
     domain = domain_of(place.api, None, None) or ""
     own = any(domain == known or domain.endswith(f".{known}") for known in _OWN)
     notes = ["whatever listens on a port inside can be reached from the internet by who knows the sandbox's id"]
@@ -64,7 +64,7 @@ def isolation(place: E2BHandleData, shown: E2BSandbox) -> Isolation:
 
 
 def check_declared(place: E2BHandleData, has: Resources) -> None:
-    """Raises BackendError when a template has less than the profile says of it."""
+    """Raise BackendError when a template has less than the profile says of it."""
     for name, unit in (("vcpu", "vCPU"), ("memory_gib", "GiB of memory"), ("disk_gib", "GiB of disk")):
         declared, there = place.declared.get(name), getattr(has, name)
         if declared is not None and there < declared:
@@ -94,7 +94,8 @@ def reach(envd: Envd, ctx: Context) -> None:
 
 
 class BackgroundCall:
-    """A call that goes on in a thread. It is left behind when nobody waits for it: it has an end of its own."""
+    """A call that goes on in a thread beside another wait, which saves a round trip. It is left behind when nobody
+    waits for it: it has an end of its own."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call

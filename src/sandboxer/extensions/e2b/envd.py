@@ -1,4 +1,4 @@
-"""The inside of one sandbox by its envd: processes over the Connect protocol, files over HTTP."""
+"""Call the envd of one sandbox: processes over the Connect protocol, files over HTTP."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _WHOLE: Final = 4 << 20
 
 
 def domain_of(api: str, access: EnvdAccess | None, chosen: str | None) -> str | None:
-    """Below which domain the ports of sandboxes are: what E2B says, else the one that was chosen by E2B_DOMAIN, else
-    that of an API at `api.DOMAIN`. Pure."""
+    """Choose the domain below which the ports of sandboxes are: what E2B says, else the one that was chosen by
+    E2B_DOMAIN, else that of an API at `api.DOMAIN`. Pure."""
     if access is not None and access.domain:
         return access.domain
     if chosen:
@@ -52,8 +52,8 @@ def domain_of(api: str, access: EnvdAccess | None, chosen: str | None) -> str | 
 
 
 def address_of(place: E2BHandleData, access: EnvdAccess, endpoints: Mapping[str, str]) -> str:
-    """Where the envd of a sandbox is: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when nothing
-    tells: what another server made is not looked for at E2B, and its token not sent there."""
+    """Choose the address of a sandbox's envd: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when
+    nothing tells: what another server made is not looked for at E2B, and its token not sent there."""
     if endpoint := endpoints.get("sandbox"):
         return endpoint
     domain = domain_of(place.api, access, endpoints.get("domain"))
@@ -66,7 +66,7 @@ def address_of(place: E2BHandleData, access: EnvdAccess, endpoints: Mapping[str,
 
 
 def told(place: E2BHandleData, access: EnvdAccess, ctx: Context) -> bool:
-    """Whether it is known where the envd of a sandbox is. Pure."""
+    """Tell whether the address of a sandbox's envd is known. Pure."""
     return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access, ctx.endpoints.get("domain")) is not None
 
 

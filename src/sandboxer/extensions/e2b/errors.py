@@ -1,4 +1,5 @@
-"""What E2B's refusals mean. The words are those of its server (`sendAPIStoreError`) and of the models of its SDK."""
+"""Map E2B's error responses to SandboxerError. The words are those of its server (`sendAPIStoreError`) and of the
+models of its SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _DEFINITE: Final = frozenset({"sandbox_create_failed", "sandbox_create_refused"}
 
 
 class E2BErrorBody(msgspec.Struct, frozen=True):
-    """The body of a refusal. envd's has a word as its code, the control plane's a number."""
+    """The body of an error response. envd's has a word as its code, the control plane's a number."""
 
     code: int | str = ""
     message: str = ""
@@ -28,7 +29,7 @@ class E2BErrorBody(msgspec.Struct, frozen=True):
 
 
 def error_body(answer: Response) -> E2BErrorBody:
-    """What a refusal says; empty when it is not in E2B's form."""
+    """Decode the body of an error response; empty when it is not in E2B's form."""
     try:
         return bounded.decode_as(E2BErrorBody, answer.body)
     except msgspec.DecodeError:
@@ -36,7 +37,7 @@ def error_body(answer: Response) -> E2BErrorBody:
 
 
 def refuse(answer: Response) -> SandboxerError:
-    """The error for a status of the control plane that was not expected."""
+    """Map an error response of the API."""
     said = error_body(answer)
     words = without_html(said.message) or answer.text
     text = f"E2B answered {answer.asked} with {answer.status}" + (f": {words[:500]}" if words else "")
@@ -89,7 +90,7 @@ def _details(answer: Response, said: E2BErrorBody) -> dict[str, Any]:
 
 
 def envd_error(answer: Response) -> SandboxerError:
-    """The error for a status of a sandbox's own address: its envd, or the proxy that stands before all of them."""
+    """Map an error response of a sandbox's own address: its envd, or the proxy that stands before all of them."""
     said = error_body(answer)
     words = without_html(said.message) or answer.text
     text = f"the sandbox answered {answer.asked} with {answer.status}" + (f": {words[:500]}" if words else "")
@@ -114,7 +115,7 @@ def envd_error(answer: Response) -> SandboxerError:
 
 
 def gone(text: str) -> SandboxerError:
-    """The error for a sandbox that does not run (any more)."""
+    """Make the error for a sandbox that does not run (any more)."""
     hint = "it has ended or is paused at E2B: run `sandboxer reconcile`"
     return Conflict(text, hint=hint, fault="backend", details={"presence": "unknown"})
 
@@ -126,7 +127,7 @@ _WORDS: Final = {
 
 
 def stream_error(code: str, message: str) -> SandboxerError:
-    """The error for a Connect error inside a stream."""
+    """Map a Connect error inside a stream."""
     kind = _WORDS.get(code, BackendError)
     return kind(
         f"the sandbox could not run it: {without_html(message)[:500] or code}",

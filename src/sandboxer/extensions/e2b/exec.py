@@ -1,4 +1,4 @@
-"""Running a command inside a sandbox to its end, and ending everything that it started when its time is over."""
+"""Run a command inside a sandbox to its end, and end everything that it started when its time is over."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def capture(
 
 
 def temporary_path() -> str:
-    """A name for a file of ours inside."""
+    """Choose a path for a temporary file of ours inside."""
     return f"/tmp/.sandboxer-{os.urandom(8).hex()}"  # noqa: S108 - of the sandbox
 
 

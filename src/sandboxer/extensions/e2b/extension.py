@@ -1,4 +1,4 @@
-"""ext.e2b: the contract, from the parts beside this file."""
+"""Fulfil the extension contract for E2B, from the modules beside this one."""
 
 from __future__ import annotations
 

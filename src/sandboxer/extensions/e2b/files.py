@@ -1,4 +1,4 @@
-"""Files in and out of a sandbox: archives travel as files of their own, and tar runs inside."""
+"""Copy files in and out of a sandbox: archives travel as files of their own, and tar runs inside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNWRITABLE: Final = "may the sandbox's user write there? `options.user: root` m
 
 
 def kind(envd: Envd, path: str, deadline: Deadline) -> PathKind:
-    """What is at a path inside. Raises Invalid, BackendError."""
+    """Look at a path inside. Raises Invalid, BackendError."""
     return files.path_kind(_runner(envd, deadline), path)
 
 

@@ -1,4 +1,4 @@
-"""What a handle holds, and whether what E2B says now is said of the same account."""
+"""Keep what is needed of a sandbox in its handle, and tell what "not found" proves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-
 
 
 class E2BHandleData(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox at E2B, as it is remembered.
+    """The data of a sandbox's handle.
 
     sandbox_id: ours. id: E2B's. api: the base address it was made at. key: which key, by a fingerprint. born: when it
     was made; ends: E2B's own end of it, as of then; both in unix seconds. declared: what its template was said to have.
@@ -52,7 +52,7 @@ class E2BHandleData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class E2BSnapshotData(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot at E2B: a template of its own, by E2B's id."""
+    """The data of a snapshot's handle: a template of its own, by E2B's id."""
 
     snapshot: str
     name: str
@@ -65,17 +65,17 @@ class E2BSnapshotData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sandbox_data(handle: Handle) -> E2BHandleData:
-    """The place in a handle. Raises Conflict for a handle of another version."""
+    """Read the data of a sandbox's handle. Raises Conflict for a handle of another version."""
     return from_handle(handle, E2BHandleData, version=VERSION)
 
 
 def snapshot_data(handle: Handle) -> E2BSnapshotData:
-    """The snapshot in a handle. Raises Conflict for a handle of another version."""
+    """Read the data of a snapshot's handle. Raises Conflict for a handle of another version."""
     return from_handle(handle, E2BSnapshotData, version=VERSION)
 
 
 def api_address(ctx: Context) -> str:
-    """The base address of the control plane, in one spelling, as E2B's own clients find it: E2B_API_URL, else below
+    """Choose the address of the API, in one spelling, as E2B's own clients do: E2B_API_URL, else below
     E2B_DOMAIN. Raises Invalid, and NotConfigured where E2B_DEBUG asks for a server that is not one."""
     named, domain = ctx.endpoints.get("api"), ctx.endpoints.get("domain")
     if ctx.endpoints.get("debug", "").lower() == "true" and not (named and ctx.endpoints.get("sandbox")):
@@ -91,7 +91,7 @@ def api_address(ctx: Context) -> str:
 
 
 def api_key(ctx: Context) -> Secret:
-    """The account's key. Raises NotConfigured."""
+    """Get the account's key. Raises NotConfigured."""
     key = ctx.secrets.get(KEY)
     if key is None:
         raise NotConfigured(f"{KEY} is not set", hint=f"set {KEY}, or name another reference in config.yaml")
@@ -99,22 +99,22 @@ def api_key(ctx: Context) -> Secret:
 
 
 def check_address(made_at: str, ctx: Context) -> None:
-    """Raises NotConfigured when a sandbox was made at another address than the present one."""
+    """Raise NotConfigured when a sandbox was made at another address than the present one."""
     account.check_address("it", made_at, api_address(ctx), variable="E2B_API_URL")
 
 
 def is_gone(place: E2BHandleData, ctx: Context) -> bool:
-    """What it means that E2B does not know a sandbox: gone, if the key is the one that it was made with, or if it has
-    no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
+    """Tell whether "not found" proves that a sandbox is gone: it does if the key is the one that it was made with, or
+    if it has no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
     over_at = None if place.paused else place.born + LONGEST
     return account.proves_absence(place.key, api_key(ctx).fingerprint, over_at=over_at, now=time.time())
 
 
 def other_key_error(place: E2BHandleData) -> BackendError:
-    """The error for a sandbox that the present key cannot see."""
+    """Make the error for a sandbox that the present key cannot see."""
     return account.other_key(place.id, provider="E2B", variables=KEY)
 
 
 def seconds_until(expires_at: float, now: float) -> int:
-    """The `timeout` for an end at `expires_at`: whole seconds from the request, rounded up: never early."""
+    """Compute the `timeout` for an end at `expires_at`: whole seconds from the request, rounded up: never early."""
     return max(1, math.ceil(expires_at - now))

@@ -1,4 +1,4 @@
-"""The log that E2B keeps of a sandbox."""
+"""Read the log that E2B keeps of a sandbox."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(control: E2BClient, sandbox: str, sink: Sink, *, follow: bool, tail: i
 
 
 def line(entry: Mapping[str, Any]) -> bytes:
-    """One entry as a line. Pure."""
+    """Format one entry as a line. Pure."""
     words = (str(entry.get("timestamp") or "-"), str(entry.get("level") or "-"), str(entry.get("message") or ""))
     return " ".join(words).rstrip("\n").encode("utf-8", "replace") + b"\n"
 

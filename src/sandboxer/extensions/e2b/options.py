@@ -1,4 +1,4 @@
-"""What a profile may ask of ext.e2b."""
+"""Define the options of ext.e2b, and fit them to requirements."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class E2BOptions(Written, frozen=True, kw_only=True):
 
 
 def decode(options: object) -> E2BOptions:
-    """The options of a spec, whether the core has decoded them or not. Raises msgspec.ValidationError."""
+    """Decode the options of a spec, whether the core has decoded them or not. Raises msgspec.ValidationError."""
     return options if isinstance(options, E2BOptions) else msgspec.convert(options, E2BOptions)
 
 
 def allotted(options: E2BOptions) -> Resources:
-    """What a sandbox with these options is billed for. Pure."""
+    """List the resources that a sandbox with these options is billed for. Pure."""
     return Resources(
         vcpu=BASE_VCPU if options.vcpu is None else options.vcpu,
         memory_gib=BASE_MEMORY_GIB if options.memory_gib is None else options.memory_gib,
@@ -70,7 +70,7 @@ def allotted(options: E2BOptions) -> Resources:
 
 
 def fitted(options: E2BOptions, require: Requirements) -> E2BOptions:
-    """The options that meet the requirements exactly; raises Unsupported. Pure.
+    """Fit the options to the requirements, exactly; raises Unsupported. Pure.
 
     What is taken as E2B's default becomes a declaration, so that it is checked like one once the sandbox is up."""
     if require.gpu is not None:

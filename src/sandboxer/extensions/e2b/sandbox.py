@@ -44,7 +44,8 @@ def parse_access(data: Mapping[str, Any]) -> EnvdAccess:
 
 
 def parse_sandbox(row: Mapping[str, Any]) -> E2BSandbox:
-    """Raises BackendError for a row that does not say whose it is: a list with holes is not complete."""
+    """Parse a row of a list, or a whole answer. Raises BackendError for one that does not say whose it is: a list with
+    holes is not complete."""
     metadata, internet = row.get("metadata") or {}, row.get("allowInternetAccess")
     if not isinstance(metadata, dict):
         raise BackendError("E2B's answer has metadata that is none", hint="check E2B_API_URL")
@@ -69,7 +70,7 @@ def _number(value: object) -> float:
 
 
 def required_text(data: dict[str, Any], name: str) -> str:
-    """A text that must be in an answer of E2B. Raises BackendError."""
+    """Read a text that must be in an answer. Raises BackendError."""
     value = data.get(name)
     if not isinstance(value, str) or not value:
         raise BackendError(f"E2B's answer lacks {name!r}", hint="check E2B_API_URL", outcome="unknown")
@@ -77,7 +78,7 @@ def required_text(data: dict[str, Any], name: str) -> str:
 
 
 def instant(text: object) -> float | None:
-    """Unix seconds of an RFC 3339 time; None for anything else."""
+    """Parse an RFC 3339 time to unix seconds; None for anything else."""
     if not isinstance(text, str):
         return None
     try:

@@ -1,4 +1,5 @@
-"""The shell text that runs inside sandboxes: POSIX sh, with programs that every Debian has. Values are arguments."""
+"""Hold the shell scripts that run inside sandboxes: POSIX sh, with programs that every Debian has. Values are
+arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that imports Modal's SDK, and what this process keeps of it: connections, by account.
+"""Import Modal's SDK, here alone, and keep what this process needs of it: connections, by account.
 
 What is kept saves calls and holds no state of a sandbox: everything is found again by a process that has nothing."""
 
@@ -54,7 +54,7 @@ class ModalScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place(ctx: Context) -> ModalScope:
-    """The place that a context means; raises NotConfigured without credentials."""
+    """Read the place that a context means; raises NotConfigured without credentials."""
     token_id, token_secret = _credentials(ctx)
     server = ctx.endpoints.get("server") or DEFAULT_SERVER
     server = parse_base_url(server, what="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
@@ -81,7 +81,7 @@ def _credentials(ctx: Context) -> tuple[str, str]:
 
 
 def load() -> Any:
-    """The package `modal`; raises NotConfigured when it is not installed.
+    """Import the package `modal`; raises NotConfigured when it is not installed.
 
     At import it would read `~/.modal.toml`, whose settings and credentials are somebody else's: it is pointed at
     nothing for that moment. A program that has imported modal before us keeps what it has."""
@@ -230,7 +230,7 @@ _accounts: Final[Shared[ModalClient]] = Shared(KEPT_ACCOUNTS)
 
 
 async def account(ctx: Context) -> ModalClient:
-    """The account of a context; one for each server and credentials. Runs on the bridge's loop."""
+    """Get the account of a context; one for each server and credentials. Runs on the bridge's loop."""
     token_id, token_secret = _credentials(ctx)
     server = place(ctx).server
     whole = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()

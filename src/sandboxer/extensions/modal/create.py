@@ -26,7 +26,7 @@ PROBE_MS: Final = 50
 
 
 class Prerequisites(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be there before a sandbox can be asked for."""
+    """What has to be there before a sandbox is asked for."""
 
     account: ModalClient
     app: Any
@@ -34,7 +34,7 @@ class Prerequisites(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def intent(spec: Spec, chosen: ModalOptions, where: ModalScope, *, within: float) -> ModalHandleData:
-    """What is remembered before Modal is asked, which happens `within` seconds."""
+    """Make the data of the handle that is saved before Modal is asked, which happens `within` seconds."""
     _, longest = handle.lives(spec, chosen)
     return msgspec.structs.replace(
         handle.bare(spec.resource, where),
@@ -46,13 +46,14 @@ def intent(spec: Spec, chosen: ModalOptions, where: ModalScope, *, within: float
 
 
 def shape(chosen: ModalOptions) -> str:
-    """What is asked for, for people."""
+    """Word what is asked for, for people."""
     words = [f"{chosen.cpu:g} cores", f"{chosen.memory_gib:g} GiB", *([chosen.gpu] if chosen.gpu else [])]
     return ", ".join(words)
 
 
 async def prepare(ctx: Context, where: ModalScope, chosen: ModalOptions, image: str | None) -> Prerequisites:
-    """The connection, the App and the image; nothing that is billed exists after it. `image` is that of a snapshot."""
+    """Look up the connection, the App and the image; nothing that is billed exists after it. `image` is that of a
+    snapshot."""
     account = await client.account(ctx)
     app = await account.app(where)
     if image is not None:
@@ -95,14 +96,14 @@ async def ask(base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: Mod
 
 
 async def by_name(account: ModalClient, known: ModalHandleData) -> Any:
-    """The running sandbox of a name; raises the SDK's NotFoundError."""
+    """Look up the running sandbox of a name; raises the SDK's NotFoundError."""
     return await client.load().Sandbox.from_name.aio(
         known.app, known.name, environment_name=known.environment, client=account.client
     )
 
 
 async def look(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> tuple[Look, ModalHandleData | None]:
-    """What runs under this name: the one that this installation means by it, another one, or nothing."""
+    """Look at what runs under this name: the one that this installation means by it, another one, or nothing."""
     account = await client.account(ctx)
     try:
         sandbox = await by_name(account, wanted)
@@ -116,7 +117,7 @@ async def look(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> tuple[
 
 
 async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
-    """The SDK's object for a sandbox that is remembered, by Modal's id, else by name."""
+    """Look up the SDK's object of a sandbox, by Modal's id, else by name."""
     account = await client.account(ctx)
     if known.provider_id is not None:
         return await account.sandbox(known.provider_id)
@@ -142,7 +143,7 @@ def create(
 def _settled(
     error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
 ) -> ModalHandleData:
-    """What became of a create that was not answered with success, by `provider.lost_create`: the sandbox, when it is
+    """Settle a create that was not answered with success, by `provider.lost_create`: the sandbox, when it is
     there and still wanted. Otherwise raises the error, saying what became of it."""
     late = error.code == "timeout" or (error.outcome == "unknown" and ctx.deadline.passed)
     trouble: Trouble = "late" if late else trouble_of(error)
@@ -166,7 +167,7 @@ def _settled(
 
 
 def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outcome: Outcome) -> SandboxerError:
-    """The error to raise: that there was no machine, when that is what was waited for."""
+    """Choose the error to raise: that there was no machine, when that is what was waited for."""
     if chosen.gpu is None or error.code != "timeout" or ctx.deadline.passed:
         return with_outcome(error, outcome)
     return Unavailable(

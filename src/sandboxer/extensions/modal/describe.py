@@ -1,4 +1,4 @@
-"""Read what Modal shows of sandboxes: whether one is ready, whether it is there, and which there are."""
+"""Describe what Modal shows of sandboxes: whether one is ready, whether it is there, and which there are."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _isolation(known: ModalHandleData, *, open_ports: bool) -> Isolation:
 
 
 def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
-    """By Modal's id, else by name; Modal knows no stopped ones. "Not found" is believed only of the credentials that
-    made it, or when its end is over anyway."""
+    """Describe the state of a sandbox, by Modal's id, else by name; Modal knows no stopped ones. "Not found" is
+    believed only of the credentials that made it, or when its end is over anyway."""
     where = client.place(ctx)
 
     async def look() -> Status:
@@ -87,7 +87,7 @@ def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
 
 
 async def listed(ctx: Context, where: client.ModalScope) -> list[Found]:
-    """All that runs in our App with the installation's tag. Tags have to be asked for one by one."""
+    """List all that runs in our App with the installation's tag. Tags have to be asked for one by one."""
     account = await client.account(ctx)
     modal = client.load()
     try:
@@ -126,5 +126,5 @@ def _found(tags: dict[str, str], where: client.ModalScope, provider_id: str, *, 
 
 
 def spare(known: ModalHandleData) -> int:
-    """Seconds until Modal ends it by itself."""
+    """Compute the seconds until Modal ends it by itself."""
     return max(0, int(known.ends - time.time()))

@@ -1,4 +1,4 @@
-"""The SDK's exceptions, said in our own words. What is not listed here escapes as the bug it is."""
+"""Map the SDK's exceptions to SandboxerError. What is not listed here escapes as the bug it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST: Final = 300
 
 
 def translated(error: BaseException, doing: str) -> SandboxerError | None:
-    """The error of ours for what the SDK raised while `doing`; None for what is no failure of Modal's.
+    """Map what the SDK raised while `doing`; None for what is no failure of Modal's.
 
     `outcome` is "unknown" where the request may have reached the server and its answer was lost."""
     if isinstance(error, SandboxerError):
@@ -44,7 +44,7 @@ def translated(error: BaseException, doing: str) -> SandboxerError | None:
 
 
 def said(error: BaseException) -> str:
-    """The provider's own words, short enough for a message."""
+    """Shorten the provider's own words for a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return without_html(" ".join(lines))[:_MOST] or type(error).__name__
 

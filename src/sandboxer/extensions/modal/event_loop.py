@@ -63,7 +63,7 @@ _bridge: LoopRunner | None = None
 
 
 def bridge() -> LoopRunner:
-    """The bridge of this process; raises NotConfigured without the SDK."""
+    """Get the bridge of this process; raises NotConfigured without the SDK."""
     global _bridge
     with _lock:
         if _bridge is None:
@@ -86,15 +86,15 @@ def ask(work: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline, doing: s
 
 
 def own_loop() -> asyncio.AbstractEventLoop:
-    """A new loop in a thread of ours."""
+    """Start a new loop in a thread of ours."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="sandboxer-modal", daemon=True).start()
     return loop
 
 
 def sdk_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop on which the SDK runs all of its coroutines, whoever calls them: on it they are plain calls, instead of
-    a trip to another thread and back for each, and for each chunk of a stream (a fifth of the processor time of a
+    """Get the loop on which the SDK runs all of its coroutines, whoever calls them: on it they are plain calls, instead
+    of a trip to another thread and back for each, and for each chunk of a stream (a fifth of the processor time of a
     create, exec and destroy). It has no documented name, so None when it is not where it is in 1.6."""
     try:
         from modal._utils.async_utils import synchronizer

@@ -1,4 +1,4 @@
-"""Running a command inside a sandbox: its streams, its end, and the end of everything it started."""
+"""Run a command inside a sandbox: its streams, its end, and the end of everything it started."""
 
 from __future__ import annotations
 

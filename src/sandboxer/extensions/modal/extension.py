@@ -1,4 +1,4 @@
-"""ext.modal: the contract, from the parts beside this file."""
+"""Fulfil the extension contract for Modal, from the modules beside this one."""
 
 from __future__ import annotations
 

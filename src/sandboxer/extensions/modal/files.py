@@ -1,4 +1,4 @@
-"""Trees in and out as tar; tar runs inside, so whatever an archive says, it stays there."""
+"""Copy files in and out as tar, which runs inside, so whatever an archive says, it stays there."""
 
 from __future__ import annotations
 

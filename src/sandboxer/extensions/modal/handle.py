@@ -1,4 +1,4 @@
-"""What is remembered of a sandbox and of a snapshot, and the tags that a sandbox carries."""
+"""Keep what is needed of a sandbox in its handle and its tags, and tell what "not found" proves."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LATE: Final = 120.0
 
 
 class ModalHandleData(Value, frozen=True, kw_only=True):
-    """One sandbox. `provider_id` is None while the create has not been answered; `ends` is when Modal ends it by
-    itself (unix seconds, at the latest); `account` tells whose credentials it was made with; `ports` is None where they
-    have to be asked for."""
+    """The data of a sandbox's handle. `provider_id` is None while the create has not been answered; `ends` is when
+    Modal ends it by itself (unix seconds, at the latest); `account` tells whose credentials it was made with; `ports`
+    is None where they have to be asked for."""
 
     name: str
     server: str
@@ -57,7 +57,8 @@ class ModalHandleData(Value, frozen=True, kw_only=True):
 
 
 class ModalSnapshotData(Value, frozen=True, kw_only=True):
-    """One snapshot: an image of Modal's, and the options that a sandbox made of it does not bring along."""
+    """The data of a snapshot's handle: an image of Modal's, and the options that a sandbox made of it does not bring
+    along."""
 
     image: str
     server: str
@@ -69,12 +70,12 @@ class ModalSnapshotData(Value, frozen=True, kw_only=True):
 
 
 def sandbox(handle: Handle) -> ModalHandleData:
-    """What a handle says. Raises Conflict for a handle of another version."""
+    """Read the data of a sandbox's handle. Raises Conflict for a handle of another version."""
     return from_handle(handle, ModalHandleData, version=VERSION)
 
 
 def snapshot(handle: Handle) -> ModalSnapshotData:
-    """What the handle of a snapshot says. Raises Conflict for a handle of another version."""
+    """Read the data of a snapshot's handle. Raises Conflict for a handle of another version."""
     return from_handle(handle, ModalSnapshotData, version=VERSION)
 
 
@@ -84,7 +85,7 @@ def check_server(made_at: str, now_at: str) -> None:
 
 
 def check_environment(made_in: str | None, now_in: str | None) -> None:
-    """The same for Modal's environments."""
+    """Raise NotConfigured when the context means another of Modal's environments."""
     if made_in != now_in:
         raise NotConfigured(
             f"it was asked for in Modal's environment {made_in or '(default)'}, and MODAL_ENVIRONMENT means"
@@ -94,14 +95,15 @@ def check_environment(made_in: str | None, now_in: str | None) -> None:
 
 
 def lives(spec: Spec, options: ModalOptions) -> tuple[int, int]:
-    """Seconds from now: how long the sandbox shall live, and how long Modal lets it live at most. Rounded up."""
+    """Compute the seconds from now: how long the sandbox shall live, and how long Modal lets it live at most. Rounded
+    up."""
     left = LONGEST if spec.expires_at is None else max(1, math.ceil(spec.expires_at - time.time()))
     life = min(left, LONGEST)
     return life, max(life, seconds(options.max_life) or 0)
 
 
 def tags(carried: Mapping[str, str], known: ModalHandleData) -> dict[str, str]:
-    """Labels and what else has to be found again as Modal's tags: with dashes instead of dots in their names."""
+    """Write labels and what else has to be found again as Modal's tags: with dashes instead of dots in their names."""
     more = {
         CREATED: str(int(time.time())),
         ENDS: str(int(known.ends)),
@@ -112,12 +114,13 @@ def tags(carried: Mapping[str, str], known: ModalHandleData) -> dict[str, str]:
 
 
 def labels(found: Mapping[str, str]) -> dict[str, str]:
-    """Tags as our labels."""
+    """Read tags as our labels."""
     return {name.replace("-", ".", 1): value for name, value in found.items() if name.startswith("sandboxer-")}
 
 
 def bare(name: str, where: ModalScope) -> ModalHandleData:
-    """A sandbox of which no more is known than its name: its end may be as late as Modal grants to one made now."""
+    """Make the data of a sandbox of which no more is known than its name: its end may be as late as Modal grants to one
+    made now."""
     return ModalHandleData(
         name=name,
         server=where.server,
@@ -129,7 +132,7 @@ def bare(name: str, where: ModalScope) -> ModalHandleData:
 
 
 def again(name: str, where: ModalScope, found: Mapping[str, str], *, provider_id: str) -> ModalHandleData:
-    """What the tags of a sandbox that was found tell of it."""
+    """Make the data of a sandbox that was found by its tags."""
     told = labels(found)
     known = bare(name, where)
     ends = bounded.number(told.get(ENDS, ""))
@@ -143,16 +146,16 @@ def again(name: str, where: ModalScope, found: Mapping[str, str], *, provider_id
 
 
 def is_ours(found: Mapping[str, str], *, install: str, sandbox_id: str) -> bool:
-    """Whether tags are those of one sandbox of one installation."""
+    """Tell whether tags are those of one sandbox of one installation."""
     known = labels(found)
     return known.get(LABEL_INSTALL) == install and known.get(LABEL_ID) == sandbox_id
 
 
 def is_gone(known: ModalHandleData, where: ModalScope) -> bool:
-    """Whether "not found" proves the absence: it was made with these credentials, or its end is over anyway."""
+    """Tell whether "not found" proves the absence: it was made with these credentials, or its end is over anyway."""
     return account.proves_absence(known.account, where.account, over_at=known.ends + LATE, now=time.time())
 
 
 def listing_filter(install: str) -> dict[str, str]:
-    """The tags that everything of an installation carries."""
+    """Make the tags that everything of an installation carries."""
     return {LABEL_INSTALL.replace(".", "-"): install}

@@ -1,4 +1,4 @@
-"""What a sandbox's own program has written."""
+"""Read the log of a sandbox's own program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a profile may ask of ext.modal, and what that amounts to. Pure."""
+"""Define the options of ext.modal, and fit them to requirements. Pure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ModalOptions(Written, frozen=True, kw_only=True):
 
 
 def parse_gpu(text: str) -> tuple[str, int]:
-    """Model and count of `T4` or `h100:2`, in Modal's own spelling; raises ValueError."""
+    """Parse model and count of `T4` or `h100:2`, in Modal's own spelling; raises ValueError."""
     match = _GPU.fullmatch(text.upper())
     if match is None:
         raise ValueError(f"`gpu`: {text[:80]!r} is not a GPU like T4 or H100:2 (1 to 8 of one model)")
@@ -115,7 +115,7 @@ def parse_gpu(text: str) -> tuple[str, int]:
 
 
 def fit(options: ModalOptions, require: Requirements) -> ModalOptions:
-    """The options with which a sandbox has at least the processors and memory required, exactly the GPUs and the
+    """Fit the options, so that a sandbox has at least the processors and memory required, exactly the GPUs and the
     network. Raises Unsupported."""
     if require.disk_gib is not None:
         raise Unsupported("Modal sells sandboxes no disk of a given size", hint="leave out require.disk_gib")
@@ -155,7 +155,7 @@ def _gpu(options: ModalOptions, require: Requirements) -> str | None:
 
 
 def resources(options: ModalOptions) -> Resources:
-    """What a sandbox is allotted, and billed for."""
+    """List what a sandbox is allotted, and billed for."""
     model, count = parse_gpu(options.gpu) if options.gpu is not None else (None, 0)
     return Resources(
         vcpu=options.cpu * VCPU_PER_CORE,
@@ -166,10 +166,10 @@ def resources(options: ModalOptions) -> Resources:
 
 
 def memory_mib(options: ModalOptions) -> int:
-    """Memory in Modal's unit."""
+    """Convert memory to Modal's unit."""
     return math.ceil(options.memory_gib * 1024)
 
 
 def seconds(value: str | int | None) -> int | None:
-    """A duration of an option, which was checked before."""
+    """Parse a duration of an option, which was checked before."""
     return None if value is None else parse_duration(value)

@@ -1,4 +1,4 @@
-"""The shell programs that run inside a sandbox. All of them are given their inputs as arguments."""
+"""Hold the shell scripts that run inside a sandbox. All of them are given their inputs as arguments."""
 
 from __future__ import annotations
 

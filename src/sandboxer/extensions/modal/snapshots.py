@@ -1,5 +1,6 @@
-"""Snapshots: images of a sandbox's file system, kept until they are deleted. Modal knows them by an id alone, so one
-whose answer was lost can't be found again; the SDK sends the same request again before it comes to that."""
+"""Create and delete snapshots: images of a sandbox's file system, kept until they are deleted. Modal knows them by an
+id alone, so one whose answer was lost can't be found again; the SDK sends the same request again before it comes to
+that."""
 
 from __future__ import annotations
 
