@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -20,13 +21,19 @@ from tests.extensions.modal.harness import context, run, spec
 from tests.fakes.modal import FakeModal
 from tests.testbed.waiting import eventually
 
+REPOSITORY = Path(__file__).parents[3]
+
 
 class Elsewhere:
     """A fake in a process of its own; its census is taken with Modal's own SDK, not with ours."""
 
     def __init__(self, root: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes", "modal"], stdout=subprocess.PIPE, text=True, cwd=root
+            [sys.executable, "-m", "tests.fakes", "modal"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
         self.environment: dict[str, str] = {}
         assert self.process.stdout is not None

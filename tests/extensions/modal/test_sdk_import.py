@@ -72,7 +72,7 @@ def test_the_users_own_modal_settings_are_neither_read_nor_changed(
     told = {name: value for name, value in cloud.environment().items() if name != "MODAL_CONFIG_PATH"}
     more = {**told, **({} if theirs is None else {"MODAL_CONFIG_PATH": theirs})}
     code = (
-        "import os\nfrom sandboxer.extensions.modal import client\nsdk.load()\n"
+        "import os\nfrom sandboxer.extensions.modal import client\nclient.load()\n"
         "print(os.environ.get('MODAL_CONFIG_PATH'), os.environ['MODAL_MAX_THROTTLE_WAIT'])"
     )
     done = python(code, tmp_path, **more)
@@ -81,6 +81,6 @@ def test_the_users_own_modal_settings_are_neither_read_nor_changed(
 
 
 def test_a_limit_that_the_user_has_set_stays(tmp_path: Path) -> None:
-    code = "import os\nfrom sandboxer.extensions.modal import client\nsdk.load()\n"
+    code = "import os\nfrom sandboxer.extensions.modal import client\nclient.load()\n"
     code += "print(os.environ['MODAL_MAX_THROTTLE_WAIT'])"
     assert python(code, tmp_path, MODAL_MAX_THROTTLE_WAIT="3").stdout == "3\n"
