@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -75,17 +76,41 @@ def test_a_health_check_that_never_answers_is_a_timeout_that_says_so(podman: Bed
         podman.teardown(handle)
 
 
-def test_a_restart_loop_fails(either: Bed, tmp_path: Path) -> None:
-    repo = written(
-        tmp_path / "app",
-        f"""
-        services:
-          main: {{image: "{BASE}", command: ["sh", "-c", "echo again; exit 1"], restart: always}}
-        """,
-    )
-    error = fails(either, repo, BackendError)
-    assert "'main'" in error.message
-    assert "again" in error.message
+def _crashing(folder: Path, *, restart: str, until: str) -> Path:
+    """A service that ends with code 7 until the condition holds; it counts its starts in a volume."""
+    command = f"echo start >> /seen/starts; {until} || {{ echo no database yet; exit 7; }}; exec sleep 600"
+    service = {"image": BASE, "command": ["sh", "-c", command], "restart": restart, "volumes": ["seen:/seen"]}
+    return written(folder, json.dumps({"services": {"main": service}, "volumes": {"seen": {}}}))
+
+
+@pytest.mark.parametrize("restart", ["on-failure", "always"])
+def test_a_service_that_crashes_until_its_database_is_there_comes_up(bed: Bed, tmp_path: Path, restart: str) -> None:
+    repo = _crashing(tmp_path / "app", restart=restart, until="[ $$(grep -c start /seen/starts) -gt 5 ]")
+    with bed.nothing_left(), bed.sandbox(repo, settle=0.5) as (handle, _):
+        assert bed.run(handle, "grep", "-c", "start", "/seen/starts")[1] == b"6\n"
+
+
+@pytest.mark.parametrize("restart", ["on-failure", "always"])
+def test_a_service_that_never_stops_crashing_is_told_with_its_code_when_the_time_is_over(
+    bed: Bed, tmp_path: Path, restart: str
+) -> None:
+    repo = _crashing(tmp_path / "app", restart=restart, until="false")
+    with bed.nothing_left():
+        handle = bed.provision(repo)
+        with pytest.raises(Timeout) as caught:
+            EXTENSION.wait_ready(handle, bed.context(seconds=8))
+        bed.teardown(handle)
+    assert "'main' keeps ending with exit code 7" in caught.value.message
+    assert "no database yet" in caught.value.message
+    assert caught.value.details is not None
+    assert (caught.value.details["service"], caught.value.details["exit_code"]) == ("main", 7)
+
+
+def test_a_service_that_may_restart_so_often_and_no_more_fails_then(bed: Bed, tmp_path: Path) -> None:
+    repo = _crashing(tmp_path / "app", restart="on-failure:2", until="false")
+    error = fails(bed, repo, BackendError)
+    assert "'main' ended with exit code 7" in error.message
+    assert "no database yet" in error.message
 
 
 def test_a_broken_file_is_invalid_with_its_line_before_anything_is_made(podman: Bed, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ SICK = Waiting(0.4, "the health check of service 'web' says unhealthy")
 NOW = 1_800_000_000.0
 
 
+def again(times: int) -> Waiting:
+    return Waiting(0.5, f"service 'web' has ended {times} times, and starts again")
+
+
 def shown(
     *,
     service: str = "web",
@@ -36,6 +40,8 @@ def shown(
     podman: bool = False,
     error: str = "",
     ports: dict[str, Any] | None = None,
+    restart: str = "no",
+    most: int = 0,
 ) -> dict[str, Any]:
     """One item of `inspect`."""
     from datetime import UTC, datetime
@@ -47,6 +53,7 @@ def shown(
         state["Health"] = {"Status": health, "Log": [{"Output": "no luck\n"}]}
         config["Healthcheck"] = {"Test": ["CMD", "x"], "Interval": 5_000_000_000, "Retries": 2}
     item = {"Id": "f" * 64, "Name": f"/sbx-{service}-1", "State": state, "Config": config, "RestartCount": restarts}
+    item["HostConfig"] = {"RestartPolicy": {"Name": restart, "MaximumRetryCount": most}}
     item |= {"NetworkSettings": {"Ports": ports or {}}}
     return {**item, "ConmonPidFile": "/x"} if podman else item
 
@@ -89,8 +96,16 @@ def test_a_clock_without_fractions_is_fine() -> None:
         (shown(since=0.5), Waiting(1.5, "service 'web' has just started")),
         (shown(status="exited", code=0), Settled()),
         (shown(status="exited", code=3), "ended with exit code 3"),
-        (shown(status="restarting", code=1, restarts=1), Waiting(0.5, "service 'web' is restarting")),
-        (shown(restarts=3), "keeps restarting"),
+        (shown(status="restarting", code=1, restarts=4), again(4)),
+        (shown(since=0.5, restarts=3), again(3)),
+        (shown(since=9, restarts=30), Settled()),
+        (shown(status="exited", code=3, restart="always"), again(1)),
+        (shown(status="exited", code=0, restart="always"), again(1)),
+        (shown(status="stopped", code=3, restart="unless-stopped", restarts=2), again(2)),
+        (shown(status="exited", code=3, restart="on-failure", restarts=9), again(9)),
+        (shown(status="exited", code=0, restart="on-failure"), Settled()),
+        (shown(status="exited", code=3, restart="on-failure", restarts=1, most=2), again(1)),
+        (shown(status="exited", code=3, restart="on-failure", restarts=2, most=2), "ended with exit code 3"),
         (shown(health="healthy"), Settled()),
         (shown(health="starting"), Waiting(0.4, "the health check of service 'web' says starting")),
         (shown(health="unhealthy"), "is unhealthy"),

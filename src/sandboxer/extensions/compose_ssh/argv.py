@@ -115,6 +115,11 @@ def look(sandbox: ComposeHandleData, checks: Sequence[tuple[str, float]] = ()) -
     return script(scripts.LOOK, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}", *pairs)
 
 
+def last_exit(sandbox: ComposeHandleData, container: str) -> list[str]:
+    """Show the exit code with which a container last ended."""
+    return script(scripts.LAST_EXIT, engine_of(sandbox), "--filter", f"container={container}")
+
+
 def describe(sandbox: ComposeHandleData) -> list[str]:
     """Show all that the project's containers have of their host."""
     return script(scripts.DESCRIBE, engine_of(sandbox), f"label={PROJECT_LABEL}={sandbox.name}")

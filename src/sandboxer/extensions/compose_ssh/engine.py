@@ -15,8 +15,6 @@ from sandboxer.models import Service
 
 PROJECT_LABEL: Final = "com.docker.compose.project"
 SERVICE_LABEL: Final = "com.docker.compose.service"
-MAX_RESTARTS: Final = 3
-"""From this many restarts on it is a loop. A service that crashes once or twice until its database is up is none."""
 _NEVER_STARTED: Final = frozenset({"created", "configured", "initialized"})
 _ENDED: Final = frozenset({"exited", "stopped", "dead"})
 
@@ -33,7 +31,8 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """One container. `age` is seconds since its last start by the host's clock."""
+    """One container. `age` is seconds since its last start by the host's clock. `restart` is its restart policy's name,
+    and `most_restarts` how many restarts that allows, 0 for any number."""
 
     id: str
     name: str
@@ -43,6 +42,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int
     age: float
     restarts: int
+    restart: str
+    most_restarts: int
     error: str
     health: HealthCheck | None
     ports: tuple[Service, ...]
@@ -54,6 +55,13 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     def running(self) -> bool:
         """Whether a command can be run in it."""
         return self.status == "running"
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether the engine starts it again, now that it has ended."""
+        if self.restart == "on-failure":
+            return bool(self.exit_code) and not 0 < self.most_restarts <= self.restarts
+        return self.restart in ("always", "unless-stopped")
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -101,6 +109,7 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
     labels = config.get("Labels") or {}
     service = str(labels.get(SERVICE_LABEL, ""))
     number = str(labels.get("com.docker.compose.container-number", "1"))
+    policy = (item.get("HostConfig") or {}).get("RestartPolicy") or {}
     return Container(
         id=str(item["Id"]),
         name=str(item.get("Name", "")).lstrip("/"),
@@ -110,6 +119,8 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
         exit_code=int(state.get("ExitCode") or 0),
         age=max(0.0, now - parse_instant(str(state.get("StartedAt") or ""))),
         restarts=int(item.get("RestartCount") or 0),
+        restart=str(policy.get("Name") or ""),
+        most_restarts=int(policy.get("MaximumRetryCount") or 0),
         error=str(state.get("Error") or ""),
         health=_health(state.get("Health") or state.get("Healthcheck"), config.get("Healthcheck")),
         ports=tuple(_ports(service, (item.get("NetworkSettings") or {}).get("Ports") or {})),
@@ -184,9 +195,7 @@ def readiness(
 
 
 def _broken(container: Container, looked_for: float) -> str | None:
-    if container.restarts >= MAX_RESTARTS:
-        return f"keeps restarting ({container.restarts} times, last exit code {container.exit_code})"
-    if container.status in _ENDED and container.exit_code:
+    if container.status in _ENDED and container.exit_code and not container.comes_back:
         return f"ended with exit code {container.exit_code}"
     if container.status == "dead":
         return "could not be removed by the engine and is dead"
@@ -202,8 +211,12 @@ def _broken(container: Container, looked_for: float) -> str | None:
 
 
 def _wait(container: Container, settle: float) -> Waiting | None:
-    if container.status in _ENDED:
+    if container.status in _ENDED and not container.comes_back:
         return None
+    if crashing(container, settle):
+        return Waiting(
+            0.5, f"service {container.service!r} has ended {container.restarts or 1} times, and starts again"
+        )
     if not container.running:
         return Waiting(0.5, f"service {container.service!r} is {container.status}")
     if container.health and container.health.status != "healthy":
@@ -211,6 +224,13 @@ def _wait(container: Container, settle: float) -> Waiting | None:
     if container.age < settle:
         return Waiting(max(0.05, settle - container.age), f"service {container.service!r} has just started")
     return None
+
+
+def crashing(container: Container, settle: float) -> bool:
+    """Whether it ends again and again, and is started again by its restart policy: it may come up yet."""
+    if container.running:
+        return container.restarts > 0 and container.age < settle
+    return container.status == "restarting" or (container.status in _ENDED and container.comes_back)
 
 
 def unchecked(containers: Sequence[Container]) -> list[Container]:

@@ -41,6 +41,8 @@ from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION
 from sandboxer.timing import Deadline, now
 
+LAST_WORDS_SECONDS = 4.0
+"""Time for what a crashing service last said, on top of a deadline that has passed."""
 LOOK_SECONDS = 60.0
 """The longest that one look at the engine may take; more means that it hangs."""
 
@@ -156,6 +158,9 @@ class ComposeExtension(ComposeExec, SandboxExtension, CanExec, CanCopy, CanLogs,
                 ctx.deadline.check("waiting for the stack")
                 containers, verdict = self._judge(sandbox, containers, time.monotonic() - began, ctx)
             except Timeout as error:
+                crashing = next((c for c in containers if engine.crashing(c, sandbox.settle)), None)
+                if crashing is not None:
+                    raise self._kept_crashing(crashing, sandbox, ctx) from error
                 raise Timeout(
                     f"the stack did not come up in time: {missing}", hint="give it longer with --timeout"
                 ) from error
@@ -308,6 +313,26 @@ class ComposeExtension(ComposeExec, SandboxExtension, CanExec, CanCopy, CanLogs,
             fault="caller",
             details=details,
         )
+
+    def _kept_crashing(self, container: engine.Container, sandbox: ComposeHandleData, ctx: Context) -> Timeout:
+        """The error for a service that its restart policy started again and again, until the time was over."""
+        late = msgspec.structs.replace(ctx, deadline=Deadline(LAST_WORDS_SECONDS))
+        code = container.exit_code or self._last_exit(container, sandbox, late)
+        said = self._last_lines(container, sandbox, late)
+        return Timeout(
+            f"the stack did not come up in time: service {container.service!r} keeps ending with exit code {code} "
+            f"({container.restarts} restarts)" + (f". Its last words:\n{said}" if said else ""),
+            hint="mend the service, or give it longer with --timeout; with --keep-failed the stack stays, and "
+            "`sandboxer logs ID` shows the rest",
+            details={"service": container.service, "exit_code": code, **({"logs": said} if said else {})},
+        )
+
+    def _last_exit(self, container: engine.Container, sandbox: ComposeHandleData, ctx: Context) -> int:
+        try:
+            text = ctx.host.run(argv.last_exit(sandbox, container.id), ctx.deadline.shorter(2)).text.strip()
+        except SandboxerError:
+            return container.exit_code
+        return int(text) if text.isdigit() else container.exit_code
 
     def _last_lines(self, container: engine.Container, sandbox: ComposeHandleData, ctx: Context) -> str:
         words = argv.logs(sandbox, container.id, follow=False, tail=10)

@@ -120,6 +120,16 @@ exec "$e" inspect --type container $ids
 """
 """$1 engine, $2 label filter, then pairs of a container whose health check is to be run and its seconds."""
 
+LAST_EXIT: Final = r"""
+e=$1; shift
+case ${e##*/} in
+  podman) set -- --stream=false "$@" --filter event=died --format '{{.ContainerExitCode}}' ;;
+  *) set -- --until 0s "$@" --filter event=die --format '{{.Actor.Attributes.exitCode}}' ;;
+esac
+"$e" events --since 10m "$@" </dev/null | tail -n 1
+"""
+"""$1 engine, the rest a filter: the exit code with which a container last ended, though it runs again by now."""
+
 DESCRIBE: Final = r"""
 e=$1 filter=$2
 ids=$("$e" ps -aq --no-trunc --filter "$filter") || exit
