@@ -9,10 +9,11 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandboxer.errors import Conflict, Invalid, NotFound
+from sandboxer.errors import Conflict, Invalid, NotFound, Unsupported
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Service
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
@@ -316,6 +317,88 @@ def test_relative_paths_start_at_the_working_directory_and_links_are_followed(ei
             EXTENSION.put_archive(handle, "/tmp/in/here/f", archive({"g": b""}), context)
         with pytest.raises(Invalid, match="leads out"):
             EXTENSION.put_archive(handle, "/tmp", archive({"../g": b""}), context)
+
+
+TMPFS = {
+    "tmpfs": {"tmpfs": ["/scratch"]},
+    "mount": {"volumes": [{"type": "tmpfs", "target": "/scratch"}]},
+    "read-only": {"tmpfs": ["/scratch"], "read_only": True},
+}
+
+
+def in_memory(folder: Path, service: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True)
+    main = {"image": "localhost/sbx-base:1", "command": ["sleep", "600"], "init": True, **service}
+    (folder / "compose.yaml").write_text(json.dumps({"services": {"main": main}}))
+    return folder
+
+
+@pytest.mark.parametrize("service", TMPFS.values(), ids=TMPFS)
+def test_files_are_copied_into_and_out_of_a_file_system_in_memory(
+    either: Bed, tmp_path: Path, service: dict[str, Any]
+) -> None:
+    with either.sandbox(in_memory(tmp_path / "app", service), settle=0) as (handle, _):
+        context = either.context()
+        assert EXTENSION.path_kind(handle, "/scratch/new", context) == "absent"
+        EXTENSION.put_archive(handle, "/scratch", archive({"f": b"1"}), context)
+        EXTENSION.put_archive(handle, "/scratch/new/deep", archive({"g": b"2"}), context)
+        EXTENSION.put_archive(handle, "/dev/shm", archive({"h": b"3"}), context)
+        either.run(handle, "ln", "-s", "/scratch", "/dev/shm/link")
+        EXTENSION.put_archive(handle, "/dev/shm/link/by", archive({"link": b"4"}), context)
+        read = ("cat", "/scratch/f", "/scratch/new/deep/g", "/dev/shm/h", "/scratch/by/link")
+        assert either.run(handle, *read)[1] == b"1234"
+        kinds = [EXTENSION.path_kind(handle, path, context) for path in ("/scratch/f", "/scratch/new", "/scratch/no")]
+        assert kinds == ["file", "directory", "absent"]
+        with pytest.raises(Conflict, match="not a directory"):
+            EXTENSION.put_archive(handle, "/scratch/f/below", archive({"g": b""}), context)
+        for path, names in (
+            ("/scratch/f", ["f"]),
+            ("/dev/shm/link/new", ["new", "new/deep", "new/deep/g"]),
+            ("/dev/shm/link", ["link", "link/by", "link/by/link", "link/f", "link/new", "link/new/deep"]),
+        ):
+            got = io.BytesIO()
+            EXTENSION.get_archive(handle, path, sink_of(got), context)
+            with tarfile.open(fileobj=io.BytesIO(got.getvalue())) as tar:
+                assert sorted(name.rstrip("/") for name in tar.getnames())[: len(names)] == names
+        with pytest.raises(NotFound):
+            EXTENSION.get_archive(handle, "/scratch/no", sink_of(io.BytesIO()), context)
+
+
+def test_a_copy_onto_a_read_only_root_is_there_or_an_error(either: Bed, tmp_path: Path) -> None:
+    repo = in_memory(tmp_path / "app", {"tmpfs": ["/scratch"], "read_only": True})
+    with either.sandbox(repo, settle=0) as (handle, _):
+        try:
+            EXTENSION.put_archive(handle, "/opt/new", archive({"f": b"there"}), either.context())
+        except Conflict as error:
+            assert "read-only" in error.message
+        else:
+            assert either.run(handle, "cat", "/opt/new/f")[1] == b"there"
+
+
+def test_a_file_system_in_memory_of_a_container_that_has_ended_is_an_error(either: Bed, tmp_path: Path) -> None:
+    repo = in_memory(tmp_path / "app", {"tmpfs": ["/scratch"], "command": ["true"]})
+    with either.sandbox(repo, settle=0) as (handle, _):
+        for path in ("/scratch", "/scratch/below"):
+            with pytest.raises(Conflict, match="only while service 'main' runs"):
+                EXTENSION.put_archive(handle, path, archive({"f": b""}), either.context())
+
+
+def test_without_a_tar_inside_what_is_in_memory_cannot_be_copied_and_that_is_told(docker: Bed, tmp_path: Path) -> None:
+    tools = "FROM localhost/sbx-base:1 AS tools\nFROM scratch\nCOPY --from=tools /bin/busybox /only/busybox\n"
+    repo = in_memory(tmp_path / "app", {"build": ".", "image": "localhost/sbx-example-bare:1", "tmpfs": ["/scratch"],
+                                        "command": ["/only/busybox", "sleep", "600"]})  # fmt: skip
+    (repo / "Dockerfile").write_text(tools)
+    with docker.sandbox(repo, settle=0) as (handle, _):
+        docker.run(handle, "/only/busybox", "touch", "/scratch/f")
+        docker.run(handle, "/only/busybox", "ln", "-s", "../scratch", "/only/link")
+        for act in (
+            lambda: EXTENSION.put_archive(handle, "/scratch", archive({"g": b""}), docker.context()),
+            lambda: EXTENSION.get_archive(handle, "/scratch/f", sink_of(io.BytesIO()), docker.context()),
+            lambda: EXTENSION.path_kind(handle, "/scratch/f", docker.context()),
+            lambda: EXTENSION.put_archive(handle, "/only/link/made", archive({"g": b""}), docker.context()),
+        ):
+            with pytest.raises(Unsupported, match="in memory"):
+                act()
 
 
 def test_a_command_in_a_service_that_has_ended_is_a_conflict(podman: Bed, tmp_path: Path) -> None:

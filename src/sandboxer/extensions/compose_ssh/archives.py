@@ -30,6 +30,8 @@ def first_member(data: bytes) -> tarfile.TarInfo | None:
         return None
     entry = tarfile.TarInfo(member.name.rstrip("/"))
     entry.type = tarfile.DIRTYPE if member.kind == "directory" else tarfile.REGTYPE
+    if member.kind == "other" and member.linkname:
+        entry.type, entry.linkname = tarfile.SYMTYPE, member.linkname
     return entry
 
 

@@ -179,9 +179,14 @@ def inside(
     return script(scripts.EXEC, sandbox.state, str(len(passed.lines)), *words)
 
 
-def peek(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
+def script_inside(sandbox: ComposeHandleData, container: str, text: str, *arguments: str) -> list[str]:
+    """A script of ours in a container, as its root: files that are copied belong to root otherwise too."""
+    return [engine_of(sandbox), "exec", "-i", "-u", "0", container, *script(text, *arguments)]
+
+
+def peek(sandbox: ComposeHandleData, container: str, path: str, *, follow: bool = True) -> list[str]:
     """The beginning of the archive of `path`: enough to see what it is."""
-    return script(scripts.PEEK, *_pack(sandbox, container, path))
+    return script(scripts.PEEK, *_pack(sandbox, container, path, follow=follow))
 
 
 def pack(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
@@ -194,10 +199,10 @@ def unpack(sandbox: ComposeHandleData, container: str, directory: str) -> list[s
     return [engine_of(sandbox), "cp", "-", f"{container}:{directory}"]
 
 
-def _pack(sandbox: ComposeHandleData, container: str, path: str) -> list[str]:
+def _pack(sandbox: ComposeHandleData, container: str, path: str, *, follow: bool = True) -> list[str]:
     engine = engine_of(sandbox)
-    follow = [] if PurePosixPath(engine).name == "podman" else ["-L"]  # podman always does, and has no such flag
-    return [engine, "cp", *follow, f"{container}:{path}", "-"]
+    flags = ["-L"] if follow and PurePosixPath(engine).name != "podman" else []  # podman always does, without a flag
+    return [engine, "cp", *flags, f"{container}:{path}", "-"]
 
 
 def engine_of(sandbox: ComposeHandleData) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,6 +17,8 @@ from sandboxer.models import Service
 PROJECT_LABEL: Final = "com.docker.compose.project"
 SERVICE_LABEL: Final = "com.docker.compose.service"
 _NEVER_STARTED: Final = frozenset({"created", "configured", "initialized"})
+KERNELS_OWN: Final = ("/dev", "/proc", "/sys")
+"""Mounts of every container that no engine's `cp` sees."""
 _ENDED: Final = frozenset({"exited", "stopped", "dead"})
 
 
@@ -32,7 +35,7 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One container. `age` is seconds since its last start by the host's clock. `restart` is its restart policy's name,
-    and `most_restarts` how many restarts that allows, 0 for any number."""
+    and `most_restarts` how many restarts that allows, 0 for any number. `mounts` are kinds by their places."""
 
     id: str
     name: str
@@ -50,11 +53,22 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str
     image: str
     podman: bool
+    mounts: Mapping[str, str]
 
     @property
     def running(self) -> bool:
         """Whether a command can be run in it."""
         return self.status == "running"
+
+    def out_of_reach(self, path: str) -> str | None:
+        """The mount that `path` lies on where `cp` reaches what is below the mount instead: nothing that the container
+        sees. `path` is absolute and without links."""
+        places = [mount for mount in self.mounts if path == mount or path.startswith(f"{mount}/")]
+        place = max(places, key=len, default=None)
+        if place is None or self.mounts[place] not in ("tmpfs", "kernel"):
+            return None
+        # podman's `cp` enters a container that runs, and sees what is mounted there
+        return None if self.podman and self.running and self.mounts[place] == "tmpfs" else place
 
     @property
     def comes_back(self) -> bool:
@@ -127,7 +141,15 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
         working_dir=str(config.get("WorkingDir") or "/"),
         image=str(item.get("Image", "")),
         podman="ConmonPidFile" in item or "OCIRuntime" in item,
+        mounts=_mounts(item),
     )
+
+
+def _mounts(item: Mapping[str, Any]) -> dict[str, str]:
+    found = dict.fromkeys(KERNELS_OWN, "kernel")
+    found |= dict.fromkeys((item.get("HostConfig") or {}).get("Tmpfs") or (), "tmpfs")
+    found |= {str(mount["Destination"]): str(mount.get("Type")) for mount in item.get("Mounts") or ()}
+    return {posixpath.normpath(path): kind for path, kind in found.items()}
 
 
 def _health(state: Any, declared: Any) -> HealthCheck | None:

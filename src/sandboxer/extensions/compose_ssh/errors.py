@@ -140,6 +140,7 @@ _NO_PLUGIN: Final = re.compile(r"is not a docker command|unknown (?:docker )?com
 _ABSENT: Final = re.compile(
     r"Could not find the file|could not be found on container|no such file or directory|not a directory", re.I
 )
+_READ_ONLY: Final = re.compile(r"marked read-only|read-only file system", re.I)
 _VANISHED: Final = re.compile(r"no such (?:container|object)|no container with name or ID", re.I)
 _COMPILED: Final = tuple((re.compile("|".join(known.says), re.I), known) for known in _KNOWN)
 
@@ -199,6 +200,11 @@ def explain_timeout(doing: str, *, engine: str, host: str) -> Iterator[None]:
 def says_absent(result: Result) -> bool:
     """Whether `cp` failed because there is no such path inside."""
     return bool(_ABSENT.search(result.stderr.decode("utf-8", "replace")))
+
+
+def read_only(result: Result) -> bool:
+    """Whether `cp` failed because nothing can be written there."""
+    return bool(_READ_ONLY.search(result.stderr.decode("utf-8", "replace")))
 
 
 def says_vanished(result: Result) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import posixpath
 import secrets
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from sandboxer.errors import BackendError, Conflict, Invalid, NotFound, SandboxerError, Timeout
+from sandboxer.errors import BackendError, Conflict, Invalid, NotFound, SandboxerError, Timeout, Unsupported
 from sandboxer.extensions.base import Context, Exec, PathKind
 from sandboxer.extensions.compose_ssh import archives, argv, engine, environment, errors, scripts
 from sandboxer.extensions.compose_ssh.answers import ExecOutput
@@ -21,6 +23,10 @@ KILL_SECONDS = 15.0
 """Time for ending what a command left inside a container, on top of a deadline that has passed."""
 ANSWER_SECONDS = 2.0
 """Time for the host to show that it is there at all, before that (promise 22: back within the deadline + 5 s)."""
+
+
+_KINDS: dict[str, PathKind] = {"directory": "directory", "file": "file", "absent": "absent"}
+_MOST_LINKS = 40
 
 
 class ComposeExec:
@@ -115,6 +121,12 @@ class ComposeExec:
     def _kind(self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context) -> PathKind:
         if path == "/":
             return "directory"
+        if self._out_of_reach(sandbox, container, path, ctx):
+            result = self._inside(sandbox, container, scripts.KIND_INSIDE, path, ctx)
+            found: PathKind | None = _KINDS.get(result.text.strip())
+            if result.code == 0 and found:
+                return found
+            raise errors.translate(result, doing=f"looking at {path!r}", engine=argv.engine_of(sandbox))
         words = argv.peek(sandbox, container.id, path)
         result = ctx.host.run(words, ctx.deadline)
         first = archives.first_member(result.stdout)
@@ -132,6 +144,14 @@ class ComposeExec:
         sandbox = from_handle(handle)
         container = self._container(sandbox, service, ctx, running=False)
         target = base = _absolute(container, directory)
+        if self._out_of_reach(sandbox, container, target, ctx):
+            with archives.prefixed(archive, "") as data:
+                result = self._inside(sandbox, container, scripts.UNPACK_INSIDE, target, ctx, stdin=data)
+            if result.code == 93:
+                raise Conflict(f"{target!r} inside is not a directory", hint="choose another destination")
+            if result.code:
+                raise errors.translate(result, doing=f"copying into {target!r}", engine=argv.engine_of(sandbox))
+            return
         while (kind := self._kind(sandbox, container, base, ctx)) != "directory":
             if kind == "file":
                 raise Conflict(f"{base!r} inside is not a directory", hint="choose another destination")
@@ -139,6 +159,11 @@ class ComposeExec:
         prefix = target[len(base) :].strip("/")
         with archives.prefixed(archive, prefix) as data:
             result = self._stream(argv.unpack(sandbox, container.id, base), ctx, stdin=data)
+        if result.code and errors.read_only(result):
+            raise Conflict(
+                f"{target!r} inside is on a read-only file system",
+                hint="copy to a volume, or to a `tmpfs` of the service",
+            )
         if result.code:
             raise errors.translate(result, doing=f"copying into {target!r}", engine=argv.engine_of(sandbox))
 
@@ -149,12 +174,71 @@ class ComposeExec:
         sandbox = from_handle(handle)
         container = self._container(sandbox, service, ctx, running=False)
         absolute = _absolute(container, path)
+        hidden = self._out_of_reach(sandbox, container, absolute, ctx)
         with archives.renamed(absolute.rpartition("/")[2], sink) as feed:
-            result = self._stream(argv.pack(sandbox, container.id, absolute), ctx, stdout=feed)
-            if result.code and errors.says_absent(result):
+            if hidden:
+                result = self._inside(sandbox, container, scripts.PACK_INSIDE, absolute, ctx, stdout=feed)
+            else:
+                result = self._stream(argv.pack(sandbox, container.id, absolute), ctx, stdout=feed)
+            if result.code == 94 if hidden else result.code and errors.says_absent(result):
                 raise NotFound(f"there is no {path!r} inside", hint="see what is there with `sandboxer exec ID -- ls`")
             if result.code:
                 raise errors.translate(result, doing=f"copying {path!r}", engine=argv.engine_of(sandbox))
+
+    def _out_of_reach(self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context) -> bool:
+        """Whether the engine's `cp` does not see `path`, but a command inside does. Raises Conflict when nothing does,
+        because the container has ended."""
+        place = container.out_of_reach(path)
+        if place is None and not container.podman:  # podman's fails there, docker's says 0
+            place = container.out_of_reach(self._real(sandbox, container, path, ctx))
+        if place is not None and not container.running:
+            raise Conflict(
+                f"{path!r} is in memory (a mount at {place}), and there only while service {container.service!r} runs",
+                hint="see why it does not with `sandboxer logs ID`",
+            )
+        return place is not None
+
+    def _real(self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context) -> str:
+        """`path` without links: told by the container, or followed one by one where it cannot tell."""
+        if container.running:
+            words = argv.script_inside(sandbox, container.id, scripts.REAL_PATH, path)
+            result = ctx.host.run(words, ctx.deadline)
+            if result.code == 0 and result.stdout.startswith(b"/"):
+                return posixpath.normpath(result.stdout.decode("utf-8", "surrogateescape").removesuffix("\n"))
+        real, left, links = "", path.strip("/").split("/"), 0
+        while left:
+            here = f"{real}/{left.pop(0)}"
+            result = ctx.host.run(argv.peek(sandbox, container.id, here, follow=False), ctx.deadline)
+            entry = archives.first_member(result.stdout)
+            if entry is None:
+                return "/".join([here, *left])
+            if not entry.issym() or links == _MOST_LINKS:
+                real = here
+                continue
+            links += 1
+            joined = posixpath.normpath(posixpath.join(real or "/", entry.linkname, *left))
+            real, left = "", joined.strip("/").split("/")
+        return real or "/"
+
+    def _inside(
+        self,
+        sandbox: ComposeHandleData,
+        container: engine.Container,
+        text: str,
+        path: str,
+        ctx: Context,
+        *,
+        stdin: BinaryIO | None = None,
+        stdout: Callable[[bytes], None] | None = None,
+    ) -> Result:
+        words = argv.script_inside(sandbox, container.id, text, path)
+        result = self._stream(words, ctx, stdin=stdin or io.BytesIO(), stdout=stdout)
+        if result.code in (126, 127):
+            raise Unsupported(
+                f"{path!r} is in memory, where files are copied by the container's own `sh` and `tar`, which it lacks",
+                hint="copy to a directory that is on disk, or to a volume",
+            )
+        return result
 
     def _stream(
         self,

@@ -315,6 +315,30 @@ echo $total
 PEEK: Final = 'e=$(mktemp) || exit; exec 3<"$e" 4>"$e"; rm -f "$e"; "$@" 2>&4 </dev/null | head -c 65536; cat <&3 >&2'
 """The command's first 64 KiB; what it complains of comes whole behind it."""
 
+REAL_PATH: Final = r"""
+p=$1 rest=
+until r=$(readlink -f -- "$p"); do rest=/${p##*/}$rest p=${p%/*}; [ -n "$p" ] || exit; done
+printf '%s\n' "${r%/}$rest"
+"""
+"""Runs inside. $1 a path: what it is without links; what does not exist stays as it is."""
+
+KIND_INSIDE: Final = 'if [ -d "$1" ]; then echo directory; elif [ -e "$1" ]; then echo file; else echo absent; fi'
+"""Runs inside. $1 a path."""
+
+UNPACK_INSIDE: Final = r"""
+command -v tar >/dev/null || exit 127
+b=$1; until [ -d "$b" ]; do [ ! -e "$b" ] || exit 93; b=${b%/*}; b=${b:-/}; done
+mkdir -p -- "$1" && exec tar -xf - -C "$1"
+"""
+"""Runs inside. $1 a directory, made if need be; stdin: an archive. Exit 93: a file is in its way; 127: no tar."""
+
+PACK_INSIDE: Final = r"""
+command -v tar >/dev/null || exit 127
+r=$(readlink -f -- "$1") && [ -e "$r" ] || exit 94
+d=${r%/*}; cd -- "${d:-/}" && exec tar -cf - -- "${r##*/}"
+"""
+"""Runs inside. $1 a path, links at its end followed: its archive on stdout. Exit 94: there is none; 127: no tar."""
+
 FOLLOW: Final = r"""
 e=$1 tail=$2; shift 2
 if printf x | sed -u s/x/x/ >/dev/null 2>&1; then mark() { sed -u "s,^,$1 | ,"; }
