@@ -27,6 +27,9 @@ inputs: {repo: {type: path, required: true}}
 HOSTILE = [case for case in cases("hostile.txt") if case.path != "@loader"]
 PICKED = HOSTILE[:: max(1, len(HOSTILE) // scaled(20, soak=len(HOSTILE)))]
 DENIED = 11
+INVALID = 2
+UNAVAILABLE = 8
+NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 
 
 @dataclass
@@ -42,9 +45,9 @@ class Gated:
         """Every connection that the host has seen."""
         return [line for line in self.sshd.log.read_text().splitlines() if "Connection from" in line]
 
-    def create(self, repo: Path, *more: str, profile: str = "profile.compose-e2e") -> Answer:
+    def create(self, repo: Path, *more: str, profile: str = "profile.compose-e2e", host: str = "alpha") -> Answer:
         """Ask for it."""
-        words = ("create", "--profile", profile, "--input", f"repo={repo}", "--host", "alpha", *more)
+        words = ("create", "--profile", profile, "--input", f"repo={repo}", "--host", host, *more)
         return self.sandboxer(*words, seconds=120)
 
 
@@ -57,7 +60,12 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
             "address": sshd.host, "user": sshd.user, "port": sshd.port, "identity": str(sshd.identity),
             "known_hosts": str(sshd.known_hosts), "work_dir": str(root / "work"), "compose": "podman-compose",
         }  # fmt: skip
-        lay_out(root, config=json.dumps({"hosts": {"alpha": host}}))
+        dead = root / "bin" / "docker"
+        dead.parent.mkdir()
+        dead.write_text(f"#!/bin/sh\necho '{NO_DAEMON}' >&2; exit 1\n")
+        dead.chmod(0o755)
+        without = {**host, "compose": f"{dead} compose"}
+        lay_out(root, config=json.dumps({"hosts": {"alpha": host, "no-daemon": without}}))
         (root / "config" / "profiles" / "profile.granting.yaml").write_text(GRANTING)
         yield Gated(Command(root), sshd, root / "work", root)
 
@@ -161,3 +169,25 @@ def test_a_grant_that_is_none_is_wrong_in_the_profile(gated: Gated, tmp_path: Pa
     answer = gated.sandboxer("profiles", "validate", str(file), "--json")
     assert answer.status == 2
     assert "everything" in answer.error["message"]
+
+
+def test_a_repository_without_a_compose_file_is_refused_here_and_what_is_recorded_can_be_destroyed(
+    gated: Gated, tmp_path: Path
+) -> None:
+    before = gated.heard()
+    (tmp_path / "app").mkdir()
+    for host in ("alpha", "no-daemon"):
+        answer = gated.create(tmp_path / "app", "--json", host=host)
+        assert answer.status == INVALID, answer
+        assert "compose.yaml" in answer.error["message"]
+        assert gated.sandboxer("destroy", answer.error["sandbox_id"]).status == 0
+    assert gated.heard() == before
+
+
+def test_what_a_host_without_a_daemon_refused_can_be_destroyed_while_it_has_none(gated: Gated, tmp_path: Path) -> None:
+    answer = gated.create(hostile(tmp_path / "app", 'services: {main: {image: "localhost/x:1"}}'), "--json",
+                          host="no-daemon")  # fmt: skip
+    assert answer.status == UNAVAILABLE, answer
+    assert NO_DAEMON in answer.error["message"]
+    assert answer.error["outcome"] == "failed"
+    assert gated.sandboxer("destroy", answer.error["sandbox_id"]).status == 0

@@ -141,7 +141,8 @@ class ComposeExtension(ComposeExec, SandboxExtension, CanExec, CanCopy, CanLogs,
             doing = "asking the container engine" if result.code == 7 else "making the sandbox's directory"
             raise errors.translate(result, doing=doing, engine=engine_name)
         except SandboxerError as error:
-            error.made_nothing = result.code in (6, 7)
+            if result.code in (6, 7):  # that it does not let us in is known before anything is made
+                error.made_nothing = error.outcome_stated = True
             raise
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
