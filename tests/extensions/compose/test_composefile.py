@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sandboxer.errors import Invalid, SandboxerError, Unsupported
 from sandboxer.extensions.compose_ssh.composefile import ComposeFile, check, read, rewrite
 from sandboxer.extensions.compose_ssh.document import dump, load
-from sandboxer.extensions.compose_ssh.loader import CANDIDATES
 from sandboxer.extensions.compose_ssh.options import Publish
 
 LABELS = {"sandboxer.id": "k3v9x2m7q4ta", "sandboxer.expires": "12"}
@@ -32,12 +31,6 @@ def rewritten(text: str, *, publish: Publish = "remapped", podman: bool = False)
 
 
 # -- which file -----------------------------------------------------------------------------------------------------
-
-
-def test_the_first_of_the_known_names_is_taken(tmp_path: Path) -> None:
-    for name in reversed(CANDIDATES):
-        (tmp_path / name).write_text("services: {main: {image: a}}\n")
-        assert read(tmp_path, None).path == name
 
 
 @pytest.mark.parametrize(
@@ -61,7 +54,7 @@ def test_a_file_outside_of_the_repository_or_that_is_none_is_invalid(tmp_path: P
 def test_a_link_inside_of_the_repository_is_fine(tmp_path: Path) -> None:
     (tmp_path / "real.yaml").write_text("services: {main: {image: a}}\n")
     (tmp_path / "compose.yaml").symlink_to("real.yaml")
-    assert list(read(tmp_path, None).services) == ["main"]
+    assert list(read(tmp_path, "compose.yaml").services) == ["main"]
 
 
 @pytest.mark.parametrize(

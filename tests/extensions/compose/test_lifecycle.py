@@ -210,6 +210,45 @@ def test_fixed_names_of_networks_and_volumes_are_not_shared(bed: Bed, tmp_path: 
         engine.run(engine.program, "volume", "rm", "precious-data")
 
 
+SEVERAL = {
+    "override": {"compose.yaml": "first", "compose.override.yaml": "second"},
+    "dotenv": {"compose.yaml": "other", "a.yaml": "first", "b.yaml": "second", ".env": "COMPOSE_FILE=a.yaml:b.yaml\n"},
+}
+
+
+@pytest.mark.parametrize("files", SEVERAL.values(), ids=SEVERAL)
+def test_a_trusted_project_of_several_files_comes_up_as_compose_puts_them_together(
+    bed: Bed, tmp_path: Path, files: dict[str, str]
+) -> None:
+    repo = tmp_path / "app"
+    repo.mkdir()
+    idle = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $$!; done"]
+    first = {
+        "image": "localhost/sbx-base:1",
+        "command": idle,
+        "environment": {"WHO": "first", "KEPT": "first", "FROM": "${UNKNOWN:-nothing}"},
+        "ports": ["18478:80"],
+        "volumes": ["named:/named", {"type": "tmpfs", "target": "/t", "tmpfs": {"size": 1 << 20}}, "./:/app:ro"],
+        "deploy": {"resources": {"limits": {"memory": "64M"}}},
+        "cap_add": ["SYS_PTRACE"],
+    }
+    second = {"environment": ["WHO=second"], "ports": ["18479:81"]}
+    documents = {
+        "first": {"services": {"main": first}, "volumes": {"named": {"name": "precious"}}},
+        "second": {"services": {"main": second}},
+        "other": {"services": {"other": {"image": "localhost/sbx-base:1", "command": ["false"]}}},
+    }
+    for name, which in files.items():
+        (repo / name).write_text(json.dumps(documents[which]) if which in documents else which)
+    with bed.nothing_left(), bed.sandbox(repo, settle=0, policy="trusted") as (handle, ready):
+        assert "the compose file was not judged (policy: trusted)" in ready.isolation.notes
+        assert [service.container_port for service in ready.reachability.services] == [80, 81]
+        assert {service.host for service in ready.reachability.services} == {"127.0.0.1"}
+        assert not [service for service in ready.reachability.services if service.port in (18478, 18479)]
+        assert bed.run(handle, "sh", "-c", "echo $WHO $KEPT; ls /app")[1].split()[:2] == [b"second", b"first"]
+        assert [name for name in bed.names("volumes", handle) if name.endswith("named")]
+
+
 def test_external_volumes_and_networks_stay(either: Bed, tmp_path: Path) -> None:
     repo = repositories.minimal(tmp_path / "app")
     path = repo / "compose.yaml"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sandboxer.errors import Denied, Invalid
-from sandboxer.extensions.compose_ssh import argv, project
+from sandboxer.extensions.compose_ssh import argv, loader, project
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
 from tests.extensions.compose.sandboxes import spec
 
@@ -101,6 +101,33 @@ def test_an_override_file_is_no_longer_ignored(tmp_path: Path) -> None:
     (violation,) = (caught.value.details or {})["violations"]
     assert (violation["file"], violation["grant"]) == ("compose.override.yaml", "privileged")
     assert caught.value.fault == "caller"
+
+
+def test_of_a_trusted_project_the_first_of_the_known_names_is_taken_or_what_its_dotenv_names(tmp_path: Path) -> None:
+    repo = tmp_path / "r"
+    (repo / "sub").mkdir(parents=True)
+    for name in reversed(loader.CANDIDATES):
+        (repo / name).write_text(f"services: {{main: {{image: '{name}'}}}}\n")
+        assert f'"{name}"'.encode() in prepared(repo, policy="trusted").file
+    (repo / "sub" / "own.yaml").write_text("services: {main: {image: 'own'}}\n")
+    (repo / ".env").write_text("COMPOSE_FILE=sub/own.yaml\n")
+    found = prepared(repo, policy="trusted")
+    assert b'"own"' in found.file
+    assert found.project == "sub"
+    assert prepared(repo, policy="trusted", settings={"COMPOSE_FILE": "compose.yml"}).project == ""
+
+
+def test_a_trusted_project_of_several_files_is_resolved_and_not_judged(tmp_path: Path) -> None:
+    more = {"compose.override.yaml": "services: {a: {privileged: true, volumes: ['/etc:/host']}}\n"}
+    repo = repository(tmp_path / "r", "services: {a: {image: 'x:${SETTING}', ports: ['80:80']}}\n", **more)
+    for program in PROGRAMS:
+        found = prepared(repo, program=program, policy="trusted", settings={"SETTING": "known"})
+        service = json.loads(found.file)["services"]["a"]
+        assert (service["image"], service["privileged"], service["ports"]) == ("x:known", True, ["127.0.0.1::80"])
+        assert len(found.sha256) == 64
+        assert found.notes[0] == "the compose file was not judged (policy: trusted)"
+    with pytest.raises(Invalid, match="no service 'c'"):
+        prepared(repo, policy="trusted", main_service="c")
 
 
 def test_variables_come_from_the_repository_and_the_profile_and_from_settings_that_are_granted(tmp_path: Path) -> None:

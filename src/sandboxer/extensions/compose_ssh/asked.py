@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.extensions.compose_ssh import argv, composefile
+from sandboxer.extensions.compose_ssh import argv
 from sandboxer.extensions.compose_ssh.options import ComposeHandleData, ComposeOptions
 from sandboxer.names import resource_name
 
@@ -18,22 +18,12 @@ def repository(spec: Spec) -> tuple[Path, str | None]:
     repo = spec.inputs.get("repo")
     if not isinstance(repo, str) or not repo:
         raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
+    if not Path(repo).is_dir():
+        raise Invalid(f"repo {repo!r} is not a directory", hint="give the repository with --input repo=PATH")
     wanted = spec.inputs.get("compose_file")
     if wanted is not None and not isinstance(wanted, str):
         raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
     return Path(repo), wanted
-
-
-def read(spec: Spec, options: ComposeOptions) -> tuple[Path, composefile.ComposeFile]:
-    """The repository and its compose file as it is written; raises Invalid."""
-    repo, wanted = repository(spec)
-    file = composefile.read(repo, wanted)
-    if options.main_service is not None and options.main_service not in file.services:
-        raise Invalid(
-            f"{file.path} has no service {options.main_service!r}, which the profile's main_service names",
-            hint=f"it has: {', '.join(file.services)}",
-        )
-    return repo, file
 
 
 def sync_excludes(repo: Path, options: ComposeOptions, *, work_dir: str | None) -> list[str]:

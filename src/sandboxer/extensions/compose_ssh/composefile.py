@@ -11,7 +11,7 @@ import msgspec
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unsupported
 from sandboxer.extensions.compose_ssh.document import Document, Plain, dump, is_null, load
-from sandboxer.extensions.compose_ssh.loader import CANDIDATES, DirectoryReader, FileReader
+from sandboxer.extensions.compose_ssh.loader import DirectoryReader
 from sandboxer.extensions.compose_ssh.options import Publish
 from sandboxer.extensions.compose_ssh.ports import remap
 from sandboxer.names import SERVICE
@@ -43,12 +43,10 @@ class ComposeFile(msgspec.Struct, frozen=True, kw_only=True):
         return any(not is_null(service.get("build")) for service in self.services.values())
 
 
-def read(repo: Path, wanted: str | None) -> ComposeFile:
-    """The compose file of `repo`: `wanted`, or the first candidate that exists. Raises Invalid."""
-    if not repo.is_dir():
-        raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
+def read(repo: Path, wanted: str) -> ComposeFile:
+    """The compose file of `repo`. Raises Invalid."""
     with DirectoryReader(repo) as reader:
-        name = _inside(wanted) if wanted else _first(repo, reader)
+        name = _inside(wanted)
         try:
             data = reader.read(name)
         except (Denied, NotFound) as error:
@@ -56,19 +54,6 @@ def read(repo: Path, wanted: str | None) -> ComposeFile:
     document = load(data, name=name)
     check(document, name=name)
     return ComposeFile(path=name, document=document)
-
-
-def _first(repo: Path, reader: FileReader) -> str:
-    for candidate in CANDIDATES:
-        try:
-            if reader.exists(candidate):
-                return candidate
-        except Denied as error:
-            raise Invalid(error.message, hint=error.hint) from error
-    raise Invalid(
-        f"{repo} has no compose file: looked for {', '.join(CANDIDATES)}",
-        hint="name it with --input compose_file=PATH (relative to the repository)",
-    )
 
 
 def _inside(wanted: str) -> str:

@@ -59,12 +59,10 @@ def prepare_project(
     Unsupported for what the compose program does not know. `env` are the variables of the host's settings: a file sees
     those of them that are granted."""
     options: ComposeOptions = spec.options
-    if options.policy == "trusted":
-        return _trusted(spec, options, front, labels)
     repo, wanted = asked.repository(spec)
+    if options.policy == "trusted":
+        return _trusted(spec.resource, repo, wanted, options, front, directory=directory, labels=labels, env=env)
     grants = policy.Grants.parse(options.grants)
-    if not repo.is_dir():
-        raise Invalid(f"repo {str(repo)!r} is not a directory", hint="give the repository with --input repo=PATH")
     with loader.DirectoryReader(repo) as reader:
         project = loader.load(
             reader,
@@ -84,18 +82,11 @@ def prepare_project(
         tree=observed,
     )
     _refuse(verdict, front)
-    document = stamp(verdict.document, publish=options.publish, labels=labels, podman=front.podman)
-    _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
-    file = loader.dump(document)
+    found = _resolved(repo, verdict.document, project, options, front, labels)
     notes = _some([*project.notes, *verdict.notes])
     notes += _some(verdict.port_notes) if options.publish == "declared" else []
-    return PreparedProject(
-        repo=repo,
-        file=file,
-        services=required(document),
-        main=options.main_service or next(iter(document["services"])),
-        builds=builds(document),
-        sha256=hashlib.sha256(file).hexdigest(),
+    return msgspec.structs.replace(
+        found,
         notes=[*notes, *grants.notes()],
         copies=paths.topmost(verdict.copies),
         variables=grants.variables,
@@ -103,14 +94,55 @@ def prepare_project(
     )
 
 
-def _trusted(
-    spec: Spec, options: ComposeOptions, front: argv.ComposeCommand, labels: Mapping[str, str]
+def _resolved(
+    repo: Path,
+    document: Mapping[str, Any],
+    project: loader.Project,
+    options: ComposeOptions,
+    front: argv.ComposeCommand,
+    labels: Mapping[str, str],
 ) -> PreparedProject:
-    repo, file = asked.read(spec, options)
-    rewritten = composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman)
+    document = stamp(document, publish=options.publish, labels=labels, podman=front.podman)
+    _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
+    file = loader.dump(document)
     return PreparedProject(
         repo=repo,
-        file=rewritten,
+        file=file,
+        services=required(document),
+        main=options.main_service or next(iter(document["services"])),
+        builds=builds(document),
+        sha256=hashlib.sha256(file).hexdigest(),
+    )
+
+
+def _trusted(
+    name: str,
+    repo: Path,
+    wanted: str | None,
+    options: ComposeOptions,
+    front: argv.ComposeCommand,
+    *,
+    directory: str,
+    labels: Mapping[str, str],
+    env: Mapping[str, str],
+) -> PreparedProject:
+    """What will run of a project that is taken at its word. One file is left to the compose program, which resolves it
+    beside the repository, with the host's own variables; what several make together is resolved here: the programs
+    differ in how they merge, and the ports of all are remapped."""
+    variables = {**env, **options.env}
+    with loader.DirectoryReader(repo) as reader:
+        names = loader.file_names(reader, files=(wanted,) if wanted else None, environment=variables)
+        if len(names) > 1:
+            project = loader.load(reader, files=names, environment=variables, project_name=name, directory=directory)
+            document = {key: value for key, value in project.document.items() if key not in ("name", "version")}
+            document = policy.write(document, _program(front))
+            found = _resolved(repo, document, project, options, front, labels)
+            return msgspec.structs.replace(found, notes=[_TRUSTED_NOTE, *_some(project.notes)])
+    file = composefile.read(repo, names[0])
+    _check_main(options, list(file.services), file.path)
+    return PreparedProject(
+        repo=repo,
+        file=composefile.rewrite(file, publish=options.publish, labels=labels, podman=front.podman),
         services=file.required,
         main=options.main_service or next(iter(file.services)),
         builds=file.builds,

@@ -1,6 +1,7 @@
 """What this sandbox adds to a resolved compose project: labels, free ports, no names that two would fight over. Pure.
 
-Networks and volumes have lost their fixed names before (the project's prefix takes their place). Fixed container names
+Fixed names of networks and volumes always go (the project's prefix takes their place): a sandbox that shared a volume
+with something else would delete it on teardown. External ones are left alone. Fixed container names
 go with `remapped` and `none`, and always for podman-compose, whose `down` would remove a stranger's container of that
 name; the old name stays as a network alias.
 """
@@ -81,9 +82,13 @@ def _owned(section: Any, labels: Mapping[str, str]) -> Document:
     return {
         key: body
         if body and body.get("external")
-        else {**(body or {}), "labels": _labelled((body or {}).get("labels"), labels)}
+        else {**_without_name(body or {}), "labels": _labelled((body or {}).get("labels"), labels)}
         for key, body in (section or {}).items()
     }
+
+
+def _without_name(body: Mapping[str, Any]) -> Document:
+    return {key: value for key, value in body.items() if key != "name"}
 
 
 def _replicas(service: Mapping[str, Any]) -> int:

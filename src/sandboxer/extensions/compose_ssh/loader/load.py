@@ -62,6 +62,14 @@ def load(
     )
 
 
+def file_names(
+    reader: FileReader, *, files: Sequence[str] | None, environment: Mapping[str, str], limits: LoadLimits = DEFAULT
+) -> list[str]:
+    """Which files make up the project, as `load` finds them."""
+    source = ProjectFiles(reader, "/", LoadUsage(limits))
+    return _names(source, files, _dotenv(source, "", dict(environment)))
+
+
 def _dotenv(source: ProjectFiles, base: str, known: dict[str, str]) -> dict[str, str]:
     path = posixpath.join(base, ".env")
     if not source.exists(path):

@@ -5,21 +5,32 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sandboxer.extensions.compose_ssh.loader import Path
 from sandboxer.extensions.compose_ssh.policy.checks import bytes_of, flag_of, plain
-from sandboxer.extensions.compose_ssh.policy.gate import Gate
 from sandboxer.extensions.compose_ssh.policy.verdict import ComposeProgram
 
 
-def write(gate: Gate, document: dict[str, Any]) -> dict[str, Any]:
-    """The document for the gate's program."""
-    for name, service in document.get("services", {}).items():
+def lacking(document: dict[str, Any], program: ComposeProgram) -> list[Path]:
+    """Where the document says what the program has no word for, in any form."""
+    if program is not ComposeProgram.V1:
+        return []
+    return [
+        ("services", name, "depends_on", needed, "required")
+        for name, service in document.get("services", {}).items()
+        for needed, body in (service.get("depends_on") or {}).items()
+        if body and flag_of(body.get("required", True)) is False
+    ]
+
+
+def write(document: dict[str, Any], program: ComposeProgram) -> dict[str, Any]:
+    """The document for a compose program."""
+    for service in document.get("services", {}).values():
         _everywhere(service)
-        if gate.program is ComposeProgram.V1:
-            _optional(gate, name, service)
+        if program is ComposeProgram.V1:
             _first(service)
-        if gate.program is ComposeProgram.PODMAN:
+        if program is ComposeProgram.PODMAN:
             _podman(service)
-    if gate.program is ComposeProgram.V1:
+    if program is ComposeProgram.V1:
         for volume in document.get("volumes", {}).values():
             _texts(volume, "driver_opts")
     return {key: value for key, value in document.items() if value not in ({}, [])}
@@ -38,12 +49,6 @@ def _everywhere(service: dict[str, Any]) -> None:
                 del mount[key]
         if "tmpfs" in mount and "size" in mount["tmpfs"]:
             mount["tmpfs"]["size"] = bytes_of(mount["tmpfs"]["size"])
-
-
-def _optional(gate: Gate, name: str, service: dict[str, Any]) -> None:
-    for needed, body in (service.get("depends_on") or {}).items():
-        if body and flag_of(body.get("required", True)) is False:
-            gate.lacks(("services", name, "depends_on", needed, "required"))
 
 
 def _first(service: dict[str, Any]) -> None:

@@ -49,7 +49,9 @@ def evaluate(
     if violations:
         return Verdict(document={}, violations=violations, unsupported=tuple(gate.unsupported.values()))
     builds.name_images(gate, document)
-    sent = dialect.write(gate, document)
+    for path in dialect.lacking(document, program):
+        gate.lacks(path)
+    sent = dialect.write(document, program)
     if gate.unsupported:
         return Verdict(document={}, unsupported=tuple(gate.unsupported.values()))
     return Verdict(
