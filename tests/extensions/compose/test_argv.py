@@ -63,14 +63,15 @@ def test_a_setting_that_names_no_program_is_invalid(setting: str) -> None:
 
 def words_of(command: list[str]) -> list[str]:
     """The arguments of a script."""
-    assert command[:2] == ["sh", "-c"]
-    assert command[2] in {value for value in vars(scripts).values() if isinstance(value, str)}
+    assert command[:2] == ["/bin/sh", "-c"]
+    own = [value for name, value in vars(scripts).items() if name.isupper()]
+    assert command[2].removeprefix(scripts.ABSOLUTE).removeprefix(scripts.COMPOSE) in own
     return command[4:]
 
 
 def test_up_and_down_run_the_front_end_in_the_project_with_the_file_on_stdin() -> None:
     assert words_of(argv.up(SANDBOX, build=True, keep=["DOCKER_HOST", "X"])) == [
-        "/srv/sbx-k3v9x2m7q4ta", "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "",
+        "/srv/sbx-k3v9x2m7q4ta/deploy", "/srv/.sandboxer/sbx-k3v9x2m7q4ta", "", "/srv/sbx-k3v9x2m7q4ta",
         "DOCKER_HOST X", "docker", "compose", "-p", "sbx-k3v9x2m7q4ta", "-f", "-", "up", "-d", "--build",
     ]  # fmt: skip
     assert words_of(argv.down(PODMAN)) == [
@@ -92,6 +93,46 @@ def test_a_judged_file_goes_with_its_hash_and_an_empty_env_file_and_runs_in_a_di
         start = words.index(compose[0])
         front = [*compose, "--env-file", f"{own}/.env", "-p", SANDBOX.name, "-f", "-", verb]
         assert words[start : start + len(front)] == front
+
+
+def test_a_compose_program_runs_in_one_way_only_which_looks_at_the_hash(tmp_path: Path) -> None:
+    for name, text in vars(scripts).items():
+        if name.isupper() and name != "COMPOSE":
+            assert ' <"$state/compose.yaml"' not in text, name
+    ran = tmp_path / "ran"
+    program = tmp_path / "compose"
+    program.write_text(f"#!/bin/sh\ncat >{ran}\n")
+    program.chmod(0o755)
+    (tmp_path / "state" / "project").mkdir(parents=True)
+    judged = hashlib.sha256(b"judged").hexdigest()
+    sandbox = msgspec.structs.replace(
+        SANDBOX,
+        compose=[str(program)],
+        sha256=judged,
+        directory=str(tmp_path / "repo"),
+        state=str(tmp_path / "state"),
+        project=str(tmp_path / "state" / "project"),
+    )
+    for command in (argv.up(sandbox, build=False, keep=[]), argv.down(sandbox)):
+        for text in ("judged", "another"):
+            (tmp_path / "state" / "compose.yaml").write_text(text)
+            ran.unlink(missing_ok=True)
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+            assert ran.exists() is (text == "judged"), done
+            assert not ran.exists() or ran.read_text() == text
+            assert ("is not the one that was judged" in done.stderr) is (text == "another")
+
+
+def test_no_script_finds_a_program_in_the_directory_that_it_works_in(tmp_path: Path) -> None:
+    for name in ("find", "sha256sum", "readlink"):
+        planted = tmp_path / name
+        planted.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        planted.chmod(0o755)
+    sandbox = msgspec.structs.replace(SANDBOX, directory=str(tmp_path))
+    env = {"PATH": f".:{os.environ['PATH']}:"}
+    done = subprocess.run(argv.observe(sandbox), input=b"r find\n=\nt .\n", env=env, capture_output=True, check=True)
+    assert done.stdout.startswith(b"find\0f\0")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_looking_asks_the_engine_by_label_and_runs_the_checks_it_is_told() -> None:

@@ -63,8 +63,8 @@ def parse_compose_command(setting: str | None) -> ComposeCommand:
 
 
 def script(text: str, *arguments: str) -> list[str]:
-    """A script of `scripts.py` with its arguments."""
-    return ["sh", "-c", text, "sandboxer", *arguments]
+    """A script of `scripts.py` for the host, with its arguments."""
+    return ["/bin/sh", "-c", scripts.ABSOLUTE + text, "sandboxer", *arguments]
 
 
 def check(front: ComposeCommand) -> list[str]:
@@ -77,20 +77,20 @@ def prepare(sandbox: ComposeHandleData) -> list[str]:
     return script(scripts.PREPARE, sandbox.compose[0], engine_of(sandbox), sandbox.directory, sandbox.state)
 
 
-def compose(sandbox: ComposeHandleData, *words: str) -> list[str]:
+def _compose(sandbox: ComposeHandleData, text: str, arguments: Sequence[str], *words: str) -> list[str]:
     """A compose command of the sandbox's project. The file comes on stdin and the directory is where it runs: the
     only way in which all front ends agree on the file and on what its relative paths mean. A judged file has neither
     variables nor relative paths: it runs in a directory of ours, with an empty env file."""
     empty = ["--env-file", f"{sandbox.project}/.env"] if sandbox.sha256 else []
-    return [*sandbox.compose, *empty, "-p", sandbox.name, "-f", "-", *words]
+    words = (*sandbox.compose, *empty, "-p", sandbox.name, "-f", "-", *words)
+    return script(scripts.COMPOSE + text, sandbox.project, sandbox.state, sandbox.sha256, *arguments, *words)
 
 
 def up(sandbox: ComposeHandleData, *, build: bool, keep: Sequence[str]) -> list[str]:
     """Bring it up. `build`: also when an image of that name is there already, as it may be of another state of the
     repository. `keep`: names of variables of the host's settings."""
-    words = compose(sandbox, "up", "-d", *(["--build"] if build else []))
-    arguments = (sandbox.directory, sandbox.project, sandbox.state, sandbox.sha256, " ".join(keep))
-    return script(scripts.UP, *arguments, *words)
+    words = ("up", "-d", *(["--build"] if build else []))
+    return _compose(sandbox, scripts.UP, (sandbox.directory, " ".join(keep)), *words)
 
 
 def observe(sandbox: ComposeHandleData) -> list[str]:
@@ -105,8 +105,7 @@ def pin(sandbox: ComposeHandleData) -> list[str]:
 
 def down(sandbox: ComposeHandleData) -> list[str]:
     """Take containers, networks and volumes away, as far as the front end knows of them."""
-    words = compose(sandbox, "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
-    return script(scripts.DOWN, sandbox.project, sandbox.state, sandbox.sha256, *words)
+    return _compose(sandbox, scripts.DOWN, (), "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
 
 
 def look(sandbox: ComposeHandleData, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
@@ -181,7 +180,7 @@ def inside(
 
 def script_inside(sandbox: ComposeHandleData, container: str, text: str, *arguments: str) -> list[str]:
     """A script of ours in a container, as its root: files that are copied belong to root otherwise too."""
-    return [engine_of(sandbox), "exec", "-i", "-u", "0", container, *script(text, *arguments)]
+    return [engine_of(sandbox), "exec", "-i", "-u", "0", container, "sh", "-c", text, "sandboxer", *arguments]
 
 
 def peek(sandbox: ComposeHandleData, container: str, path: str, *, follow: bool = True) -> list[str]:

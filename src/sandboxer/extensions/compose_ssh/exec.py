@@ -102,8 +102,7 @@ class ComposeExec:
             # from the host, where a container needs no shell; from inside, where this user may not kill its processes
             result = ctx.host.run(argv.script(scripts.KILL, mark), deadline)
             if result.text.strip() in ("", "0"):
-                words = [argv.engine_of(sandbox), "exec", "-u", "0", container, *argv.script(scripts.KILL, mark)]
-                ctx.host.run(words, deadline)
+                ctx.host.run(argv.script_inside(sandbox, container, scripts.KILL, mark), deadline)
         except SandboxerError as second:
             if isinstance(error, Timeout):
                 raise Timeout(

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
+ABSOLUTE: Final = r"""
+path=; set -f; IFS=:; for d in $PATH; do case $d in /*) path=$path:$d ;; esac; done; unset IFS; set +f; PATH=${path#:}
+"""
+"""Before each script: some of them work in what a stranger sent, where a PATH with `.` in it would find programs."""
+
 CHECK: Final = r"""
 front=$1 engine=$2; shift 2
 others() { for o in docker-compose podman-compose; do command -v "$o" >/dev/null && echo "has $o"; done; exit 0; }
@@ -72,15 +77,25 @@ done
 """$1 directory, $2 where copies go; stdin: paths in the directory, an empty line for all of it. What is copied here is
 mounted, and built from, instead of what a container may write."""
 
-_JUDGED: Final = r"""
-judged() { [ -z "$1" ] || { sum=$(sha256sum <"$2/compose.yaml") && [ "${sum%% *}" = "$1" ]; }; }
+COMPOSE: Final = r"""
+project=$1 state=$2 sha=$3; shift 3
+compose() {
+  exec 4<"$state/compose.yaml" || exit 125
+  if [ -n "$sha" ]; then
+    sum=$(sha256sum </dev/fd/4) && [ "${sum%% *}" = "$sha" ] ||
+      { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
+    export GIT_DIR=/dev/null BUILDX_GIT_INFO=false BUILDX_GIT_LABELS=false
+  fi
+  "$@" <&4 4<&-
+}
 """
-"""Whether the compose file in $2 is still the one that was judged ($1: its hash, nothing for one that never was)."""
+"""$1 where the command runs, $2 state, $3 hash of the compose file that was judged, or nothing for one that never was.
+The only way in which a compose program is run: with the file on stdin, if it is still that one. buildx asks git about
+each build context, and git runs programs that the settings of a `.git` in it name: of a judged repository git finds
+nothing."""
 
-UP: Final = (
-    _JUDGED
-    + r"""
-dir=$1 project=$2 state=$3 sha=$4 keep=$5; shift 5
+UP: Final = r"""
+dir=$1 keep=$2; shift 2
 for n in $(awk 'BEGIN { for (n in ENVIRON) if (n ~ /^[A-Za-z_][A-Za-z0-9_]*$/) print n }'); do
   case $n in
     PATH|HOME|USER|LOGNAME|SHELL|PWD|LANG|LC_*|TZ|TMPDIR|XDG_*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK) continue ;;
@@ -91,9 +106,7 @@ for n in $(awk 'BEGIN { for (n in ENVIRON) if (n ~ /^[A-Za-z_][A-Za-z0-9_]*$/) p
   unset "$n" 2>/dev/null
 done
 cd -- "$project" || exit 125
-judged "$sha" "$state" || { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
-[ -z "$sha" ] || export GIT_DIR=/dev/null BUILDX_GIT_INFO=false BUILDX_GIT_LABELS=false
-"$@" <"$state/compose.yaml" >"$state/up.out" 2>"$state/up.err"; code=$?
+(compose "$@" >"$state/up.out" 2>"$state/up.err"); code=$?
 if [ $code = 0 ]; then
   # by rename: a container that may write the directory could have put a link in its place
   umask 077; cp "$state/marker.json" "$state/copy" && mv -fT "$state/copy" "$dir/.sandboxer.json" || rm -f "$state/copy"
@@ -101,14 +114,10 @@ if [ $code = 0 ]; then
 fi
 tail -c 1500 "$state/up.out" >&2; tail -c 4000 "$state/up.err" >&2; exit $code
 """
-)
-"""$1 directory, $2 where the command runs, $3 state, $4 hash of the compose file or nothing, $5 names of variables to
-keep, the rest the `up` command.
+"""Behind COMPOSE. $1 directory, $2 names of variables to keep, the rest the `up` command.
 
 Only what the programs themselves need is left in their environment: a compose file interpolates whatever is there, and
-what is there belongs to whoever runs the host. buildx asks git about each build context, and git runs programs that the
-settings of a `.git` in it name: of a judged repository git finds nothing. The marker comes last, so that it is in no
-build context."""
+what is there belongs to whoever runs the host. The marker comes last, so that it is in no build context."""
 
 LOOK: Final = r"""
 e=$1 filter=$2; shift 2
@@ -152,18 +161,13 @@ echo '== end'
 """$1 engine, $2 label filter: all that the engine shows of the project's containers, of what they use, and of itself;
 and where the sources of their bind mounts lead, which the engine does not follow."""
 
-DOWN: Final = (
-    _JUDGED
-    + r"""
-project=$1 state=$2 sha=$3; shift 3
+DOWN: Final = r"""
 [ -f "$state/compose.yaml" ] || exit 0
-judged "$sha" "$state" || { echo "the compose file in $state is not the one that was judged" >&2; exit 125; }
 cd -- "$project" 2>/dev/null || cd -- "$state" || exit 125
-exec "$@" <"$state/compose.yaml"
+compose "$@"
 """
-)
-"""$1 where the command runs, $2 state, $3 hash of the compose file or nothing, the rest the `down` command. What it
-does not do because the file is another one, the sweep by labels does."""
+"""Behind COMPOSE; its arguments are the `down` command. What it does not do because the file is another one, the sweep
+by labels does."""
 
 _LISTS: Final = r"""
 e=$1 name=$2 dir=$3 state=$4
