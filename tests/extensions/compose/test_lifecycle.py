@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
+import socket
 import tarfile
 import threading
 from collections.abc import Callable
@@ -389,7 +391,7 @@ def test_files_are_copied_into_and_out_of_a_file_system_in_memory(
         kinds = [EXTENSION.path_kind(handle, path, context) for path in ("/scratch/f", "/scratch/new", "/scratch/no")]
         assert kinds == ["file", "directory", "absent"]
         with pytest.raises(Conflict, match="not a directory"):
-            EXTENSION.put_archive(handle, "/scratch/f/below", archive({"g": b""}), context)
+            EXTENSION.put_archive(handle, "/scratch/f", archive({"g": b""}), context)
         for path, names in (
             ("/scratch/f", ["f"]),
             ("/dev/shm/link/new", ["new", "new/deep", "new/deep/g"]),
@@ -401,6 +403,55 @@ def test_files_are_copied_into_and_out_of_a_file_system_in_memory(
                 assert sorted(name.rstrip("/") for name in tar.getnames())[: len(names)] == names
         with pytest.raises(NotFound):
             EXTENSION.get_archive(handle, "/scratch/no", sink_of(io.BytesIO()), context)
+
+
+def test_hard_links_are_copied_both_ways_and_what_is_no_file_is_left_out_and_counted(
+    either: Bed, tmp_path: Path
+) -> None:
+    repo = in_memory(tmp_path / "app", {"volumes": ["./data:/data"]})
+    (repo / "data" / "sub").mkdir(parents=True)
+    with either.sandbox(repo, settle=0) as (handle, _):
+        data = Path(str(handle.data["directory"])) / "data"
+        (data / "a").write_bytes(b"once")
+        (data / "b").hardlink_to(data / "a")
+        (data / "sub" / "c").hardlink_to(data / "a")
+        os.mkfifo(data / "fifo")
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+            one.bind(str(data / "one.sock"))
+            two.bind(str(data / "sub" / "two.sock"))
+            context = either.context()
+            for path in ("/data", "data/../data"):
+                got = io.BytesIO()
+                left_out = EXTENSION.get_archive(handle, path, sink_of(got), context)
+                assert left_out is not None
+                assert left_out.count == 2  # the FIFO is in the archive: whoever unpacks it leaves it out
+                assert sum(".sock" in said for said in left_out.said) == 2
+            for path in ("/data/one.sock", "/data/fifo"):
+                assert EXTENSION.path_kind(handle, path, context) == "file"
+                nothing = io.BytesIO()
+                EXTENSION.get_archive(handle, path, sink_of(nothing), context)
+                with tarfile.open(fileobj=io.BytesIO(nothing.getvalue())) as tar:
+                    assert not [member for member in tar if member.isreg() or member.isdir()]
+        with tarfile.open(fileobj=io.BytesIO(got.getvalue())) as tar:
+            for name in ("data/a", "data/b", "data/sub/c"):
+                file = tar.extractfile(name)
+                assert file is not None
+                assert file.read() == b"once"
+        got.seek(0)
+        EXTENSION.put_archive(handle, "/srv/copy", sound(got), context)
+        look = "cd /srv/copy/data; cat a b sub/c; [ a -ef b ] && [ a -ef sub/c ]"
+        assert either.run(handle, "sh", "-c", look)[:2] == (0, b"onceonceonce")
+
+
+def sound(archive: io.BytesIO) -> io.BytesIO:
+    """An archive without its FIFOs."""
+    kept = io.BytesIO()
+    with tarfile.open(fileobj=archive) as tar, tarfile.open(fileobj=kept, mode="w") as out:
+        for member in tar:
+            if not member.isfifo():
+                out.addfile(member, tar.extractfile(member) if member.isreg() else None)
+    kept.seek(0)
+    return kept
 
 
 def test_a_copy_onto_a_read_only_root_is_there_or_an_error(either: Bed, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 import tempfile
 import threading
@@ -12,10 +13,13 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
 from sandboxer.errors import BackendError, Invalid
+from sandboxer.extensions.base import LeftOut
 from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarReader
 
 PEEKED: Final = 64 * 1024
 """How much of an archive is read to see its first entry: extended headers may stand before it."""
+_SKIPPING: Final = re.compile(rb'skipping socket \\?"(.*?)\\?"')
+_TOLD: Final = 20
 _SPOOLED: Final = 4 * 1024 * 1024
 
 
@@ -243,6 +247,42 @@ class _Out:
     def write(self, data: bytes) -> int:
         self._sink(bytes(data))
         return len(data)
+
+
+class Skipped:
+    """The sockets of a directory, which no archive can hold: by podman's warnings, or as the container lists them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._said: list[str] = []
+        self._rest = b""
+
+    def warned(self, data: bytes) -> None:
+        """A sink for what podman complains of."""
+        for line in self._parts(data, b"\n"):
+            found = _SKIPPING.search(line)
+            if found is not None:
+                self._add(found[1])
+
+    def listed(self, data: bytes) -> None:
+        """A sink for names, each with a NUL behind it."""
+        for name in self._parts(data, b"\0"):
+            self._add(name)
+
+    @property
+    def left_out(self) -> LeftOut | None:
+        """How many there were."""
+        return LeftOut(count=self._count, said=tuple(self._said)) if self._count else None
+
+    def _parts(self, data: bytes, end: bytes) -> list[bytes]:
+        *parts, self._rest = (self._rest + data).split(end)
+        self._rest = self._rest[-PEEKED:]
+        return parts
+
+    def _add(self, name: bytes) -> None:
+        self._count += 1
+        if len(self._said) < _TOLD:
+            self._said.append(f"{os.fsdecode(name)[-500:]}: a socket")
 
 
 class LinePrefixer:

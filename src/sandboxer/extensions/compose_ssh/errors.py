@@ -207,6 +207,11 @@ def read_only(result: Result) -> bool:
     return bool(_READ_ONLY.search(result.stderr.decode("utf-8", "replace")))
 
 
+def socket(result: Result) -> bool:
+    """Whether `cp` failed because a socket is at the path itself."""
+    return b"sockets not supported" in result.stderr
+
+
 def says_vanished(result: Result) -> bool:
     """Whether a container went away between two steps of one look."""
     return bool(_VANISHED.search(result.stderr.decode("utf-8", "replace")))

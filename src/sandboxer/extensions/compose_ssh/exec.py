@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from sandboxer.errors import BackendError, Conflict, Invalid, NotFound, SandboxerError, Timeout, Unsupported
-from sandboxer.extensions.base import Context, Exec, PathKind
+from sandboxer.extensions.base import Context, Exec, LeftOut, PathKind
 from sandboxer.extensions.compose_ssh import archives, argv, engine, environment, errors, scripts
 from sandboxer.extensions.compose_ssh.answers import ExecOutput
 from sandboxer.extensions.compose_ssh.options import ComposeHandleData, from_handle
-from sandboxer.hosts.base import Command, Result, Streams
+from sandboxer.extensions.shell import files
+from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.models import Handle
 from sandboxer.timing import Deadline
 
@@ -25,7 +26,6 @@ ANSWER_SECONDS = 2.0
 """Time for the host to show that it is there at all, before that (promise 22: back within the deadline + 5 s)."""
 
 
-_KINDS: dict[str, PathKind] = {"directory": "directory", "file": "file", "absent": "absent"}
 _MOST_LINKS = 40
 
 
@@ -118,19 +118,22 @@ class ComposeExec:
         return self._kind(sandbox, container, _absolute(container, path), ctx)
 
     def _kind(self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context) -> PathKind:
+        if self._out_of_reach(sandbox, container, path, ctx):
+            return files.path_kind(self._run_inside(sandbox, container, path, ctx), path)
+        return self._kind_by_archive(sandbox, container, path, ctx)
+
+    def _kind_by_archive(
+        self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context
+    ) -> PathKind:
         if path == "/":
             return "directory"
-        if self._out_of_reach(sandbox, container, path, ctx):
-            result = self._inside(sandbox, container, scripts.KIND_INSIDE, path, ctx)
-            found: PathKind | None = _KINDS.get(result.text.strip())
-            if result.code == 0 and found:
-                return found
-            raise errors.translate(result, doing=f"looking at {path!r}", engine=argv.engine_of(sandbox))
         words = argv.peek(sandbox, container.id, path)
         result = ctx.host.run(words, ctx.deadline)
         first = archives.first_member(result.stdout)
         if first is not None:
             return "directory" if first.isdir() else "file"
+        if not (result.stdout.strip(b"\0") or result.stderr) or errors.socket(result):
+            return "file"  # a socket, which docker packs as nothing, and podman not at all
         if errors.says_absent(result):
             return "absent"
         raise errors.translate(result, doing=f"looking at {path!r}", engine=argv.engine_of(sandbox))
@@ -144,14 +147,13 @@ class ComposeExec:
         container = self._container(sandbox, service, ctx, running=False)
         target = base = _absolute(container, directory)
         if self._out_of_reach(sandbox, container, target, ctx):
-            with archives.prefixed(archive, "") as data:
-                result = self._inside(sandbox, container, scripts.UNPACK_INSIDE, target, ctx, stdin=data)
-            if result.code == 93:
+            run = self._run_inside(sandbox, container, target, ctx)
+            if files.path_kind(run, target) == "file":
                 raise Conflict(f"{target!r} inside is not a directory", hint="choose another destination")
-            if result.code:
-                raise errors.translate(result, doing=f"copying into {target!r}", engine=argv.engine_of(sandbox))
+            with archives.prefixed(archive, "") as data:
+                files.put_archive(run, target, data, hint="is a file in its way, or too little memory left?")
             return
-        while (kind := self._kind(sandbox, container, base, ctx)) != "directory":
+        while (kind := self._kind_by_archive(sandbox, container, base, ctx)) != "directory":
             if kind == "file":
                 raise Conflict(f"{base!r} inside is not a directory", hint="choose another destination")
             base = base.rpartition("/")[0] or "/"
@@ -168,21 +170,24 @@ class ComposeExec:
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
-    ) -> None:
+    ) -> LeftOut | None:
         """Pack by `cp ... -`; links at the end of the path are followed."""
         sandbox = from_handle(handle)
         container = self._container(sandbox, service, ctx, running=False)
         absolute = _absolute(container, path)
-        hidden = self._out_of_reach(sandbox, container, absolute, ctx)
         with archives.renamed(absolute.rpartition("/")[2], sink) as feed:
-            if hidden:
-                result = self._inside(sandbox, container, scripts.PACK_INSIDE, absolute, ctx, stdout=feed)
-            else:
-                result = self._stream(argv.pack(sandbox, container.id, absolute), ctx, stdout=feed)
-            if result.code == 94 if hidden else result.code and errors.says_absent(result):
+            if self._out_of_reach(sandbox, container, absolute, ctx):
+                return files.get_archive(self._run_inside(sandbox, container, absolute, ctx), absolute, feed)
+            skipped = archives.Skipped()
+            result = self._stream(argv.pack(sandbox, container.id, absolute), ctx, stdout=feed, stderr=skipped.warned)
+            if result.code and errors.says_absent(result):
                 raise NotFound(f"there is no {path!r} inside", hint="see what is there with `sandboxer exec ID -- ls`")
-            if result.code:
+            if result.code and not errors.socket(result):
                 raise errors.translate(result, doing=f"copying {path!r}", engine=argv.engine_of(sandbox))
+        if container.running and not container.podman:
+            words = argv.script_inside(sandbox, container.id, scripts.SOCKETS, absolute)
+            self._stream(words, ctx, stdin=io.BytesIO(), stdout=skipped.listed)
+        return skipped.left_out
 
     def _out_of_reach(self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context) -> bool:
         """Whether the engine's `cp` does not see `path`, but a command inside does. Raises Conflict when nothing does,
@@ -219,25 +224,28 @@ class ComposeExec:
             real, left = "", joined.strip("/").split("/")
         return real or "/"
 
-    def _inside(
-        self,
-        sandbox: ComposeHandleData,
-        container: engine.Container,
-        text: str,
-        path: str,
-        ctx: Context,
-        *,
-        stdin: BinaryIO | None = None,
-        stdout: Callable[[bytes], None] | None = None,
-    ) -> Result:
-        words = argv.script_inside(sandbox, container.id, text, path)
-        result = self._stream(words, ctx, stdin=stdin or io.BytesIO(), stdout=stdout)
-        if result.code in (126, 127):
-            raise Unsupported(
-                f"{path!r} is in memory, where files are copied by the container's own `sh` and `tar`, which it lacks",
-                hint="copy to a directory that is on disk, or to a volume",
-            )
-        return result
+    def _run_inside(
+        self, sandbox: ComposeHandleData, container: engine.Container, path: str, ctx: Context
+    ) -> files.Run:
+        """Runs words in a container as its root, to whom what is copied belongs otherwise too."""
+
+        def run(
+            words: Sequence[str],
+            *,
+            stdin: BinaryIO | None = None,
+            stdout: Sink | None = None,
+            stderr: Sink | None = None,
+        ) -> Result:
+            command = [argv.engine_of(sandbox), "exec", "-i", "-u", "0", container.id, *words]
+            result = self._stream(command, ctx, stdin=stdin or io.BytesIO(), stdout=stdout, stderr=stderr)
+            if result.code in (126, 127, files.NO_TAR):
+                raise Unsupported(
+                    f"{path!r} is in memory, where files are copied by the container's own `sh` and `tar`: it has none",
+                    hint="copy to a directory that is on disk, or to a volume",
+                )
+            return result
+
+        return run
 
     def _stream(
         self,
@@ -245,13 +253,18 @@ class ComposeExec:
         ctx: Context,
         *,
         stdin: BinaryIO | None = None,
-        stdout: Callable[[bytes], None] | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
     ) -> Result:
         said, complained = bytearray(), bytearray()
+
+        def complain(data: bytes) -> None:
+            complained.extend(data[: max(0, 65536 - len(complained))])
+            if stderr is not None:
+                stderr(data)
+
         sink = stdout or (lambda data: said.extend(data[: 65536 - len(said)]))
-        streams = Streams(
-            stdin=stdin, stdout=sink, stderr=lambda data: complained.extend(data[: max(0, 65536 - len(complained))])
-        )
+        streams = Streams(stdin=stdin, stdout=sink, stderr=complain)
         code = ctx.host.stream(Command(argv=words), streams, ctx.deadline)
         return Result(code, bytes(said), bytes(complained))
 
