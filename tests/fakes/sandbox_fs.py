@@ -44,7 +44,7 @@ class Process:
     @property
     def stdout(self) -> IO[bytes]:
         """Where to read what it says."""
-        assert self._popen.stdout is not None  # noqa: S101 - `start` makes it always
+        assert self._popen.stdout is not None
         return self._popen.stdout
 
     @property
@@ -71,7 +71,7 @@ class Process:
             code = _shown(self._popen.wait(timeout))
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
-        assert code is not None  # noqa: S101 - it has ended
+        assert code is not None
         self._ended(self)
         return code
 
@@ -135,7 +135,7 @@ class SandboxFS:
         self._inner = 0
         self._running: set[Process] = set()
         self._closed = False
-        for folder in ("/tmp", "/etc", "/root", "/var/tmp", self.home, *folders):  # noqa: S108 - of the box
+        for folder in ("/tmp", "/etc", "/root", "/var/tmp", self.home, *folders):
             (self._root / folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
         names = f"root:x:0:0:root:/root:/bin/sh\n{'' if uid == 0 else f'{user}:x:{uid}:{uid}::{self.home}:/bin/sh'}\n"
         (self._root / "etc/passwd").write_text(names)
@@ -293,7 +293,7 @@ class SandboxFS:
             complaint = self._holder.stderr.read().decode() if self._holder.stderr else ""
             self._end()
             raise RuntimeError(f"no fake sandbox can be made here: {complaint.strip()}") from None
-        assert self._holder.stderr is not None  # noqa: S101 - a pipe was asked for
+        assert self._holder.stderr is not None
         # the holder says when everything is mounted
         if self._holder.stderr.read(1) != b".":
             complaint = self._holder.stderr.read().decode()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.fakes.sandbox_fs import Process, SandboxFS
 
-_DIRECTORY = "/tmp/.daytona-sessions"  # noqa: S108 - inside a box
+_DIRECTORY = "/tmp/.daytona-sessions"
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,7 @@ class Sessions:
             f"mkfifo {base}.in\n{{ {command}\n}} <>{base}.in >{base}.out 2>{base}.err\n"
             f"echo $? >{base}.tmp; mv {base}.tmp {base}.code\n"
         )
-        assert shell.process.stdin is not None  # noqa: S101 - it was started with one
+        assert shell.process.stdin is not None
         with shell.lock:
             shell.process.stdin.write(text.encode())
         return number

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.fakes.modal.grpc import Call
     from tests.fakes.modal.state import ModalState
 
-TOKEN_ID = "ak-fakefakefakefakefakefa"  # noqa: S105 - a made-up one
-TOKEN_SECRET = "as-fakefakefakefakefakefa"  # noqa: S105
+TOKEN_ID = "ak-fakefakefakefakefakefa"
+TOKEN_SECRET = "as-fakefakefakefakefakefa"
 
 
 class FakeModal:
@@ -74,7 +74,7 @@ class FakeModal:
     @property
     def world(self) -> ModalState:
         """Its state: quotas and sizes of pages may be set, the rest is to be looked at."""
-        assert self._world is not None, "it is not started"  # noqa: S101
+        assert self._world is not None, "it is not started"
         return self._world
 
     @property
@@ -82,7 +82,7 @@ class FakeModal:
         """Every call so far, in order."""
         from tests.fakes.modal.grpc import Switchboard
 
-        assert isinstance(self._switch, Switchboard)  # noqa: S101 - made by start
+        assert isinstance(self._switch, Switchboard)
         return self._switch.calls
 
     def environment(self) -> Mapping[str, str]:

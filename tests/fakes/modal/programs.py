@@ -66,7 +66,7 @@ class Output:
             self._loop.add_reader(self._pipe.fileno(), self._readable)
 
     def _readable(self) -> None:
-        assert self._pipe is not None  # noqa: S101 - the reader is removed with it
+        assert self._pipe is not None
         try:
             data = os.read(self._pipe.fileno(), CHUNK)
         except BlockingIOError:
