@@ -49,7 +49,7 @@ def test_a_pattern_with_many_ways_to_match_ends(attack: str) -> None:
 # Those of the policy for compose files are put together from its own texts. Each was tried against long hostile ones.
 LOOKED_AT = {
     "extensions/compose_ssh/errors.py",  # our own table
-    *(f"extensions/compose_ssh/policy/{name}.py" for name in ("checks", "judging", "names", "services", "topology")),
+    *(f"extensions/compose_ssh/policy/{name}.py" for name in ("checks", "evaluation", "names", "services", "topology")),
     "hosts/ssh/session.py",  # hexadecimal digits of our own
     "selfcheck/findings.py",  # a constant
     "tests/fakes/server.py",  # routes of our fakes

@@ -12,8 +12,8 @@ import pytest
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import argv, scripts
-from sandboxer.extensions.compose_ssh.environment import split
-from sandboxer.extensions.compose_ssh.options import ComposeHandleData, from_handle, to_handle
+from sandboxer.extensions.compose_ssh.handle import ComposeHandleData, from_handle, to_handle
+from sandboxer.extensions.compose_ssh.options import parse_compose_command
 from sandboxer.models import Handle
 from tests.testbed.components import need
 
@@ -51,14 +51,14 @@ PODMAN = ComposeHandleData(**{**to_handle(SANDBOX).data, "compose": ["/opt/bin/p
 def test_a_setting_names_a_front_end_and_its_engine(
     setting: str | None, words: tuple[str, ...], engine: str, podman: bool, plugin: list[str]
 ) -> None:
-    front = argv.parse_compose_command(setting)
+    front = parse_compose_command(setting)
     assert (front.words, front.engine, front.podman, front.plugin_check) == (words, engine, podman, plugin)
 
 
 @pytest.mark.parametrize("setting", [" ", "'", "--help", "-x compose"])
 def test_a_setting_that_names_no_program_is_invalid(setting: str) -> None:
     with pytest.raises(Invalid):
-        argv.parse_compose_command(setting)
+        parse_compose_command(setting)
 
 
 def words_of(command: list[str]) -> list[str]:
@@ -142,7 +142,7 @@ def test_looking_asks_the_engine_by_label_and_runs_the_checks_it_is_told() -> No
 
 
 def test_a_command_inside_gets_its_words_as_they_are_and_its_values_from_elsewhere() -> None:
-    passed = split({"PATH": "/bin", "LINES": "a\nb"})
+    passed = argv.split_environment({"PATH": "/bin", "LINES": "a\nb"})
     words = ["-x", "a b", "$HOME", ""]
     command = argv.inside(SANDBOX, "abc", words, cwd="-odd", tty=True, passed=passed)
     assert words_of(command) == [

@@ -12,9 +12,10 @@ import pytest
 
 from sandboxer.errors import BackendError, Conflict, Denied
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.compose_ssh import argv
+from sandboxer.extensions.compose_ssh import argv, client
+from sandboxer.extensions.compose_ssh.handle import ComposeHandleData, from_handle
 from sandboxer.extensions.compose_ssh.integrity import RecordingTree
-from sandboxer.extensions.compose_ssh.options import ComposeHandleData, ComposeOptions, from_handle
+from sandboxer.extensions.compose_ssh.options import ComposeOptions
 from sandboxer.extensions.compose_ssh.policy import LocalTree
 from sandboxer.extensions.compose_ssh.scripts import OBSERVE
 from sandboxer.hosts.base import Progress, SyncReport
@@ -66,7 +67,7 @@ def seen_by_reader(bed: Bed, handle: Handle) -> bytes:
     """All that `reader` finds where its mounts are."""
 
     def running() -> bool:
-        return any(c.running and c.service == "reader" for c in EXTENSION.containers(kept(handle), bed.context()))
+        return any(c.running and c.service == "reader" for c in client.containers(kept(handle), bed.context()))
 
     eventually(running, within=60, what="reader to run again")
     script = "cat /app.txt /conf/* /run/secrets/* 2>&1; true"

@@ -10,7 +10,7 @@ import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.describe import isolation
-from sandboxer.extensions.compose_ssh.inspected import StackInspection, parse_inspection
+from sandboxer.extensions.compose_ssh.engine import StackInspection, parse_inspection
 from tests.extensions.compose.sandboxes import Bed
 from tests.testbed import repositories
 from tests.testbed.image import BASE

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Conflict, Invalid
-from sandboxer.extensions.compose_ssh.answers import ExecOutput
-from sandboxer.extensions.compose_ssh.archives import LinePrefixer, first_member, prefixed, renamed
-from sandboxer.extensions.compose_ssh.environment import split
+from sandboxer.extensions.compose_ssh.archives import first_member, prefixed, renamed
+from sandboxer.extensions.compose_ssh.argv import split_environment
+from sandboxer.extensions.compose_ssh.exec import ExecOutput
+from sandboxer.extensions.compose_ssh.logs import LinePrefixer
 from sandboxer.hosts.base import Streams
 
 DOCKER = b"OCI runtime exec failed: exec failed: unable to start container process: %s: unknown\r\n"
@@ -65,7 +66,7 @@ def test_a_container_that_ended_meanwhile_is_a_conflict(code: int, said: bytes) 
 
 
 def test_values_take_the_file_and_longer_ones_the_name() -> None:
-    passed = split({"PATH": "/x", "A": "a b", "PEM": "a\nb", "CR": "a\r", "BIG": "x" * 70_000})
+    passed = split_environment({"PATH": "/x", "A": "a b", "PEM": "a\nb", "CR": "a\r", "BIG": "x" * 70_000})
     assert passed.lines == ("PATH=/x", "A=a b")
     assert sorted(passed.by_name) == ["BIG", "CR", "PEM"]
 
@@ -86,13 +87,13 @@ def test_values_take_the_file_and_longer_ones_the_name() -> None:
 )
 def test_a_long_value_under_a_name_that_the_client_reads_is_refused(name: str) -> None:
     with pytest.raises(Invalid):
-        split({name: "a\nb"})
+        split_environment({name: "a\nb"})
 
 
 @pytest.mark.parametrize("env", [{"a b": "x"}, {"": "x"}, {"A=B": "x"}, {"A\n": "x"}, {"A": "\0"}])
 def test_what_is_no_variable_is_invalid(env: dict[str, str]) -> None:
     with pytest.raises(Invalid):
-        split(env)
+        split_environment(env)
 
 
 def tar(*members: tuple[str, bytes | str | None]) -> io.BytesIO:

@@ -80,7 +80,7 @@ def test_a_broken_marker_of_ours_is_an_error_and_one_that_a_sandbox_can_write_is
 
 def test_a_handle_that_cannot_be_read_is_as_good_as_none() -> None:
     seen = parse_present("directory /w/x\nhandle {broken\ncontainer Up 2 minutes\ncontainer Up 1 second (Paused)\n")
-    assert (seen.anything, seen.running, seen.remembered) == (True, 1, None)
+    assert (seen.anything, seen.running, seen.handle_data) == (True, 1, None)
     assert not parse_present("").anything
 
 

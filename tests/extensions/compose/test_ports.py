@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.document import Plain
-from sandboxer.extensions.compose_ssh.ports import remap
+from sandboxer.extensions.compose_ssh.transform import remap
 
 
 @pytest.mark.parametrize(

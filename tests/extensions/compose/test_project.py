@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from sandboxer.errors import Denied, Invalid
-from sandboxer.extensions.compose_ssh import argv, loader, project
-from sandboxer.extensions.compose_ssh.options import ComposeOptions
+from sandboxer.extensions.compose_ssh import loader, project
+from sandboxer.extensions.compose_ssh.options import ComposeOptions, parse_compose_command
 from tests.extensions.compose.sandboxes import spec
 
 PROGRAMS = ("docker compose", "docker-compose", "podman-compose")
@@ -25,7 +25,7 @@ def prepared(
     wanted = spec(repo, sandbox_id="k3v9x2m7q4ta", options=ComposeOptions(**options))
     return project.prepare_project(
         wanted,
-        argv.parse_compose_command(program),
+        parse_compose_command(program),
         directory="/srv/sbx-k3v9x2m7q4ta",
         state="/srv/.sandboxer/sbx-k3v9x2m7q4ta",
         labels={"sandboxer.id": "k3v9x2m7q4ta", "sandboxer.profile": "a$b"},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxer.extensions.compose_ssh.asked import sync_excludes
+from sandboxer.extensions.compose_ssh.create import sync_excludes
 from sandboxer.extensions.compose_ssh.options import ComposeOptions
 from sandboxer.hosts.local import LocalHost
 from sandboxer.models import HostSettings

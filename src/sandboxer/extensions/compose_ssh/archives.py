@@ -1,4 +1,4 @@
-"""Tar streams on their way in and out of containers, and lines on their way out of logs."""
+"""Rewrite tar streams on their way in and out of containers."""
 
 from __future__ import annotations
 
@@ -283,23 +283,3 @@ class Skipped:
         self._count += 1
         if len(self._said) < _TOLD:
             self._said.append(f"{os.fsdecode(name)[-500:]}: a socket")
-
-
-class LinePrefixer:
-    """Passes lines on with something before each."""
-
-    def __init__(self, prefix: bytes, sink: Callable[[bytes], None]) -> None:
-        self._prefix, self._sink, self._rest = prefix, sink, b""
-
-    def write(self, data: bytes) -> None:
-        """Whole lines go on at once; the rest waits for its end."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        if lines:
-            self._sink(b"".join(self._prefix + line + b"\n" for line in lines))
-
-    def finish(self) -> None:
-        """The last line, if it has no end of its own."""
-        if self._rest:
-            self._sink(self._prefix + self._rest + b"\n")
-            self._rest = b""

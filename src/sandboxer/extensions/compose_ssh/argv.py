@@ -1,9 +1,9 @@
-"""The words that run on a host. Pure: settings and names in, lists of words out."""
+"""Make the words that run on a host. Pure: settings and names in, lists of words out."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -12,54 +12,23 @@ import msgspec
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh import scripts
 from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL
-from sandboxer.extensions.compose_ssh.environment import PassedEnvironment
-from sandboxer.extensions.compose_ssh.options import ComposeHandleData
+from sandboxer.extensions.compose_ssh.handle import ComposeHandleData
+from sandboxer.extensions.compose_ssh.options import ComposeCommand
+from sandboxer.names import check_env_name
 
-DEFAULT: Final = "docker compose"
 STOP_SECONDS: Final = 1
 """How long `down` lets a program end by itself, in seconds. PID 1 `sh` ignores TERM and would take the default's 10."""
 
 
-class ComposeCommand(msgspec.Struct, frozen=True):
-    """A compose front end: the words that start it, and the engine's program that it works with."""
-
-    words: tuple[str, ...]
-
-    @property
-    def program(self) -> str:
-        """Its program's name without the directory: docker, docker-compose, podman-compose or podman."""
-        return PurePosixPath(self.words[0]).name
-
-    @property
-    def podman(self) -> bool:
-        """Whether it is podman that it works with."""
-        return self.program.startswith("podman")
-
-    @property
-    def engine(self) -> str:
-        """The engine's own program: `docker` at the same path where it is `docker compose`, else found by PATH."""
-        if self.program in ("docker", "podman"):
-            return self.words[0]
-        return "podman" if self.podman else "docker"
-
-    @property
-    def plugin_check(self) -> list[str]:
-        """The words that show that a plug-in is there; nothing where the program is the front end itself (then its
-        being found is enough: starting version 1 only to ask costs half a second)."""
-        return [*self.words, "version"] if len(self.words) > 1 else []
-
-
-def parse_compose_command(setting: str | None) -> ComposeCommand:
-    """The front end in a host's `compose` setting; raises Invalid."""
-    try:
-        words = tuple(shlex.split(setting or DEFAULT))
-    except ValueError as error:
-        raise Invalid(
-            f"the compose command {setting!r} cannot be read: {error}", hint="write it like podman-compose"
-        ) from None
-    if not words or words[0].startswith("-") or "\0" in "".join(words):
-        raise Invalid(f"the compose command {setting!r} names no program", hint="write it like podman-compose")
-    return ComposeCommand(words)
+MAX_LINE: Final = 60_000
+"""Bytes in a line of an env file: the engines' readers give up at 64 KiB."""
+_CLIENTS_OWN: Final = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|SHELL|PWD|OLDPWD|TERM|TZ|TMPDIR|ENV|IFS|OPTIND|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS"
+    r"|NOTIFY_SOCKET|REGISTRY_AUTH_FILE|GCONV_PATH|LOCPATH|NLSPATH"
+    r"|(?:LD|LC|LANG|GO|DOCKER|BUILDKIT|BUILDAH|CONTAINER|PODMAN|STORAGE|XDG|SSH|SSL|DBUS|LISTEN|MALLOC|GLIBC|OTEL|BASH"
+    r"|SHELL|PS\d|NETAVARK|SANDBOXER|sbx)_?.*|.*_proxy)",
+    re.IGNORECASE,
+)
 
 
 def script(text: str, *arguments: str) -> list[str]:
@@ -160,6 +129,39 @@ def follow(sandbox: ComposeHandleData, containers: Sequence[tuple[str, str]], *,
     """The logs of several containers, each given as (name to show, container), as they come."""
     pairs = [word for pair in containers for word in pair]
     return script(scripts.FOLLOW, engine_of(sandbox), "" if tail is None else str(tail), *pairs)
+
+
+class PassedEnvironment(msgspec.Struct, frozen=True):
+    """`lines` for the env file, and names and values for `-e NAME`."""
+
+    lines: tuple[str, ...]
+    by_name: Mapping[str, str]
+
+
+def split_environment(env: Mapping[str, str]) -> PassedEnvironment:
+    """Split a command's environment by the way that each variable takes; raises Invalid for what can take neither.
+
+    Values travel to the host unseen (the host's business) and there into a file without a name that the engine's client
+    reads as its `--env-file`: so a `PATH` or `LD_PRELOAD` meant for the container never works on the host. Such a file
+    is made of lines; what does not fit on one goes by `-e NAME`, out of the client's own environment, where the client
+    itself has no use for the name."""
+    lines: list[str] = []
+    by_name: dict[str, str] = {}
+    for name, value in env.items():
+        check_env_name(name)
+        if "\0" in value:
+            raise Invalid(f"the value of {name} holds a NUL character", hint="pass it on stdin or by `sandboxer cp`")
+        fits = "\n" not in value and "\r" not in value
+        if fits and len(value.encode("utf-8", "surrogateescape")) <= MAX_LINE:
+            lines.append(f"{name}={value}")
+        elif _CLIENTS_OWN.fullmatch(name):
+            raise Invalid(
+                f"the value of {name} is longer than a line, which container engines cannot take for this name",
+                hint="pass it on stdin or by `sandboxer cp`",
+            )
+        else:
+            by_name[name] = value
+    return PassedEnvironment(tuple(lines), by_name)
 
 
 def inside(

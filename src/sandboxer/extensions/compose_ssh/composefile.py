@@ -1,4 +1,4 @@
-"""The compose file of a repository: found, checked, and rewritten for one sandbox. Reads local files only."""
+"""Find, check and transform the compose file of a trusted repository, without resolving it. Reads local files only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandboxer.errors import Denied, Invalid, NotFound, Unsupported
 from sandboxer.extensions.compose_ssh.document import Document, Plain, dump, is_null, load
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader
 from sandboxer.extensions.compose_ssh.options import Publish
-from sandboxer.extensions.compose_ssh.ports import remap
+from sandboxer.extensions.compose_ssh.transform import remap
 from sandboxer.names import SERVICE
 
 _COUNT: Final = re.compile(r"\d{1,4}")

@@ -1,4 +1,4 @@
-"""What a stack has of its host, told from what the engine shows: never from the compose file, which it may not be.
+"""Tell what a stack has of its host from what the engine shows: never from the compose file, which it may not be.
 
 Pure. `isolation` tells of each container whatever goes beyond what a plain container has.
 `_RULES` goes through the whole HostConfig; a key that is unknown here is told as such.
@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
-from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL, SERVICE_LABEL
-from sandboxer.extensions.compose_ssh.inspected import Item, StackInspection
+from sandboxer.extensions.compose_ssh.engine import PROJECT_LABEL, SERVICE_LABEL, Item, StackInspection
 from sandboxer.models import Isolation, SyscallFilter
 
 _PLAIN_CAPS: Final = frozenset(

@@ -1,4 +1,4 @@
-"""Compose YAML to plain values and back, without changing the meaning of a single scalar.
+"""Read compose YAML and write it again, without changing the meaning of a single scalar.
 
 The front ends read YAML by different rules: for one of them `yes` is a boolean and `22:22` the number 1342, for another
 both are strings. So nothing is resolved here: an unquoted scalar stays the text that was written (`Plain`), and is

@@ -1,7 +1,10 @@
-"""What a container engine shows of a project: parsed and judged. Pure; docker and podman answer in nearly one shape."""
+"""Parse what a container engine shows of a stack, and tell whether it is ready.
+
+Pure; docker and podman answer in nearly one shape."""
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +17,7 @@ from sandboxer import bounded
 from sandboxer.errors import BackendError
 from sandboxer.models import Service
 
+Item = Mapping[str, Any]
 PROJECT_LABEL: Final = "com.docker.compose.project"
 SERVICE_LABEL: Final = "com.docker.compose.service"
 _NEVER_STARTED: Final = frozenset({"created", "configured", "initialized"})
@@ -263,3 +267,43 @@ def unchecked(containers: Sequence[Container]) -> list[Container]:
 def published_services(containers: Sequence[Container]) -> list[Service]:
     """One entry for each published port."""
     return [port for container in containers for port in container.ports]
+
+
+class StackInspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine shows of a stack: `inspect` of its containers, of their volumes and networks (by name), its own
+    `info`, and where the sources of bind mounts really lead."""
+
+    containers: Sequence[Item]
+    volumes: Mapping[str, Item] = {}
+    networks: Mapping[str, Item] = {}
+    info: Item = {}
+    real: Mapping[str, str] = {}
+
+
+def parse_inspection(text: str) -> StackInspection:
+    """The answer of the `describe` script. Raises BackendError when it is cut off or no such answer."""
+    sections: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.split("\n"):
+        if line.startswith("== "):
+            current = sections.setdefault(line[3:], [])
+        else:
+            current.append(line)
+    try:
+        if "end" not in sections:
+            raise ValueError
+        found = {name: json.loads("\n".join(sections[name])) for name in ("containers", "volumes", "networks", "info")}
+        paths = sections["paths"]
+        return StackInspection(
+            containers=found["containers"],
+            volumes={str(item["Name"]): item for item in found["volumes"]},
+            networks={str(item.get("Name") or item["name"]): item for item in found["networks"]},
+            info=found["info"],
+            real=dict(zip(paths[::2], paths[1::2], strict=False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(
+            f"what the container engine shows of the stack makes no sense: {text[:200]!r}",
+            hint="run the engine's `inspect` on the host",
+            outcome="unknown",
+        ) from error

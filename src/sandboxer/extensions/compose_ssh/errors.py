@@ -1,4 +1,4 @@
-"""What the programs on a host say when they fail, as errors of ours. One table; pure."""
+"""Map what the programs on a host say when they fail to SandboxerError. One table; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The repository as the gate saw it, and whether what lies on the host is still that.
+"""Record the repository as the policy saw it, and compare what lies on the host with that.
 
 A repository may change between the judgement and the sending. So every answer that the gate was given is remembered,
 and the same questions are asked of the copy on the host, which no container has touched yet. What is missing there (it

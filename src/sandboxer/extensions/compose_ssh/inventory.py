@@ -1,4 +1,4 @@
-"""What exists on a host, from markers and labels: read back, and never guessed at."""
+"""List what exists on a host, from markers and labels: read back, and never guessed at."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from sandboxer import bounded
 from sandboxer.errors import BackendError
 from sandboxer.extensions.base import Context, Found
 from sandboxer.extensions.compose_ssh import argv, engine, errors
-from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeHandleData, to_handle
+from sandboxer.extensions.compose_ssh.handle import ComposeHandleData, to_handle
+from sandboxer.extensions.compose_ssh.options import EXTENSION_ID, ComposeCommand
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, sandbox_id_of
 
+LOOK_SECONDS: Final = 60.0
+"""The longest that one look at the engine may take; more means that it hangs."""
 _TRIES: Final = 4
 """A listing is two steps (names, then details); what ends between them makes the second fail: then all is repeated."""
 
@@ -24,7 +27,7 @@ class ExistingParts(msgspec.Struct, frozen=True, kw_only=True):
 
     things: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
-    remembered: ComposeHandleData | None = None
+    handle_data: ComposeHandleData | None = None
 
     @property
     def running(self) -> int:
@@ -37,23 +40,36 @@ class ExistingParts(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.things or self.containers)
 
 
+def existing_parts(sandbox: ComposeHandleData, ctx: Context) -> ExistingParts:
+    """List what exists of one sandbox. Raises NotConfigured, Unavailable, BackendError."""
+    with errors.explain_timeout("asking the container engine", engine=argv.engine_of(sandbox), host=ctx.host.name):
+        result = ctx.host.run(argv.present(sandbox), ctx.deadline.shorter(LOOK_SECONDS))
+    if result.code == 6 and not result.stdout:
+        return ExistingParts()  # neither a directory nor an engine: nothing was ever made here
+    if result.code == 6:
+        raise errors.missing_program(argv.engine_of(sandbox), [])
+    if result.code:
+        raise errors.translate(result, doing="listing what exists", engine=argv.engine_of(sandbox))
+    return parse_present(result.text)
+
+
 def parse_present(text: str) -> ExistingParts:
     """The answer of the `present` script. A handle that cannot be read is as good as none: the name tells enough."""
     things: list[str] = []
     containers: list[str] = []
-    remembered: ComposeHandleData | None = None
+    handle_data: ComposeHandleData | None = None
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "container":
             containers.append(rest.strip().lower())
         elif kind == "handle":
-            remembered = _remembered(rest)
+            handle_data = _read_handle_data(rest)
         elif line:
             things.append(line)
-    return ExistingParts(things=tuple(things), containers=tuple(containers), remembered=remembered)
+    return ExistingParts(things=tuple(things), containers=tuple(containers), handle_data=handle_data)
 
 
-def _remembered(text: str) -> ComposeHandleData | None:
+def _read_handle_data(text: str) -> ComposeHandleData | None:
     try:
         return bounded.decode_as(ComposeHandleData, text, bounds=bounded.SMALL)
     except msgspec.MsgspecError:
@@ -82,13 +98,13 @@ class _Seen(msgspec.Struct, kw_only=True):
 
     expires_at: float | None = None
     created_at: float | None = None
-    remembered: ComposeHandleData | None = None
+    handle_data: ComposeHandleData | None = None
     parts: dict[str, int] = {}
     labels: dict[str, str] = {}
 
 
 def list_sandboxes(
-    ctx: Context, work_dir: str, front: argv.ComposeCommand, minimal: Callable[[str], ComposeHandleData]
+    ctx: Context, work_dir: str, front: ComposeCommand, minimal: Callable[[str], ComposeHandleData]
 ) -> Sequence[Found]:
     """Everything of `ctx.install` on the host, or an error. `minimal` gives what is known from an id alone."""
     engines = [front.engine]
@@ -99,7 +115,7 @@ def list_sandboxes(
     return [
         Found(
             sandbox_id=sandbox_id,
-            handle=to_handle(one.remembered or minimal(sandbox_id)),
+            handle=to_handle(one.handle_data or minimal(sandbox_id)),
             labels=one.labels,
             created_at=one.created_at,
             expires_at=one.expires_at,
@@ -118,7 +134,7 @@ def _ask(ctx: Context, work_dir: str, engines: list[str]) -> tuple[dict[str, _Se
             raise errors.translate(result, doing="listing the sandboxes of this installation", engine=engines[0])
         seen, absent = parse_inventory(result.text, install=ctx.install, work_dir=work_dir)
         others = {
-            argv.engine_of(one.remembered) for one in seen.values() if one.remembered and one.remembered.compose
+            argv.engine_of(one.handle_data) for one in seen.values() if one.handle_data and one.handle_data.compose
         } - set(engines)
         if absent and seen:
             raise errors.missing_program(absent[0], [])
@@ -150,7 +166,7 @@ def parse_inventory(text: str, *, install: str, work_dir: str) -> tuple[dict[str
             block.append(line)
     _labels(kind, block, install, seen)
     for sandbox_id, one in seen.items():
-        one.remembered = handles.get(sandbox_id)
+        one.handle_data = handles.get(sandbox_id)
     return seen, absent
 
 
@@ -166,9 +182,9 @@ def _file(
     if sandbox_id is None:
         return
     if path.name == "handle.json":
-        remembered = _remembered(line)
-        if remembered is not None and remembered.sandbox_id == sandbox_id:
-            handles[sandbox_id] = remembered
+        handle_data = _read_handle_data(line)
+        if handle_data is not None and handle_data.sandbox_id == sandbox_id:
+            handles[sandbox_id] = handle_data
         return
     ours = str(path.parent.parent) == f"{work_dir}/.sandboxer"
     try:

@@ -1,21 +1,22 @@
-"""What a profile may say to ext.compose-ssh, and what the extension remembers of one sandbox."""
+"""Read what a profile and a host's settings may say to ext.compose-ssh."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from sandboxer.errors import Invalid
-from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.compose_ssh.policy import Grants
-from sandboxer.models import Handle, Value, Written
+from sandboxer.models import Written
 from sandboxer.names import check_env_name
 
 Publish = Literal["declared", "remapped", "none"]
 Policy = Literal["contained", "trusted"]
 EXTENSION_ID: Final = "ext.compose-ssh"
-HANDLE_VERSION: Final = 1
+DEFAULT_COMPOSE: Final = "docker compose"
 
 
 class ComposeOptions(Written, frozen=True, kw_only=True):
@@ -46,45 +47,43 @@ class ComposeOptions(Written, frozen=True, kw_only=True):
             raise ValueError(f"{error.message}: {error.hint}") from None
 
 
-class ComposeHandleData(Value, frozen=True, kw_only=True):
-    """The inside of a handle. `compose` are the words that made the sandbox: the ones that also take it away.
+class ComposeCommand(msgspec.Struct, frozen=True):
+    """A compose front end: the words that start it, and the engine's program that it works with."""
 
-    `directory` holds the repository; `state` is a directory of ours that no build context or bind mount of the
-    repository contains. `project` is the directory where compose programs run: an empty one of ours, or, for a file
-    that was not resolved, the one where it lies. `services` maps the services that have to come up to how many
-    containers each must have at least. `sha256` is that of the compose file which was judged and is the only one that
-    is used; "" for one that was not. `notes` tell what was granted.
-    """
-
-    sandbox_id: str
-    name: str
-    directory: str
-    state: str
-    project: str
-    compose: list[str]
-    services: dict[str, int] = {}
-    main: str | None = None
-    settle: float = 2.0
-    labels: dict[str, str] = {}
-    sha256: str = ""
-    notes: list[str] = []
+    words: tuple[str, ...]
 
     @property
-    def pristine(self) -> str:
-        """Where copies of the repository lie that no container writes."""
-        return pristine_directory(self.state)
+    def program(self) -> str:
+        """Its program's name without the directory: docker, docker-compose, podman-compose or podman."""
+        return PurePosixPath(self.words[0]).name
+
+    @property
+    def podman(self) -> bool:
+        """Whether it is podman that it works with."""
+        return self.program.startswith("podman")
+
+    @property
+    def engine(self) -> str:
+        """The engine's own program: `docker` at the same path where it is `docker compose`, else found by PATH."""
+        if self.program in ("docker", "podman"):
+            return self.words[0]
+        return "podman" if self.podman else "docker"
+
+    @property
+    def plugin_check(self) -> list[str]:
+        """The words that show that a plug-in is there; nothing where the program is the front end itself (then its
+        being found is enough: starting version 1 only to ask costs half a second)."""
+        return [*self.words, "version"] if len(self.words) > 1 else []
 
 
-def pristine_directory(state: str) -> str:
-    """Where, beside what is kept in `state`, copies of the repository lie."""
-    return f"{state}/source"
-
-
-def to_handle(remembered: ComposeHandleData) -> Handle:
-    """The handle that the core keeps."""
-    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
-
-
-def from_handle(handle: Handle) -> ComposeHandleData:
-    """What was remembered. Raises Conflict for a handle of another version."""
-    return read_handle(handle, ComposeHandleData, version=HANDLE_VERSION)
+def parse_compose_command(setting: str | None) -> ComposeCommand:
+    """The front end in a host's `compose` setting; raises Invalid."""
+    try:
+        words = tuple(shlex.split(setting or DEFAULT_COMPOSE))
+    except ValueError as error:
+        raise Invalid(
+            f"the compose command {setting!r} cannot be read: {error}", hint="write it like podman-compose"
+        ) from None
+    if not words or words[0].startswith("-") or "\0" in "".join(words):
+        raise Invalid(f"the compose command {setting!r} names no program", hint="write it like podman-compose")
+    return ComposeCommand(words)

@@ -1,4 +1,4 @@
-"""From a request to what will run: the repository's project is resolved, judged, and made one file. Touches no host.
+"""Resolve, judge and transform the compose project of a repository into the one file that runs. Touches no host.
 
 With `policy: trusted` nothing is judged, and the compose program resolves the file itself, beside the repository.
 """
@@ -16,11 +16,12 @@ import msgspec
 
 from sandboxer.errors import Denied, Invalid, Unsupported
 from sandboxer.extensions.base import Spec
-from sandboxer.extensions.compose_ssh import argv, asked, composefile, loader, policy
+from sandboxer.extensions.compose_ssh import composefile, loader, policy
+from sandboxer.extensions.compose_ssh.handle import pristine_directory
 from sandboxer.extensions.compose_ssh.integrity import RecordingTree
-from sandboxer.extensions.compose_ssh.options import ComposeOptions, pristine_directory
+from sandboxer.extensions.compose_ssh.options import ComposeCommand, ComposeOptions
 from sandboxer.extensions.compose_ssh.policy import paths
-from sandboxer.extensions.compose_ssh.stamp import builds, required, stamp
+from sandboxer.extensions.compose_ssh.transform import builds, required, transform
 
 _BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./:@+=-]*[A-Za-z0-9_/]")
 """A word that YAML takes as it is, between brackets too."""
@@ -31,7 +32,7 @@ _TRUSTED_NOTE = "the compose file was not judged (policy: trusted)"
 
 class PreparedProject(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is made of. `project`: where the file lies in the repository ("" at its top), for one that the
-    compose program resolves; None for one that was resolved here. `observed` is what the judgement rests on."""
+    compose program resolves; None for one that was resolved here. `recorded` is what the judgement rests on."""
 
     repo: Path
     file: bytes
@@ -43,12 +44,25 @@ class PreparedProject(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str] = ()
     copies: Sequence[str] = ()
     variables: frozenset[str] = frozenset()
-    observed: RecordingTree | None = None
+    recorded: RecordingTree | None = None
+
+
+def repository(spec: Spec) -> tuple[Path, str | None]:
+    """The repository, and the compose file that was asked for; raises Invalid."""
+    repo = spec.inputs.get("repo")
+    if not isinstance(repo, str) or not repo:
+        raise Invalid("the input `repo` is missing", hint="give the repository with --input repo=PATH")
+    if not Path(repo).is_dir():
+        raise Invalid(f"repo {repo!r} is not a directory", hint="give the repository with --input repo=PATH")
+    wanted = spec.inputs.get("compose_file")
+    if wanted is not None and not isinstance(wanted, str):
+        raise Invalid("the input `compose_file` is not text", hint="give a path relative to the repository")
+    return Path(repo), wanted
 
 
 def prepare_project(
     spec: Spec,
-    front: argv.ComposeCommand,
+    front: ComposeCommand,
     *,
     directory: str,
     state: str,
@@ -59,7 +73,7 @@ def prepare_project(
     Unsupported for what the compose program does not know. `env` are the variables of the host's settings: a file sees
     those of them that are granted."""
     options: ComposeOptions = spec.options
-    repo, wanted = asked.repository(spec)
+    repo, wanted = repository(spec)
     if options.policy == "trusted":
         return _trusted(spec.resource, repo, wanted, options, front, directory=directory, labels=labels, env=env)
     grants = policy.Grants.parse(options.grants)
@@ -71,16 +85,17 @@ def prepare_project(
             project_name=spec.resource,
             directory=directory,
         )
-    observed = RecordingTree(policy.LocalTree(repo))
-    verdict = policy.evaluate(
-        project,
+    recorded = RecordingTree(policy.LocalTree(repo))
+    given = policy.PolicyInput(
+        project=project,
         directory=directory,
         pristine=pristine_directory(state),
         grants=grants,
         program=_program(front),
         sandbox=spec.resource,
-        tree=observed,
+        tree=recorded,
     )
+    verdict = policy.evaluate(given)
     _refuse(verdict, front)
     found = _resolved(repo, verdict.document, project, options, front, labels)
     notes = _some([*project.notes, *verdict.notes])
@@ -90,7 +105,7 @@ def prepare_project(
         notes=[*notes, *grants.notes()],
         copies=paths.topmost(verdict.copies),
         variables=grants.variables,
-        observed=observed,
+        recorded=recorded,
     )
 
 
@@ -99,10 +114,10 @@ def _resolved(
     document: Mapping[str, Any],
     project: loader.Project,
     options: ComposeOptions,
-    front: argv.ComposeCommand,
+    front: ComposeCommand,
     labels: Mapping[str, str],
 ) -> PreparedProject:
-    document = stamp(document, publish=options.publish, labels=labels, podman=front.podman)
+    document = transform(document, publish=options.publish, labels=labels, podman=front.podman)
     _check_main(options, list(document["services"]), ", ".join(project.files[:1]))
     file = loader.dump(document)
     return PreparedProject(
@@ -120,7 +135,7 @@ def _trusted(
     repo: Path,
     wanted: str | None,
     options: ComposeOptions,
-    front: argv.ComposeCommand,
+    front: ComposeCommand,
     *,
     directory: str,
     labels: Mapping[str, str],
@@ -151,13 +166,13 @@ def _trusted(
     )
 
 
-def _program(front: argv.ComposeCommand) -> policy.ComposeProgram:
+def _program(front: ComposeCommand) -> policy.ComposeProgram:
     if front.podman:
         return policy.ComposeProgram.PODMAN
     return policy.ComposeProgram.DOCKER if len(front.words) > 1 else policy.ComposeProgram.V1
 
 
-def _refuse(verdict: policy.Verdict, front: argv.ComposeCommand) -> None:
+def _refuse(verdict: policy.Verdict, front: ComposeCommand) -> None:
     if verdict.violations:
         count = len(verdict.violations)
         found: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in verdict.violations[:MOST_TOLD]]

@@ -8,7 +8,7 @@ from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader import dotenv, scalars
 from sandboxer.extensions.compose_ssh.loader.interpolation import interpolate
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
-from sandboxer.extensions.compose_ssh.loader.words import split
+from sandboxer.extensions.compose_ssh.loader.scalars import split_words
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_size_is_a_number_of_bytes(value: object, size: int | None) -> None:
     ],
 )  # fmt: skip
 def test_a_command_line_is_split_as_compose_splits_it(line: str, words: list[str] | None) -> None:
-    assert split(line) == words
+    assert split_words(line) == words
 
 
 VARIABLES = {"A": "a", "EMPTY": "", "DOLLAR": "$A", "B": "b"}

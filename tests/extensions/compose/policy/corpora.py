@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from sandboxer.extensions.compose_ssh.loader import DirectoryReader, Project, load
-from sandboxer.extensions.compose_ssh.policy import ComposeProgram, Grants, LocalTree, Verdict, evaluate
+from sandboxer.extensions.compose_ssh.policy import ComposeProgram, Grants, LocalTree, PolicyInput, Verdict, evaluate
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 SANDBOX: Final = "sbx-k3v9x2m7q4ta"
@@ -85,8 +85,8 @@ def verdict_on(
     pristine: str = PRISTINE,
 ) -> Verdict:
     """The verdict on `project`, whose repository is at `root`."""
-    return evaluate(
-        project,
+    given = PolicyInput(
+        project=project,
         directory=directory,
         pristine=pristine,
         grants=Grants.parse(grants),
@@ -94,3 +94,4 @@ def verdict_on(
         sandbox=SANDBOX,
         tree=LocalTree(root),
     )
+    return evaluate(given)

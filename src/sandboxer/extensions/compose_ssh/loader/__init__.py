@@ -1,4 +1,4 @@
-"""The loader of compose projects: files, variables, includes and extends resolved as docker compose v2 does."""
+"""Load compose projects: files, variables, includes and extends resolved as docker compose v2 does."""
 
 from sandboxer.extensions.compose_ssh.loader.directory import DirectoryReader
 from sandboxer.extensions.compose_ssh.loader.dump import dump

@@ -1,4 +1,4 @@
-"""The build of a service in its long form."""
+"""Read the build of a service into its long form."""
 
 from __future__ import annotations
 

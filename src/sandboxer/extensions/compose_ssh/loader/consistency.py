@@ -1,4 +1,4 @@
-"""What docker compose refuses of a project although each value is right: keys that contradict, circles, slips."""
+"""Refuse what docker compose refuses although each value is right: keys that contradict, circles, slips."""
 
 from __future__ import annotations
 

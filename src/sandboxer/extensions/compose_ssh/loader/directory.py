@@ -1,4 +1,4 @@
-"""Reads files beneath a local directory: no link leads out of it at any moment."""
+"""Read files beneath a local directory: no link leads out of it at any moment."""
 
 from __future__ import annotations
 

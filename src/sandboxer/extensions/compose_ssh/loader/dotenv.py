@@ -1,4 +1,4 @@
-"""Files of variables (`.env`, env_file, label_file) as docker compose v2 reads them."""
+"""Read files of variables (`.env`, env_file, label_file) as docker compose v2 does."""
 
 from __future__ import annotations
 

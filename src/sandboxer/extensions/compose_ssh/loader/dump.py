@@ -1,4 +1,4 @@
-"""A resolved document as a file that docker compose v2, docker-compose v1 and podman-compose read alike."""
+"""Write a resolved document as a file that docker compose v2, docker-compose v1 and podman-compose read alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compose project may cost: every bound of the loader, and the account that is kept while it works."""
+"""Bound what a compose project may cost, and count what a load has used."""
 
 from __future__ import annotations
 

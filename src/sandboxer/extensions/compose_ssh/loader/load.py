@@ -1,4 +1,4 @@
-"""Loads a compose project: finds its files and variables, and resolves everything in them."""
+"""Load a compose project: find its files and variables, and resolve everything in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One compose file on top of another, by docker compose v2's rules for each key. Works on long forms."""
+"""Merge one compose file over another, by docker compose v2's rules for each key. Works on long forms."""
 
 from __future__ import annotations
 

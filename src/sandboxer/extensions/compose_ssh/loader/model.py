@@ -1,4 +1,4 @@
-"""The files of a project made into one model: several files merged, `include` and `extends` followed."""
+"""Load the files of a project into one model: several files merged, `include` and `extends` followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values of a compose file with the place where each was written."""
+"""Hold the values of a compose file with the place where each was written."""
 
 from __future__ import annotations
 

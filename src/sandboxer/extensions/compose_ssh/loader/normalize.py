@@ -1,4 +1,4 @@
-"""A merged model made complete: what is off left out, implied parts written out, references checked."""
+"""Complete a merged model: what is off left out, implied parts written out, references checked."""
 
 from __future__ import annotations
 

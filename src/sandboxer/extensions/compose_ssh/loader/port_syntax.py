@@ -1,4 +1,4 @@
-"""Ports of a service in their long form."""
+"""Read the ports of a service into their long form."""
 
 from __future__ import annotations
 

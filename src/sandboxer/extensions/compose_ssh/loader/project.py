@@ -1,4 +1,4 @@
-"""The resolved compose project, and how the files of a repository are read."""
+"""Describe a resolved compose project, and how the files of a repository are read."""
 
 from __future__ import annotations
 

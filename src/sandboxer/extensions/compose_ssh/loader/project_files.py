@@ -1,4 +1,4 @@
-"""The files of one project: read within bounds, parsed, their variables replaced, in long forms."""
+"""Read the files of one project: within bounds, parsed, their variables replaced, in long forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scalars as docker compose v2 reads and prints them: YAML's core schema by go-yaml, durations, sizes, numbers."""
+"""Read and print scalars as docker compose v2 does: YAML's core schema by go-yaml, durations, sizes, numbers."""
 
 from __future__ import annotations
 
@@ -160,3 +160,46 @@ def _printed(total: int) -> str:
 def _trimmed(value: Decimal) -> str:
     fixed = format(value, "f")
     return fixed.rstrip("0").rstrip(".") if "." in fixed else fixed
+
+
+def split_words(line: str) -> list[str] | None:
+    """Split a command line as docker compose v2 does, with quotes and backslashes, without variables and globs.
+
+    The words of `line` up to an unquoted `;`, `&`, `|`, `<` or `>`; None when it cannot be split."""
+    words: list[str] = []
+    word = ""
+    begun = escaped = False
+    quote = ""
+    for char in line:
+        if escaped:
+            word += char
+            begun, escaped = True, False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            if char == quote:
+                quote = ""
+                if char == "`":
+                    word += char
+            else:
+                word += char
+        elif char in "'\"`":
+            quote, begun = char, True
+            if char == "`":
+                word += char
+        elif char in " \t\r\n":
+            if begun:
+                words.append(word)
+            word, begun = "", False
+        elif char in ";&|<>":
+            if char == ">" and word[:1].isdigit():
+                begun = False  # `2>` is a redirection, and no word
+            break
+        elif (char == "(" and not word.endswith("$")) or (char == ")" and "$(" not in word):
+            return None
+        else:
+            word += char
+            begun = True
+    if quote or escaped:
+        return None
+    return [*words, word] if begun else words

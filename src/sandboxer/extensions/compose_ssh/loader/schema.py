@@ -1,4 +1,4 @@
-"""The kinds of values in a compose file: each checks one and gives its canonical form."""
+"""Check the kinds of values in a compose file, and give each its canonical form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sandboxer.extensions.compose_ssh.loader import scalars
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, Seq, format_path, invalid
 from sandboxer.extensions.compose_ssh.loader.project import Origin, Path
-from sandboxer.extensions.compose_ssh.loader.words import split
 
 
 class ValueContext:
@@ -155,7 +154,7 @@ def argv(value: Any, spot: ValueContext) -> Seq | None:
     if value is None:
         return None
     if isinstance(value, str):
-        words = split(value)
+        words = scalars.split_words(value)
         if words is None:
             raise spot.bad("is a command line that cannot be split: write it as a list of words")
         spot.charge(len(words))

@@ -1,4 +1,4 @@
-"""The keys of a service, with the kind of each."""
+"""List the keys of a service, with the kind of each."""
 
 from __future__ import annotations
 

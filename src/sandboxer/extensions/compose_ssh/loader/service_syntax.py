@@ -1,4 +1,4 @@
-"""The long forms of what has a short one in a service."""
+"""Read what has a short form in a service into its long form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes of a service in their long form."""
+"""Read the volumes of a service into their long form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds: where they read, what their Dockerfile asks for, and what their image is called."""
+"""Check builds: where they read, what their Dockerfile asks for, and what their image is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of single values: each gives what is sent, or refuses. Factories for the key table."""
+"""Check single values: each check gives what is sent, or refuses. Factories for the key table."""
 
 from __future__ import annotations
 

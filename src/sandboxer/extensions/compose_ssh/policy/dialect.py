@@ -1,4 +1,4 @@
-"""The judged document for each compose program, where they differ in more than the forms that the loader writes."""
+"""Write the judged document for each compose program, where they differ in more than the loader's forms."""
 
 from __future__ import annotations
 

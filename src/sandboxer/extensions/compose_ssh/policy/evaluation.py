@@ -1,17 +1,15 @@
-"""Judges a whole project: keys and values first, then what they mean together."""
+"""Evaluate the policy over a whole project: keys and values first, then what they mean together."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
-from sandboxer.extensions.compose_ssh.loader import Project
-from sandboxer.extensions.compose_ssh.policy import builds, dialect, paths, ports
+from sandboxer.extensions.compose_ssh.policy import builds, dialect, paths, topology
 from sandboxer.extensions.compose_ssh.policy.checks import NAME, plain
-from sandboxer.extensions.compose_ssh.policy.gate import Gate
-from sandboxer.extensions.compose_ssh.policy.grants import Grants
+from sandboxer.extensions.compose_ssh.policy.gate import Gate, PolicyInput
 from sandboxer.extensions.compose_ssh.policy.services import TMPFS_MAX
-from sandboxer.extensions.compose_ssh.policy.verdict import ComposeProgram, SourceTree, Verdict
+from sandboxer.extensions.compose_ssh.policy.verdict import Verdict
 from sandboxer.extensions.compose_ssh.policy.walk import walk
 
 MAX_CONTAINERS: Final = 500
@@ -19,39 +17,22 @@ MAX_CONTAINERS: Final = 500
 _NAME: Final = re.compile(NAME)
 
 
-def evaluate(
-    project: Project,
-    *,
-    directory: str,
-    pristine: str,
-    grants: Grants,
-    program: ComposeProgram,
-    sandbox: str,
-    tree: SourceTree,
-) -> Verdict:
-    """The verdict on `project`, whose repository will lie at `directory`. `sandbox` is its name, sbx-ID."""
-    gate = Gate(
-        project,
-        directory=directory,
-        pristine=pristine,
-        grants=grants,
-        program=program,
-        sandbox=sandbox,
-        tree=tree,
-    )
+def evaluate(given: PolicyInput) -> Verdict:
+    """Judge a project: what is sent of it, or all that the policy refuses."""
+    gate = Gate(given)
     document = walk(gate)
     _names(gate, document)
     _together(gate, document)
     opened = [*paths.binds(gate, document), *paths.files(gate, document), *builds.contexts(gate, document)]
     paths.separate(gate, opened)
-    ports.publish(gate, document)
+    topology.publish(gate, document)
     violations = tuple(sorted(gate.violations.values(), key=lambda one: (one.file, one.line, one.path)))
     if violations:
         return Verdict(document={}, violations=violations, unsupported=tuple(gate.unsupported.values()))
     builds.name_images(gate, document)
-    for path in dialect.lacking(document, program):
+    for path in dialect.lacking(document, gate.program):
         gate.lacks(path)
-    sent = dialect.write(document, program)
+    sent = dialect.write(document, gate.program)
     if gate.unsupported:
         return Verdict(document={}, unsupported=tuple(gate.unsupported.values()))
     return Verdict(

@@ -1,9 +1,11 @@
-"""What the checks of one project share: what was granted, and what was found."""
+"""Collect what the checks of one project find, and give them what they judge it by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
+
+import msgspec
 
 from sandboxer.extensions.compose_ssh.loader import Origin, Path, Project
 from sandboxer.extensions.compose_ssh.policy.grants import Grants
@@ -20,27 +22,26 @@ LEFT_OUT: Final = object()
 """What a check answers for a value that is harmless because it is not sent."""
 
 
-class Gate:
-    """One run of the gate. Everything is collected, so that all violations are told at once."""
+class PolicyInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project is judged by. Its repository will lie at `directory`, copies that no container writes in
+    `pristine`; `sandbox` is the name of the sandbox, sbx-ID."""
 
-    def __init__(
-        self,
-        project: Project,
-        *,
-        directory: str,
-        pristine: str,
-        grants: Grants,
-        program: ComposeProgram,
-        sandbox: str,
-        tree: SourceTree,
-    ) -> None:
-        self.project = project
-        self.directory = directory
-        self.pristine = pristine
-        self.grants = grants
-        self.program = program
-        self.sandbox = sandbox
-        self.tree = tree
+    project: Project
+    directory: str
+    pristine: str
+    grants: Grants
+    program: ComposeProgram
+    sandbox: str
+    tree: SourceTree
+
+
+class Gate:
+    """One evaluation of the policy. Everything is collected, so that all violations are told at once."""
+
+    def __init__(self, given: PolicyInput) -> None:
+        self.project = given.project
+        self.directory, self.pristine, self.sandbox = given.directory, given.pristine, given.sandbox
+        self.grants, self.program, self.tree = given.grants, given.program, given.tree
         self.violations: dict[tuple[str, int, str, str], Violation] = {}
         self.unsupported: dict[str, Violation] = {}
         self.notes: dict[str, None] = {}

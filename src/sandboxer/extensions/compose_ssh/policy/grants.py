@@ -1,4 +1,4 @@
-"""What the operator grants a repository, by words in a profile."""
+"""Read what the operator grants a repository, by words in a profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of the key table, and the tree that the rows make."""
+"""Describe a row of the key table, and make the tree of the rows."""
 
 from __future__ import annotations
 

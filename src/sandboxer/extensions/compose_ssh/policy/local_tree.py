@@ -1,4 +1,4 @@
-"""A local repository for the gate: read beneath its root, without following a link."""
+"""Read a local repository for the policy: beneath its root, without following a link."""
 
 from __future__ import annotations
 

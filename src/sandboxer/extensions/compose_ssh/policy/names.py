@@ -1,4 +1,4 @@
-"""Names that a file claims: images, labels, hosts, containers."""
+"""Check the names that a file claims: images, labels, hosts, containers."""
 
 from __future__ import annotations
 

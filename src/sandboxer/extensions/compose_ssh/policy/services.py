@@ -1,4 +1,4 @@
-"""Checks of what a service asks of the kernel and of the engine."""
+"""Check what a service asks of the kernel and of the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate is given and what it answers."""
+"""Describe what the policy is given and what it answers."""
 
 from __future__ import annotations
 

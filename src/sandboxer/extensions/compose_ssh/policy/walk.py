@@ -1,4 +1,4 @@
-"""Takes a document apart along the key table: what is not in the table cannot get through."""
+"""Take a document apart along the key table: what is not in the table cannot get through."""
 
 from __future__ import annotations
 
