@@ -37,14 +37,14 @@ class Box:
     install: str = INSTALL
 
     @property
-    def place(self) -> SandboxPaths:
+    def paths(self) -> SandboxPaths:
         """Its names and paths."""
         return SandboxPaths(str(self.bench.work), self.sandbox_id, self.install)
 
     @property
     def directory(self) -> Path:
         """Its directory on the host."""
-        return Path(self.place.directory)
+        return Path(self.paths.directory)
 
     def run(
         self, *argv: str, stdin: bytes = b"", seconds: float = 30, cwd: str | None = None, tty: bool = False, **env: str

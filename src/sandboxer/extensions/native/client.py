@@ -39,9 +39,9 @@ _FRESH: Final = 60.0
 _known: WeakKeyDictionary[Host, tuple[float, HostFacts]] = WeakKeyDictionary()
 
 
-def to_handle(remembered: NativeHandleData) -> Handle:
+def to_handle(sandbox: NativeHandleData) -> Handle:
     """What the core stores."""
-    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(remembered))
+    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(sandbox))
 
 
 def from_handle(handle: Handle) -> NativeHandleData:
@@ -72,26 +72,26 @@ def read_host_facts(ctx: Context) -> HostFacts:
     return facts
 
 
-def claim(place: SandboxPaths, spec: Spec, ctx: Context) -> HostFacts:
+def claim(paths: SandboxPaths, spec: Spec, ctx: Context) -> HostFacts:
     """Make the directory with its marker, and learn what the host is."""
     text = marker_text(spec, timing.now())
     if ctx.host.address().kind == "local":
         facts = _known_facts(ctx)
         # by ourselves, not by a process that could go on after we are killed: then `find` sees it, or it never comes
-        if ctx.host.read_file(place.marker, ctx.deadline) is not None:
-            raise taken(place)
+        if ctx.host.read_file(paths.marker, ctx.deadline) is not None:
+            raise taken(paths)
         try:
-            ctx.host.write_file(place.marker, text.encode() + b"\n", ctx.deadline)
+            ctx.host.write_file(paths.marker, text.encode() + b"\n", ctx.deadline)
         except (BackendError, Denied) as error:
-            raise not_made(place, error.message) from error
+            raise not_made(paths, error.message) from error
         return facts
-    done = ctx.host.run(scripts.claim(place, text), ctx.deadline, env={TAG: place.tag})
+    done = ctx.host.run(scripts.claim(paths, text), ctx.deadline, env={TAG: paths.tag})
     facts = parse(done.text)
     require(facts)
     if facts.exists:
-        raise taken(place)
+        raise taken(paths)
     if done.code != 0 or not facts.claimed:
-        raise not_made(place, done.complaint)
+        raise not_made(paths, done.complaint)
     return facts
 
 
@@ -105,14 +105,14 @@ def _known_facts(ctx: Context) -> HostFacts:
 
 def start(plan: StartPlan, facts: HostFacts, ctx: Context) -> None:
     """Write the start file and run it; returns when the sandbox is up."""
-    place = plan.remembered.place
+    paths = plan.sandbox.paths
     # clean: what the holder is started with can be read from inside, in the environment of its first process
     # tagged from the start: a shell that outlives a killed client is found and ended like the rest
-    command = Command(argv=scripts.start(place), clean_env=True, env={TAG: place.tag}, track=place.track)
+    command = Command(argv=scripts.start(paths), clean_env=True, env={TAG: paths.tag}, track=paths.track)
     packed = _packed(
         {
             "start": (plan.start.encode("utf-8", "surrogateescape"), 0o600),
-            "run/handle.json": (msgspec.json.encode(plan.remembered) + b"\n", 0o600),
+            "run/handle.json": (msgspec.json.encode(plan.sandbox) + b"\n", 0o600),
             guard.FILE: (plan.guard, 0o700),
         }
     )
@@ -135,26 +135,26 @@ def _packed(members: Mapping[str, tuple[bytes, int]]) -> bytes:
     return out.getvalue()
 
 
-def remove(place: SandboxPaths, ctx: Context) -> None:
+def remove(paths: SandboxPaths, ctx: Context) -> None:
     """Free everything. Raises Conflict for a directory of another installation, BackendError when something is left."""
     ended_sessions: Exception | None = None
     try:
-        ctx.host.end_tracked(place.track, ctx.deadline)
+        ctx.host.end_tracked(paths.track, ctx.deadline)
     except (BackendError, NotConfigured) as error:
         ended_sessions = error  # the steps are independent: what the sessions started is ended below as well
-    done = ctx.host.run(scripts.end(place), ctx.deadline)
+    done = ctx.host.run(scripts.end(paths), ctx.deadline)
     lines = done.text.splitlines()
     if any(line.startswith("foreign ") for line in lines):
         raise Conflict(
-            f"{place.directory} belongs to another installation of sandboxer",
-            hint=f"look at {place.marker}; remove it with the installation that made it",
+            f"{paths.directory} belongs to another installation of sandboxer",
+            hint=f"look at {paths.marker}; remove it with the installation that made it",
         )
     if done.code != 0 or lines:
         mounted = next((line.removeprefix("left mount ") for line in lines if line.startswith("left mount ")), None)
         said = "; ".join(lines) + (f"\n{done.complaint}" if done.stderr or not lines else "")
         raise BackendError(
-            f"not everything of {place.name} is gone: {said.strip()}",
-            hint=f"{f'umount {mounted}' if mounted else f'look at {place.directory}'}, then destroy it again",
+            f"not everything of {paths.name} is gone: {said.strip()}",
+            hint=f"{f'umount {mounted}' if mounted else f'look at {paths.directory}'}, then destroy it again",
             retryable=True,
             outcome="unknown",
         )
@@ -162,16 +162,16 @@ def remove(place: SandboxPaths, ctx: Context) -> None:
         raise ended_sessions
 
 
-def renew(place: SandboxPaths, expires_at: float | None, ctx: Context) -> None:
+def renew(paths: SandboxPaths, expires_at: float | None, ctx: Context) -> None:
     """Write the new expiry into the marker."""
-    text = ctx.host.read_file(place.marker, ctx.deadline, limit=65536)
+    text = ctx.host.read_file(paths.marker, ctx.deadline, limit=65536)
     if text is None:
-        raise Unavailable(f"{place.marker} is not there", hint="run `sandboxer reconcile`", retryable=False)
+        raise Unavailable(f"{paths.marker} is not there", hint="run `sandboxer reconcile`", retryable=False)
     marker = decode_marker(text.decode("utf-8", "replace"))
     marker.pop(LABEL_EXPIRES, None)
     if expires_at is not None:
         marker[LABEL_EXPIRES] = str(int(expires_at))
-    ctx.host.write_file(place.marker, json.dumps(marker, separators=(",", ":")).encode() + b"\n", ctx.deadline)
+    ctx.host.write_file(paths.marker, json.dumps(marker, separators=(",", ":")).encode() + b"\n", ctx.deadline)
 
 
 def probe(ctx: Context) -> None:

@@ -25,15 +25,15 @@ def create(spec: Spec, ctx: Context, *, filter_program: Callable[[str], bytes]) 
     options = decode(spec.options)
     source = _source(spec)
     ctx.host.connect(ctx.deadline)
-    place = SandboxPaths(client.work_dir(ctx), spec.sandbox_id, ctx.install)
-    facts = client.claim(place, spec, ctx)
+    paths = SandboxPaths(client.work_dir(ctx), spec.sandbox_id, ctx.install)
+    facts = client.claim(paths, spec, ctx)
     python = python_home(options, facts, ctx)
     program = filter_program(facts.machine)
-    planned = plan(place, options, facts, python_home=python, synced=source is not None, program=program)
+    planned = plan(paths, options, facts, python_home=python, synced=source is not None, program=program)
     handle = _saved(planned, ctx)
     if source is not None:
-        _sync(source, place, options, ctx)
-    ctx.progress("start", place.name)
+        _sync(source, paths, options, ctx)
+    ctx.progress("start", paths.name)
     if "bwrap" in facts.tools:
         try:
             client.start(planned, facts, ctx)
@@ -41,10 +41,10 @@ def create(spec: Spec, ctx: Context, *, filter_program: Callable[[str], bytes]) 
             ctx.progress("start", "the host's bubblewrap is too old; bringing ours")
         else:
             return handle
-    brought = bubblewrap.install_bubblewrap(place, facts.machine, ctx)
+    brought = bubblewrap.install_bubblewrap(paths, facts.machine, ctx)
     facts = facts.without_bwrap()
     planned = plan(
-        place, options, facts, python_home=python, synced=source is not None, program=program, brought=brought
+        paths, options, facts, python_home=python, synced=source is not None, program=program, brought=brought
     )
     handle = _saved(planned, ctx)
     client.start(planned, facts, ctx)
@@ -52,17 +52,17 @@ def create(spec: Spec, ctx: Context, *, filter_program: Callable[[str], bytes]) 
 
 
 def _saved(planned: StartPlan, ctx: Context) -> Handle:
-    handle = client.to_handle(planned.remembered)
+    handle = client.to_handle(planned.sandbox)
     ctx.save(handle)
     return handle
 
 
-def _sync(source: Path, place: SandboxPaths, options: NativeOptions, ctx: Context) -> None:
+def _sync(source: Path, paths: SandboxPaths, options: NativeOptions, ctx: Context) -> None:
     """Copy the tree that was given into the workspace."""
-    ctx.progress("sync", f"{source} to {place.workspace}")
+    ctx.progress("sync", f"{source} to {paths.workspace}")
     report = ctx.host.sync(
         source,
-        place.workspace,
+        paths.workspace,
         ctx.deadline,
         exclude=() if options.git else ("/.git",),
         gitignore=options.gitignore,

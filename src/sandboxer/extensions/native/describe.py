@@ -17,7 +17,7 @@ from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 
 
-def ready(remembered: NativeHandleData, ctx: Context) -> Ready:
+def ready(sandbox: NativeHandleData, ctx: Context) -> Ready:
     """How a sandbox that is up is reached, and how it is isolated."""
     address = ctx.host.address()
     return Ready(
@@ -26,30 +26,30 @@ def ready(remembered: NativeHandleData, ctx: Context) -> Ready:
             host=address.host,
             port=address.port,
             user=address.user,
-            remote_dir=remembered.place.workspace,
+            remote_dir=sandbox.paths.workspace,
             command=address.command,
             host_key=address.host_key,
         ),
         isolation=Isolation(
-            class_="namespace", network=remembered.network, syscalls=remembered.syscalls, notes=remembered.notes
+            class_="namespace", network=sandbox.network, syscalls=sandbox.syscalls, notes=sandbox.notes
         ),
     )
 
 
-def look(place: SandboxPaths, ctx: Context) -> tuple[Presence, dict[str, Any], NativeHandleData | None]:
+def look(paths: SandboxPaths, ctx: Context) -> tuple[Presence, dict[str, Any], NativeHandleData | None]:
     """Its presence, its marker ({} when there is none) and what was remembered of it on the host.
 
     Raises the host's errors, and BackendError when it cannot know."""
-    done = ctx.host.run(scripts.look(place), ctx.deadline)
+    done = ctx.host.run(scripts.look(paths), ctx.deadline)
     lines = done.text.split("\n") if done.code == 0 else []
     presence = lines[0] if lines else ""
     marker = lines[1] if len(lines) > 1 else ""
     if presence in ("running", "stopped", "absent"):
         known: Presence = "running" if presence == "running" else "stopped" if presence == "stopped" else "absent"
-        return known, decode_marker(marker), _remembered(lines[2] if len(lines) > 2 else "", place)
+        return known, decode_marker(marker), _saved_handle(lines[2] if len(lines) > 2 else "", paths)
     raise BackendError(
-        f"whether {place.directory} exists cannot be seen: {done.complaint}",
-        hint=f"check the rights of {place.work_dir}",
+        f"whether {paths.directory} exists cannot be seen: {done.complaint}",
+        hint=f"check the rights of {paths.work_dir}",
     )
 
 
@@ -75,11 +75,11 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
             )
         if marker.get(LABEL_INSTALL) != ctx.install:
             continue
-        place = SandboxPaths(work_dir, sandbox_id, ctx.install)
-        remembered = _remembered(handle, place) or _minimal(place)
+        paths = SandboxPaths(work_dir, sandbox_id, ctx.install)
+        sandbox = _saved_handle(handle, paths) or _minimal(paths)
         found[sandbox_id] = Found(
             sandbox_id=sandbox_id,
-            handle=to_handle(remembered),
+            handle=to_handle(sandbox),
             labels={key: str(value) for key, value in marker.items() if key.startswith("sandboxer.")},
             created_at=_number(marker.get(CREATED)),
             expires_at=_number(marker.get(LABEL_EXPIRES)),
@@ -88,21 +88,21 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
     for tag in tags:
         sandbox_id = sandbox_id_of(tag.partition(".")[0])
         if sandbox_id is not None and sandbox_id not in found:
-            place = SandboxPaths(work_dir, sandbox_id, ctx.install)
+            paths = SandboxPaths(work_dir, sandbox_id, ctx.install)
             found[sandbox_id] = Found(
-                sandbox_id=sandbox_id, handle=to_handle(_minimal(place)), detail="processes without a directory"
+                sandbox_id=sandbox_id, handle=to_handle(_minimal(paths)), detail="processes without a directory"
             )
     return list(found.values())
 
 
-def running(place: SandboxPaths, ctx: Context) -> Presence:
+def running(paths: SandboxPaths, ctx: Context) -> Presence:
     """The presence of a sandbox that has just been started."""
-    if ctx.host.address().kind == "local" and _runs_here(place, ctx):
+    if ctx.host.address().kind == "local" and _runs_here(paths, ctx):
         return "running"
-    return look(place, ctx)[0]
+    return look(paths, ctx)[0]
 
 
-def _runs_here(place: SandboxPaths, ctx: Context) -> bool:
+def _runs_here(paths: SandboxPaths, ctx: Context) -> bool:
     """What `recorded` of host/common.sh tells, on this machine without starting a process."""
 
     def read(path: str) -> str:
@@ -110,7 +110,7 @@ def _runs_here(place: SandboxPaths, ctx: Context) -> bool:
 
     boot = read("/proc/sys/kernel/random/boot_id").strip()
     alive = set()
-    for line in read(place.path("run/holder")).splitlines():
+    for line in read(paths.path("run/holder")).splitlines():
         what, _, rest = line.partition(" ")
         pid, _, rest = rest.partition(" ")
         fields = read(f"/proc/{pid}/stat").rpartition(") ")[2].split() if pid.isdigit() else []
@@ -119,28 +119,28 @@ def _runs_here(place: SandboxPaths, ctx: Context) -> bool:
     return {"monitor", "child", "up"} <= alive
 
 
-def find(place: SandboxPaths, ctx: Context) -> NativeHandleData | None:
+def find(paths: SandboxPaths, ctx: Context) -> NativeHandleData | None:
     """Whatever there is of one sandbox, or None when it is certain that there is nothing of ours."""
-    presence, marker, remembered = look(place, ctx)
-    if presence == "absent" or marker.get(LABEL_INSTALL, place.install) != place.install:
+    presence, marker, sandbox = look(paths, ctx)
+    if presence == "absent" or marker.get(LABEL_INSTALL, paths.install) != paths.install:
         return None
-    return remembered or _minimal(place)
+    return sandbox or _minimal(paths)
 
 
-def _minimal(place: SandboxPaths) -> NativeHandleData:
-    return NativeHandleData(work_dir=place.work_dir, id=place.sandbox_id, install=place.install)
+def _minimal(paths: SandboxPaths) -> NativeHandleData:
+    return NativeHandleData(work_dir=paths.work_dir, id=paths.sandbox_id, install=paths.install)
 
 
-def _remembered(text: str, place: SandboxPaths) -> NativeHandleData | None:
+def _saved_handle(text: str, paths: SandboxPaths) -> NativeHandleData | None:
     """The handle that was saved beside the sandbox; it must be about this place to count."""
     if not text:
         return None
     try:
         data = bounded.decode_as(dict[str, Any], text, bounds=bounded.SMALL)
-        remembered = from_handle(Handle(version=UNGUARDED, data=data))
+        sandbox = from_handle(Handle(version=UNGUARDED, data=data))
     except (msgspec.DecodeError, Conflict):
         return None  # half-written: a start that was killed
-    return remembered if remembered.place == place else None
+    return sandbox if sandbox.paths == paths else None
 
 
 def _records(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:

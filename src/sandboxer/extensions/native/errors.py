@@ -63,24 +63,24 @@ def why_not_started(complaint: str, facts: HostFacts) -> SandboxerError:
     )
 
 
-def not_made(place: SandboxPaths, why: str) -> BackendError:
+def not_made(paths: SandboxPaths, why: str) -> BackendError:
     return BackendError(
-        f"the directory {place.directory} could not be made: {why}",
+        f"the directory {paths.directory} could not be made: {why}",
         hint="check `work_dir` of the host in config.yaml: its rights, and free space (df -h)",
     )
 
 
-def taken(place: SandboxPaths) -> Conflict:
-    return Conflict(f"{place.directory} is there already", hint="run `sandboxer reconcile` to see what it belongs to")
+def taken(paths: SandboxPaths) -> Conflict:
+    return Conflict(f"{paths.directory} is there already", hint="run `sandboxer reconcile` to see what it belongs to")
 
 
-def not_entered(place: SandboxPaths, reason: str) -> SandboxerError:
+def not_entered(paths: SandboxPaths, reason: str) -> SandboxerError:
     """The error for a sandbox that could not be entered."""
     if CHANGED in reason:
         return Conflict(
-            f"the sandbox {place.name} is not started again: {reason}",
-            hint=f"run `sandboxer recreate {place.sandbox_id}`; what is in the workspace is still there",
-            sandbox_id=place.sandbox_id,
+            f"the sandbox {paths.name} is not started again: {reason}",
+            hint=f"run `sandboxer recreate {paths.sandbox_id}`; what is in the workspace is still there",
+            sandbox_id=paths.sandbox_id,
         )
     hint = "run `sandboxer doctor`; what is in the workspace is still there"
     if reason.endswith("is gone"):
@@ -88,8 +88,8 @@ def not_entered(place: SandboxPaths, reason: str) -> SandboxerError:
     if JUST_ENDED in reason:
         hint = "run the command again: the sandbox is started again for it"
     return BackendError(
-        f"the sandbox {place.name} could not be entered: {reason}",
+        f"the sandbox {paths.name} could not be entered: {reason}",
         hint=hint,
         retryable=JUST_ENDED in reason,
-        sandbox_id=place.sandbox_id,
+        sandbox_id=paths.sandbox_id,
     )

@@ -53,7 +53,7 @@ def header(argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> bytes:
     return f"{len(body)}\n".encode() + body
 
 
-class _Gate:
+class _FailureFilter:
     """Passes chunks on, unless the stream begins with the token: then it keeps what was said instead."""
 
     def __init__(self, token: bytes, sink: Sink) -> None:
@@ -86,7 +86,7 @@ class _Gate:
 
 
 def run(
-    remembered: NativeHandleData,
+    sandbox: NativeHandleData,
     argv: Sequence[str],
     streams: Streams,
     ctx: Context,
@@ -99,36 +99,36 @@ def run(
 
     Raises BackendError when it could not be entered, Timeout at the deadline: everything of the program's session is
     killed then; on a terminal at which somebody types, it is hung up."""
-    _check_started(remembered)
+    _check_started(sandbox)
     check_argv(argv)
-    variables = {**environment(remembered), **(env or {})}
+    variables = {**environment(sandbox), **(env or {})}
     check_env(variables)
     words = _on_terminal(argv, streams.stdin) if tty else argv
     first = header(words, env=variables, cwd=cwd)
     for source in _inputs(streams.stdin):
         attempt = msgspec.structs.replace(streams, stdin=source)
-        code, reason = _enter(remembered, argv[0], first, attempt, ctx, tty=tty)
+        code, reason = _enter(sandbox, argv[0], first, attempt, ctx, tty=tty)
         if reason is None or JUST_ENDED not in reason:
             break
     # 126 is also what a session says that finds no place for its record: then nothing was run
     if reason is None and code != _NOT_EXECUTED:
         return code
-    if ctx.host.read_file(remembered.place.marker, ctx.deadline) is None:
-        reason = f"its directory {remembered.place.directory} is gone"
+    if ctx.host.read_file(sandbox.paths.marker, ctx.deadline) is None:
+        reason = f"its directory {sandbox.paths.directory} is gone"
     if reason is None:
         return code
-    raise not_entered(remembered.place, reason)
+    raise not_entered(sandbox.paths, reason)
 
 
-def _check_started(remembered: NativeHandleData) -> None:
+def _check_started(sandbox: NativeHandleData) -> None:
     """Raise Conflict for a sandbox that cannot be entered, whatever becomes of it."""
-    if not remembered.mode:
+    if not sandbox.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
-    if not remembered.start:
+    if not sandbox.start:
         raise Conflict(
             "this sandbox was made by a version of sandboxer that guarded it less, and is not entered any more",
-            hint=f"save what you need of {remembered.place.workspace}, then run "
-            f"`sandboxer recreate {remembered.place.sandbox_id}`",
+            hint=f"save what you need of {sandbox.paths.workspace}, then run "
+            f"`sandboxer recreate {sandbox.paths.sandbox_id}`",
         )
 
 
@@ -148,19 +148,19 @@ def _inputs(source: BinaryIO | None) -> Iterator[BinaryIO | None]:
 
 
 def _enter(
-    remembered: NativeHandleData, program: str, first: bytes, streams: Streams, ctx: Context, *, tty: bool
+    sandbox: NativeHandleData, program: str, first: bytes, streams: Streams, ctx: Context, *, tty: bool
 ) -> tuple[int, str | None]:
     """Enter once: the exit code, and why the sandbox could not be entered (None when the program did run)."""
     token = f"{os.urandom(8).hex()} "
     file = "-"
     if tty:
-        file = remembered.place.path(f"run/{token.strip()}")
+        file = sandbox.paths.path(f"run/{token.strip()}")
         ctx.host.write_file(file, first, ctx.deadline)
-    out, err = _Gate(token.encode(), streams.stdout), _Gate(token.encode(), streams.stderr)
+    out, err = _FailureFilter(token.encode(), streams.stdout), _FailureFilter(token.encode(), streams.stderr)
     entered = Command(
-        argv=scripts.enter(remembered, token=token, header=file),
+        argv=scripts.enter(sandbox, token=token, header=file),
         clean_env=True,
-        track=remembered.place.track,
+        track=sandbox.paths.track,
         prelude=b"" if tty else first,
         tty=tty,
     )
@@ -174,7 +174,7 @@ def _enter(
 
 
 def capture(
-    remembered: NativeHandleData,
+    sandbox: NativeHandleData,
     argv: Sequence[str],
     ctx: Context,
     *,
@@ -185,4 +185,4 @@ def capture(
     """Run one of our own small scripts inside. What it wrote is kept, up to 64 KiB a stream, unless a sink takes it."""
     kept = CappedOutput()
     streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
-    return kept.result(run(remembered, argv, streams, ctx))
+    return kept.result(run(sandbox, argv, streams, ctx))

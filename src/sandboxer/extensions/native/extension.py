@@ -55,29 +55,29 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Waits until the services have settled."""
-        remembered = client.from_handle(handle)
-        place = remembered.place
-        if remembered.services:
-            ctx.progress("wait", f"services: {', '.join(remembered.services)}")
-            logs.settle(remembered, ctx)
+        sandbox = client.from_handle(handle)
+        paths = sandbox.paths
+        if sandbox.services:
+            ctx.progress("wait", f"services: {', '.join(sandbox.services)}")
+            logs.settle(sandbox, ctx)
         else:
-            presence = describe.running(place, ctx)
+            presence = describe.running(paths, ctx)
             if presence != "running":
-                raise BackendError(f"{place.name} is {presence}", hint="run `sandboxer doctor`, then create it again")
-        return describe.ready(remembered, ctx)
+                raise BackendError(f"{paths.name} is {presence}", hint="run `sandboxer doctor`, then create it again")
+        return describe.ready(sandbox, ctx)
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look at the directory and at /proc."""
         try:
-            return Status(describe.look(client.from_handle(handle).place, ctx)[0])
+            return Status(describe.look(client.from_handle(handle).paths, ctx)[0])
         except SandboxerError as error:
             return Status("unknown", error.message)
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By the directory or by the processes."""
-        place = SandboxPaths(client.work_dir(ctx), sandbox_id, ctx.install)
-        remembered = describe.find(place, ctx)
-        return None if remembered is None else client.to_handle(remembered)
+        paths = SandboxPaths(client.work_dir(ctx), sandbox_id, ctx.install)
+        sandbox = describe.find(paths, ctx)
+        return None if sandbox is None else client.to_handle(sandbox)
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All directories with our marker, and processes that have lost theirs."""
@@ -85,7 +85,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
-        client.remove(client.from_handle(handle).place, ctx)
+        client.remove(client.from_handle(handle).paths, ctx)
 
     def estimate_cost(self, options: Any) -> Resources:
         """Its limits. What has none takes what the host gives, and is no share that could be billed."""
@@ -133,12 +133,12 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Rewrites the marker."""
-        client.renew(client.from_handle(handle).place, expires_at, ctx)
+        client.renew(client.from_handle(handle).paths, expires_at, ctx)
 
 
 def _runner(handle: Handle, ctx: Context) -> files.Run:
     """Runs our own small scripts inside."""
-    remembered = client.from_handle(handle)
+    sandbox = client.from_handle(handle)
 
     def run(
         words: Sequence[str],
@@ -147,7 +147,7 @@ def _runner(handle: Handle, ctx: Context) -> files.Run:
         stdout: Sink | None = None,
         stderr: Sink | None = None,
     ) -> Result:
-        return native_exec.capture(remembered, words, ctx, stdin=stdin, stdout=stdout, stderr=stderr)
+        return native_exec.capture(sandbox, words, ctx, stdin=stdin, stdout=stdout, stderr=stderr)
 
     return run
 

@@ -11,35 +11,35 @@ from sandboxer.hosts.base import Command, Streams
 
 
 def show(
-    remembered: NativeHandleData, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
+    sandbox: NativeHandleData, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
 ) -> None:
     """Write the logs of one service or all to the streams. Raises NotFound, BackendError."""
-    if service is not None and service not in remembered.services:
+    if service is not None and service not in sandbox.services:
         raise NotFound(
             f"the sandbox has no service {service!r}",
-            hint=f"its services: {', '.join(remembered.services) or 'none'}",
+            hint=f"its services: {', '.join(sandbox.services) or 'none'}",
         )
-    if not remembered.services:
+    if not sandbox.services:
         return
-    names = [service] if service is not None else remembered.services
-    words = scripts.tail(remembered.place, names, lines=tail, follow=follow)
-    code = ctx.host.stream(Command(argv=words, track=remembered.place.track), streams, ctx.deadline)
+    names = [service] if service is not None else sandbox.services
+    words = scripts.tail(sandbox.paths, names, lines=tail, follow=follow)
+    code = ctx.host.stream(Command(argv=words, track=sandbox.paths.track), streams, ctx.deadline)
     if code != 0:
         raise BackendError("the logs could not be read", hint="run `sandboxer get ID` to see whether it is there")
 
 
-def settle(remembered: NativeHandleData, ctx: Context) -> None:
+def settle(sandbox: NativeHandleData, ctx: Context) -> None:
     """Wait until the services have settled. Raises BackendError with the end of the log of one that has not."""
-    place, wanted = remembered.place, str(int(remembered.settle * 100))
-    words = ["sh", "/run/sandboxer/settle", wanted, *remembered.services]
-    done = native_exec.capture(remembered, words, ctx)
+    paths, wanted = sandbox.paths, str(int(sandbox.settle * 100))
+    words = ["sh", "/run/sandboxer/settle", wanted, *sandbox.services]
+    done = native_exec.capture(sandbox, words, ctx)
     if done.code == 0 and done.text == "settled":
         return
     word, _, rest = done.text.partition(" ")
     name, _, code = rest.partition(" ")
-    if word != "failed" or name not in remembered.services:
-        raise BackendError(f"the services of {place.name} did not settle: {done.complaint}", hint="create it again")
-    log = ctx.host.run(scripts.tail(place, [name], lines=20, follow=False), ctx.deadline)
+    if word != "failed" or name not in sandbox.services:
+        raise BackendError(f"the services of {paths.name} did not settle: {done.complaint}", hint="create it again")
+    log = ctx.host.run(scripts.tail(paths, [name], lines=20, follow=False), ctx.deadline)
     raise BackendError(
         f"service {name!r} ended with {code}: {log.complaint or 'it said nothing'}",
         hint=f"mend `options.services.{name}` of the profile; `--keep-failed` keeps the sandbox for a look",

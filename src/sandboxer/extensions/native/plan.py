@@ -51,7 +51,7 @@ class NativeHandleData(Value, frozen=True, kw_only=True):
     notes: list[str] = []
 
     @property
-    def place(self) -> SandboxPaths:
+    def paths(self) -> SandboxPaths:
         """Its names and paths."""
         return SandboxPaths(self.work_dir, self.id, self.install)
 
@@ -59,13 +59,13 @@ class NativeHandleData(Value, frozen=True, kw_only=True):
 class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How one sandbox is started: what is remembered of it, the text of its start file, and its guard."""
 
-    remembered: NativeHandleData
+    sandbox: NativeHandleData
     start: str
     guard: bytes
 
 
 def plan(
-    place: SandboxPaths,
+    paths: SandboxPaths,
     options: NativeOptions,
     facts: HostFacts,
     *,
@@ -79,13 +79,13 @@ def plan(
     of our own bubblewrap, as paths in the sandbox's directory, with the SHA-256 of each."""
     image = guard.bundle(facts.machine, program)
     binds = dict(options.ro_binds) | ({PYTHON: python_home} if python_home else {})
-    groups = _groups(place, options.limits, facts)
-    remembered = NativeHandleData(
-        work_dir=place.work_dir,
-        id=place.sandbox_id,
-        install=place.install,
+    groups = _groups(paths, options.limits, facts)
+    sandbox = NativeHandleData(
+        work_dir=paths.work_dir,
+        id=paths.sandbox_id,
+        install=paths.install,
         mode="root" if facts.root else "user",
-        owner=place.owner if facts.root else facts.uid,
+        owner=paths.owner if facts.root else facts.uid,
         syscalls="filtered" if program else "unfiltered",
         cgroups=sorted({directory for directory, _, _ in groups}),
         limits=_rlimits(options.limits, facts),
@@ -95,13 +95,13 @@ def plan(
         settle=options.settle if options.services else 0,
         notes=_notes(options, facts, filtered=bool(program)),
     )
-    words = bwrap_words(place, options, facts, remembered=remembered, binds=binds)
+    words = bwrap_words(paths, options, facts, sandbox=sandbox, binds=binds)
     trusted = {guard.FILE: hashlib.sha256(image).hexdigest(), **(brought or {})}
     start = start_file.start_text(
-        place,
+        paths,
         options,
         facts,
-        owner=remembered.owner,
+        owner=sandbox.owner,
         groups=groups,
         binds=list(binds.values()),
         words=words,
@@ -109,30 +109,30 @@ def plan(
         trusted=trusted,
     )
     digest = hashlib.sha256(start.encode("utf-8", "surrogateescape")).hexdigest()
-    return StartPlan(remembered=msgspec.structs.replace(remembered, start=digest), start=start, guard=image)
+    return StartPlan(sandbox=msgspec.structs.replace(sandbox, start=digest), start=start, guard=image)
 
 
-def directory_inside(place: SandboxPaths, facts: HostFacts) -> str:
+def directory_inside(paths: SandboxPaths, facts: HostFacts) -> str:
     """The sandbox's directory as bwrap sees it. Root shows it at `cover`, in a mount namespace of our own: the
     unprivileged uid could not pass the folders above it (such as /root)."""
-    return facts.cover if facts.root else place.directory
+    return facts.cover if facts.root else paths.directory
 
 
 def bwrap_words(
-    place: SandboxPaths,
+    paths: SandboxPaths,
     options: NativeOptions,
     facts: HostFacts,
     *,
-    remembered: NativeHandleData,
+    sandbox: NativeHandleData,
     binds: Mapping[str, str],
 ) -> list[str]:
     """The holder's command line."""
-    here = directory_inside(place, facts)
+    here = directory_inside(paths, facts)
     words = [facts.tools.get("bwrap") or f"{here}/{BWRAP}"]
     words += [f"--unshare-{name}" for name in _namespaces(options, facts) if name != "mount"]
-    words += ["--disable-userns", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", place.name]
+    words += ["--disable-userns", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", paths.name]
     words += ["--new-session", "--cap-drop", "ALL", "--clearenv"]
-    for name, value in environment(remembered).items():
+    for name, value in environment(sandbox).items():
         words += ["--setenv", name, value]
     for folder in ("/etc", "/run", "/var", "/opt"):
         words += ["--dir", folder]
@@ -164,13 +164,13 @@ def bwrap_words(
     words += ["--remount-ro", "/", "--chdir", WORKSPACE, "--json-status-fd", "3"]
     words += ["--as-pid-1", "--die-with-parent", "--"]
     restarts = [word for name, service in options.services.items() for word in (name, service.restart)]
-    words += [_GUARD, "init", *remembered.limits, "--"]
+    words += [_GUARD, "init", *sandbox.limits, "--"]
     return [*words, "/bin/sh", "/run/sandboxer/supervise", *restarts]
 
 
-def environment(remembered: NativeHandleData) -> dict[str, str]:
+def environment(sandbox: NativeHandleData) -> dict[str, str]:
     """All variables of a program inside, before the request's own."""
-    return {"PATH": remembered.path, "HOME": WORKSPACE, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8"}
+    return {"PATH": sandbox.path, "HOME": WORKSPACE, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8"}
 
 
 def _namespaces(options: NativeOptions, facts: HostFacts) -> list[str]:
@@ -200,23 +200,23 @@ def _rlimits(limits: NativeLimits, facts: HostFacts) -> list[str]:
     return words
 
 
-def _groups(place: SandboxPaths, limits: NativeLimits, facts: HostFacts) -> list[tuple[str, str, str]]:
+def _groups(paths: SandboxPaths, limits: NativeLimits, facts: HostFacts) -> list[tuple[str, str, str]]:
     """Control groups to make: directory, file, value. A file name that starts with `?` may be missing."""
     tree = "/sys/fs/cgroup"
     found: list[tuple[str, str, str]] = []
     v2 = facts.cgroup_version == 2
     if limits.memory is not None and "memory" in facts.cgroups:
         memory = str(size(limits.memory))
-        where = f"{tree}/{place.name}" if v2 else f"{tree}/memory/{place.name}"
+        where = f"{tree}/{paths.name}" if v2 else f"{tree}/memory/{paths.name}"
         both = (("memory.max", memory), ("?memory.swap.max", "0"))
         old = (("memory.limit_in_bytes", memory), ("?memory.memsw.limit_in_bytes", memory))
         found += [(where, file, value) for file, value in (both if v2 else old)]
     if limits.cpu is not None and "cpu" in facts.cgroups:
         quota = max(1000, int(limits.cpu * 100_000))
         if v2:
-            found.append((f"{tree}/{place.name}", "cpu.max", f"{quota} 100000"))
+            found.append((f"{tree}/{paths.name}", "cpu.max", f"{quota} 100000"))
         else:
-            where = f"{tree}/cpu/{place.name}"
+            where = f"{tree}/cpu/{paths.name}"
             found += [(where, "cpu.cfs_period_us", "100000"), (where, "cpu.cfs_quota_us", str(quota))]
     return found
 

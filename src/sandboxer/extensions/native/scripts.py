@@ -25,9 +25,9 @@ def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
     return [SHELL, "-c", text, name, *arguments]
 
 
-def claim(place: SandboxPaths, marker: str) -> list[str]:
+def claim(paths: SandboxPaths, marker: str) -> list[str]:
     """Says what the host has, and makes the directory with its marker."""
-    return _words("claim", place.work_dir, place.name, marker, common=False)
+    return _words("claim", paths.work_dir, paths.name, marker, common=False)
 
 
 def facts() -> list[str]:
@@ -47,15 +47,15 @@ def probe(facts: HostFacts, bwrap: str) -> list[str]:
     return [facts.tools["unshare"], "--mount", "--propagation", "private", *drop, *words]
 
 
-def start(place: SandboxPaths) -> list[str]:
+def start(paths: SandboxPaths) -> list[str]:
     """Keeps the start file and the guard, of which it reads an archive from stdin, and runs the start file."""
     keep = f'PATH={PATH}:$PATH; umask 077; cd -- "$1" && tar -x -p -o -f - && cd / && set -- first && . "$0"'
-    return [SHELL, "-c", keep, place.start_file, place.directory]
+    return [SHELL, "-c", keep, paths.start_file, paths.directory]
 
 
-def look(place: SandboxPaths) -> list[str]:
+def look(paths: SandboxPaths) -> list[str]:
     """Tells running, stopped, absent or unknown."""
-    return _words("look", place.work_dir, place.name, place.tag, str(place.owner))
+    return _words("look", paths.work_dir, paths.name, paths.tag, str(paths.owner))
 
 
 def inventory(work_dir: str, install: str) -> list[str]:
@@ -63,30 +63,30 @@ def inventory(work_dir: str, install: str) -> list[str]:
     return _words("list", work_dir, suffix(work_dir, install))
 
 
-def end(place: SandboxPaths) -> list[str]:
+def end(paths: SandboxPaths) -> list[str]:
     """Frees everything and tells what is left."""
-    return _words("end", place.work_dir, place.name, place.tag, str(place.owner), place.install)
+    return _words("end", paths.work_dir, paths.name, paths.tag, str(paths.owner), paths.install)
 
 
-def enter(remembered: NativeHandleData, *, token: str, header: str = "-") -> list[str]:
+def enter(sandbox: NativeHandleData, *, token: str, header: str = "-") -> list[str]:
     """Runs inside, under the sandbox's limits, what the header says that comes on stdin or is in a file."""
-    place = remembered.place
+    paths = sandbox.paths
     return _words(
         "enter",
-        place.directory,
-        place.tag,
-        str(remembered.owner),
+        paths.directory,
+        paths.tag,
+        str(sandbox.owner),
         token,
-        remembered.start,
-        " ".join(remembered.cgroups),
+        sandbox.start,
+        " ".join(sandbox.cgroups),
         header,
-        *remembered.limits,
+        *sandbox.limits,
     )
 
 
-def tail(place: SandboxPaths, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
+def tail(paths: SandboxPaths, services: Sequence[str], *, lines: int | None, follow: bool) -> list[str]:
     """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
-    files = [place.path(f"logs/{name}.log") for name in services]
+    files = [paths.path(f"logs/{name}.log") for name in services]
     if lines is None:
         return _words("logs", "", "yes" if follow else "", "", *files, common=False)
     most = min(_SHORT_LOG + lines * _LONG_LINE, _LONGEST_LOG)

@@ -27,7 +27,7 @@ def script(name: str) -> str:
 
 
 def start_text(
-    place: SandboxPaths,
+    paths: SandboxPaths,
     options: NativeOptions,
     facts: HostFacts,
     *,
@@ -44,15 +44,15 @@ def start_text(
     directories = sorted({directory for directory, _, _ in groups})
     lines = [
         "# Starts this sandbox, again if need be. Made by sandboxer; holds the environment of its services.",
-        *_settings(place, facts, owner=owner, directories=directories, binds=len(binds), trusted=trusted),
+        *_settings(paths, facts, owner=owner, directories=directories, binds=len(binds), trusted=trusted),
         "first=${1-}",
         'put() { printf \'%s\' "$2" >"$dir/$1"; }',
         *_function("files", _files(options)),
-        *_function("trusted", _trusted(place, trusted)),
-        *_function("etc", _etc(place)),
+        *_function("trusted", _trusted(paths, trusted)),
+        *_function("etc", _etc(paths)),
         *_function("limits", [*_limits(directories, groups), "return 0"]),
         *_function(
-            "owners", [*(_owners(place, options, owner=owner, synced=synced) if facts.root else ()), "return 0"]
+            "owners", [*(_owners(paths, options, owner=owner, synced=synced) if facts.root else ()), "return 0"]
         ),
         shlex.join(["set", "--", *(binds if facts.root else ()), *words]),
     ]
@@ -64,7 +64,7 @@ def _function(name: str, body: Sequence[str]) -> list[str]:
 
 
 def _settings(
-    place: SandboxPaths,
+    paths: SandboxPaths,
     facts: HostFacts,
     *,
     owner: int,
@@ -73,8 +73,8 @@ def _settings(
     trusted: Mapping[str, str],
 ) -> list[str]:
     values = {
-        "dir": place.directory,
-        "tag": place.tag,
+        "dir": paths.directory,
+        "tag": paths.tag,
         "owner": str(owner),
         "mode": "root" if facts.root else "user",
         "cover": facts.cover,
@@ -82,7 +82,7 @@ def _settings(
         "binds": str(binds),
         # what is not ours to write needs no sealing; root's sandboxes cannot write what is root's
         "sealed": "-" if facts.root else facts.bwrap_hash or trusted.get(BWRAP, "-"),
-        "libraries": place.path(LIBRARIES) if BWRAP in trusted and not facts.root else "",
+        "libraries": paths.path(LIBRARIES) if BWRAP in trusted and not facts.root else "",
         **{name: facts.tools[name] for name in ("unshare", "mount", "setpriv")},
     }
     return [f"{name}={shlex.quote(value)}" for name, value in values.items()]
@@ -95,19 +95,19 @@ def _files(options: NativeOptions) -> list[str]:
     return lines + [f'{{ : >>"$dir"/logs/{name}.log; }} || return 1' for name in options.services]
 
 
-def _trusted(place: SandboxPaths, trusted: Mapping[str, str]) -> list[str]:
+def _trusted(paths: SandboxPaths, trusted: Mapping[str, str]) -> list[str]:
     lines = []
     for path, digest in trusted.items():
         lines += [
-            f"sum=$(sha256sum <{shlex.quote(place.path(path))}) || return 1",
+            f"sum=$(sha256sum <{shlex.quote(paths.path(path))}) || return 1",
             f'[ "${{sum%% *}}" = {digest} ] || return 1',
         ]
     return lines
 
 
-def _etc(place: SandboxPaths) -> list[str]:
+def _etc(paths: SandboxPaths) -> list[str]:
     """Small here-documents sit in a pipe: nobody has to write them."""
-    texts = etc(place)
+    texts = etc(paths)
     return [*(f"exec {fd}<<'EOF'\n{texts[name]}EOF" for fd, name in ETC_DESCRIPTORS.items()), '"$@"']
 
 
@@ -120,28 +120,28 @@ def _limits(directories: Sequence[str], groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _owners(place: SandboxPaths, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
+def _owners(paths: SandboxPaths, options: NativeOptions, *, owner: int, synced: bool) -> list[str]:
     """Lines that give the sandbox's uid what it writes, and let its group pass the directory: the uid must not own it,
     because it holds what root will run again."""
-    written = [place.workspace, place.path("tmp"), *(place.path(f"logs/{name}.log") for name in options.services)]
+    written = [paths.workspace, paths.path("tmp"), *(paths.path(f"logs/{name}.log") for name in options.services)]
     lines = [
         shlex.join(["chown", f"{owner}:{owner}", *written]) + " || return 1",
-        shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", place.directory]) + " || return 1",
+        shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", paths.directory]) + " || return 1",
     ]
     if synced:
         # only before anything ran inside: later the tree is as its processes left it
-        whole = shlex.join(["chown", "-Rh", f"{owner}:{owner}", place.workspace])
+        whole = shlex.join(["chown", "-Rh", f"{owner}:{owner}", paths.workspace])
         lines.append(f'[ -z "$first" ] || {whole} || return 1')
     return lines
 
 
-def etc(place: SandboxPaths) -> dict[str, str]:
+def etc(paths: SandboxPaths) -> dict[str, str]:
     """Files of /etc inside: one user, one name of the machine."""
     return {
         "passwd": f"sandbox:x:1000:1000:sandbox:{WORKSPACE}:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
         "group": "sandbox:x:1000:\nnogroup:x:65534:\n",
-        "hosts": f"127.0.0.1 localhost {place.name}\n::1 localhost ip6-localhost\n",
-        "hostname": f"{place.name}\n",
+        "hosts": f"127.0.0.1 localhost {paths.name}\n::1 localhost ip6-localhost\n",
+        "hostname": f"{paths.name}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     }
 
