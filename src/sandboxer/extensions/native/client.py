@@ -16,20 +16,15 @@ import msgspec
 from sandboxer import bounded, timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.native import bubblewrap, guard, scripts
 from sandboxer.extensions.native.errors import not_made, taken, why_not_started
 from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts, parse, require
-from sandboxer.extensions.native.plan import NativeHandleData, StartPlan
+from sandboxer.extensions.native.plan import StartPlan
 from sandboxer.hosts.base import Command, Host
 from sandboxer.hosts.process.capture import capture_output
-from sandboxer.models import Handle
 from sandboxer.names import LABEL_EXPIRES
 
-HANDLE_VERSION: Final = 2
-UNGUARDED: Final = 1
-"""The version whose sandboxes have no guard: they can be looked at and removed, and not entered."""
 CREATED: Final = "created_at"
 TAG: Final = "SANDBOXER_HOLDER"
 """The variable that a sandbox's processes on the host carry; see Place.tag."""
@@ -37,19 +32,6 @@ _SAID: Final = 65536
 _FRESH: Final = 60.0
 """How long a host's facts hold, in seconds."""
 _known: WeakKeyDictionary[Host, tuple[float, HostFacts]] = WeakKeyDictionary()
-
-
-def to_handle(sandbox: NativeHandleData) -> Handle:
-    """What the core stores."""
-    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(sandbox))
-
-
-def from_handle(handle: Handle) -> NativeHandleData:
-    """What we stored. Raises Conflict for a handle of a later version."""
-    if handle.version == UNGUARDED:
-        known = {name: value for name, value in handle.data.items() if name in NativeHandleData.__struct_fields__}
-        handle = Handle(version=HANDLE_VERSION, data=known)
-    return read_handle(handle, NativeHandleData, version=HANDLE_VERSION)
 
 
 def work_dir(ctx: Context) -> str:

@@ -10,7 +10,7 @@ from sandboxer.errors import Invalid, NotConfigured
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import bubblewrap, client
 from sandboxer.extensions.native.errors import OldBubblewrap
-from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native.handle import SandboxPaths, to_handle
 from sandboxer.extensions.native.host_facts import HostFacts
 from sandboxer.extensions.native.options import NativeOptions, decode
 from sandboxer.extensions.native.plan import StartPlan, plan
@@ -52,7 +52,7 @@ def create(spec: Spec, ctx: Context, *, filter_program: Callable[[str], bytes]) 
 
 
 def _saved(planned: StartPlan, ctx: Context) -> Handle:
-    handle = client.to_handle(planned.sandbox)
+    handle = to_handle(planned.sandbox)
     ctx.save(handle)
     return handle
 

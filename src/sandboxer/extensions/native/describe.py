@@ -10,9 +10,15 @@ from sandboxer import bounded
 from sandboxer.errors import BackendError, Conflict
 from sandboxer.extensions.base import Context, Found, Presence
 from sandboxer.extensions.native import scripts
-from sandboxer.extensions.native.client import CREATED, UNGUARDED, decode_marker, from_handle, to_handle
-from sandboxer.extensions.native.handle import SandboxPaths
-from sandboxer.extensions.native.plan import NativeHandleData
+from sandboxer.extensions.native.client import CREATED, decode_marker
+from sandboxer.extensions.native.handle import (
+    UNGUARDED,
+    NativeHandleData,
+    SandboxPaths,
+    from_handle,
+    minimal,
+    to_handle,
+)
 from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 
@@ -76,7 +82,7 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
         if marker.get(LABEL_INSTALL) != ctx.install:
             continue
         paths = SandboxPaths(work_dir, sandbox_id, ctx.install)
-        sandbox = _saved_handle(handle, paths) or _minimal(paths)
+        sandbox = _saved_handle(handle, paths) or minimal(paths)
         found[sandbox_id] = Found(
             sandbox_id=sandbox_id,
             handle=to_handle(sandbox),
@@ -90,7 +96,7 @@ def inventory(work_dir: str, ctx: Context) -> list[Found]:
         if sandbox_id is not None and sandbox_id not in found:
             paths = SandboxPaths(work_dir, sandbox_id, ctx.install)
             found[sandbox_id] = Found(
-                sandbox_id=sandbox_id, handle=to_handle(_minimal(paths)), detail="processes without a directory"
+                sandbox_id=sandbox_id, handle=to_handle(minimal(paths)), detail="processes without a directory"
             )
     return list(found.values())
 
@@ -124,11 +130,7 @@ def find(paths: SandboxPaths, ctx: Context) -> NativeHandleData | None:
     presence, marker, sandbox = look(paths, ctx)
     if presence == "absent" or marker.get(LABEL_INSTALL, paths.install) != paths.install:
         return None
-    return sandbox or _minimal(paths)
-
-
-def _minimal(paths: SandboxPaths) -> NativeHandleData:
-    return NativeHandleData(work_dir=paths.work_dir, id=paths.sandbox_id, install=paths.install)
+    return sandbox or minimal(paths)
 
 
 def _saved_handle(text: str, paths: SandboxPaths) -> NativeHandleData | None:

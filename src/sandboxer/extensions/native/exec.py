@@ -14,8 +14,9 @@ from sandboxer.errors import Conflict, Invalid, Timeout
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.errors import JUST_ENDED, not_entered
+from sandboxer.extensions.native.handle import NativeHandleData
 from sandboxer.extensions.native.options import WORKSPACE
-from sandboxer.extensions.native.plan import NativeHandleData, environment
+from sandboxer.extensions.native.plan import environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.hosts.process.capture import CAPPED_BYTES, CappedOutput
 from sandboxer.hosts.process.launch import check_argv, check_env

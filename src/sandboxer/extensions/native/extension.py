@@ -22,12 +22,12 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.native import client, create, describe, logs
-from sandboxer.extensions.native import exec as native_exec
-from sandboxer.extensions.native.handle import SandboxPaths
+from sandboxer.extensions.native import client, describe, files, logs
+from sandboxer.extensions.native.create import create
+from sandboxer.extensions.native.exec import run
+from sandboxer.extensions.native.handle import SandboxPaths, from_handle, to_handle
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
-from sandboxer.extensions.shell import files
-from sandboxer.hosts.base import Result, Sink, Streams
+from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Resources
 
 
@@ -42,7 +42,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Directory with marker, the tree if one is given, then one start."""
-        return create.create(spec, ctx, filter_program=self.filter_program)
+        return create(spec, ctx, filter_program=self.filter_program)
 
     def filter_program(self, machine: str) -> bytes:
         """The filter of system calls for a host of that kind; empty where there is no table for it."""
@@ -55,7 +55,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Waits until the services have settled."""
-        sandbox = client.from_handle(handle)
+        sandbox = from_handle(handle)
         paths = sandbox.paths
         if sandbox.services:
             ctx.progress("wait", f"services: {', '.join(sandbox.services)}")
@@ -69,7 +69,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look at the directory and at /proc."""
         try:
-            return Status(describe.look(client.from_handle(handle).paths, ctx)[0])
+            return Status(describe.look(from_handle(handle).paths, ctx)[0])
         except SandboxerError as error:
             return Status("unknown", error.message)
 
@@ -77,7 +77,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         """By the directory or by the processes."""
         paths = SandboxPaths(client.work_dir(ctx), sandbox_id, ctx.install)
         sandbox = describe.find(paths, ctx)
-        return None if sandbox is None else client.to_handle(sandbox)
+        return None if sandbox is None else to_handle(sandbox)
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All directories with our marker, and processes that have lost theirs."""
@@ -85,7 +85,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
-        client.remove(client.from_handle(handle).paths, ctx)
+        client.remove(from_handle(handle).paths, ctx)
 
     def estimate_cost(self, options: Any) -> Resources:
         """Its limits. What has none takes what the host gives, and is no share that could be billed."""
@@ -101,55 +101,36 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         """Joins the sandbox's namespaces. A sandbox that does not run (its host was restarted) is started first."""
         _no_service(request.service)
         cwd = posixpath.join(WORKSPACE, request.cwd or "")
-        return native_exec.run(
-            client.from_handle(handle), request.argv, streams, ctx, cwd=cwd, env=request.env, tty=request.tty
-        )
+        return run(from_handle(handle), request.argv, streams, ctx, cwd=cwd, env=request.env, tty=request.tty)
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
         _no_service(service)
-        return files.path_kind(_runner(handle, ctx), path)
+        return files.kind(from_handle(handle), path, ctx)
 
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         """tar runs inside: whatever the archive says, it stays there."""
         _no_service(service)
-        hint = "only /workspace and /tmp can be written inside a sandbox"
-        files.put_archive(_runner(handle, ctx), directory, archive, hint=hint)
+        files.put(from_handle(handle), directory, archive, ctx)
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
     ) -> LeftOut | None:
         """tar runs inside: links cannot lead out."""
         _no_service(service)
-        return files.get_archive(_runner(handle, ctx), path, sink)
+        return files.take(from_handle(handle), path, sink, ctx)
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
     ) -> None:
         """What services wrote, stdout and stderr together; also of a sandbox that does not run."""
-        logs.show(client.from_handle(handle), streams, ctx, service=service, follow=follow, tail=tail)
+        logs.show(from_handle(handle), streams, ctx, service=service, follow=follow, tail=tail)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Rewrites the marker."""
-        client.renew(client.from_handle(handle).paths, expires_at, ctx)
-
-
-def _runner(handle: Handle, ctx: Context) -> files.Run:
-    """Runs our own small scripts inside."""
-    sandbox = client.from_handle(handle)
-
-    def run(
-        words: Sequence[str],
-        *,
-        stdin: BinaryIO | None = None,
-        stdout: Sink | None = None,
-        stderr: Sink | None = None,
-    ) -> Result:
-        return native_exec.capture(sandbox, words, ctx, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    return run
+        client.renew(from_handle(handle).paths, expires_at, ctx)
 
 
 def _no_service(service: str | None) -> None:

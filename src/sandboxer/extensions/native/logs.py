@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sandboxer.errors import BackendError, NotFound
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.native import exec as native_exec
 from sandboxer.extensions.native import scripts
-from sandboxer.extensions.native.plan import NativeHandleData
+from sandboxer.extensions.native.exec import capture
+from sandboxer.extensions.native.handle import NativeHandleData
 from sandboxer.hosts.base import Command, Streams
 
 
@@ -32,7 +32,7 @@ def settle(sandbox: NativeHandleData, ctx: Context) -> None:
     """Wait until the services have settled. Raises BackendError with the end of the log of one that has not."""
     paths, wanted = sandbox.paths, str(int(sandbox.settle * 100))
     words = ["sh", "/run/sandboxer/settle", wanted, *sandbox.services]
-    done = native_exec.capture(sandbox, words, ctx)
+    done = capture(sandbox, words, ctx)
     if done.code == 0 and done.text == "settled":
         return
     word, _, rest = done.text.partition(" ")

@@ -9,14 +9,12 @@ from typing import Final
 import msgspec
 
 from sandboxer.extensions.native import guard, start_file
-from sandboxer.extensions.native.handle import BWRAP, SandboxPaths
+from sandboxer.extensions.native.handle import BWRAP, PATH, NativeHandleData, SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts
 from sandboxer.extensions.native.options import WORKSPACE, NativeLimits, NativeOptions, size
-from sandboxer.models import SyscallFilter, Value
 
 INSIDE_ID: Final = 1000
 """uid and gid as seen from inside."""
-PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GUARD: Final = f"/proc/self/fd/{guard.DESCRIPTOR}"
 """The guard's sealed image as bubblewrap finds it inside."""
 PYTHON: Final = "/opt/python"
@@ -28,32 +26,6 @@ _ETC: Final = (
     "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs",
 )  # fmt: skip
 _ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
-
-
-class NativeHandleData(Value, frozen=True, kw_only=True):
-    """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started.
-
-    `start` is the SHA-256 of its start file; a sandbox that an earlier version made has none."""
-
-    work_dir: str
-    id: str
-    install: str
-    mode: str = ""
-    owner: int = 0
-    start: str = ""
-    syscalls: SyscallFilter = "unfiltered"
-    cgroups: list[str] = []
-    limits: list[str] = []
-    path: str = PATH
-    network: str = "none"
-    services: list[str] = []
-    settle: float = 0
-    notes: list[str] = []
-
-    @property
-    def paths(self) -> SandboxPaths:
-        """Its names and paths."""
-        return SandboxPaths(self.work_dir, self.id, self.install)
 
 
 class StartPlan(msgspec.Struct, frozen=True, kw_only=True):

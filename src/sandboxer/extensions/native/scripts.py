@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sandboxer.extensions.native.handle import FIRST_UID, SandboxPaths, suffix
+from sandboxer.extensions.native.handle import FIRST_UID, PATH, NativeHandleData, SandboxPaths, suffix
 from sandboxer.extensions.native.host_facts import HostFacts
-from sandboxer.extensions.native.plan import PATH, NativeHandleData
 from sandboxer.extensions.native.start_file import script
 
 SHELL: Final = "/bin/sh"
