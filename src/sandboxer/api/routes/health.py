@@ -15,13 +15,13 @@ from sandboxer.api.routes.parameters import Context
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.get("/healthz", responses=responses_of((200, "Health", "It answers")), operation_id="healthz")
+@router.get("/healthz", responses=responses_of((200, "HealthDocument", "It answers")), operation_id="healthz")
 async def healthz() -> Response:
     """It answers. The only route without a token."""
     return json_response(HealthDocument(status="alive"))
 
 
-@router.get("/readyz", responses=responses_of((200, "Health", "It can work")), operation_id="readyz")
+@router.get("/readyz", responses=responses_of((200, "HealthDocument", "It can work")), operation_id="readyz")
 async def readyz(context: Context) -> Response:
     """The store can be read."""
     await context.lookups.run(partial(context.manager.events, limit=1))
