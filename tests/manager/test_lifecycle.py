@@ -206,6 +206,36 @@ def test_a_create_that_failed_can_be_tried_again_under_the_same_name(tmp_path: P
         create(here, name="web")
 
 
+def test_what_never_began_at_a_silent_backend_holds_no_name_and_can_be_destroyed(tmp_path: Path) -> None:
+    """The extension knows that nothing was made, and nobody can be asked: there is nothing to wait for."""
+    silent = Unavailable("the engine's daemon does not answer")
+    silent.made_nothing = True
+    faults = Faults({"provision.saved": silent, "teardown": Unavailable("the engine's daemon does not answer")})
+    here = installed(tmp_path, faults)
+    with pytest.raises(Unavailable) as caught:
+        create(here, name="web")
+    assert caught.value.outcome == "failed"
+    first = here.manager.get("web")
+    assert first.error is not None
+    assert (first.state, first.clean, first.error["outcome"]) == ("failed", True, "failed")
+    second = create(here, name="web")
+    assert here.manager.get("web").id == second.id
+    faults.plan["teardown"] = Unavailable("the engine's daemon does not answer")
+    assert here.manager.destroy(first.id).state == "destroyed"
+
+
+def test_a_silence_after_something_was_saved_keeps_the_record_and_its_name(tmp_path: Path) -> None:
+    faults = Faults({"provision.saved": Unavailable("no answer"), "teardown": Unavailable("no answer")})
+    here = installed(tmp_path, faults)
+    with pytest.raises(Unavailable) as caught:
+        create(here, name="web")
+    assert caught.value.outcome == "unknown"
+    with pytest.raises(Conflict, match="taken"):
+        create(here, name="web")
+    assert here.manager.destroy("web").state == "destroyed"
+    assert create(here, name="web").state == "ready"
+
+
 def test_a_renewal_that_fails_on_the_backend_changes_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     """Promise 16: what was answered holds, and a repetition does not add twice."""
     here = installed(tmp_path, Faults({"renew": Unavailable("no answer")}))

@@ -297,7 +297,7 @@ def _ambiguous(error: SandboxerError) -> bool:
     states that the request cannot have arrived."""
     if error.outcome == "unknown":
         return True
-    return isinstance(error, Unavailable | Timeout) and not error.outcome_stated
+    return isinstance(error, Unavailable | Timeout) and not error.outcome_stated and not error.made_nothing
 
 
 def _next(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> Sandbox | None:
