@@ -118,6 +118,7 @@ def test_a_handle_that_was_saved_before_asking_is_looked_for_unless_its_extensio
     """A name is remembered before a provider is asked, so that alone says nothing of what was made."""
     error = Denied("bad key")
     error.made_nothing = knows
+    bed.faults["a"].once = False  # else the last look before it gives up succeeds, and says that nothing is there
     bed.faults["a"].plan.update({"provision.saved": error, "teardown": Denied("still")})
     if knows:
         assert bed.create().extension == "ext.b"
@@ -147,6 +148,35 @@ def test_an_adopted_one_that_does_not_come_up_is_reaped_and_the_next_one_serves(
     assert record.extension == "ext.b"
     assert bed.left() == [f"b/sbx-{record.id}"]
     assert reasons(record)["a"] == "it is broken"
+
+
+@pytest.mark.parametrize("backend", [OWN, CLOUD], ids=["a host of ours", "a provider"])
+def test_a_lost_create_of_which_nothing_is_there_has_failed_for_certain(tmp_path: Path, backend: dict[str, Any]) -> None:
+    bed = Bed(tmp_path, {"one": backend}, extension="ext.one")
+    bed.faults["one"].plan["provision"] = Unavailable("answered with 502", outcome="unknown")
+    with pytest.raises(Unavailable) as caught:
+        bed.create()
+    error = bed.only.error
+    assert error is not None
+    assert (caught.value.outcome, error["outcome"], bed.only.clean) == ("failed", "failed", True)
+
+
+def test_what_reconcile_finds_nothing_of_has_failed_for_certain(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, {"one": CLOUD}, extension="ext.one")
+    lost = {"provision.made": Unavailable("cut off", outcome="unknown"), "find": Unavailable("silent")}
+    bed.faults["one"].plan.update(lost)
+    bed.faults["one"].once = False
+    with pytest.raises(Unavailable) as caught:
+        bed.create()
+    error = bed.only.error
+    assert error is not None
+    assert (caught.value.outcome, error["outcome"], "rollback" in error["details"]) == ("unknown", "unknown", True)
+    bed.faults["one"].plan.clear()
+    bed.process().manager.reconcile(apply=True)
+    error = bed.only.error
+    assert error is not None
+    assert (error["outcome"], bed.only.clean) == ("failed", True)
+    assert "rollback" not in (error.get("details") or {})
 
 
 def test_an_ambiguous_create_that_is_not_found_moves_on_only_after_looking(bed: Bed) -> None:

@@ -241,6 +241,10 @@ def _give_up(
             document["outcome"] = "unknown"
             if isinstance(error, SandboxerError):
                 error.outcome = "unknown"
+    if clean:  # an answer that was lost said that something may exist; it is certain by now that nothing does
+        document["outcome"] = "failed"
+        if isinstance(error, SandboxerError):
+            error.outcome = "failed"
 
     def failed(now: Sandbox) -> Sandbox:
         turn = decisions.chosen_position(now.route)

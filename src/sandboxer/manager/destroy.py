@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -138,4 +139,11 @@ def _last_error(record: Sandbox) -> dict[str, Any] | None:
     nor that something may exist."""
     if record.error is None or record.error.get("outcome") != "unknown":
         return record.error
-    return None if record.ready_at is not None else {**record.error, "outcome": "failed"}
+    return None if record.ready_at is not None else settled_error(record.error)
+
+
+def settled_error(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The error of a create of which nothing is left for certain: not what kept that from being certain before."""
+    details = {name: value for name, value in (document.get("details") or {}).items() if name != "rollback"}
+    settled = {**document, "outcome": "failed", "details": details}
+    return settled if details else {name: value for name, value in settled.items() if name != "details"}

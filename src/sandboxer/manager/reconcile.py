@@ -166,6 +166,9 @@ def _fail(core: Services, action: Action) -> Action:
         "sandbox_id": record.id,
     }
 
+    if rest is None:
+        document = removal.settled_error(document)
+
     def failed(now: Sandbox) -> Sandbox:
         expires = now.expires_at if now.state == State.FAILED else core.clock() + now.failed_ttl
         after = msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
