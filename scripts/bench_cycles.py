@@ -37,7 +37,7 @@ def ours(provider: str, root: Path) -> Cycle:
     from sandboxer.names import new_id, resource_name
     from sandboxer.timing import Deadline
 
-    core = install({**os.environ, **environment(root)}, relay_in_background=False).manager.core
+    core = install({**os.environ, **environment(root)}, relay_in_background=False).manager.services
     name = f"ext.{provider}"
     extension = core.extensions.get(name)
     options = msgspec.convert({}, extension.Options)

@@ -31,7 +31,7 @@ def native(root: Path, extension: Callable[[], NativeExtension]) -> Installation
     """An installation whose ext.native is this one."""
     lay_out(root)
     here = install(environment(root), relay_in_background=False)
-    here.manager.core.extensions.add("ext.native", extension)
+    here.manager.services.extensions.add("ext.native", extension)
     return here
 
 

@@ -57,7 +57,7 @@ def installed(root: Path, faults: Faults | None = None, **more: str) -> Installa
     if not (root / "config").exists():
         lay_out(root)
     here = install(environment(root, **more), relay_in_background=False)
-    here.manager.core.extensions.add("ext.fake", lambda: FakeExtension(faults))
+    here.manager.services.extensions.add("ext.fake", lambda: FakeExtension(faults))
     return here
 
 

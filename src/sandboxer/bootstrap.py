@@ -101,7 +101,7 @@ class Installation:
                 audit=AuditLog(paths.data),
                 recent=CreateRates(paths.data),
                 slots=Slots(paths.data),
-                purse=Credits(paths.data, settings.budgets, install=lambda: store.install_id),
+                credits=Credits(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )
 
@@ -133,11 +133,11 @@ class Installation:
             words = ["_work", begun.record.id, "--lock-fd", str(lock_fd)]
             self.detach(words, pass_fds=[lock_fd], stdin=msgspec.json.encode(plan))
 
-        return hand_over(self.manager.core, begun, start)
+        return hand_over(self.manager.services, begun, start)
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
-        begun = PendingCreate(self.manager.core.current(sandbox_id), SandboxLock.adopt(lock_fd))
+        begun = PendingCreate(self.manager.services.current(sandbox_id), SandboxLock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=CreatePlan), begun)
 
     def relays(self) -> Relays:

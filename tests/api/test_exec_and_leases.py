@@ -233,7 +233,7 @@ def test_what_has_ended_cannot_be_used(api: Client, ready: str) -> None:
 def test_expire_spares_what_is_leased(api: Client, here: Installation, ready: str) -> None:
     """Contract §4."""
     lease = api.post(f"{ready}/leases").json()
-    object.__setattr__(here.manager.core, "clock", lambda: time.time() + 7200)
+    object.__setattr__(here.manager.services, "clock", lambda: time.time() + 7200)
     skipped = api.post("/v1/expire", json={"apply": True}).json()
     assert [action["outcome"] for action in skipped["actions"]] == ["skipped"]
     api.delete(f"{ready}/leases/{lease['id']}")

@@ -22,7 +22,7 @@ from tests.sizes import scaled
 def target(root: Path) -> Iterator[tuple[str, Callable[[Request, int], None], Installation]]:
     """A server over the fake, and what bends requests so that they hit living sandboxes and real profiles."""
     here = installed(root)
-    here.manager.core.extensions.add("ext.fake", Harmless)
+    here.manager.services.extensions.add("ext.fake", Harmless)
 
     def aim(case: Request, number: int) -> None:
         if isinstance(case.body, dict) and number % 4 and case.path == "/v1/sandboxes":

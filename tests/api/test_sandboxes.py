@@ -53,7 +53,7 @@ class Held(FakeExtension):
 @contextmanager
 def held(here: Installation) -> Iterator[Held]:
     backend = Held()
-    here.manager.core.extensions.add("ext.fake", lambda: backend)
+    here.manager.services.extensions.add("ext.fake", lambda: backend)
     try:
         yield backend
     finally:

@@ -89,7 +89,7 @@ SLOW = START + (
     "    def provision(self, spec, ctx):\n"
     "        threading.Event().wait(600)\n"
     "here = installed(pathlib.Path(sys.argv[1]))\n"
-    "here.manager.core.extensions.add('ext.fake', Slow)\n"
+    "here.manager.services.extensions.add('ext.fake', Slow)\n"
     "application.STOP_SECONDS = float(sys.argv[2])\n"
     "server.GRACE_SECONDS = 1\n"
     "serve(here, '127.0.0.1', 0)\n"

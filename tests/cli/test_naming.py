@@ -57,7 +57,7 @@ def test_a_text_that_is_a_name_and_the_beginning_of_an_id_means_neither(sandboxe
     record = here.manager.get(named)
     other = "k3v9x2m7q4ta"
     renamed = msgspec.structs.replace(record, id=other, name=None)
-    here.manager.core.store.update(other, lambda _current, _others: Change(record=renamed))
+    here.manager.services.store.update(other, lambda _current, _others: Change(record=renamed))
     for verb, *more in (("get",), ("destroy",), ("exec", "--", "true"), ("extend-ttl", "--duration", "1m")):
         refused = sandboxer(verb, "k3v9", "--json", *more)
         assert refused.error["code"] == "conflict", verb

@@ -23,9 +23,9 @@ def main(step: int, verb: str, argument: str) -> None:
         opener=lambda name, settings: MortalHost(open_host(name, settings), doom),
         store=lambda directory: MortalStore(directory, doom),
     )
-    purse = MortalPurse(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id)
-    purse.doom = doom
-    here.manager.core = dataclasses.replace(here.manager.core, purse=purse)
+    ledger = MortalPurse(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id)
+    ledger.doom = doom
+    here.manager.services = dataclasses.replace(here.manager.services, credits=ledger)
     _VERBS[verb](here, argument)
     sys.stdout.write(f"{doom.steps}\n")
 

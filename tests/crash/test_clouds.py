@@ -37,7 +37,7 @@ class CloudSweep(Sweep):
         """What lives at the provider, and what is reserved for nothing."""
         here = install(self._environment, relay_in_background=False)
         living = list(self.cloud.census()) if self.cloud is not None else []
-        return living + [f"reserved for {one.sandbox_id}" for one in here.manager.core.purse.open()]
+        return living + [f"reserved for {one.sandbox_id}" for one in here.manager.services.credits.open()]
 
     def victim(self, step: int, verb: str, argument: str) -> subprocess.CompletedProcess[str]:
         own = self.own.get(verb)
@@ -63,7 +63,7 @@ class CloudSweep(Sweep):
     def charged_wrongly(self) -> str | None:
         """Promise 19: what was charged is what the records say, each once; nothing is below zero."""
         here = install(self._environment, relay_in_background=False)
-        balance = here.manager.core.purse.show()
+        balance = here.manager.services.credits.show()
         ended = here.manager.list(ended=True)
         due = sum((Decimal(r.usage.actual_usd) for r in ended if r.usage is not None), Decimal(0))
         if Decimal(balance.spent_usd) != due or Decimal(balance.available_usd) < 0:
@@ -79,7 +79,7 @@ def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudSweep
         cloud.start()
     try:
         settings = environment(tmp_path, **(cloud.environment() if cloud is not None else {}))
-        install(settings, relay_in_background=False).manager.core.purse.add(Decimal(100))
+        install(settings, relay_in_background=False).manager.services.credits.add(Decimal(100))
         made = CloudSweep(settings, PROFILES[request.param], cloud)
         yield made
         made.clear()

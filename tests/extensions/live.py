@@ -67,7 +67,7 @@ def live_bench(
     counted."""
     given = {name: value for name, value in os.environ.items() if name not in _PLAIN}
     here = install({**given, **environment(root)}, relay_in_background=False)
-    core = here.manager.core
+    core = here.manager.services
     try:
         ready = core.extension_context(extension_id, None, Deadline(60))
         core.extensions.get(extension_id).check(ready)

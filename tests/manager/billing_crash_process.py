@@ -45,14 +45,14 @@ def main(step: int, verb: str, argument: str, *, planted: bool) -> None:
     """Do it, or die."""
     doom = Doom(None if step < 0 else step)
     here = install(relay_in_background=False, store=lambda directory: MortalStore(directory, doom))
-    core = here.manager.core
-    purse = (ForgetfulPurse if planted else Credits)(
+    core = here.manager.services
+    ledger = (ForgetfulPurse if planted else Credits)(
         here.paths.data,
         here.settings.budgets,
         install=lambda: here.store.install_id,
         document=MortalDocument(here.paths.data / "credits.json", doom),
     )
-    manager = SandboxManager(dataclasses.replace(core, purse=purse))
+    manager = SandboxManager(dataclasses.replace(core, credits=ledger))
     if verb == "create":
         manager.create(manager.plan(Request(profile=argument), base=Path.cwd()))
     elif verb == "destroy":

@@ -82,7 +82,7 @@ class Bank:
             (root / "config" / "profiles" / "profile.fake.yaml").write_text(PROFILE)
             (root / "config" / "profiles" / "profile.endless.yaml").write_text(ENDLESS)
         self.here = installed(root)
-        self.here.manager.core.extensions.add("ext.fake", extension)
+        self.here.manager.services.extensions.add("ext.fake", extension)
         self.manager = SandboxManager(with_clock(self.here, lambda: self.now))
         if money is not None:
             self.manager.add_credits(money)
@@ -105,9 +105,9 @@ class Bank:
 
 
 def with_clock(here: Installation, clock: Callable[[], float]) -> Services:
-    core = here.manager.core
-    purse = Credits(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
-    return dataclasses.replace(core, clock=clock, purse=purse)
+    core = here.manager.services
+    ledger = Credits(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
+    return dataclasses.replace(core, clock=clock, credits=ledger)
 
 
 def book(root: Path) -> Any:

@@ -58,9 +58,11 @@ class Bed:
         here = installed(self.root, None, **environment)
         clock: Callable[[], float] = lambda: _real_time() + self.ahead  # noqa: E731 - a clock is one line
         health = HealthStore(self.root / "data", clock=clock)
-        here.manager = SandboxManager(dataclasses.replace(here.manager.core, clock=clock, health=health))
+        here.manager = SandboxManager(dataclasses.replace(here.manager.services, clock=clock, health=health))
         for name, faults in self.faults.items():
-            here.manager.core.extensions.add(f"ext.{name}", lambda name=name, faults=faults: self.backend(name, faults))  # type: ignore[misc]  # bound now, not when it is called
+            here.manager.services.extensions.add(
+                f"ext.{name}", lambda name=name, faults=faults: self.backend(name, faults)
+            )  # type: ignore[misc]  # bound now, not when it is called
         return here
 
     def create(self, **asked: Any) -> Sandbox:

@@ -158,7 +158,7 @@ def test_what_a_failed_create_ran_ends_when_it_was_taken_back_and_not_when_its_r
     def runs_for_a_while_and_breaks() -> MeteredFake:
         return Slow(Faults({"wait_ready": BackendError("no")}), bank)
 
-    bank.manager.core.extensions.add("ext.fake", runs_for_a_while_and_breaks)
+    bank.manager.services.extensions.add("ext.fake", runs_for_a_while_and_breaks)
     with pytest.raises(BackendError):
         bank.create()
     (failed,) = bank.manager.list()
@@ -284,10 +284,10 @@ def test_what_the_backend_really_gave_is_charged_where_it_says_so(
 
 def test_a_reservation_whose_sandbox_never_came_to_be_is_given_back_after_the_grace_period(tmp_path: Path) -> None:
     bank = Bank(tmp_path)
-    bank.manager.core.purse.reserve("k3v9x2m7q4ta", Decimal(5), consumer="adm:ops")
+    bank.manager.services.credits.reserve("k3v9x2m7q4ta", Decimal(5), consumer="adm:ops")
     assert bank.manager.reconcile(apply=True).actions == []
     bank.now += 601
-    with bank.manager.core.locks.acquire("k3v9x2m7q4ta", _soon(), "creating it, slowly"):
+    with bank.manager.services.locks.acquire("k3v9x2m7q4ta", _soon(), "creating it, slowly"):
         (action,) = bank.manager.expire(apply=True).actions
         assert (action.outcome, bank.reserved) == ("skipped", Decimal(5))
     (action,) = bank.manager.reconcile(apply=True).actions

@@ -48,17 +48,17 @@ class MeteredMachine(Machine):
         super()._restart()
         (self.root / "config" / "extensions" / "ext.fake.yaml").write_text(MANIFEST)
         (self.root / "config" / "profiles" / "profile.fake.yaml").write_text(PROFILE)
-        core = self.manager.core
-        purse = self.purse_class(
+        core = self.manager.services
+        ledger = self.purse_class(
             self.root / "data",
             {},
             install=lambda: core.store.install_id,
             clock=lambda: _real_time() + self.ahead,
             document=MortalDocument(self.root / "data" / "credits.json", self.life),
         )
-        self.manager = SandboxManager(dataclasses.replace(core, purse=purse))
-        if not purse.path.exists():
-            purse.add(Decimal(1000))
+        self.manager = SandboxManager(dataclasses.replace(core, credits=ledger))
+        if not ledger.path.exists():
+            ledger.add(Decimal(1000))
 
     @invariant()
     def nobody_was_charged_for_more_than_was_used(self) -> None:
@@ -75,7 +75,7 @@ class MeteredMachine(Machine):
             spent = sum(posting.micro_usd for posting in entry.postings if posting.account == "spent")
             assert from_micro(spent) == used[entry.sandbox_id]
         for sandbox_id in found.reservations:
-            record = self.manager.core.store.get(sandbox_id)
+            record = self.manager.services.store.get(sandbox_id)
             assert record is None or record.usage is None or sandbox_id not in {e.sandbox_id for e in charged}
 
     def _settle(self) -> None:

@@ -24,8 +24,8 @@ def test_one_thread_watches_all_and_ends_with_the_last(tmp_path: Path) -> None:
         store.update(sandbox_id, put(sandbox(sandbox_id, state=State.PROVISIONING)))
     before = watchers()
     watch, mine, other = Cancellations(store), Deadline(600), Deadline(600)
-    with watch.while_wanted(OTHER, other):
-        with watch.while_wanted(ID, mine):
+    with watch.watch(OTHER, other):
+        with watch.watch(ID, mine):
             (watcher,) = watchers() - before
             store.update(ID, put(sandbox(state=State.DESTROYING)))
             eventually(lambda: mine.passed, within=20, what="the wait of the unwanted one ends")
@@ -39,8 +39,8 @@ def test_what_has_ended_is_not_cancelled_afterwards(tmp_path: Path) -> None:
     store = JsonStore(tmp_path)
     watch, ended, other = Cancellations(store), Deadline(600), Deadline(600)
     store.update(OTHER, put(sandbox(OTHER, state=State.PROVISIONING)))
-    with watch.while_wanted(OTHER, other):
-        with watch.while_wanted(ID, ended):
+    with watch.watch(OTHER, other):
+        with watch.watch(ID, ended):
             pass
         store.update(OTHER, put(sandbox(OTHER, state=State.DESTROYING)))
         eventually(lambda: other.passed, within=20, what="it was looked")

@@ -123,7 +123,7 @@ def test_options_that_meet_a_requirement_are_those_that_are_used(tmp_path: Path)
 
     bed = Bed(tmp_path, {"a": CLOUD}, require={"memory_gib": 4})
     here = bed.process()
-    here.manager.core.extensions.add("ext.a", Fitting)
+    here.manager.services.extensions.add("ext.a", Fitting)
     record = here.manager.create(here.manager.plan(Request(profile="profile.routed")))
     assert record.options == {"greeting": "4 GiB"}
 
@@ -195,7 +195,7 @@ def test_a_candidate_that_became_too_dear_meanwhile_is_passed_over(tmp_path: Pat
 
     def at(point: str) -> None:
         if point == "provision":
-            bed.process().manager.core.purse.reserve("somebodyelse", Decimal("1"), consumer="adm:other")
+            bed.process().manager.services.credits.reserve("somebodyelse", Decimal("1"), consumer="adm:other")
             raise BackendError("full")
 
     bed.faults["a"].at = at  # type: ignore[method-assign]  # a fault that acts
@@ -361,7 +361,7 @@ def test_who_names_one_extension_gets_it_however_it_does(tmp_path: Path) -> None
 def test_lowest_latency_goes_by_what_was_measured(tmp_path: Path) -> None:
     bed = Bed(tmp_path, {"a": CLOUD, "b": CLOUD, "c": CLOUD}, strategy="lowest-latency")
     assert bed.explain()[0] == ("a", "chosen")
-    health = bed.process().manager.core.health
+    health = bed.process().manager.services.health
     health.succeeded("ext.a", None, 9.0)
     health.succeeded("ext.c", None, 2.0)
     assert bed.explain() == [("c", "chosen"), ("a", "standby"), ("b", "standby")]
@@ -369,7 +369,7 @@ def test_lowest_latency_goes_by_what_was_measured(tmp_path: Path) -> None:
     assert health.create_seconds("ext.c", None) == 2.0, "within 5 s nothing is written again"
     bed.ahead += 6
     bed.create()
-    seconds = bed.process().manager.core.health.create_seconds("ext.c", None)
+    seconds = bed.process().manager.services.health.create_seconds("ext.c", None)
     assert seconds is not None
     assert seconds < 2.0
 
@@ -383,7 +383,7 @@ def test_a_health_file_that_cannot_be_read_stops_nothing_and_is_told(tmp_path: P
     file = tmp_path / "data" / "health.json"
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(damage)
-    health = bed.process().manager.core.health
+    health = bed.process().manager.services.health
     assert bed.explain()[0] == ("a", "chosen")
     if damage != b"{}":
         assert str(file) in str(health.complaint())
@@ -398,7 +398,7 @@ def test_health_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert bed.create().extension == "ext.a"
     _fail(bed, "a")
     assert bed.create().extension == "ext.b"
-    assert bed.process().manager.core.health.complaint() is not None
+    assert bed.process().manager.services.health.complaint() is not None
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

@@ -151,7 +151,9 @@ def test_an_adopted_one_that_does_not_come_up_is_reaped_and_the_next_one_serves(
 
 
 @pytest.mark.parametrize("backend", [OWN, CLOUD], ids=["a host of ours", "a provider"])
-def test_a_lost_create_of_which_nothing_is_there_has_failed_for_certain(tmp_path: Path, backend: dict[str, Any]) -> None:
+def test_a_lost_create_of_which_nothing_is_there_has_failed_for_certain(
+    tmp_path: Path, backend: dict[str, Any]
+) -> None:
     bed = Bed(tmp_path, {"one": backend}, extension="ext.one")
     bed.faults["one"].plan["provision"] = Unavailable("answered with 502", outcome="unknown")
     with pytest.raises(Unavailable) as caught:
@@ -261,7 +263,7 @@ def test_our_own_full_disk_is_no_backends_fault(bed: Bed) -> None:
                 raise Unavailable("no space left on the device")
             return super().update(sandbox_id, fn, must_succeed=must_succeed)
 
-    core = dataclasses.replace(here.manager.core, store=Full(here.paths.data))
+    core = dataclasses.replace(here.manager.services, store=Full(here.paths.data))
     manager = SandboxManager(core)
     with pytest.raises(Unavailable):
         manager.create(manager.plan(Request(profile="profile.routed")))

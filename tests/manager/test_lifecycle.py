@@ -316,7 +316,7 @@ def test_destroy_needs_no_backend_for_what_is_known_to_be_clean(tmp_path: Path) 
     with pytest.raises(BackendError):
         create(here)
     (record,) = here.manager.list()
-    here.manager.core.extensions.get("ext.fake").faults.plan["teardown"] = Unavailable("down")  # type: ignore[attr-defined]
+    here.manager.services.extensions.get("ext.fake").faults.plan["teardown"] = Unavailable("down")  # type: ignore[attr-defined]
     assert here.manager.destroy(record.id).state == State.DESTROYED
 
 
@@ -341,8 +341,8 @@ def test_leases_that_somebody_decides_on_do_not_keep_an_ended_sandbox_from_being
     record = create(here)
     with here.manager.lease(record.id, holder="test"):
         pass
-    with here.manager.core.leases.guard(record.id):
+    with here.manager.services.leases.guard(record.id):
         assert here.manager.destroy(record.id).state == State.DESTROYED
     assert left_over(tmp_path) == []
     here.manager.destroy(record.id)
-    assert here.manager.core.leases.known() == frozenset()
+    assert here.manager.services.leases.known() == frozenset()

@@ -73,7 +73,7 @@ class Fleet:
             return kind(name, settings or HostSettings())
 
         here = install(environment(self.root), relay_in_background=False, opener=opener)
-        here.manager.core.extensions.add("ext.fake", FakeExtension)
+        here.manager.services.extensions.add("ext.fake", FakeExtension)
         return here.manager
 
 
@@ -95,7 +95,7 @@ def test_a_create_whose_host_falls_silent_is_back_in_its_time_and_the_rest_is_se
             return kind(name, settings or HostSettings())
 
         here = install(environment(tmp_path), relay_in_background=False, opener=opener)
-        here.manager.core.extensions.add("ext.fake", WorksThere)
+        here.manager.services.extensions.add("ext.fake", WorksThere)
         return here.manager
 
     cut_off = manager(SilentHost)

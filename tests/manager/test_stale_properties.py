@@ -68,7 +68,7 @@ def made(world: World, extension: type[FakeExtension] = FakeExtension) -> Iterat
         faults = Faults({} if world.listed else {"inventory": Unavailable("truncated")})
         registry = Registry(Catalog("extension", Manifest, (root / "config" / "extensions",)))
         registry.add("ext.fake", lambda: extension(faults))
-        yield SandboxManager(dataclasses.replace(here.manager.core, extensions=registry)), root
+        yield SandboxManager(dataclasses.replace(here.manager.services, extensions=registry)), root
     finally:
         shutil.rmtree(root)
 

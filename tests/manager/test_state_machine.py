@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         extensions = Registry(Catalog("extension", Manifest, (self.root / "config" / "extensions",)))
         extensions.add("ext.fake", lambda: self.extension(self.life))
         core = dataclasses.replace(
-            here.manager.core,
+            here.manager.services,
             store=MortalStore(here.store, self.life),
             extensions=extensions,
             clock=lambda: _real_time() + self.ahead,
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
     def no_resource_is_without_a_record(self) -> None:
         """Promise 5."""
         for left in left_over(self.root):
-            record = self.manager.core.store.get(left.rpartition("sbx-")[2])
+            record = self.manager.services.store.get(left.rpartition("sbx-")[2])
             assert record is not None, f"{left} has no record"
             assert record.state != State.DESTROYED, f"{left} is there, and its record ended"
             assert not record.clean, f"{left} is there, and its record says that nothing is"

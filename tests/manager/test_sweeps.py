@@ -29,7 +29,7 @@ def age(here: Installation, record: Sandbox, seconds: float) -> None:
         assert now.expires_at is not None
         return msgspec.structs.replace(now, expires_at=now.expires_at - seconds)
 
-    here.manager.core.edit(record.id, older)
+    here.manager.services.edit(record.id, older)
 
 
 def test_expire_ends_what_is_over_and_only_that(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_creator_on_another_machine_is_given_the_grace_period(tmp_path: Path) 
     here = installed(tmp_path)
     begun = abandon(here)
     foreign = msgspec.structs.replace(this_owner(), boot_id="00000000-0000-0000-0000-000000000000")
-    here.manager.core.edit(begun.record.id, lambda now: msgspec.structs.replace(now, owner=foreign))
+    here.manager.services.edit(begun.record.id, lambda now: msgspec.structs.replace(now, owner=foreign))
     assert len(here.manager.reconcile(apply=True).remaining) == 1
     assert here.manager.get(begun.record.id).state == State.PROVISIONING
     report = here.manager.reconcile(apply=True, grace=0.0)
@@ -243,7 +243,7 @@ def test_a_sandbox_whose_leases_are_being_decided_on_does_not_keep_expire_from_t
     first, second, third = (create(here, ttl=600) for _ in range(3))
     for record in (first, second, third):
         age(here, record, 601)
-    with here.manager.core.leases.guard(second.id):
+    with here.manager.services.leases.guard(second.id):
         report = here.manager.expire(apply=True)
     outcomes = {action.sandbox_id: action.outcome for action in report.actions}
     assert outcomes == {first.id: "done", second.id: "skipped", third.id: "done"}

@@ -25,7 +25,7 @@ KEYS = [
 
 def told(bank: Bank, *, state_hub: str | None, fin: str | None) -> Sandbox:
     """A metered sandbox that lived for 100 s, with these neighbours."""
-    core = bank.manager.core
+    core = bank.manager.services
     settings = msgspec.structs.replace(core.settings, state_hub=Neighbour(url=state_hub), fin_hub=Neighbour(url=fin))
     bank.manager = SandboxManager(dataclasses.replace(core, settings=settings))
     record = bank.create()
@@ -48,7 +48,7 @@ def test_fin_hub_gets_exactly_the_record_of_the_contract(tmp_path: Path) -> None
         bank = Bank(tmp_path)
         record = told(bank, state_hub=None, fin=hub.url + hub.path)
         report = Relay(
-            JsonStore(tmp_path / "data"), bank.manager.core.settings.fin_hub, tmp_path / "data", sink=fin_hub,
+            JsonStore(tmp_path / "data"), bank.manager.services.settings.fin_hub, tmp_path / "data", sink=fin_hub,
         ).flush(Deadline(5))  # fmt: skip
         assert (report.sent, report.pending) == (1, 0)
         (arrival,) = hub.arrivals
@@ -98,7 +98,7 @@ def test_one_neighbour_that_is_dead_does_not_hold_up_the_other(tmp_path: Path) -
             bank = Bank(root)
             told(bank, state_hub=hub.url, fin=fin.url + "/")
             (hub if dead == "state-hub" else fin).stop()
-            report = relays(root, bank.manager.core.settings).flush(Deadline(10))
+            report = relays(root, bank.manager.services.settings).flush(Deadline(10))
             waiting = {one.sink: one.pending for one in report.sinks}
             statuses: dict[str, set[str]] = {"state-hub": set(), "fin-hub": set()}
             for event in bank.manager.events():

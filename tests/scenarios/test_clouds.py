@@ -53,8 +53,8 @@ class Estate:
         if not root.exists():
             lay_out(root)
         here = install(environment(root, **self.cloud.environment()), relay_in_background=False)
-        if here.manager.core.purse.show().added_usd == "0":
-            here.manager.core.purse.add(Decimal(100))
+        if here.manager.services.credits.show().added_usd == "0":
+            here.manager.services.credits.add(Decimal(100))
         return here
 
     def create(self, here: Installation) -> Sandbox:
@@ -107,7 +107,7 @@ def test_a_create_at_a_provider_that_falls_silent_is_back_in_its_time(estate: Es
     assert here.manager.reconcile(apply=True).remaining == []
     assert here.manager.destroy(record.id).state == State.DESTROYED
     assert estate.cloud.census() == []
-    assert here.manager.core.purse.show().reserved_usd == "0"
+    assert here.manager.services.credits.show().reserved_usd == "0"
 
 
 def test_what_ran_on_after_the_wish_is_overrun_and_not_charged(estate: Estate) -> None:
@@ -118,12 +118,12 @@ def test_what_ran_on_after_the_wish_is_overrun_and_not_charged(estate: Estate) -
     wished = here.manager.get(record.id).wished_at
     assert wished is not None
     later = msgspec.structs.replace(here.manager.get(record.id), wished_at=wished - 5, ready_at=wished - 10)
-    here.manager.core.edit(record.id, lambda _now: later)
+    here.manager.services.edit(record.id, lambda _now: later)
     ended = here.manager.destroy(record.id)
     assert ended.usage is not None
     assert ended.usage.ended_at == wished - 5
     assert Decimal(ended.usage.overrun_usd) > 0
-    assert here.manager.core.purse.show().spent_usd == ended.usage.actual_usd
+    assert here.manager.services.credits.show().spent_usd == ended.usage.actual_usd
 
 
 def test_what_no_record_knows_is_found_and_removed_when_it_is_old_enough(estate: Estate) -> None:
@@ -157,9 +157,9 @@ def test_a_provider_that_is_down_clears_no_record(estate: Estate) -> None:
 def test_a_sandbox_that_the_provider_has_ended_is_failed_and_charged_no_more(estate: Estate) -> None:
     here = estate.installation()
     record = estate.create(here)
-    context = here.manager.core.context(record, Deadline(60))
+    context = here.manager.services.context(record, Deadline(60))
     assert record.handle is not None
-    here.manager.core.extension(record).teardown(record.handle, context)  # somebody else did it
+    here.manager.services.extension(record).teardown(record.handle, context)  # somebody else did it
     here.manager.reconcile(apply=True)
     assert here.manager.get(record.id).state == State.FAILED
-    assert here.manager.core.purse.show().reservations == []
+    assert here.manager.services.credits.show().reservations == []

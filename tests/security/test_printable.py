@@ -59,7 +59,7 @@ def planted(tmp_path: Path) -> str:
         report={"version": 1, "host": {"hostname": HOSTILE}, "isolation": {"holds": [HOSTILE], "unknown": [HOSTILE]}},
         isolation=msgspec.structs.replace(record.isolation, notes=(HOSTILE,)) if record.isolation else None,
     )
-    here.manager.core.store.update(record.id, lambda _current, _others: Change(record=hostile))
+    here.manager.services.store.update(record.id, lambda _current, _others: Change(record=hostile))
     return record.id
 
 

@@ -264,7 +264,7 @@ def test_a_token_whose_time_is_over_counts_no_more_and_opens_nothing(fresh: tupl
     here, server = fresh
     made_ = token(here, "use", "agt:ann", ttl=3600)
     assert status(server, f"Authorization: Bearer {made_.token}") == 200
-    file = here.manager.core.tokens.path
+    file = here.manager.services.tokens.path
     document = json.loads(file.read_bytes())
     document["tokens"][0]["expires_at"] = 1.0
     document["revision"] += 1
@@ -287,11 +287,11 @@ def test_a_token_whose_time_is_over_counts_no_more_and_opens_nothing(fresh: tupl
 def test_a_list_of_tokens_that_cannot_be_read_lets_nobody_in(fresh: tuple[Installation, Served], broken: bytes) -> None:
     here, server = fresh
     text = token(here, "admin").token
-    here.manager.core.tokens.path.write_bytes(broken)
+    here.manager.services.tokens.path.write_bytes(broken)
     for headers in ([], [f"Authorization: Bearer {text}"]):
         assert status(server, *headers) == 500
     assert status(server, path="/healthz") == 200
-    assert here.manager.core.tokens.path.read_bytes() == broken
+    assert here.manager.services.tokens.path.read_bytes() == broken
 
 
 def test_a_token_that_somebody_edited_to_be_for_no_consumer_sees_nothing(
@@ -299,7 +299,7 @@ def test_a_token_that_somebody_edited_to_be_for_no_consumer_sees_nothing(
 ) -> None:
     here, server = fresh
     text = token(here, "read", "agt:ann").token
-    file = here.manager.core.tokens.path
+    file = here.manager.services.tokens.path
     file.write_bytes(file.read_bytes().replace(b'"agt:ann"', b"null").replace(b'"revision":1', b'"revision":2'))
     assert status(server, f"Authorization: Bearer {text}") == 500
     nobody = here.manager.acting(Principal(grant=Grant(role="use")))
@@ -313,7 +313,7 @@ def test_the_list_of_another_installation_lets_nobody_in(fresh: tuple[Installati
     token(here, "admin")
     stranger = installed(tmp_path / "elsewhere")
     text = token(stranger, "admin").token
-    here.manager.core.tokens.path.write_bytes(stranger.manager.core.tokens.path.read_bytes())
+    here.manager.services.tokens.path.write_bytes(stranger.manager.services.tokens.path.read_bytes())
     assert status(server, f"Authorization: Bearer {text}") == 500
 
 
@@ -335,7 +335,7 @@ def test_only_one_header_of_the_right_form_carries_a_token(fresh: tuple[Installa
         [f"Cookie: token={text}"],
     ):
         assert status(server, *headers) == 401, headers
-    digest = json.loads(here.manager.core.tokens.path.read_bytes())["tokens"][0]["digest"]
+    digest = json.loads(here.manager.services.tokens.path.read_bytes())["tokens"][0]["digest"]
     assert status(server, f"Authorization: Bearer {digest}") == 401
     for path in (f"/v1/sandboxes?token={text}", f"/v1/sandboxes?access_token={text}", f"/v1/sandboxes/{text}"):
         assert status(server, path=path) == 401
@@ -359,7 +359,7 @@ def test_a_token_is_kept_as_a_hash_in_a_private_file_and_told_once(fresh: tuple[
         assert text not in listed
         for file in here.paths.data.rglob("*"):
             assert not file.is_file() or text.encode() not in file.read_bytes(), file
-    assert here.manager.core.tokens.path.stat().st_mode & 0o777 == 0o600
+    assert here.manager.services.tokens.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_token_that_the_path_holds_is_not_repeated_in_what_an_error_says(
@@ -390,7 +390,7 @@ def test_tokens_of_the_configuration_count_like_the_others(tmp_path: Path) -> No
         with bearing(server, "ci-token-ci-token") as ci:
             assert made(ci, consumer="adm:ops")["consumer"] == {"actor": "atm", "name": "ci"}
         # the administrator of the configuration is let in whatever has become of the file
-        here.manager.core.tokens.path.write_bytes(b"{")
+        here.manager.services.tokens.path.write_bytes(b"{")
         assert status(server, "Authorization: Bearer the-old-one") == 200
         assert status(server, "Authorization: Bearer sbx_unknown") == 500
 
@@ -500,4 +500,4 @@ def test_a_configuration_that_makes_no_sense_is_refused_and_quotes_no_value(tmp_
 def test_a_server_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:
     lay_out(tmp_path, config="api: {tokens: [{name: ci, ref: 'env:NOT_THERE', role: admin}]}\n")
     with pytest.raises(NotConfigured, match=r"api\.tokens\.ci"):
-        TokenVerifier(installed(tmp_path).manager.core)
+        TokenVerifier(installed(tmp_path).manager.services)

@@ -311,7 +311,7 @@ def test_what_a_token_has_spent_stays_spent(tmp_path: Path) -> None:
     by_token.destroy(record.id)
     with pytest.raises(InsufficientCredits):
         begun(by_token)
-    purse = bank.manager.core.purse
+    purse = bank.manager.services.credits
     assert str(purse.spare("agt:ann", token=TokenBudget(token="tok-x", usd="1.5"))) == "0.6"
     assert str(purse.spare("agt:ann", token=TokenBudget(token="tok-y", usd="1.5"))) == "1.5"
 

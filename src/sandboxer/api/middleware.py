@@ -141,7 +141,7 @@ class ApiMiddleware:
         """A change that was asked for without a token that counts."""
         if scope["method"] in CHANGING:
             stranger = Principal(origin=ORIGIN, actor=NOBODY, address=client)
-            stranger.note(self._service.manager.core, scope["method"], scope["path"], Denied.code)
+            stranger.note(self._service.manager.services, scope["method"], scope["path"], Denied.code)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop; a wrong configuration ends the start with one sentence instead of a traceback."""

@@ -30,8 +30,8 @@ class RequestContext:
         self._service = service
         self.grant = grant
         actor = service.settings.defaults.actor or DEFAULT_ACTOR
-        self.asker = Principal(grant=grant, origin=ORIGIN, actor=actor, address=address)
-        self.manager: SandboxManager = service.manager.acting(self.asker)
+        self.principal = Principal(grant=grant, origin=ORIGIN, actor=actor, address=address)
+        self.manager: SandboxManager = service.manager.acting(self.principal)
         self.caller = grant.consumer or grant.token or f"peer {address}"
         """Whose share of the workers it takes."""
 
@@ -57,8 +57,8 @@ class RequestContext:
             )
 
     def _note(self, right: Permission | None, target: str | None, outcome: str) -> None:
-        if right is not None and right.changes and not self.asker.noted:
-            self.asker.note(self.manager.core, right.action, target, outcome)
+        if right is not None and right.changes and not self.principal.noted:
+            self.principal.note(self.manager.services, right.action, target, outcome)
 
     @property
     def settings(self) -> Settings:

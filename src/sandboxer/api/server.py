@@ -38,7 +38,7 @@ def serve(
     Raises what keeps a token of the configuration from being read, Denied beyond loopback without a token, Conflict
     when the port is in use, Invalid for an address that is none or not ours, Unavailable when the application does not
     start."""
-    keyring = TokenVerifier(installation.manager.core)
+    keyring = TokenVerifier(installation.manager.services)
     check_exposure(host, closed=is_loopback(host) or keyring.closed)
     with listen(host, port) as listener:
         server = make_server(installation, listening=listening, keyring=keyring)

@@ -85,7 +85,7 @@ class ServerContext:
         """The tokens it takes; raises what keeps a configured one from being read."""
         with self._opening_lock:
             if self._keyring is None:
-                self._keyring = TokenVerifier(self._open().manager.core)
+                self._keyring = TokenVerifier(self._open().manager.services)
             return self._keyring
 
     @property
@@ -112,7 +112,7 @@ class ServerContext:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
         happen."""
         installation = self.installation
-        installation.manager.core.extensions.prepare()  # before there are threads that read
+        installation.manager.services.extensions.prepare()  # before there are threads that read
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return

@@ -60,10 +60,10 @@ def _store(here: Installation) -> Iterator[Finding]:
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
     try:
-        permissions.check_data_directory(here.manager.core)
+        permissions.check_data_directory(here.manager.services)
     except SandboxerError as error:
         yield of_error("data directory", error, level="error")
-    if (owner := permissions.foreign_data_owner(here.manager.core)) is not None:
+    if (owner := permissions.foreign_data_owner(here.manager.services)) is not None:
         yield Finding(
             subject="data directory",
             level="warning",
@@ -73,7 +73,7 @@ def _store(here: Installation) -> Iterator[Finding]:
 
 
 def _tokens(here: Installation) -> Iterator[Finding]:
-    core = here.manager.core
+    core = here.manager.services
     try:
         live = sum(one.state == "live" for one in here.manager.list_tokens())
     except SandboxerError as error:
@@ -117,7 +117,7 @@ def _hosts(here: Installation) -> Iterator[Finding]:
 
 
 def _backends(here: Installation, host: str) -> Iterator[Finding]:
-    core = here.manager.core
+    core = here.manager.services
     try:
         manifests = core.extensions.manifests()
     except (Invalid, NotFound):
@@ -148,7 +148,7 @@ def _catalog(here: Installation) -> Iterator[Finding]:
 
 
 def _health(here: Installation) -> Iterator[Finding]:
-    health = here.manager.core.health
+    health = here.manager.services.health
     complaint = health.complaint()
     if complaint is not None:
         yield Finding(
@@ -168,7 +168,7 @@ def _credits(here: Installation) -> Iterator[Finding]:
         hint = (
             error.hint
             if newer
-            else f"put a copy of {here.manager.core.purse.path} back; or move it away, and add what is left with "
+            else f"put a copy of {here.manager.services.credits.path} back; or move it away, and add what is left with "
             "`sandboxer credits add` (what was spent is in `sandboxer usage list`)"
         )
         yield Finding(subject="credits", level="error", text=error.message, hint=hint)

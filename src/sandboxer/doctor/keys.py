@@ -18,7 +18,7 @@ from sandboxer.timing import Deadline
 def credentials(here: Installation) -> Iterator[Finding]:
     """Which keys of providers are there; never their values. Nobody is asked for them."""
     try:
-        manifests = here.manager.core.extensions.manifests()
+        manifests = here.manager.services.extensions.manifests()
     except (Invalid, NotFound):
         return  # said below, of the extensions
     for manifest in manifests:
@@ -37,7 +37,7 @@ def credentials(here: Installation) -> Iterator[Finding]:
             yield Finding(subject=subject, level="ok", text=text, hint=gone[0].hint)
         for error in gone if wanted else []:
             yield of_error(subject, error, level="warning")
-        yield from _plain_http(subject, here.manager.core.endpoints(manifest))
+        yield from _plain_http(subject, here.manager.services.endpoints(manifest))
 
 
 def _credential(here: Installation, ref: SecretRef) -> SandboxerError | None:

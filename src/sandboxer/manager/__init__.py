@@ -42,9 +42,9 @@ __all__ = ["CreatePlan", "PendingCreate", "SandboxManager", "Services"]
 class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
-    def acting(self, asker: Principal) -> SandboxManager:
+    def acting(self, principal: Principal) -> SandboxManager:
         """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
-        return SandboxManager(self.core, asker)
+        return SandboxManager(self.services, principal)
 
     # -- create ---------------------------------------------------------------------------------------------------
 
@@ -60,13 +60,13 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
         caller = self._caller(actor, base=base, roots=roots)
         try:
-            return make_plan(self.core, request, caller, idempotency_key=idempotency_key)
+            return make_plan(self.services, request, caller, idempotency_key=idempotency_key)
         except SandboxerError as error:
-            self.asker.note(self.core, "create", None, error.code, actor=actor)
+            self.principal.note(self.services, "create", None, error.code, actor=actor)
             raise
 
     def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
-        return Caller(actor=actor, base=base or working_directory(), roots=roots, grant=self.asker.grant)
+        return Caller(actor=actor, base=base or working_directory(), roots=roots, grant=self.principal.grant)
 
     def explain(
         self,
@@ -77,12 +77,12 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         roots: Sequence[Path] | None = None,
     ) -> Explanation:
         """Which backend would serve a request, and why; nothing is touched."""
-        return explain(self.core, request, self._caller(actor, base=base, roots=roots))
+        return explain(self.services, request, self._caller(actor, base=base, roots=roots))
 
     def begin(self, plan: CreatePlan) -> PendingCreate | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
         with self._noted("create", plan.request.name, actor=consumer_name(plan.consumer)) as known:
-            begun = create.begin(self.core, plan)
+            begun = create.begin(self.services, plan)
             known.append(begun.id if isinstance(begun, Sandbox) else begun.record.id)
             return begun
 
@@ -91,24 +91,24 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
     ) -> Sandbox:
         """Establish what was begun, up to ready. The audit tells that it was begun, and by this that it failed."""
         seconds = timeout or plan.request.timeout or create.CREATE_SECONDS
-        with self.asker.failure(self.core, "create", [begun.record.id], actor=consumer_name(plan.consumer)):
-            return create.carry_out(self.core, plan, begun, Deadline(seconds), progress)
+        with self.principal.failure(self.services, "create", [begun.record.id], actor=consumer_name(plan.consumer)):
+            return create.carry_out(self.services, plan, begun, Deadline(seconds), progress)
 
     def create(self, plan: CreatePlan, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
         """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""
         begun = self.begin(plan)
         if isinstance(begun, Sandbox):
             seconds = timeout or plan.request.timeout or create.CREATE_SECONDS
-            return create.wait_for_outcome(self.core, begun.id, Deadline(seconds), time.sleep)
+            return create.wait_for_outcome(self.services, begun.id, Deadline(seconds), time.sleep)
         return self.carry_out(plan, begun, timeout=timeout, progress=progress)
 
     def dry_run(self, plan: CreatePlan) -> dict[str, Any]:
         """What a create would do, as a document; raises what keeps it from doing it."""
-        create.check_name_and_key(self.core, plan)
+        create.check_name_and_key(self.services, plan)
         if plan.idempotency_key is None:
-            quotas.check(self.core, plan.consumer)
+            quotas.check(self.services, plan.consumer)
         document = plan_document(plan)
-        examine(self.core, plan)
+        examine(self.services, plan)
         return document
 
     # -- look -----------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         for state in states:
             if state not in set(State):
                 raise Invalid(f"there is no state {state[:80]!r}", hint=f"the states: {', '.join(State)}")
-        found = self.core.store.list(ended=ended or State.DESTROYED in states)
-        wanted, consumer = labels or {}, self.asker.consumer
+        found = self.services.store.list(ended=ended or State.DESTROYED in states)
+        wanted, consumer = labels or {}, self.principal.consumer
         return [
             record
             for record in found
@@ -141,7 +141,7 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         ]
 
     def _shown_state(self, record: Sandbox) -> str:
-        if record.state == State.READY and self.core.leases.active(record.id):
+        if record.state == State.READY and self.services.leases.active(record.id):
             return State.ACTIVE
         return record.state
 
@@ -149,24 +149,24 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         """The public document of a record, with what the leases say."""
         if record.state not in LIVE:
             return sandbox_document(record)
-        active = record.state == State.READY and bool(self.core.leases.active(record.id))
-        return sandbox_document(record, active=active, last_active=self.core.leases.last_active(record.id))
+        active = record.state == State.READY and bool(self.services.leases.active(record.id))
+        return sandbox_document(record, active=active, last_active=self.services.leases.last_active(record.id))
 
     # -- end ------------------------------------------------------------------------------------------------------
 
     def in_use(self, text: str) -> bool:
         """Whether somebody holds a lease on it now."""
-        return bool(self.core.leases.active(self._find(text).id))
+        return bool(self.services.leases.active(self._find(text).id))
 
     def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
         """Take a sandbox away, in whatever state it is; again is fine."""
         with self._changing("destroy", text) as found:
-            return destroy.destroy(self.core, found, Deadline(timeout or destroy.DESTROY_SECONDS), progress)
+            return destroy.destroy(self.services, found, Deadline(timeout or destroy.DESTROY_SECONDS), progress)
 
     def wish_gone(self, text: str) -> Sandbox:
         """Record durably that a sandbox shall go, and return at once; `destroy` (or `expire`) does the rest."""
         with self._changing("destroy", text) as found:
-            return destroy.request_destroy(self.core, found)
+            return destroy.request_destroy(self.services, found)
 
     def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> CreatePlan:
         """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
@@ -174,12 +174,12 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         try:
             return self._recreate_plan(text, actor=actor, roots=roots)
         except SandboxerError as error:
-            self.asker.note(self.core, "recreate", text, error.code)
+            self.principal.note(self.services, "recreate", text, error.code)
             raise
 
     def _recreate_plan(self, text: str, *, actor: str | None, roots: Sequence[Path] | None) -> CreatePlan:
         record = self._find(text)
-        profile = self.core.profiles.get(record.profile)
+        profile = self.services.profiles.get(record.profile)
         hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
         if hidden:
             raise Conflict(
@@ -189,12 +189,12 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         # A profile with one extension comes back to its host; a route is decided anew.
         host = record.request.host or (None if profile.route is not None else record.host)
         request = msgspec.structs.replace(record.request, host=host)
-        asker = actor or f"{record.consumer.actor}:{record.consumer.name}"
+        principal = actor or f"{record.consumer.actor}:{record.consumer.name}"
         # It stays whose it is, also when somebody does it who may for everybody.
-        grant = msgspec.structs.replace(self.asker.grant, consumer=None)
-        caller = Caller(actor=asker, base=working_directory(), roots=roots, grant=grant)
-        plan = make_plan(self.core, request, caller, idempotency_key=None, replaces=record.id)
-        quotas.check(self.core, plan.consumer, without=record.id)
+        grant = msgspec.structs.replace(self.principal.grant, consumer=None)
+        caller = Caller(actor=principal, base=working_directory(), roots=roots, grant=grant)
+        plan = make_plan(self.services, request, caller, idempotency_key=None, replaces=record.id)
+        quotas.check(self.services, plan.consumer, without=record.id)
         return plan
 
     def check_recreate(self, text: str, plan: CreatePlan) -> None:
@@ -204,10 +204,10 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         if plan.profile.route is not None or host is None:
             return  # in a route, another candidate may take what the first one refuses
         try:
-            examine(self.core, plan)
-            permissions.check_host_paths(self.core, host)
+            examine(self.services, plan)
+            permissions.check_host_paths(self.services, host)
         except SandboxerError as error:
-            self.asker.note(self.core, "recreate", text, error.code)
+            self.principal.note(self.services, "recreate", text, error.code)
             raise
 
     def recreate(
@@ -226,33 +226,33 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         """Let a sandbox live `seconds` longer than agreed so far (from now, if that is over). Raises Invalid over the
         profile's maximum, Conflict when it never expires or has ended."""
         with self._changing("extend-ttl", text) as found:
-            return lifetime.extend(self.core, found, seconds)
+            return lifetime.extend(self.services, found, seconds)
 
     def expire(self, *, apply: bool) -> Report:
         """End what is over; see `expire.expire`."""
         if not apply:
-            return expiry.expire(self.core, apply=False)
+            return expiry.expire(self.services, apply=False)
         with self._noted("expire", None):
-            return expiry.expire(self.core, apply=True)
+            return expiry.expire(self.services, apply=True)
 
     def reconcile(self, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
         """Settle records and resources; see `reconcile.reconcile`."""
         if not apply:
-            return settling.reconcile(self.core, apply=False, force=force, grace=grace)
+            return settling.reconcile(self.services, apply=False, force=force, grace=grace)
         with self._noted("reconcile", None):
-            return settling.reconcile(self.core, apply=True, force=force, grace=grace)
+            return settling.reconcile(self.services, apply=True, force=force, grace=grace)
 
     def restore(self) -> RebuiltRecords:
         """Write lost records again from what the backends show; see `repair.restore`."""
         with self._noted("doctor --repair", None):
-            return rebuild_records(self.core)
+            return rebuild_records(self.services)
 
     # -- use ------------------------------------------------------------------------------------------------------
 
     def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
         """Run a command inside; its exit code."""
         with self._changing("exec", text) as found:
-            return manager_exec.run(self.core, found, request, streams, timeout=timeout)
+            return manager_exec.run(self.services, found, request, streams, timeout=timeout)
 
     def copy(
         self,
@@ -267,7 +267,7 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
         with self._changing("cp", text) as found:
             return manager_exec.copy(
-                self.core, found, source=source, target=target, inward=inward, service=service, max_size=max_size
+                self.services, found, source=source, target=target, inward=inward, service=service, max_size=max_size
             )
 
     def logs(
@@ -280,29 +280,29 @@ class SandboxManager(AdminVerbs, MoneyVerbs, TokenVerbs):
         tail: int | None = None,
     ) -> None:
         """Write the logs of a sandbox's services."""
-        manager_exec.logs(self.core, self._find(text).id, streams, service=service, follow=follow, tail=tail)
+        manager_exec.logs(self.services, self._find(text).id, streams, service=service, follow=follow, tail=tail)
 
     @contextmanager
     def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:
         """Hold a lease for as long as the block runs."""
-        with manager_exec.leased(self.core, self._find(text).id, holder=holder) as (record, _handle):
+        with manager_exec.leased(self.services, self._find(text).id, holder=holder) as (record, _handle):
             yield record
 
     def leases(self, text: str) -> Sequence[Lease]:
         """The leases held now."""
-        return self.core.leases.active(self._find(text).id)
+        return self.services.leases.active(self._find(text).id)
 
     def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
         """An explicit lease of `seconds`."""
         with self._changing("lease", text) as found:
-            return manager_exec.grant_lease(self.core, found, holder=holder, seconds=seconds)
+            return manager_exec.grant_lease(self.services, found, holder=holder, seconds=seconds)
 
     def renew_lease(self, text: str, lease_id: str, *, seconds: float) -> Lease:
         """Let an explicit lease end `seconds` from now; raises NotFound, or Conflict when the sandbox has ended."""
         with self._changing("extend-lease", text) as found:
-            return manager_exec.renew_lease(self.core, found, lease_id, seconds=seconds)
+            return manager_exec.renew_lease(self.services, found, lease_id, seconds=seconds)
 
     def release_lease(self, text: str, lease_id: str) -> None:
         """End an explicit lease; raises NotFound."""
         with self._changing("release-lease", text) as found:
-            self.core.leases.release(found, lease_id)
+            self.services.leases.release(found, lease_id)

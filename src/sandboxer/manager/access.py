@@ -52,15 +52,17 @@ class Principal:
         kind, name = parse_actor(self.grant.consumer)
         return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
-    def note(self, core: Services, action: str, target: str | None, outcome: str, *, actor: str | None = None) -> None:
+    def note(
+        self, services: Services, action: str, target: str | None, outcome: str, *, actor: str | None = None
+    ) -> None:
         """Write a line of the audit."""
         self.noted = True
         if self.silent:
             return
-        core.audit.append(
+        services.audit.append(
             AuditEntry(
-                at=rfc3339(core.clock()) or "",
-                actor=_shown(self.grant.consumer or actor or self.actor or operator_actor(core)),
+                at=rfc3339(services.clock()) or "",
+                actor=_shown(self.grant.consumer or actor or self.actor or operator_actor(services)),
                 action=action,
                 target=None if target is None else _shown(target),
                 outcome=outcome,
@@ -72,17 +74,17 @@ class Principal:
 
     @contextmanager
     def change(
-        self, core: Services, action: str, target: str | None, *, actor: str | None = None
+        self, services: Services, action: str, target: str | None, *, actor: str | None = None
     ) -> Iterator[list[str]]:
         """Note a change, and what came of it. What is appended to the list it gives is the target, once it is known."""
         known = [] if target is None else [target]
-        with self.failure(core, action, known, actor=actor):
+        with self.failure(services, action, known, actor=actor):
             yield known
-        self.note(core, action, known[-1] if known else None, "ok", actor=actor)
+        self.note(services, action, known[-1] if known else None, "ok", actor=actor)
 
     @contextmanager
     def failure(
-        self, core: Services, action: str, target: Sequence[str], *, actor: str | None = None
+        self, services: Services, action: str, target: Sequence[str], *, actor: str | None = None
     ) -> Iterator[None]:
         """Note an error, if there is one, of the last of `target`: for what goes on after a change was noted."""
         try:
@@ -90,15 +92,15 @@ class Principal:
         except BaseException as error:
             outcome = Internal.code if isinstance(error, Exception) else Interrupted.code
             outcome = error.code if isinstance(error, SandboxerError) else outcome
-            self.note(core, action, target[-1] if target else None, outcome, actor=actor)
+            self.note(services, action, target[-1] if target else None, outcome, actor=actor)
             raise
 
 
-def operator_actor(core: Services) -> str:
+def operator_actor(services: Services) -> str:
     """Who it is that works at the command line, such as `adm:ops`."""
-    if core.settings.defaults.actor is not None:
-        return core.settings.defaults.actor
-    user = core.environment.get("USER") or core.environment.get("LOGNAME") or _login()
+    if services.settings.defaults.actor is not None:
+        return services.settings.defaults.actor
+    user = services.environment.get("USER") or services.environment.get("LOGNAME") or _login()
     return f"adm:{plain_actor_name(user)}"
 
 
@@ -117,23 +119,23 @@ def _shown(text: str) -> str:
     return masked(text)[:MAX_AUDIT_TEXT].encode("utf-8", "replace").decode()
 
 
-def find_sandbox(core: Services, asker: Principal, text: str) -> Sandbox:
-    """The record that a text means, of those that show themselves to the asker. Raises NotFound or Conflict.
+def find_sandbox(services: Services, principal: Principal, text: str) -> Sandbox:
+    """The record that a text means, of those that show themselves to the principal. Raises NotFound or Conflict.
 
     One that is another's is answered like one that is not there: the same words, after the same look."""
-    consumer = asker.consumer
+    consumer = principal.consumer
     if consumer is None:
-        return core.resolve(text)
+        return services.resolve(text)
     if ID.fullmatch(text):  # no name looks like an id
-        record = core.store.get(text)
+        record = services.store.get(text)
         if record is not None and record.consumer == consumer:
             return record
         if record is not None:
-            core.store.get(new_id())  # what is looked for in vain takes this long
+            services.store.get(new_id())  # what is looked for in vain takes this long
         raise _nothing(text)
     found: Sequence[Sandbox] = ()
     for ended in (False, True):  # the archive only when it must be
-        own = [record for record in core.store.list(ended=ended) if record.consumer == consumer]
+        own = [record for record in services.store.list(ended=ended) if record.consumer == consumer]
         found = found or matching(text, own)
     if not found:
         raise _nothing(text)

@@ -20,7 +20,7 @@ Table = Literal["csv", "focus"]
 
 
 def add_credits(
-    core: Services,
+    services: Services,
     amount: str,
     *,
     actor: str | None,
@@ -31,45 +31,45 @@ def add_credits(
     """Add credits; raises Invalid for what is no amount, and Conflict for a key that was used for another one. For a
     key that was used before nothing is added, and `progress` says so."""
     usd = parse_amount(amount)
-    who = actor or core.settings.defaults.actor
+    who = actor or services.settings.defaults.actor
     if who is not None:
         parse_actor(who)
-    earlier = None if idempotency_key is None else core.purse.added_at(check_key(idempotency_key))
-    balance = core.purse.add(usd, note=note, actor=who, key=idempotency_key)
+    earlier = None if idempotency_key is None else services.credits.added_at(check_key(idempotency_key))
+    balance = services.credits.add(usd, note=note, actor=who, key=idempotency_key)
     if earlier is not None:
         progress("credits", f"nothing was added: the idempotency key was used at {rfc3339(earlier)}")
     return balance
 
 
-def unsettled(core: Services) -> Sequence[str]:
+def unsettled(services: Services) -> Sequence[str]:
     """The sandboxes that ended while something is still set aside for them. Raises what the book raises."""
     found = []
-    for held in core.purse.open():
-        record = core.store.get(held.sandbox_id)
+    for held in services.credits.open():
+        record = services.store.get(held.sandbox_id)
         if record is not None and (record.usage is not None or record.state == State.DESTROYED):
             found.append(held.sandbox_id)
     return found
 
 
-def usage(core: Services, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
+def usage(services: Services, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
     """What sandboxes were used for, oldest first, living ones with what has accrued. Raises Invalid."""
-    now = core.clock()
-    return [usage_item(record, now=now) for record in _records(core, since, until, now)]
+    now = services.clock()
+    return [usage_item(record, now=now) for record in _records(services, since, until, now)]
 
 
-def usage_table(core: Services, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
+def usage_table(services: Services, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
     """The same as CSV, or (settled usage only) with the columns of FOCUS."""
     from sandboxer.payments.export import to_csv, to_focus  # csv and what it needs: only an export pays for it
 
-    now = core.clock()
-    records = _records(core, since, until, now)
-    return to_csv(records, now=now) if kind == "csv" else to_focus(records, install=core.store.install_id)
+    now = services.clock()
+    records = _records(services, since, until, now)
+    return to_csv(records, now=now) if kind == "csv" else to_focus(records, install=services.store.install_id)
 
 
-def _records(core: Services, since: str | None, until: str | None, now: float) -> list[Sandbox]:
+def _records(services: Services, since: str | None, until: str | None, now: float) -> list[Sandbox]:
     start = None if since is None else instant(since, now=now, what="since")
     end = None if until is None else instant(until, now=now, what="until")
-    return list(within(core.store.list(ended=True), since=start, until=end, now=now))
+    return list(within(services.store.list(ended=True), since=start, until=end, now=now))
 
 
 def instant(text: str, *, now: float, what: str) -> float:

@@ -43,33 +43,35 @@ FAIR_TIMEOUT_SECONDS = 30.0
 """A time-out says something of the backend when it had at least this long; below, the caller was in a hurry."""
 
 
-def try_in_turn(core: Services, plan: CreatePlan, sandbox_id: str, deadline: Deadline, progress: Progress) -> Sandbox:
+def try_in_turn(
+    services: Services, plan: CreatePlan, sandbox_id: str, deadline: Deadline, progress: Progress
+) -> Sandbox:
     """From intent to ready on the first candidate that can. Raises what the last one came to."""
-    record = check_wanted(core.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
+    record = check_wanted(services.current(sandbox_id))  # it may have waited for its turn, and be unwanted by now
     while True:
-        attempt = Attempt(core, plan, record, deadline, progress)
+        attempt = Attempt(services, plan, record, deadline, progress)
         try:
             return attempt.run()
         except SandboxerError as error:
             attempt.tell(error)
             after = None
             if attempt.may_move_on(error):
-                after = _next(core, plan, attempt, error)
+                after = _next(services, plan, attempt, error)
             elif attempt.untouched:
                 with suppress(SandboxerError):  # then it is looked for once more, in vain
-                    core.edit(sandbox_id, lambda now: msgspec.structs.replace(now, clean=True))
+                    services.edit(sandbox_id, lambda now: msgspec.structs.replace(now, clean=True))
             if after is None:
-                _sum_up(core, plan, attempt, error)
+                _sum_up(services, plan, attempt, error)
                 raise
             record = after
 
 
-def examine(core: Services, plan: CreatePlan) -> None:
+def examine(services: Services, plan: CreatePlan) -> None:
     """Raise what the candidate that is tried first would say of the request before any host is reached."""
     candidate = plan.first
     if candidate.host is None:
         return
-    extension, sandbox_id = core.extensions.get(candidate.extension), new_id()
+    extension, sandbox_id = services.extensions.get(candidate.extension), new_id()
     with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
         spec = Spec(
             sandbox_id=sandbox_id,
@@ -79,7 +81,7 @@ def examine(core: Services, plan: CreatePlan) -> None:
             inputs=inputs.values,
             options=checked_options(candidate.extension, extension.Options, candidate.options),
         )
-        extension.examine(spec, core.open_host(candidate.host))
+        extension.examine(spec, services.open_host(candidate.host))
 
 
 def check_wanted(record: Sandbox) -> Sandbox:
@@ -94,8 +96,10 @@ def check_wanted(record: Sandbox) -> Sandbox:
 class Attempt:
     """One candidate, tried once. What it did so far tells how to take it back."""
 
-    def __init__(self, core: Services, plan: CreatePlan, record: Sandbox, whole: Deadline, progress: Progress) -> None:
-        self.core = core
+    def __init__(
+        self, services: Services, plan: CreatePlan, record: Sandbox, whole: Deadline, progress: Progress
+    ) -> None:
+        self.services = services
         self.plan = plan
         self.record = record
         self.number = decisions.chosen_position(record.route) or 0
@@ -120,32 +124,32 @@ class Attempt:
 
     def run(self) -> Sandbox:
         """Make it, and wait until it is ready."""
-        core, plan, record = self.core, self.plan, self.record
+        services, plan, record = self.services, self.plan, self.record
         self._progress("resolve", f"{plan.profile.id} on {record.host or record.extension}")
-        extension = core.extensions.get(record.extension)
+        extension = services.extensions.get(record.extension)
         with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
             spec = Spec(
                 sandbox_id=record.id,
                 resource=resource_name(record.id),
                 profile=plan.profile.id,
-                labels=core.labels(record),
+                labels=services.labels(record),
                 inputs=inputs.values,
                 options=checked_options(record.extension, extension.Options, record.options),
                 expires_at=record.expires_at,
             )
             if record.host is not None:
-                host = core.open_host(record.host)
+                host = services.open_host(record.host)
                 extension.examine(spec, host)  # what is refused never reaches the host, not even as a connection
                 host.connect(self._given if self.last else self._given.shorter(REACH_SECONDS))
             self.stage = "prepare"
-            permissions.check_sandbox_paths(core, record, self._given)
-            context = core.extension_context(
+            permissions.check_sandbox_paths(services, record, self._given)
+            context = services.extension_context(
                 record.extension,
                 record.host,
                 self._given if plan.profile.route is not None else self._whole,
                 progress=inputs.progress(self._progress),
                 save=self._save,
-                refs=refs_of(plan.profile, manifests_of(core, plan.profile), record.extension),
+                refs=refs_of(plan.profile, manifests_of(services, plan.profile), record.extension),
             )
             self.stage = "provision"
             try:
@@ -161,10 +165,10 @@ class Attempt:
         report = self._self_check(handle, ready, context)
         self._progress("ready", "")
         with _ours():
-            stored = core.move(
+            stored = services.move(
                 record.id, Signal.ESTABLISHED, edit=lambda now: self._established(now, handle, ready, report)
             )
-        core.health.succeeded(record.extension, record.host, seconds)
+        services.health.succeeded(record.extension, record.host, seconds)
         return stored
 
     def _established(self, now: Sandbox, handle: Handle, ready: Ready, report: dict[str, Any] | None) -> Sandbox:
@@ -180,7 +184,7 @@ class Attempt:
             metering=money.with_measured_resources(now.metering, ready.resources),
             route=route,
             report=report,
-            ready_at=self.core.clock(),
+            ready_at=self.services.clock(),
             owner=None,
         )
 
@@ -193,7 +197,7 @@ class Attempt:
         if self.saved and self.saved[-1] == handle:
             return
         with _ours():
-            self.core.edit(self.record.id, lambda now: msgspec.structs.replace(check_wanted(now), handle=handle))
+            self.services.edit(self.record.id, lambda now: msgspec.structs.replace(check_wanted(now), handle=handle))
         self.saved.append(handle)
 
     def _self_check(self, handle: Handle, ready: Ready, context: Context) -> dict[str, Any] | None:
@@ -202,7 +206,7 @@ class Attempt:
         from sandboxer import selfcheck  # only the canary pays for it
 
         context.progress("wait", "self-check inside the sandbox")
-        extension = self.core.extensions.get(self.record.extension)
+        extension = self.services.extensions.get(self.record.extension)
         return selfcheck.run(extension, handle, ready, context, version=__version__)
 
     # -- when it fails --------------------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ class Attempt:
         self._progress("resolve", "the answer was lost: looking for what was made")
         look = msgspec.structs.replace(context, deadline=self._whole.shorter(LOST_ANSWER_SECONDS))
         try:
-            found = self.core.extensions.get(self.record.extension).find(self.record.id, look)
+            found = self.services.extensions.get(self.record.extension).find(self.record.id, look)
         except SandboxerError as lost:
             self.doubt = lost
             raise error from lost
@@ -228,16 +232,16 @@ class Attempt:
 
     def tell(self, error: SandboxerError) -> None:
         """What the failure says of the place's health."""
-        core, place = self.core, (self.record.extension, self.record.host)
-        now = core.store.get(self.record.id)
+        services, place = self.services, (self.record.extension, self.record.host)
+        now = services.store.get(self.record.id)
         spent = time.monotonic() - self._began
         # our credentials, where they are kept, and our settings: not how the backend does
         ours = isinstance(error, NotConfigured | Denied) or self.stage == "prepare"
         hurried = isinstance(error, Timeout) and spent < FAIR_TIMEOUT_SECONDS
         if error.fault == "caller" or ours or hurried or now is None or now.state != State.PROVISIONING:
-            core.health.undecided(*place)
+            services.health.undecided(*place)
         else:
-            core.health.failed(*place)
+            services.health.failed(*place)
 
     def may_move_on(self, error: SandboxerError) -> bool:
         """Whether the next candidate may be tried, if nothing is left of this one."""
@@ -257,8 +261,8 @@ class Attempt:
             return self.doubt
         self._progress("rollback", f"taking back what was begun on {location_of(self.record)}")
         seconds = self._whole.seconds(ROLLBACK_SECONDS)
-        record = self.core.current(self.record.id)
-        rest = rollback(self.core, record, quick=False, seconds=seconds)
+        record = self.services.current(self.record.id)
+        rest = rollback(self.services, record, quick=False, seconds=seconds)
         return None if rest is None or never_begun(record, error, rest) else rest
 
 
@@ -300,15 +304,17 @@ def _ambiguous(error: SandboxerError) -> bool:
     return isinstance(error, Unavailable | Timeout) and not error.outcome_stated and not error.made_nothing
 
 
-def _next(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> Sandbox | None:
+def _next(services: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> Sandbox | None:
     """Take the failed candidate back, and give the next one its turn; the record there. None when there is none;
     raises the error when it is not certain that nothing is left."""
     sandbox_id, number = attempt.record.id, attempt.number
     rest = attempt.clear(error)
-    route = check_wanted(core.current(sandbox_id)).route
+    route = check_wanted(services.current(sandbox_id)).route
     if rest is not None:
         reason = f"{error.message}; what is there cannot be told: {rest.message}"
-        _record(core, sandbox_id, decisions.mark_ended(route, number, outcome="unknown", reason=reason), clean=False)
+        _record(
+            services, sandbox_id, decisions.mark_ended(route, number, outcome="unknown", reason=reason), clean=False
+        )
         error.outcome = "unknown"
         raise error
     route = decisions.mark_ended(route, number, outcome="failed", reason=error.message)
@@ -318,18 +324,18 @@ def _next(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerEr
             if record is None:
                 raise Conflict(f"sandbox {sandbox_id} is gone", hint="create another one")
             turn.check_room(others, without=sandbox_id)
-            return Change(record=turn.placed(core, plan, check_wanted(record)))
+            return Change(record=turn.placed(services, plan, check_wanted(record)))
 
         return change
 
-    after = place_next(core, plan, sandbox_id, route=route, start=number + 1, write=write)
+    after = place_next(services, plan, sandbox_id, route=route, start=number + 1, write=write)
     if isinstance(after, Exhausted):
-        _record(core, sandbox_id, after.route, clean=True)
+        _record(services, sandbox_id, after.route, clean=True)
         return None
     return after
 
 
-def _record(core: Services, sandbox_id: str, route: Route, *, clean: bool) -> None:
+def _record(services: Services, sandbox_id: str, route: Route, *, clean: bool) -> None:
     """What became of the candidates; `clean` when nothing of the last one is left."""
 
     def edit(now: Sandbox) -> Sandbox:
@@ -337,12 +343,12 @@ def _record(core: Services, sandbox_id: str, route: Route, *, clean: bool) -> No
             check_wanted(now), route=route, clean=clean, handle=None if clean else now.handle
         )
 
-    core.edit(sandbox_id, edit)
+    services.edit(sandbox_id, edit)
 
 
-def _sum_up(core: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> None:
+def _sum_up(services: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> None:
     """Let the last error speak of those before it too."""
-    record = core.store.get(attempt.record.id) or attempt.record
+    record = services.store.get(attempt.record.id) or attempt.record
     tried = [one for one in record.route.decisions[: attempt.number] if one.outcome == "failed"]
     if not tried:
         return

@@ -36,16 +36,16 @@ LEDGER_FILE = "credits.json"
 # -- the end of a sandbox ---------------------------------------------------------------------------------------------
 
 
-def latest_metering(core: Services, record: Sandbox, deadline: Deadline) -> Metering | None:
+def latest_metering(services: Services, record: Sandbox, deadline: Deadline) -> Metering | None:
     """The metering by what the backend shows now, while it still shows it. What goes wrong only means that the estimate
     stays."""
     if record.metering is None or record.handle is None:
         return record.metering
     try:
-        extension = core.extension(record)
+        extension = services.extension(record)
         if not isinstance(extension, CanMeter):
             return record.metering
-        context = core.context(record, deadline.shorter(METER_SECONDS))
+        context = services.context(record, deadline.shorter(METER_SECONDS))
         return money.with_measured_resources(record.metering, extension.meter_actual(record.handle, context))
     except Exception:  # noqa: BLE001 - a look at the meter, of whatever quality, must not keep a sandbox alive
         return record.metering
@@ -57,51 +57,55 @@ def with_usage(record: Sandbox, *, at: float, metering: Metering | None) -> Sand
     return after if metering is None else msgspec.structs.replace(after, seq=after.seq + 1)
 
 
-def usage_events(core: Services, before: Sandbox, after: Sandbox) -> Sequence[Event]:
+def usage_events(services: Services, before: Sandbox, after: Sandbox) -> Sequence[Event]:
     """The facts of a metered usage, ahead of the one that ends the record: for the State Hub, and for fin-hub where
     there is one."""
     if after.metering is None or after.usage is None:
         return ()
     body = msgspec.to_builtins(fin_hub_record(after))
     detail = {**body, "overrun_usd": after.usage.overrun_usd, "seq": after.seq - 1}
-    for_hub = core.event(before, after, "usage.metered", detail=detail)
-    if not core.settings.fin_hub.url:
+    for_hub = services.event(before, after, "usage.metered", detail=detail)
+    if not services.settings.fin_hub.url:
         return (for_hub,)
     return (for_hub, build_usage_event(for_hub, body))
 
 
-def settle(core: Services, record: Sandbox, progress: Progress = no_progress) -> None:
+def settle(services: Services, record: Sandbox, progress: Progress = no_progress) -> None:
     """Charge the book for a record that carries its usage. When the book cannot be written now, the reservation stays
     open, and the next `expire` or `reconcile` does it: the sandbox is gone all the same."""
     if record.metering is None or record.usage is None:
         return
     try:
-        _charge(core, record)
+        _charge(services, record)
     except SandboxerError as error:
         progress("destroy", f"its charge waits for the next `sandboxer expire --apply`: {error.message}")
 
 
-def _charge(core: Services, record: Sandbox) -> None:
-    used = usage_at(record, core.clock())
-    core.purse.settle(record.id, Decimal(used.actual_usd), usage_id=used.usage_id, overrun=Decimal(used.overrun_usd))
+def _charge(services: Services, record: Sandbox) -> None:
+    used = usage_at(record, services.clock())
+    services.credits.settle(
+        record.id, Decimal(used.actual_usd), usage_id=used.usage_id, overrun=Decimal(used.overrun_usd)
+    )
 
 
 # -- what is left to do -----------------------------------------------------------------------------------------------
 
 
-def settle_open(core: Services, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
+def settle_open(services: Services, *, grace: float, apply: bool = True) -> tuple[list[Action], list[Remaining]]:
     """Settle the reservations of sandboxes that ended, and give back those of sandboxes that never came to be: no
     record, and whoever reserved is dead or had `grace` seconds for it. Without `apply` only what would be done. A book
     that cannot be used remains."""
     try:
-        actions = [action for one in core.purse.open() if (action := _unsettled(core, one, grace)) is not None]
+        actions = [
+            action for one in services.credits.open() if (action := _unsettled(services, one, grace)) is not None
+        ]
     except SandboxerError as error:
         return [], [Remaining(why=error.message, host=None, extension=LEDGER_FILE, error=error.document())]
-    return ([_settle_one(core, action, grace) for action in actions] if apply else actions), []
+    return ([_settle_one(services, action, grace) for action in actions] if apply else actions), []
 
 
-def _unsettled(core: Services, reservation: Reservation, grace: float) -> Action | None:
-    record = core.store.get(reservation.sandbox_id)
+def _unsettled(services: Services, reservation: Reservation, grace: float) -> Action | None:
+    record = services.store.get(reservation.sandbox_id)
 
     def action(why: str) -> Action:
         return Action(
@@ -114,7 +118,7 @@ def _unsettled(core: Services, reservation: Reservation, grace: float) -> Action
 
     if record is None:
         dead = reservation.owner is not None and owner_state(reservation.owner) == "dead"
-        if not dead and core.clock() - reservation.since <= grace:
+        if not dead and services.clock() - reservation.since <= grace:
             return None
         return action("its sandbox never came to be")
     if record.state == State.DESTROYED:
@@ -126,22 +130,22 @@ def _unsettled(core: Services, reservation: Reservation, grace: float) -> Action
     return None
 
 
-def _settle_one(core: Services, action: Action, grace: float) -> Action:
+def _settle_one(services: Services, action: Action, grace: float) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - a reservation is always for one
-    lock = core.locks.try_acquire(action.sandbox_id)
+    lock = services.locks.try_acquire(action.sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
         try:
             # Looked at again under the lock: its owner may have settled it, or made its record, meanwhile.
-            again = [one for one in core.purse.open() if one.sandbox_id == action.sandbox_id]
-            if not again or _unsettled(core, again[0], grace) is None:
+            again = [one for one in services.credits.open() if one.sandbox_id == action.sandbox_id]
+            if not again or _unsettled(services, again[0], grace) is None:
                 return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
-            record = core.store.get(action.sandbox_id)
+            record = services.store.get(action.sandbox_id)
             if record is None or record.metering is None:
-                core.purse.release(action.sandbox_id)
+                services.credits.release(action.sandbox_id)
             else:
-                _charge(core, record)
+                _charge(services, record)
         except SandboxerError as error:
             return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")
@@ -150,26 +154,26 @@ def _settle_one(core: Services, action: Action, grace: float) -> Action:
 # -- paying ahead -----------------------------------------------------------------------------------------------------
 
 
-def funding_due(core: Services, record: Sandbox) -> Metering | str | None:
+def funding_due(services: Services, record: Sandbox) -> Metering | str | None:
     """What is to be done about a sandbox without an end: the metering that pays for it further ahead; why there is no
     money for any more of it, once what was paid for is over; or None, nothing now. Raises what the book raises."""
     metering = record.metering
     if metering is None or metering.funded_until is None or record.expires_at is not None:
         return None
-    if record.state != State.READY or metering.funded_until - core.clock() > AHEAD_SECONDS / 2:
+    if record.state != State.READY or metering.funded_until - services.clock() > AHEAD_SECONDS / 2:
         return None
     consumer = consumer_of(record)
-    wanted = paid_until(record, metering, core.clock() + AHEAD_SECONDS)
+    wanted = paid_until(record, metering, services.clock() + AHEAD_SECONDS)
     more = Decimal(wanted.reserved_usd) - Decimal(metering.reserved_usd)
-    token = core.purse.token_of(record.id)
-    why = core.purse.covers(more, consumer=consumer, token=token)
+    token = services.credits.token_of(record.id)
+    why = services.credits.covers(more, consumer=consumer, token=token)
     if why is None:
         return wanted
-    total = core.purse.spare(consumer, token=token) + Decimal(metering.reserved_usd)
+    total = services.credits.spare(consumer, token=token) + Decimal(metering.reserved_usd)
     until = record.created_at + prices.seconds_for(metering.prices, metering.resources, total)
-    if until - metering.funded_until >= MIN_FUNDED_SECONDS and until > core.clock():
+    if until - metering.funded_until >= MIN_FUNDED_SECONDS and until > services.clock():
         return paid_until(record, metering, until)
-    if metering.funded_until > core.clock():
+    if metering.funded_until > services.clock():
         return None
     return f"what was paid for was over at {rfc3339(metering.funded_until)}: {why}"
 
@@ -181,10 +185,10 @@ def paid_until(record: Sandbox, metering: Metering, until: float) -> Metering:
     return msgspec.structs.replace(metering, reserved_usd=usd_text(usd), funded_until=funded)
 
 
-def pay_ahead(core: Services, record: Sandbox, metering: Metering) -> None:
+def pay_ahead(services: Services, record: Sandbox, metering: Metering) -> None:
     """Reserve by `metering`, then keep it in the record; the caller holds the sandbox's lock. A crash between the two
     leaves more reserved than recorded, which the next time and the end both put right."""
-    raise_reservation(core, record, metering)
+    raise_reservation(services, record, metering)
 
     def edit(now: Sandbox) -> Sandbox:
         if now.state != State.READY:
@@ -192,24 +196,24 @@ def pay_ahead(core: Services, record: Sandbox, metering: Metering) -> None:
         estimate = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
         return msgspec.structs.replace(now, metering=metering, cost=estimate)
 
-    core.edit(record.id, edit)
+    services.edit(record.id, edit)
 
 
-def raise_reservation(core: Services, record: Sandbox, metering: Metering) -> None:
+def raise_reservation(services: Services, record: Sandbox, metering: Metering) -> None:
     """Reserve by `metering`; raises InsufficientCredits, or Conflict when it was settled."""
-    core.purse.reserve(record.id, Decimal(metering.reserved_usd), consumer=consumer_of(record), only_open=True)
+    services.credits.reserve(record.id, Decimal(metering.reserved_usd), consumer=consumer_of(record), only_open=True)
 
 
-def restore_reservation(core: Services, sandbox_id: str) -> None:
+def restore_reservation(services: Services, sandbox_id: str) -> None:
     """After a change that came to nothing: reserve again what the record says, or settle it when it ended meanwhile.
     Fails silently: what stays reserved too much is given back at the end."""
     try:
-        record = core.store.get(sandbox_id)
+        record = services.store.get(sandbox_id)
         if record is None or record.metering is None:
             return
         if record.usage is not None:
-            _charge(core, record)
+            _charge(services, record)
         else:
-            raise_reservation(core, record, record.metering)
+            raise_reservation(services, record, record.metering)
     except SandboxerError:
         return

@@ -27,7 +27,7 @@ class Cancellations:
         self._looking = False
 
     @contextmanager
-    def while_wanted(self, sandbox_id: str, deadline: Deadline) -> Iterator[None]:
+    def watch(self, sandbox_id: str, deadline: Deadline) -> Iterator[None]:
         """Cancel `deadline` as soon as the record is no longer in `provisioning`."""
         try:
             with self._guard:

@@ -65,14 +65,14 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True):
     token: TokenBudget | None = None
 
 
-def find_candidates(core: Services, profile: Profile, asked: Constraints) -> CandidateList:
+def find_candidates(services: Services, profile: Profile, asked: Constraints) -> CandidateList:
     """Look at everything that may serve `profile`, and decide. Raises Invalid for a profile that is wrong, and, for a
     profile with one `extension`, NotFound or Invalid when that cannot be had."""
     check_route(profile)
     facts: list[CandidateFacts] = []
     found: list[Candidate | None] = []
     passed_over: list[Decision] = []
-    view = _View(core, profile, asked)
+    view = _View(services, profile, asked)
     for name in dict.fromkeys(profile_extensions(profile)):
         looked = _look(view, name)
         facts += [seen for seen, _ in looked.candidates]
@@ -94,29 +94,31 @@ def find_candidates(core: Services, profile: Profile, asked: Constraints) -> Can
 class _View:
     """What all candidates of one request have in common; files that each would ask for are read once."""
 
-    def __init__(self, core: Services, profile: Profile, asked: Constraints) -> None:
-        self.core = core
+    def __init__(self, services: Services, profile: Profile, asked: Constraints) -> None:
+        self.services = services
         self.profile = profile
         self.asked = asked
         self.routed = profile.route is not None
-        self.manifests = manifests_of(core, profile)
-        self.health = core.health.seen() if self.routed else None
+        self.manifests = manifests_of(services, profile)
+        self.health = services.health.seen() if self.routed else None
         self._spare: Decimal | None = None
 
     def uncovered(self, usd: Decimal) -> str | None:
         """Why so much more cannot be reserved; None when it can."""
         consumer = money.consumer_text(self.asked.consumer)
         if self._spare is None:
-            self._spare = self.core.purse.spare(consumer, token=self.asked.token) + self._given_back(consumer)
-        return None if usd <= self._spare else self.core.purse.covers(usd, consumer=consumer, token=self.asked.token)
+            self._spare = self.services.credits.spare(consumer, token=self.asked.token) + self._given_back(consumer)
+        return (
+            None if usd <= self._spare else self.services.credits.covers(usd, consumer=consumer, token=self.asked.token)
+        )
 
     def _given_back(self, consumer: str) -> Decimal:
         """What the sandbox that goes first will give back of what this consumer has set aside for it."""
-        record = None if self.asked.replaces is None else self.core.store.get(self.asked.replaces)
+        record = None if self.asked.replaces is None else self.services.store.get(self.asked.replaces)
         if record is None or consumer_of(record) != consumer:
             return money.ZERO_USD
-        held = self.core.purse.reserved(record.id)
-        charged = usage_at(record, self.core.clock() + REPLACED_CHARGE_SECONDS).actual_usd
+        held = self.services.credits.reserved(record.id)
+        charged = usage_at(record, self.services.clock() + REPLACED_CHARGE_SECONDS).actual_usd
         return money.ZERO_USD if held is None else max(money.ZERO_USD, held - Decimal(charged))
 
 
@@ -128,28 +130,28 @@ class _Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _look(view: _View, name: str) -> _Looked:
-    core, profile, asked = view.core, view.profile, view.asked
+    services, profile, asked = view.services, view.profile, view.asked
     try:
-        manifest = view.manifests.get(name) or core.extensions.manifest(name)
-        extension = core.extensions.get(name)
+        manifest = view.manifests.get(name) or services.extensions.manifest(name)
+        extension = services.extensions.get(name)
     except (NotFound, Invalid) as error:
         if not view.routed:
             raise
         return _Looked(candidates=[(CandidateFacts(extension=name, absent=error.message, usd_per_hour=None), None)])
-    options = profile_options(core, profile, manifest, extension.Options)
+    options = profile_options(services, profile, manifest, extension.Options)
     unfit = None
     try:
         options = extension.fit(options, profile.require)
     except Unsupported as error:
         unfit = error.message
-    placement = _placement(core, profile, manifest, asked.host)
-    missing, missing_hint = _missing(core, {**manifest.secrets, **refs_of(profile, view.manifests, name)}, manifest)
+    placement = _placement(services, profile, manifest, asked.host)
+    missing, missing_hint = _missing(services, {**manifest.secrets, **refs_of(profile, view.manifests, name)}, manifest)
     known = CandidateFacts(
         extension=name,
         self_hosted=manifest.self_hosted,
         isolation=manifest.isolation.class_,
         capabilities=frozenset(capabilities(type(extension))),
-        enabled=not view.routed or core.extensions.enabled(name),
+        enabled=not view.routed or services.extensions.enabled(name),
         misplaced=(
             f"it has no placement hosts, and --host {asked.host} was given"
             if asked.host is not None and not manifest.self_hosted
@@ -159,7 +161,7 @@ def _look(view: _View, name: str) -> _Looked:
         missing=missing,
         missing_hint=missing_hint,
         max_ttl=None if manifest.max_ttl is None else parse_duration(manifest.max_ttl),
-        live=0 if manifest.max_live is None else live_count(core.store.list(), name, without=asked.replaces),
+        live=0 if manifest.max_live is None else live_count(services.store.list(), name, without=asked.replaces),
         max_live=manifest.max_live,
     )
     hosts: Sequence[str | None] = placement.hosts if placement is not None else [None]
@@ -170,10 +172,10 @@ def _look(view: _View, name: str) -> _Looked:
     )
 
 
-def _missing(core: Services, refs: Mapping[str, SecretRef], manifest: Manifest) -> tuple[str | None, str]:
+def _missing(services: Services, refs: Mapping[str, SecretRef], manifest: Manifest) -> tuple[str | None, str]:
     """The first credential that is certainly not there, in words, and what to do about it; None when all may be."""
     for name, ref in refs.items():
-        gone = secrets.present(ref, core.environment)
+        gone = secrets.present(ref, services.environment)
         if gone is None:
             continue
         elsewhere = f", or say under extensions.{manifest.id}.secrets in config.yaml where it is"
@@ -184,17 +186,17 @@ def _missing(core: Services, refs: Mapping[str, SecretRef], manifest: Manifest) 
     return None, ""
 
 
-def _placement(core: Services, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
+def _placement(services: Services, profile: Profile, manifest: Manifest, flag: str | None) -> Placement | None:
     """The hosts of a self-hosted extension; None for a provider's, which has none."""
     if not manifest.self_hosted:
         return None
     found = place(
         extension=manifest.id,
         flag=flag,
-        environment=core.environment.get("SANDBOXER_HOST"),
+        environment=services.environment.get("SANDBOXER_HOST"),
         listed=profile.placement.hosts,
-        configured=core.settings.hosts,
-        default=core.settings.defaults.host,
+        configured=services.settings.hosts,
+        default=services.settings.defaults.host,
     )
     for name in found.hosts:
         check_host(name)
@@ -208,7 +210,7 @@ def _at(
     unpriced = uncovered = quote = None
     if known.unfit is None:  # options that cannot be had have no price
         try:
-            quote = money.quote_for(view.core, manifest, host=host, options=options, ttl=view.asked.ttl)
+            quote = money.quote_for(view.services, manifest, host=host, options=options, ttl=view.asked.ttl)
         except NotConfigured as error:
             unpriced = error.message
     if quote is not None and quote.metered:
@@ -243,7 +245,7 @@ def profile_extensions(profile: Profile) -> Sequence[str]:
     return profile.route.candidates if profile.route is not None else []
 
 
-def profile_options(core: Services, profile: Profile, manifest: Manifest, model: type[Any]) -> Any:
+def profile_options(services: Services, profile: Profile, manifest: Manifest, model: type[Any]) -> Any:
     """The options with which a profile asks for an extension: the manifest's, the profile's over them, and over those
     the route's own for this candidate. Raises Invalid naming the option and its line in the profile's file."""
     own = profile.route.options.get(manifest.id, {}) if profile.route is not None else {}
@@ -256,7 +258,7 @@ def profile_options(core: Services, profile: Profile, manifest: Manifest, model:
         # what a model says of several options together names none of them
         named = said.steps[0] if said.steps else next(iter({**own, **profile.options}), None)
         above = ("route", "options", manifest.id) if named in own else ("options",) if named in profile.options else ()
-        file = core.profiles.file_of(profile)
+        file = services.profiles.file_of(profile)
         if above and file is not None:
             steps = (*above, *said.steps)
             place = f"{place_of(file, steps)}: "
@@ -289,25 +291,25 @@ def check_route(profile: Profile) -> None:
             )
 
 
-def check_profile(core: Services, profile: Profile) -> None:
+def check_profile(services: Services, profile: Profile) -> None:
     """A profile with all that it names: its route, its extensions, its options. Raises NotFound and Invalid, which tell
     its file."""
-    file = core.profiles.file_of(profile)
+    file = services.profiles.file_of(profile)
     check_route(profile)
     for name in profile_extensions(profile):
         try:
-            extension, manifest = core.extensions.get(name), core.extensions.manifest(name)
+            extension, manifest = services.extensions.get(name), services.extensions.manifest(name)
         except (NotFound, Invalid) as error:
             raise type(error)(f"{file or profile.id}: {error.message}", hint=error.hint) from None
-        profile_options(core, profile, manifest, extension.Options)
+        profile_options(services, profile, manifest, extension.Options)
 
 
-def manifests_of(core: Services, profile: Profile) -> dict[str, Manifest]:
+def manifests_of(services: Services, profile: Profile) -> dict[str, Manifest]:
     """The manifests of the extensions of a profile, without those that cannot be had."""
     found: dict[str, Manifest] = {}
     for name in profile_extensions(profile):
         with suppress(NotFound, Invalid):  # a route passes it over, and says why
-            found[name] = core.extensions.manifest(name)
+            found[name] = services.extensions.manifest(name)
     return found
 
 

@@ -37,18 +37,18 @@ class PendingCreate:
         self.lock = lock
 
 
-def begin(core: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
+def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     """Record the intent; or, for an idempotency key that was used, the sandbox it gave. Raises Conflict, and what
     nobody being able to serve it comes to (InsufficientCredits, Unavailable, or the plan's own refusal).
 
     The lock is taken before the record appears, so nobody ever sees a record in `provisioning` without an owner
     unless its owner is dead."""
     sandbox_id = new_id()
-    lock = core.locks.try_acquire(sandbox_id)
+    lock = services.locks.try_acquire(sandbox_id)
     if lock is None:
         raise Internal(f"the new id {sandbox_id} is locked already")
     metered = any(candidate.metered for candidate in plan.candidates)
-    quota = quotas.quota_of(core.settings.quotas, plan.consumer)
+    quota = quotas.quota_of(services.settings.quotas, plan.consumer)
     earlier: list[Sandbox] = []
     turns: list[PlacedCandidate] = []
 
@@ -70,17 +70,17 @@ def begin(core: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
             _check_name_hides_nobody(plan, others)
             quotas.check_live(quota, plan.consumer, others)
             turn.check_room(others, without=None)
-            fresh = turn.placed(core, plan, _first_record(core, plan, sandbox_id, turn))
-            return Change(record=fresh, events=[core.event(None, fresh, "sandbox.provisioning")])
+            fresh = turn.placed(services, plan, _first_record(services, plan, sandbox_id, turn))
+            return Change(record=fresh, events=[services.event(None, fresh, "sandbox.provisioning")])
 
         return change
 
     try:
         if plan.idempotency_key is not None and (metered or plan.refusal is not None or quota != NO_QUOTA):
-            core.store.update(sandbox_id, given_before)  # what was given before costs nothing now
+            services.store.update(sandbox_id, given_before)  # what was given before costs nothing now
         if not earlier:
-            quotas.take_create(core, quota, plan.consumer)
-        begun = None if earlier else place_next(core, plan, sandbox_id, route=plan.route, start=0, write=write)
+            quotas.take_create(services, quota, plan.consumer)
+        begun = None if earlier else place_next(services, plan, sandbox_id, route=plan.route, start=0, write=write)
         if isinstance(begun, Exhausted):
             raise nobody(plan, begun)
         if begun is None and not earlier:
@@ -88,26 +88,26 @@ def begin(core: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     except BaseException as error:
         # An interrupt may come after the record became durable.
         with lock:
-            _give_up(core, sandbox_id, error, keep=False, progress=no_progress)
+            _give_up(services, sandbox_id, error, keep=False, progress=no_progress)
             if metered:
-                _release(core, sandbox_id)
+                _release(services, sandbox_id)
         raise
     if begun is None or earlier:
         lock.close()
         if metered:
-            _release(core, sandbox_id)
+            _release(services, sandbox_id)
         for turn in turns[-1:]:  # it was not needed; a try of another create is not ours to give back
-            core.health.undecided(turn.candidate.extension, turn.candidate.host)
+            services.health.undecided(turn.candidate.extension, turn.candidate.host)
         return earlier[0]
-    core.announce()
+    services.announce()
     return PendingCreate(begun, lock)
 
 
-def check_name_and_key(core: Services, plan: CreatePlan) -> None:
+def check_name_and_key(services: Services, plan: CreatePlan) -> None:
     """Raise what `begin` would raise of a name or an idempotency key that is taken; nothing is touched."""
     if plan.request.name is None and plan.idempotency_key is None:
         return
-    others = core.store.others()
+    others = services.store.others()
     if _of_the_key(plan, others) is None:
         _check_name_is_free(plan, others)
         _check_name_hides_nobody(plan, others)
@@ -156,8 +156,8 @@ def _check_name_hides_nobody(plan: CreatePlan, others: OtherRecords) -> None:
         )
 
 
-def _first_record(core: Services, plan: CreatePlan, sandbox_id: str, turn: PlacedCandidate) -> Sandbox:
-    created = core.clock()
+def _first_record(services: Services, plan: CreatePlan, sandbox_id: str, turn: PlacedCandidate) -> Sandbox:
+    created = services.clock()
     return Sandbox(
         id=sandbox_id,
         request=plan.request,
@@ -181,7 +181,7 @@ def _first_record(core: Services, plan: CreatePlan, sandbox_id: str, turn: Place
 
 
 def carry_out(
-    core: Services, plan: CreatePlan, begun: PendingCreate, deadline: Deadline, progress: Progress = no_progress
+    services: Services, plan: CreatePlan, begun: PendingCreate, deadline: Deadline, progress: Progress = no_progress
 ) -> Sandbox:
     """From intent to ready, by the owner. What goes wrong is taken back, recorded as `failed`, and raised.
 
@@ -191,33 +191,33 @@ def carry_out(
     late = Deadline(None if left is None else left + ROLLBACK_GRACE_SECONDS)
     with begun.lock:
         try:
-            with core.watch.while_wanted(sandbox_id, deadline):
-                return try_in_turn(core, plan, sandbox_id, deadline, progress)
+            with services.cancellations.watch(sandbox_id, deadline):
+                return try_in_turn(services, plan, sandbox_id, deadline, progress)
         except BaseException as error:
-            _give_up(core, sandbox_id, error, keep=plan.request.keep_failed, progress=progress, late=late)
+            _give_up(services, sandbox_id, error, keep=plan.request.keep_failed, progress=progress, late=late)
             if isinstance(error, SandboxerError):
                 error.sandbox_id = error.sandbox_id or sandbox_id
-                record = core.store.get(sandbox_id)
+                record = services.store.get(sandbox_id)
                 if record is not None and len(record.route.decisions) > 1:
                     with_decisions(error, record.route)
             raise
 
 
-def hand_over(core: Services, begun: PendingCreate, start: Callable[[int], None]) -> Sandbox:
+def hand_over(services: Services, begun: PendingCreate, start: Callable[[int], None]) -> Sandbox:
     """Leave the rest to a process that `start` begins, which is given the lock's descriptor; the record so far. When
     that fails, which an error says for certain, it is recorded as `failed` and raised."""
     with begun.lock as lock:
         try:
             start(lock.fileno())
         except SandboxerError as error:
-            _give_up(core, begun.record.id, error, keep=False, progress=no_progress)
+            _give_up(services, begun.record.id, error, keep=False, progress=no_progress)
             error.sandbox_id = error.sandbox_id or begun.record.id
             raise
     return begun.record
 
 
 def _give_up(
-    core: Services,
+    services: Services,
     sandbox_id: str,
     error: BaseException,
     *,
@@ -227,14 +227,14 @@ def _give_up(
 ) -> None:
     """Take back what was made and record why. What cannot be taken back now stays recorded for `reconcile`; so does,
     after a silence, what is at a place that says nothing until `late`."""
-    record = core.store.get(sandbox_id)
+    record = services.store.get(sandbox_id)
     if record is None or record.state != State.PROVISIONING:
         return  # somebody destroys it: they wait for our lock, and do the rest
     document = error_document(error, sandbox_id)
     clean = record.clean  # whoever tried it last may have seen to it
     if not keep and not clean:
         progress("rollback", "taking back what was begun")
-        rest = _take_back(core, record, error, late)
+        rest = _take_back(services, record, error, late)
         clean = rest is None or never_begun(record, error, rest)
         if rest is not None and not clean:
             document["details"] = {**(document.get("details") or {}), "rollback": rest.message}
@@ -254,37 +254,39 @@ def _give_up(
             route = decisions.mark_ended(
                 route, turn, outcome="failed" if kept else "unknown", reason=document["message"]
             )
-        at = core.clock()
+        at = services.clock()
         after = msgspec.structs.replace(
             now, error=document, clean=clean, owner=None, expires_at=at + now.failed_ttl, route=route
         )
         return closed(after, at=at) if clean else after  # nothing of it runs any more, however long its record stays
 
     try:
-        core.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
+        services.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
     except Conflict:
         return  # destroyed meanwhile: the record already says more than `failed`
     if clean:
-        _release(core, sandbox_id)
+        _release(services, sandbox_id)
 
 
-def _take_back(core: Services, record: Sandbox, error: BaseException, late: Deadline | None) -> SandboxerError | None:
+def _take_back(
+    services: Services, record: Sandbox, error: BaseException, late: Deadline | None
+) -> SandboxerError | None:
     """A place that did not answer has to the end of the create's time and a little more; one where only something took
     too long has to show by then that it is there, and then gets the time that it needs."""
     if not isinstance(error, Exception):
-        return rollback(core, record, quick=True)
+        return rollback(services, record, quick=True)
     if late is None or not isinstance(error, Unavailable | Timeout):
-        return rollback(core, record, quick=False)
+        return rollback(services, record, quick=False)
     if isinstance(error, Unavailable):
-        return rollback(core, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
-    return rollback(core, record, quick=False, answer_by=late)
+        return rollback(services, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
+    return rollback(services, record, quick=False, answer_by=late)
 
 
-def _release(core: Services, sandbox_id: str) -> None:
+def _release(services: Services, sandbox_id: str) -> None:
     """Give the money back. A reservation that stays open is settled by the next `expire` or `reconcile`: that must not
     hide why the create failed."""
     with suppress(SandboxerError):
-        money.release(core, sandbox_id)
+        money.release(services, sandbox_id)
 
 
 def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:
@@ -303,11 +305,13 @@ def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:
     }
 
 
-def wait_for_outcome(core: Services, sandbox_id: str, deadline: Deadline, sleep: Callable[[float], None]) -> Sandbox:
+def wait_for_outcome(
+    services: Services, sandbox_id: str, deadline: Deadline, sleep: Callable[[float], None]
+) -> Sandbox:
     """Wait until an establishment that another process owns has ended; its record, or its error raised."""
     pause = 0.02
     while True:
-        record = core.current(sandbox_id)
+        record = services.current(sandbox_id)
         if record.state != State.PROVISIONING:
             break
         deadline.check(f"waiting for sandbox {sandbox_id} to be ready")

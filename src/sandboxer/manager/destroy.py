@@ -27,65 +27,69 @@ ROLLBACK_GRACE_SECONDS = 3.0
 `reconcile` (promise 22: the command is back within its deadline + 5 s)."""
 
 
-def destroy(core: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
+def destroy(services: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
     """Destroy a sandbox in whatever state it is; a destroyed one stays as it is. Raises what the teardown raised:
     the record is then kept, in `destroying`."""
-    record = request_destroy(core, sandbox_id)
+    record = request_destroy(services, sandbox_id)
     if record.state == State.DESTROYED:
-        _leave_nothing(core, record, progress)  # whoever ended it may have died before this
+        _leave_nothing(services, record, progress)  # whoever ended it may have died before this
         return record
-    with core.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
-        return finish_destroy(core, sandbox_id, deadline, progress)
+    with services.locks.acquire(sandbox_id, deadline, f"destroying sandbox {sandbox_id}"):
+        return finish_destroy(services, sandbox_id, deadline, progress)
 
 
-def request_destroy(core: Services, sandbox_id: str) -> Sandbox:
+def request_destroy(services: Services, sandbox_id: str) -> Sandbox:
     """Record that it shall go. From here on nothing is charged, and its owner, if it has one, gives up."""
-    return core.move(sandbox_id, Signal.DESTROY, must_succeed=True)
+    return services.move(sandbox_id, Signal.DESTROY, must_succeed=True)
 
 
-def finish_destroy(core: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
+def finish_destroy(
+    services: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress
+) -> Sandbox:
     """Tear down and end the record; the caller holds the sandbox's lock and the wish is recorded."""
-    record = core.current(sandbox_id)
+    record = services.current(sandbox_id)
     if record.state == State.DESTROYED:
-        _leave_nothing(core, record, progress)
+        _leave_nothing(services, record, progress)
         return record
     if record.state != State.DESTROYING:
         raise Conflict(f"sandbox {sandbox_id} is {record.state}", hint=f"run `sandboxer destroy {sandbox_id}`")
     metering = record.metering
     if not record.clean:
         progress("destroy", location_of(record))
-        metering = billing.latest_metering(core, record, deadline)
+        metering = billing.latest_metering(services, record, deadline)
         try:
-            _teardown(core, record, deadline, progress)
+            _teardown(services, record, deadline, progress)
         except SandboxerError as error:
             error.sandbox_id, error.outcome = sandbox_id, "unknown"  # what of it is left may be seen another time
-            _remember(core, record, error)
+            _remember(services, record, error)
             raise
-    _forget_leases(core, sandbox_id)
-    at = core.clock()
+    _forget_leases(services, sandbox_id)
+    at = services.clock()
 
     def gone(now: Sandbox) -> Sandbox:
         last = msgspec.structs.replace(now, destroyed_at=at, clean=True, owner=None, error=_last_error(now))
         return billing.with_usage(last, at=at, metering=metering)
 
-    ended = core.move(sandbox_id, Signal.GONE, edit=gone, more=partial(billing.usage_events, core), must_succeed=True)
-    billing.settle(core, ended, progress)
+    ended = services.move(
+        sandbox_id, Signal.GONE, edit=gone, more=partial(billing.usage_events, services), must_succeed=True
+    )
+    billing.settle(services, ended, progress)
     return ended
 
 
-def _leave_nothing(core: Services, record: Sandbox, progress: Progress) -> None:
+def _leave_nothing(services: Services, record: Sandbox, progress: Progress) -> None:
     """What the end of a sandbox leaves to be done, again if need be."""
-    _forget_leases(core, record.id)
-    billing.settle(core, record, progress)
+    _forget_leases(services, record.id)
+    billing.settle(services, record, progress)
 
 
-def _forget_leases(core: Services, sandbox_id: str) -> None:
+def _forget_leases(services: Services, sandbox_id: str) -> None:
     with suppress(SandboxerError):  # they hold nothing any more, and must not keep what has ended from being recorded
-        core.leases.forget(sandbox_id)
+        services.leases.forget(sandbox_id)
 
 
 def rollback(
-    core: Services,
+    services: Services,
     record: Sandbox,
     *,
     quick: bool,
@@ -97,8 +101,8 @@ def rollback(
     deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else seconds)
     try:
         if answer_by is not None:
-            _await_life(core, record, answer_by.shorter(deadline.left()))
-        _teardown(core, record, deadline, no_progress)
+            _await_life(services, record, answer_by.shorter(deadline.left()))
+        _teardown(services, record, deadline, no_progress)
     except SandboxerError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a bug in a teardown must not hide the error that led to it
@@ -106,22 +110,22 @@ def rollback(
     return None
 
 
-def _await_life(core: Services, record: Sandbox, deadline: Deadline) -> None:
+def _await_life(services: Services, record: Sandbox, deadline: Deadline) -> None:
     """Have the place of a record say anything at all; raises Unavailable or Timeout when it does not."""
     if record.host is not None:
-        core.open_host(record.host).run(["true"], deadline)
+        services.open_host(record.host).run(["true"], deadline)
         return
-    extension, context = core.extension(record), core.context(record, deadline)
+    extension, context = services.extension(record), services.context(record, deadline)
     if record.handle is None:
         extension.find(record.id, context)
     elif extension.status(record.handle, context).presence == "unknown":
         raise Unavailable(f"{record.extension} did not answer", hint="run `sandboxer reconcile --apply` when it does")
 
 
-def _teardown(core: Services, record: Sandbox, deadline: Deadline, progress: Progress) -> None:
+def _teardown(services: Services, record: Sandbox, deadline: Deadline, progress: Progress) -> None:
     """Free everything of a record. Without a handle (a crash inside provision) the backend is asked what there is."""
-    extension = core.extension(record)
-    context = core.context(record, deadline, progress=progress)
+    extension = services.extension(record)
+    context = services.context(record, deadline, progress=progress)
     context.host.connect(deadline)
     handle = record.handle if record.handle is not None else extension.find(record.id, context)
     if handle is None:
@@ -129,9 +133,9 @@ def _teardown(core: Services, record: Sandbox, deadline: Deadline, progress: Pro
     extension.teardown(handle, context)
 
 
-def _remember(core: Services, record: Sandbox, error: SandboxerError) -> None:
+def _remember(services: Services, record: Sandbox, error: SandboxerError) -> None:
     document = error.document()
-    core.edit(record.id, lambda now: msgspec.structs.replace(now, error=document))
+    services.edit(record.id, lambda now: msgspec.structs.replace(now, error=document))
 
 
 def _last_error(record: Sandbox) -> dict[str, Any] | None:

@@ -21,16 +21,16 @@ from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
 
 
-def check_usable(core: Services, sandbox_id: str) -> Sandbox:
+def check_usable(services: Services, sandbox_id: str) -> Sandbox:
     """The record, if it can be used now; raises Conflict."""
-    record = core.current(sandbox_id)
+    record = services.current(sandbox_id)
     if record.state not in USABLE:
         raise Conflict(
             f"sandbox {record.id} is {record.state}",
             hint=f"run `sandboxer get {record.id}` to see why",
             sandbox_id=record.id,
         )
-    if record.expires_at is not None and record.expires_at <= core.clock():
+    if record.expires_at is not None and record.expires_at <= services.clock():
         raise Conflict(
             f"the TTL of sandbox {record.id} was over at {rfc3339(record.expires_at)}",
             hint=f"run `sandboxer extend-ttl {record.id} --duration 1h`",
@@ -40,16 +40,16 @@ def check_usable(core: Services, sandbox_id: str) -> Sandbox:
 
 
 @contextmanager
-def leased(core: Services, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
+def leased(services: Services, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
     """Hold a lease on a usable sandbox; the record and its handle."""
-    with core.leases.hold(sandbox_id, holder=holder, check=lambda: check_usable(core, sandbox_id)) as record:
-        note_first_use(core, record)
+    with services.leases.hold(sandbox_id, holder=holder, check=lambda: check_usable(services, sandbox_id)) as record:
+        note_first_use(services, record)
         if record.handle is None:
             raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
         yield record, record.handle
 
 
-def note_first_use(core: Services, record: Sandbox) -> None:
+def note_first_use(services: Services, record: Sandbox) -> None:
     """Record `sandbox.active` the first time: leases themselves cost no store write (decision 0003)."""
     if record.last_active_at is not None:
         return
@@ -57,11 +57,13 @@ def note_first_use(core: Services, record: Sandbox) -> None:
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None or now.last_active_at is not None or now.state not in USABLE:
             return Change()
-        after = msgspec.structs.replace(now, last_active_at=core.clock(), seq=now.seq + 1)
-        return Change(record=after, events=[core.event(now, after, "sandbox.active", detail={"to_state": "active"})])
+        after = msgspec.structs.replace(now, last_active_at=services.clock(), seq=now.seq + 1)
+        return Change(
+            record=after, events=[services.event(now, after, "sandbox.active", detail={"to_state": "active"})]
+        )
 
-    core.store.update(record.id, change)
-    core.announce()
+    services.store.update(record.id, change)
+    services.announce()
 
 
 def lacks_capability(record: Sandbox, verb: str) -> Unsupported:
@@ -69,18 +71,18 @@ def lacks_capability(record: Sandbox, verb: str) -> Unsupported:
     return Unsupported(f"{record.extension} has no {verb}", hint=f"run `sandboxer extensions show {record.extension}`")
 
 
-def run(core: Services, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
+def run(services: Services, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
     """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed)."""
     check_exec(request)
     with (
-        exec_slot(core, core.current(sandbox_id).consumer),
-        leased(core, sandbox_id, holder="exec") as (record, handle),
+        exec_slot(services, services.current(sandbox_id).consumer),
+        leased(services, sandbox_id, holder="exec") as (record, handle),
     ):
-        extension = core.extension(record)
+        extension = services.extension(record)
         if not isinstance(extension, CanExec):
             raise lacks_capability(record, "exec")
-        permissions.check_sandbox_paths(core, record)
-        return extension.exec(handle, request, streams, core.context(record, Deadline(timeout)))
+        permissions.check_sandbox_paths(services, record)
+        return extension.exec(handle, request, streams, services.context(record, Deadline(timeout)))
 
 
 def check_exec(request: Exec) -> None:
@@ -97,7 +99,7 @@ def check_exec(request: Exec) -> None:
 
 
 def copy(
-    core: Services,
+    services: Services,
     sandbox_id: str,
     *,
     source: str,
@@ -114,42 +116,44 @@ def copy(
         check_service(service)
     if "\x00" in source + target:
         raise Invalid("a path cannot hold a NUL character", hint="remove it")
-    with leased(core, sandbox_id, holder="cp") as (record, handle):
-        extension = core.extension(record)
+    with leased(services, sandbox_id, holder="cp") as (record, handle):
+        extension = services.extension(record)
         if not isinstance(extension, CanCopy):
             raise lacks_capability(record, "cp")
-        permissions.check_sandbox_paths(core, record)
-        inside = file_copy.SandboxFiles(extension, handle, core.context(record, Deadline(None)), service)
+        permissions.check_sandbox_paths(services, record)
+        inside = file_copy.SandboxFiles(extension, handle, services.context(record, Deadline(None)), service)
         if inward:
             return file_copy.copy_in(source, target, inside)
         return file_copy.copy_out(source, target, inside, max_size=max_size)
 
 
 def logs(
-    core: Services, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None
+    services: Services, sandbox_id: str, streams: Streams, *, service: str | None, follow: bool, tail: int | None
 ) -> None:
     """Write the logs of a sandbox's services; also of one that is not ready, while its resources exist."""
     if service is not None:
         check_service(service)
-    record = core.current(sandbox_id)
-    extension = core.extension(record)
+    record = services.current(sandbox_id)
+    extension = services.extension(record)
     if not isinstance(extension, CanLogs):
         raise lacks_capability(record, "logs")
     if record.handle is None or record.clean:
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
-    permissions.check_sandbox_paths(core, record)  # a link in the file's place would be followed
-    context = core.context(record, Deadline(None if follow else 120))
+    permissions.check_sandbox_paths(services, record)  # a link in the file's place would be followed
+    context = services.context(record, Deadline(None if follow else 120))
     extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
 
 
-def grant_lease(core: Services, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
+def grant_lease(services: Services, sandbox_id: str, *, holder: str, seconds: float) -> Lease:
     """An explicit lease that lasts `seconds` unless it is renewed or released."""
-    lease = core.leases.grant(sandbox_id, holder=holder, seconds=seconds, check=lambda: check_usable(core, sandbox_id))
-    note_first_use(core, core.current(sandbox_id))
+    lease = services.leases.grant(
+        sandbox_id, holder=holder, seconds=seconds, check=lambda: check_usable(services, sandbox_id)
+    )
+    note_first_use(services, services.current(sandbox_id))
     return lease
 
 
-def renew_lease(core: Services, sandbox_id: str, lease_id: str, *, seconds: float) -> Lease:
+def renew_lease(services: Services, sandbox_id: str, lease_id: str, *, seconds: float) -> Lease:
     """Let an explicit lease end `seconds` from now. A sandbox whose TTL is over is not kept alive by renewing."""
-    check_usable(core, sandbox_id)
-    return core.leases.renew(sandbox_id, lease_id, seconds)
+    check_usable(services, sandbox_id)
+    return services.leases.renew(sandbox_id, lease_id, seconds)

@@ -28,20 +28,20 @@ from sandboxer.timing import Deadline, rfc3339
 PER_SANDBOX_SECONDS = 120.0
 
 
-def expire(core: Services, *, apply: bool) -> Report:
+def expire(services: Services, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
     for those without a TTL, and settle what ended and is not in the book."""
-    due = [action for record in core.store.list() if (action := _seen(core, record)) is not None]
+    due = [action for record in services.store.list() if (action := _seen(services, record)) is not None]
     if not apply:
-        unsettled, unusable = billing.settle_open(core, grace=GRACE_SECONDS, apply=False)
+        unsettled, unusable = billing.settle_open(services, grace=GRACE_SECONDS, apply=False)
         return Report(actions=[*due, *unsettled], remaining=unusable)
-    done = run_in_lanes(due, lambda action: _ended(core, action), lane=location_lane)
-    settled, unusable = billing.settle_open(core, grace=GRACE_SECONDS)
+    done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
+    settled, unusable = billing.settle_open(services, grace=GRACE_SECONDS)
     report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
 
 
-def _seen(core: Services, record: Sandbox) -> Action | None:
+def _seen(services: Services, record: Sandbox) -> Action | None:
     def unseen(error: SandboxerError) -> Action:
         return Action(
             sandbox_id=record.id,
@@ -53,14 +53,14 @@ def _seen(core: Services, record: Sandbox) -> Action | None:
             error=error.document(),
         )
 
-    return caught(lambda: _due(core, record), unseen)
+    return caught(lambda: _due(services, record), unseen)
 
 
-def _ended(core: Services, action: Action) -> Action:
-    return caught(lambda: _expire_one(core, action), lambda error: failed_action(action, error))
+def _ended(services: Services, action: Action) -> Action:
+    return caught(lambda: _expire_one(services, action), lambda error: failed_action(action, error))
 
 
-def _due(core: Services, record: Sandbox) -> Action | None:
+def _due(services: Services, record: Sandbox) -> Action | None:
     def action(does: ActionKind, why: str, outcome: ActionOutcome = "planned") -> Action:
         return Action(
             sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
@@ -71,74 +71,74 @@ def _due(core: Services, record: Sandbox) -> Action | None:
     if record.state in (State.EXPIRED, State.DESTROYING):
         return action("destroy", "its teardown has not finished")
     if record.expires_at is None:
-        return _unpaid(core, record, action)
-    if record.expires_at > core.clock():
+        return _unpaid(services, record, action)
+    if record.expires_at > services.clock():
         return None
     if record.state == State.FAILED:
         return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
-    if core.leases.active(record.id):
+    if services.leases.active(record.id):
         return action("expire", "its TTL is over, but it is in use", "skipped")
     return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
 
 
-def _unpaid(core: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
+def _unpaid(services: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
     """What follows from the money of a sandbox without a TTL."""
     try:
-        found = billing.funding_due(core, record)
+        found = billing.funding_due(services, record)
     except SandboxerError as error:  # a book that cannot be used is no reason to end anything
         return msgspec.structs.replace(action("fund", error.message, "failed"), error=error.document())
     if found is None:
         return None
     if isinstance(found, Metering):
         return action("fund", f"it has no TTL, and is paid for up to {rfc3339(found.funded_until)} then")
-    if core.leases.active(record.id):
+    if services.leases.active(record.id):
         return action("expire", f"{found}; but it is in use", "skipped")
     return action("expire", found)
 
 
-def _expire_one(core: Services, action: Action) -> Action:
+def _expire_one(services: Services, action: Action) -> Action:
     sandbox_id = action.sandbox_id
     if sandbox_id is None or action.outcome != "planned":
         return action
-    lock = core.locks.try_acquire(sandbox_id)
+    lock = services.locks.try_acquire(sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
         # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
-        with core.leases.guard(sandbox_id):
-            record = core.store.get(sandbox_id)
-            again = None if record is None else _due(core, record)
+        with services.leases.guard(sandbox_id):
+            record = services.store.get(sandbox_id)
+            again = None if record is None else _due(services, record)
             if record is None or again is None:
                 return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
             if again.outcome != "planned":
                 return again
             if again.action == "fund":
-                return _fund(core, record, again)
+                return _fund(services, record, again)
             if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
                 try:
-                    core.move(sandbox_id, Signal.EXPIRE)
+                    services.move(sandbox_id, Signal.EXPIRE)
                 except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
                     return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
-        return finish_teardown(core, again)
+        return finish_teardown(services, again)
 
 
-def _fund(core: Services, record: Sandbox, action: Action) -> Action:
+def _fund(services: Services, record: Sandbox, action: Action) -> Action:
     """Pay further ahead; the caller holds the lock. When there is no money after all, the next run says so."""
     try:
-        found = billing.funding_due(core, record)
+        found = billing.funding_due(services, record)
         if isinstance(found, Metering):
-            billing.pay_ahead(core, record, found)
+            billing.pay_ahead(services, record, found)
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")
 
 
-def finish_teardown(core: Services, action: Action) -> Action:
+def finish_teardown(services: Services, action: Action) -> Action:
     """The rest of a destroy; the caller holds the lock."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
     try:
-        destroy.request_destroy(core, action.sandbox_id)
-        destroy.finish_destroy(core, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
+        destroy.request_destroy(services, action.sandbox_id)
+        destroy.finish_destroy(services, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")

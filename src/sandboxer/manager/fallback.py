@@ -34,7 +34,7 @@ class PlacedCandidate(msgspec.Struct, frozen=True, kw_only=True):
     route: Route
     quote: Quote | None
 
-    def placed(self, core: Services, plan: CreatePlan, record: Sandbox) -> Sandbox:
+    def placed(self, services: Services, plan: CreatePlan, record: Sandbox) -> Sandbox:
         """The record on this candidate, with nothing made of it yet."""
         candidate, longest = self.candidate, [n for n in (plan.max_ttl, self.candidate.max_ttl) if n is not None]
         quote = self.quote
@@ -47,7 +47,7 @@ class PlacedCandidate(msgspec.Struct, frozen=True, kw_only=True):
             max_expires_at=record.created_at + min(longest) if longest else None,
             cost=Cost() if quote is None else money.cost_of(quote),
             metering=None if quote is None else money.metering_of(quote, now=record.created_at),
-            secret_refs=credentials(core, plan, candidate.extension),
+            secret_refs=credentials(services, plan, candidate.extension),
             handle=None,
             clean=False,
         )
@@ -67,7 +67,7 @@ class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place_next(
-    core: Services,
+    services: Services,
     plan: CreatePlan,
     sandbox_id: str,
     *,
@@ -83,7 +83,7 @@ def place_next(
         candidate = plan.candidates[number]
         place = (candidate.extension, candidate.host)
         # A profile that names one extension wants that one, well or not.
-        busy = core.health.admit(*place) if plan.profile.route is not None else None
+        busy = services.health.admit(*place) if plan.profile.route is not None else None
         if busy is not None:
             passed_over = Unavailable(busy, hint="try again in a minute")
             route = route_decisions.mark_ended(route, number, outcome="skipped", reason=busy)
@@ -91,33 +91,33 @@ def place_next(
         if number:
             route = route_decisions.mark_chosen(route, number, route_decisions.reason_for_next(route, number))
         try:
-            quote = _reserve(core, plan, sandbox_id, candidate)
+            quote = _reserve(services, plan, sandbox_id, candidate)
             turn = PlacedCandidate(number=number, candidate=candidate, route=route, quote=quote)
-            return core.store.update(sandbox_id, write(turn))
+            return services.store.update(sandbox_id, write(turn))
         except OverQuota:
-            core.health.undecided(*place)
+            services.health.undecided(*place)
             raise  # it is the consumer's, whoever would serve it
         except (InsufficientCredits, CapReached) as error:
-            core.health.undecided(*place)
+            services.health.undecided(*place)
             passed_over = error
             reason = error.message if isinstance(error, CapReached) else f"over budget: {error.message}"
             route = route_decisions.mark_ended(route, number, outcome="skipped", reason=reason)
     return Exhausted(route=route, error=passed_over)
 
 
-def _reserve(core: Services, plan: CreatePlan, sandbox_id: str, candidate: Candidate) -> Quote | None:
+def _reserve(services: Services, plan: CreatePlan, sandbox_id: str, candidate: Candidate) -> Quote | None:
     """Set aside what a candidate costs; the quote, None for a free one. Raises InsufficientCredits."""
     if not any(each.metered for each in plan.candidates):
         return None  # a free sandbox never touches the book
-    manifest = core.extensions.manifest(candidate.extension)
-    quote = money.quote_for(core, manifest, host=candidate.host, options=candidate.options, ttl=plan.ttl)
-    money.reserve(core, sandbox_id, quote, plan.consumer, grant=plan.grant)
+    manifest = services.extensions.manifest(candidate.extension)
+    quote = money.quote_for(services, manifest, host=candidate.host, options=candidate.options, ttl=plan.ttl)
+    money.reserve(services, sandbox_id, quote, plan.consumer, grant=plan.grant)
     return quote
 
 
-def credentials(core: Services, plan: CreatePlan, extension_id: str) -> dict[str, SecretRef]:
+def credentials(services: Services, plan: CreatePlan, extension_id: str) -> dict[str, SecretRef]:
     """The profile's own references for credentials of an extension: later verbs need them too."""
-    needed = core.extensions.manifest(extension_id).secrets
+    needed = services.extensions.manifest(extension_id).secrets
     return {name: ref for name, ref in plan.profile.secrets.items() if name in needed}
 
 

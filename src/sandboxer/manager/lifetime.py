@@ -17,46 +17,46 @@ from sandboxer.timing import Deadline, format_duration
 RENEW_SECONDS = 60.0
 
 
-def extend(core: Services, sandbox_id: str, seconds: int) -> Sandbox:
+def extend(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
     """Add `seconds` to a sandbox's life; see `SandboxManager.extend_ttl`."""
     # The guard keeps `expire` and other renewals out between the look and the commit.
-    with core.leases.guard(sandbox_id):
-        record = core.current(sandbox_id)
-        until = extended_expiry(record, seconds, now=core.clock())
+    with services.leases.guard(sandbox_id):
+        record = services.current(sandbox_id)
+        until = extended_expiry(record, seconds, now=services.clock())
         metering = None if record.metering is None else billing.paid_until(record, record.metering, until)
         if metering is None:
-            stored = _renew(core, record, seconds, until=until, metering=None)
+            stored = _renew(services, record, seconds, until=until, metering=None)
         else:
-            billing.raise_reservation(core, record, metering)
+            billing.raise_reservation(services, record, metering)
             try:
-                stored = _renew(core, record, seconds, until=until, metering=metering)
+                stored = _renew(services, record, seconds, until=until, metering=metering)
             except BaseException:
-                billing.restore_reservation(core, sandbox_id)
+                billing.restore_reservation(services, sandbox_id)
                 raise
-    core.announce()
+    services.announce()
     return stored
 
 
-def _renew(core: Services, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
-    extension = core.extension(record)
+def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
+    extension = services.extension(record)
     handle = record.handle
     if isinstance(extension, CanRenew) and handle is not None:
-        permissions.check_sandbox_paths(core, record)  # its marker is written anew
+        permissions.check_sandbox_paths(services, record)  # its marker is written anew
         saved = [handle]  # some remember when their backend ends it
-        extension.renew(handle, until, core.context(record, Deadline(RENEW_SECONDS), save=saved.append))
+        extension.renew(handle, until, services.context(record, Deadline(RENEW_SECONDS), save=saved.append))
         handle = saved[-1]
 
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
-        extended_expiry(now, seconds, now=core.clock())  # it may have been asked to go meanwhile
+        extended_expiry(now, seconds, now=services.clock())  # it may have been asked to go meanwhile
         after = msgspec.structs.replace(now, expires_at=until, handle=handle, seq=now.seq + 1)
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
             after = msgspec.structs.replace(after, metering=metering, cost=cost)
-        return Change(record=after, events=[core.event(now, after, "sandbox.extended")])
+        return Change(record=after, events=[services.event(now, after, "sandbox.extended")])
 
-    stored = core.store.update(record.id, change)
+    stored = services.store.update(record.id, change)
     if stored is None:
         raise Internal("the store kept nothing of an extension")
     return stored

@@ -23,17 +23,17 @@ from sandboxer.timing import now as present
 ZERO_USD = Decimal(0)
 
 
-def quote_for(core: Services, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
+def quote_for(services: Services, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
     """What a sandbox of an extension with these options would cost for `ttl` seconds (None: without an end). Pure
     lookups.
 
     `options` are the extension's own model, or plain values for it. A self-hosted one is metered at the host's prices,
     else at the extension's, else it is free. Raises Invalid for a price that is none, NotConfigured for a GPU that has
     no price."""
-    table = prices_of(core, manifest, host)
+    table = prices_of(services, manifest, host)
     if table is None:
         return prices.quote(None, Resources(), ttl)
-    extension = core.extensions.get(manifest.id)
+    extension = services.extensions.get(manifest.id)
     if not isinstance(extension, CanMeter):
         return prices.quote(table, Resources(), ttl)
     if isinstance(options, Mapping):
@@ -41,10 +41,10 @@ def quote_for(core: Services, manifest: Manifest, *, host: str | None, options: 
     return prices.quote(table, extension.estimate_cost(options), ttl)
 
 
-def prices_of(core: Services, manifest: Manifest, host: str | None) -> PriceTable | None:
+def prices_of(services: Services, manifest: Manifest, host: str | None) -> PriceTable | None:
     """The price list that holds for an extension on a host; None: free."""
     if manifest.self_hosted and host is not None:
-        settings = core.settings.hosts.get(host)
+        settings = services.settings.hosts.get(host)
         if settings is not None and settings.prices is not None:
             return settings.prices
     return manifest.prices
@@ -62,16 +62,16 @@ def token_budget(grant: Grant) -> TokenBudget | None:
     return TokenBudget(token=grant.token, usd=grant.budget)
 
 
-def reserve(core: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
+def reserve(services: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
     """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
     Raises InsufficientCredits."""
     usd = quote.estimated_usd if quote.metered else ZERO_USD
-    core.purse.reserve(sandbox_id, usd, consumer=consumer_text(consumer), token=token_budget(grant))
+    services.credits.reserve(sandbox_id, usd, consumer=consumer_text(consumer), token=token_budget(grant))
 
 
-def release(core: Services, sandbox_id: str) -> None:
+def release(services: Services, sandbox_id: str) -> None:
     """Give back what is set aside for a sandbox that never came to be."""
-    core.purse.release(sandbox_id)
+    services.credits.release(sandbox_id)
 
 
 def metering_of(quote: Quote, *, now: float | None = None) -> Metering | None:

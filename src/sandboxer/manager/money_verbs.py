@@ -19,10 +19,10 @@ class MoneyVerbs(VerbSet):
 
     def credits(self) -> Balance:
         """How the credits and the budgets stand."""
-        consumer = self.asker.consumer
+        consumer = self.principal.consumer
         if consumer is None:
-            return self.core.purse.show()
-        return self.core.purse.show_for(consumer_name(consumer), token=token_budget(self.asker.grant))
+            return self.services.credits.show()
+        return self.services.credits.show_for(consumer_name(consumer), token=token_budget(self.principal.grant))
 
     def add_credits(
         self,
@@ -36,18 +36,18 @@ class MoneyVerbs(VerbSet):
         """Add credits, in US dollars; how they stand then. See `accounts.add_credits`."""
         with self._noted("credits add", amount[:40], actor=actor):
             return accounts.add_credits(
-                self.core, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
+                self.services, amount, actor=actor, note=note, idempotency_key=idempotency_key, progress=progress
             )
 
     def unsettled(self) -> Sequence[str]:
         """The sandboxes that ended, and are not in the book yet."""
-        return accounts.unsettled(self.core)
+        return accounts.unsettled(self.services)
 
     def usage(self, *, since: str | None = None, until: str | None = None) -> Sequence[UsageItem]:
         """What sandboxes were used for; see `accounts.instant` for the bounds."""
-        found, consumer = accounts.usage(self.core, since=since, until=until), self.asker.consumer
+        found, consumer = accounts.usage(self.services, since=since, until=until), self.principal.consumer
         return [item for item in found if consumer is None or item.consumer == consumer_name(consumer)]
 
     def usage_table(self, kind: Table, *, since: str | None = None, until: str | None = None) -> str:
         """The same as CSV, or with the columns of FOCUS."""
-        return accounts.usage_table(self.core, kind, since=since, until=until)
+        return accounts.usage_table(self.services, kind, since=since, until=until)

@@ -14,13 +14,13 @@ from sandboxer.timing import Deadline
 LOOK_SECONDS = 60.0
 
 
-def check_sandbox_paths(core: Services, record: Sandbox, deadline: Deadline | None = None) -> None:
+def check_sandbox_paths(services: Services, record: Sandbox, deadline: Deadline | None = None) -> None:
     """Raise Denied when somebody else could change what is run for a sandbox; says what to type."""
     if record.host is None:
         return  # a provider's: it runs nothing of ours here
-    check_data_directory(core)
+    check_data_directory(services)
     deadline = deadline or Deadline(LOOK_SECONDS)
-    host = core.open_host(record.host)
+    host = services.open_host(record.host)
     made_in = ""
     if record.reachability is not None and record.reachability.remote_dir:
         above, found, _ = record.reachability.remote_dir.partition(f"/{resource_name(record.id)}")
@@ -28,28 +28,28 @@ def check_sandbox_paths(core: Services, record: Sandbox, deadline: Deadline | No
     host.check_place(made_in or host.work_dir(deadline), deadline)
 
 
-def check_host_paths(core: Services, name: str) -> None:
+def check_host_paths(services: Services, name: str) -> None:
     """Raise Denied when somebody else could change what would be run for a new sandbox on a host."""
-    check_data_directory(core)
+    check_data_directory(services)
     deadline = Deadline(LOOK_SECONDS)
-    host = core.open_host(name)
+    host = services.open_host(name)
     host.check_place(host.work_dir(deadline), deadline)
 
 
-def check_data_directory(core: Services) -> None:
+def check_data_directory(services: Services) -> None:
     """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
     what that user's records say: it is told by `doctor`, and all others are still kept out."""
-    place = core.purse.path.parent
-    fault = strict_modes.examine(place, trusted=foreign_data_owner(core) or 0)
+    place = services.credits.path.parent
+    fault = strict_modes.examine(place, trusted=foreign_data_owner(services) or 0)
     if fault is not None:
         user = strict_modes.this_user()
         raise strict_modes.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
 
 
-def foreign_data_owner(core: Services) -> int | None:
+def foreign_data_owner(services: Services) -> int | None:
     """The other user whose data root works on; None when they are its own, or not there yet."""
     try:
-        owner = core.purse.path.parent.stat().st_uid
+        owner = services.credits.path.parent.stat().st_uid
     except FileNotFoundError:
         return None
     return owner if os.geteuid() == 0 and owner != 0 else None

@@ -79,7 +79,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(
-    core: Services, request: Request, caller: Caller, *, idempotency_key: str | None, replaces: str | None = None
+    services: Services, request: Request, caller: Caller, *, idempotency_key: str | None, replaces: str | None = None
 ) -> CreatePlan:
     """Check a request against its profile and what can serve it; raises Invalid, NotFound, Denied, and, when nothing
     can serve it, Unsupported, NotConfigured, InsufficientCredits or Unavailable (with an idempotency key that error is
@@ -87,7 +87,7 @@ def make_plan(
 
     `replaces`: the sandbox that goes before the new one comes."""
     check_profile_allowed(caller.grant, request.profile)
-    profile = core.profiles.get(request.profile)
+    profile = services.profiles.get(request.profile)
     inputs = resolve_inputs(profile, request.inputs, base=caller.base)
     if caller.roots is not None:
         _check_roots(profile, inputs, caller.roots)
@@ -98,11 +98,11 @@ def make_plan(
     check_labels(request.labels)
     if idempotency_key is not None:
         check_key(idempotency_key)
-    consumer = _consumer(core, caller)
-    ttl = _ttl(core, profile, request)
+    consumer = _consumer(services, caller)
+    ttl = _ttl(services, profile, request)
     token = token_budget(caller.grant)
     found = find_candidates(
-        core, profile, Constraints(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces, token=token)
+        services, profile, Constraints(host=request.host, ttl=ttl, consumer=consumer, replaces=replaces, token=token)
     )
     if found.error is not None and idempotency_key is None:
         raise found.error
@@ -145,14 +145,14 @@ class Explanation(Value, frozen=True, kw_only=True):
     refusal: dict[str, Any] | None = None
 
 
-def explain(core: Services, request: Request, caller: Caller) -> Explanation:
+def explain(services: Services, request: Request, caller: Caller) -> Explanation:
     """Who would serve a request, and why; also when nobody would. Raises what `make_plan` raises for a request that is
     wrong."""
     check_profile_allowed(caller.grant, request.profile)
-    profile = core.profiles.get(request.profile)
+    profile = services.profiles.get(request.profile)
     strategy = profile.route.strategy if profile.route is not None else "explicit"
     try:
-        plan = make_plan(core, request, caller, idempotency_key=None)
+        plan = make_plan(services, request, caller, idempotency_key=None)
     except SandboxerError as error:
         if error.details is None or "decisions" not in error.details:
             raise
@@ -190,13 +190,15 @@ def plan_document(plan: CreatePlan) -> dict[str, Any]:
     }
 
 
-def _consumer(core: Services, caller: Caller) -> Consumer:
+def _consumer(services: Services, caller: Caller) -> Consumer:
     """Whose it will be: what the token says, else what the request says, else the operator's."""
-    kind, name = parse_actor(caller.grant.consumer or (operator_actor(core) if caller.actor is None else caller.actor))
+    kind, name = parse_actor(
+        caller.grant.consumer or (operator_actor(services) if caller.actor is None else caller.actor)
+    )
     return Consumer(actor=kind, name=name)  # type: ignore[arg-type]  # parse_actor admits only the three types
 
 
-def _ttl(core: Services, profile: Profile, request: Request) -> int | None:
+def _ttl(services: Services, profile: Profile, request: Request) -> int | None:
     longest = _optional(profile.ttl.max)
     if request.ttl is not None:
         if longest is not None and request.ttl > longest:
@@ -205,7 +207,7 @@ def _ttl(core: Services, profile: Profile, request: Request) -> int | None:
                 hint=f"give at most --ttl {profile.ttl.max}",
             )
         return request.ttl
-    wanted = _optional(core.settings.defaults.ttl)
+    wanted = _optional(services.settings.defaults.ttl)
     if wanted is None:
         return _optional(profile.ttl.default)
     return wanted if longest is None else min(wanted, longest)

@@ -46,20 +46,20 @@ def _count(records: Iterable[Sandbox]) -> int:
     return sum(1 for record in records if record.state in LIVE and holds_name(record))
 
 
-def take_create(core: Services, quota: Quota, consumer: Consumer) -> None:
+def take_create(services: Services, quota: Quota, consumer: Consumer) -> None:
     """Count one more create; raises OverQuota when it is one too many in a minute."""
     if quota.creates_per_minute is not None:
-        wait = core.recent.take(consumer_name(consumer), quota.creates_per_minute, at=core.clock())
+        wait = services.recent.take(consumer_name(consumer), quota.creates_per_minute, at=services.clock())
         _refuse_until(wait, quota, consumer)
 
 
-def check(core: Services, consumer: Consumer, *, without: str | None = None) -> None:
+def check(services: Services, consumer: Consumer, *, without: str | None = None) -> None:
     """Raises OverQuota when a create would; counts nothing. `without`: a sandbox that will have gone by then."""
-    quota = quota_of(core.settings.quotas, consumer)
+    quota = quota_of(services.settings.quotas, consumer)
     if quota.live is not None:
-        check_live(quota, consumer, core.store.others(), without=without)
+        check_live(quota, consumer, services.store.others(), without=without)
     if quota.creates_per_minute is not None:
-        wait = core.recent.wait(consumer_name(consumer), quota.creates_per_minute, at=core.clock())
+        wait = services.recent.wait(consumer_name(consumer), quota.creates_per_minute, at=services.clock())
         _refuse_until(wait, quota, consumer)
 
 
@@ -72,13 +72,13 @@ def _refuse_until(wait: float | None, quota: Quota, consumer: Consumer) -> None:
 
 
 @contextmanager
-def exec_slot(core: Services, consumer: Consumer) -> Iterator[None]:
+def exec_slot(services: Services, consumer: Consumer) -> Iterator[None]:
     """Hold one of a consumer's slots for commands; raises OverQuota when all are taken."""
-    quota = quota_of(core.settings.quotas, consumer)
+    quota = quota_of(services.settings.quotas, consumer)
     if quota.execs is None:
         yield
         return
-    slot = core.slots.try_take(consumer_name(consumer), quota.execs)
+    slot = services.slots.try_take(consumer_name(consumer), quota.execs)
     if slot is None:
         raise OverQuota(
             f"{consumer_name(consumer)} runs as many commands as it may at once: {quota.execs}",

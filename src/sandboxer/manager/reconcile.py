@@ -34,13 +34,13 @@ MASS_SHARE = 0.2
 """A sweep that would remove more than this many and more than this share of what is known stops and asks."""
 
 
-def reconcile(core: Services, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
+def reconcile(services: Services, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
     """Settle every record, then look for resources of ours without a live record."""
-    records = core.store.list()
-    looked = run_in_lanes(records, lambda record: _look(core, record, grace), lane=location_lane)
+    records = services.store.list()
+    looked = run_in_lanes(records, lambda record: _look(services, record, grace), lane=location_lane)
     planned = [item for item in looked if isinstance(item, Action)]
     remaining = [item for item in looked if isinstance(item, Remaining)]
-    strays, unseen, shown = find_stale(core, records, grace)
+    strays, unseen, shown = find_stale(services, records, grace)
     remaining += unseen
     known = len(records) + shown
     removals = len(strays) + sum(1 for action in planned if action.action == "fail")
@@ -57,11 +57,13 @@ def reconcile(core: Services, *, apply: bool, force: bool = False, grace: float 
         ]
         planned, strays = [action for action in planned if action.action != "fail"], []
     if not apply:
-        unsettled, unusable = billing.settle_open(core, grace=grace, apply=False)
+        unsettled, unusable = billing.settle_open(services, grace=grace, apply=False)
         return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
-    done = run_in_lanes(planned, lambda action: _done(action, lambda: _settle(core, action, grace)), lane=location_lane)
-    done += run_in_lanes(strays, lambda action: _done(action, lambda: reap_stale(core, action)), lane=location_lane)
-    settled, unusable = billing.settle_open(core, grace=grace)
+    done = run_in_lanes(
+        planned, lambda action: _done(action, lambda: _settle(services, action, grace)), lane=location_lane
+    )
+    done += run_in_lanes(strays, lambda action: _done(action, lambda: reap_stale(services, action)), lane=location_lane)
+    settled, unusable = billing.settle_open(services, grace=grace)
     report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
 
@@ -75,18 +77,18 @@ def too_many(removals: int, known: int) -> bool:
     return removals > MASS_COUNT and removals > MASS_SHARE * known
 
 
-def _look(core: Services, record: Sandbox, grace: float) -> Action | Remaining | None:
+def _look(services: Services, record: Sandbox, grace: float) -> Action | Remaining | None:
     """What should happen to one record; nothing while its owner lives and works on it."""
-    lock = core.locks.try_acquire(record.id)
+    lock = services.locks.try_acquire(record.id)
     if lock is None:
         return None
     with lock:
-        return caught(lambda: _judge(core, record.id, grace), lambda error: _remains(record, error.message, error))
+        return caught(lambda: _judge(services, record.id, grace), lambda error: _remains(record, error.message, error))
 
 
-def _judge(core: Services, sandbox_id: str, grace: float) -> Action | Remaining | None:
+def _judge(services: Services, sandbox_id: str, grace: float) -> Action | Remaining | None:
     """The same, from its state, its owner, and what the backend shows; the caller holds the sandbox's lock."""
-    record = core.store.get(sandbox_id)
+    record = services.store.get(sandbox_id)
     if record is None or record.state == State.DESTROYED:
         return None
 
@@ -94,14 +96,14 @@ def _judge(core: Services, sandbox_id: str, grace: float) -> Action | Remaining 
         return Action(sandbox_id=sandbox_id, action=does, why=why, host=record.host, extension=record.extension)
 
     if record.state in (State.PROVISIONING, State.EXPIRED, State.DESTROYING):
-        if not _orphaned(record, grace, core.clock()):
+        if not _orphaned(record, grace, services.clock()):
             return _remains(record, "it is not certain that its owner is dead; wait for the grace period")
         if record.state == State.PROVISIONING:
             return action("take-back", "its creator died before it was ready")
         return action("destroy", "its teardown has not finished")
     if record.state == State.FAILED:
         return None if record.clean or record.request.keep_failed else action("take-back", "failed, not clean")
-    status = _status(core, record)
+    status = _status(services, record)
     if status.presence == "absent":
         return action("fail", "the backend has lost it")
     if status.presence == "unknown":
@@ -127,35 +129,35 @@ def _orphaned(record: Sandbox, grace: float, now: float) -> bool:
     return owner_state(record.owner) != "unknown" or now - record.created_at > grace
 
 
-def _status(core: Services, record: Sandbox) -> Status:
+def _status(services: Services, record: Sandbox) -> Status:
     deadline = Deadline(LOOK_SECONDS)
-    context = core.context(record, deadline)
+    context = services.context(record, deadline)
     context.host.connect(deadline)
-    extension = core.extension(record)
+    extension = services.extension(record)
     if record.handle is None:
         return Status("absent") if extension.find(record.id, context) is None else Status("running")
     return extension.status(record.handle, context)
 
 
-def _settle(core: Services, action: Action, grace: float) -> Action:
+def _settle(services: Services, action: Action, grace: float) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - _judge makes actions of records only
-    lock = core.locks.try_acquire(action.sandbox_id)
+    lock = services.locks.try_acquire(action.sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
-        again = _judge(core, action.sandbox_id, grace)
+        again = _judge(services, action.sandbox_id, grace)
         if not isinstance(again, Action) or again.action != action.action:
             return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
         if action.action == "destroy":
-            return finish_teardown(core, action)
-        return _fail(core, action)
+            return finish_teardown(services, action)
+        return _fail(services, action)
 
 
-def _fail(core: Services, action: Action) -> Action:
+def _fail(services: Services, action: Action) -> Action:
     """Take back what is left of a record and mark it failed; it keeps its error until its failure TTL is over."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
-    record = core.current(action.sandbox_id)
-    rest = destroy.rollback(core, record, quick=False)
+    record = services.current(action.sandbox_id)
+    rest = destroy.rollback(services, record, quick=False)
     code = "interrupted" if action.action == "take-back" else "backend_error"
     document = record.error or {
         "code": code,
@@ -170,15 +172,15 @@ def _fail(core: Services, action: Action) -> Action:
         document = removal.settled_error(document)
 
     def failed(now: Sandbox) -> Sandbox:
-        expires = now.expires_at if now.state == State.FAILED else core.clock() + now.failed_ttl
+        expires = now.expires_at if now.state == State.FAILED else services.clock() + now.failed_ttl
         after = msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
-        return closed(after, at=core.clock()) if rest is None else after
+        return closed(after, at=services.clock()) if rest is None else after
 
     if record.state == State.FAILED:
-        after = core.edit(record.id, failed)
+        after = services.edit(record.id, failed)
     else:
-        after = core.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
-    billing.settle(core, after)
+        after = services.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
+    billing.settle(services, after)
     if rest is not None:
         return msgspec.structs.replace(action, outcome="failed", error=rest.document())
     return msgspec.structs.replace(action, outcome="done")

@@ -25,17 +25,17 @@ class RebuiltRecords(msgspec.Struct, frozen=True, kw_only=True):
     unseen: list[Remaining]
 
 
-def rebuild_records(core: Services) -> RebuiltRecords:
+def rebuild_records(services: Services) -> RebuiltRecords:
     """A record for every labelled resource of this installation that has none. What was not on the labels (who asked,
     inputs, labels of the user) is lost; what is there can be used and destroyed again."""
-    seen, unseen = list_everywhere(core, core.store.list())
-    lost = [item for item in seen if core.store.get(item[2].sandbox_id) is None]
-    records = run_in_lanes(lost, lambda item: _restore_one(core, *item), lane=lambda item: item[1] or item[0])
+    seen, unseen = list_everywhere(services, services.store.list())
+    lost = [item for item in seen if services.store.get(item[2].sandbox_id) is None]
+    records = run_in_lanes(lost, lambda item: _restore_one(services, *item), lane=lambda item: item[1] or item[0])
     return RebuiltRecords(records=records, unseen=unseen)
 
 
-def _restore_one(core: Services, extension: str, host: str | None, found: Found) -> Sandbox:
-    created = found.created_at if found.created_at is not None else core.clock()
+def _restore_one(services: Services, extension: str, host: str | None, found: Found) -> Sandbox:
+    created = found.created_at if found.created_at is not None else services.clock()
     decision = Decision(extension=extension, outcome="chosen", reason="found by doctor --repair", host=host)
     profile = found.labels.get(LABEL_PROFILE, "profile.unknown")
     record = Sandbox(
@@ -55,7 +55,7 @@ def _restore_one(core: Services, extension: str, host: str | None, found: Found)
         seq=1,
     )
     try:
-        ready = core.extension(record).wait_ready(found.handle, core.context(record, Deadline(LOOK_SECONDS)))
+        ready = services.extension(record).wait_ready(found.handle, services.context(record, Deadline(LOOK_SECONDS)))
     except SandboxerError as error:
         document = {**error.document(), "sandbox_id": record.id}
         record = msgspec.structs.replace(record, state=str(State.FAILED), error=document)
@@ -65,6 +65,6 @@ def _restore_one(core: Services, extension: str, host: str | None, found: Found)
     def write(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is not None:
             return Change()  # somebody was faster
-        return Change(record=record, events=[core.event(None, record, f"sandbox.{record.state}")])
+        return Change(record=record, events=[services.event(None, record, f"sandbox.{record.state}")])
 
-    return core.store.update(record.id, write) or record
+    return services.store.update(record.id, write) or record

@@ -64,17 +64,17 @@ class Services:
     open_host: Callable[[str], Host]
     environment: Mapping[str, str]
     announce: Callable[[], None]
-    purse: Credits
+    credits: Credits
     health: HealthStore
     tokens: TokenStore
     audit: AuditLog
     recent: CreateRates
     slots: Slots
     clock: Callable[[], float] = field(default=now)
-    watch: Cancellations = field(init=False)
+    cancellations: Cancellations = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "watch", Cancellations(self.store))  # frozen, and made of another part
+        object.__setattr__(self, "cancellations", Cancellations(self.store))  # frozen, and made of another part
 
     def resolve(self, text: str) -> Sandbox:
         """The one record that an id, a unique prefix or a name means; of names that nobody has now, the last one that

@@ -23,11 +23,13 @@ LOOK_SECONDS = 30.0
 """How long one look at one backend may take."""
 
 
-def find_stale(core: Services, records: Iterable[Sandbox], grace: float) -> tuple[list[Action], list[Remaining], int]:
+def find_stale(
+    services: Services, records: Iterable[Sandbox], grace: float
+) -> tuple[list[Action], list[Remaining], int]:
     """Labelled resources of ours that no live record knows; what could not be listed; how many were seen."""
-    seen, remaining = list_everywhere(core, records)
+    seen, remaining = list_everywhere(services, records)
     # Read again after looking: what was created meanwhile has a record by now.
-    live = {record.id: record for record in core.store.list() if record.state in LIVE}
+    live = {record.id: record for record in services.store.list() if record.state in LIVE}
     actions = [
         Action(
             sandbox_id=found.sandbox_id,
@@ -38,26 +40,26 @@ def find_stale(core: Services, records: Iterable[Sandbox], grace: float) -> tupl
         )
         for extension, host, found in seen
         if not is_recorded(found, live.get(found.sandbox_id), (extension, host))
-        and old_enough(found, core.clock(), grace)
+        and old_enough(found, services.clock(), grace)
     ]
     return actions, remaining, len(seen)
 
 
 def list_everywhere(
-    core: Services, records: Iterable[Sandbox], *, strict: bool = False
+    services: Services, records: Iterable[Sandbox], *, strict: bool = False
 ) -> tuple[list[tuple[str, str | None, Found]], list[Remaining]]:
     """Everything of this installation: on every host that is configured or that a record names, for every backend of
     our own hosts, and at every provider: (extension, host, resource); and the places that could not be listed. `strict`
     counts among those also backends that no record names and that are not there, switched off or without a key."""
     places = {(record.extension, record.host) for record in records}
-    hosts = {LOCAL, *core.settings.hosts, *(host for _, host in places if host is not None)}
+    hosts = {LOCAL, *services.settings.hosts, *(host for _, host in places if host is not None)}
     everywhere: set[tuple[str, str | None]] = set(places)
-    for manifest in core.extensions.manifests():
+    for manifest in services.extensions.manifests():
         everywhere |= {(manifest.id, host) for host in hosts} if manifest.self_hosted else {(manifest.id, None)}
     wanted = sorted(everywhere, key=lambda place: (place[0], place[1] or ""))
     looks = run_in_lanes(
         wanted,
-        lambda place: _inventory(core, *place, strict=strict or place in places),
+        lambda place: _inventory(services, *place, strict=strict or place in places),
         lane=lambda place: place[1] or place[0],
     )
     seen: list[tuple[str, str | None, Found]] = []
@@ -91,13 +93,13 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
     return found.created_at is not None and now - found.created_at > grace
 
 
-def _inventory(core: Services, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
+def _inventory(services: Services, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
     deadline = Deadline(LOOK_SECONDS)
 
     def look() -> Sequence[Found]:
-        context = core.extension_context(extension, host, deadline)
+        context = services.extension_context(extension, host, deadline)
         context.host.connect(deadline)
-        return list(core.extensions.get(extension).inventory(context))
+        return list(services.extensions.get(extension).inventory(context))
 
     def unseen(error: SandboxerError) -> Sequence[Found] | Remaining:
         if not strict and isinstance(error, NotConfigured):
@@ -109,18 +111,18 @@ def _inventory(core: Services, extension: str, host: str | None, *, strict: bool
     return caught(look, unseen)
 
 
-def reap_stale(core: Services, action: Action) -> Action:
+def reap_stale(services: Services, action: Action) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - strays are found by their id
-    lock = core.locks.try_acquire(action.sandbox_id)
+    lock = services.locks.try_acquire(action.sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
-        record = core.store.get(action.sandbox_id)
+        record = services.store.get(action.sandbox_id)
         live = record if record is not None and record.state in LIVE else None
         deadline = Deadline(PER_SANDBOX_SECONDS)
         try:
-            context = core.extension_context(action.extension, action.host, deadline)
-            extension = core.extensions.get(action.extension)
+            context = services.extension_context(action.extension, action.host, deadline)
+            extension = services.extensions.get(action.extension)
             handle = _stray_handle(extension, action, live, context)
             if handle is None and live is not None:
                 return msgspec.structs.replace(action, outcome="skipped", why="it has a live record now")

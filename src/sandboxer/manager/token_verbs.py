@@ -16,22 +16,22 @@ class TokenVerbs(VerbSet):
     def create_token(self, wanted: tokens.TokenRequest) -> tokens.NewToken:
         """Make a token of the HTTP API; see `tokens.create`."""
         with self._noted("tokens create", wanted.name) as known:
-            made = tokens.create_token(self.core, wanted)
+            made = tokens.create_token(self.services, wanted)
             known.append(made.id)
             return made
 
     def list_tokens(self) -> Sequence[tokens.TokenDocument]:
         """All tokens; never the tokens themselves."""
-        return tokens.list_tokens(self.core)
+        return tokens.list_tokens(self.services)
 
     def revoke_token(self, text: str) -> tokens.TokenDocument:
         """End a token, at once on every server; see `tokens.revoke`."""
         with self._noted("tokens revoke", text) as known:
-            ended = tokens.revoke_token(self.core, text)
+            ended = tokens.revoke_token(self.services, text)
             known.append(ended.id)
             return ended
 
     def audit(self, *, since: str | None = None) -> Sequence[AuditEntry]:
         """What was changed, and by whom, oldest first; see `accounts.instant` for `since`."""
-        start = None if since is None else accounts.instant(since, now=self.core.clock(), what="since")
-        return [entry for entry in self.core.audit.entries() if start is None or parse_time(entry.at) >= start]
+        start = None if since is None else accounts.instant(since, now=self.services.clock(), what="since")
+        return [entry for entry in self.services.audit.entries() if start is None or parse_time(entry.at) >= start]

@@ -59,7 +59,7 @@ class TokenRequest(Value, frozen=True, kw_only=True):
     ttl: int | None = None
 
 
-def create_token(core: Services, wanted: TokenRequest) -> NewToken:
+def create_token(services: Services, wanted: TokenRequest) -> NewToken:
     """Make a token. Raises Invalid, and NotFound for a profile that is not there."""
     role = check_role(wanted.role)
     if not LABEL_KEY.fullmatch(wanted.name):
@@ -68,9 +68,9 @@ def create_token(core: Services, wanted: TokenRequest) -> NewToken:
         )
     check_consumer(role, wanted.consumer)
     for profile in wanted.profiles:
-        core.profiles.get(profile)
+        services.profiles.get(profile)
     budget = None if wanted.budget is None else usd_text(parse_amount(wanted.budget, what="budget"))
-    at, text = core.clock(), new_token()
+    at, text = services.clock(), new_token()
     token = Token(
         id=new_token_id(),
         name=wanted.name,
@@ -82,23 +82,23 @@ def create_token(core: Services, wanted: TokenRequest) -> NewToken:
         budget=budget,
         expires_at=None if wanted.ttl is None else at + wanted.ttl,
     )
-    core.tokens.add(token)
+    services.tokens.add(token)
     return NewToken(**msgspec.structs.asdict(_document(token, at)), token=text)
 
 
-def list_tokens(core: Services) -> Sequence[TokenDocument]:
+def list_tokens(services: Services) -> Sequence[TokenDocument]:
     """All tokens, those of config.yaml first; never the tokens themselves."""
-    at = core.clock()
-    written = [_written(one, at) for one in core.settings.api.tokens]
-    return [*written, *(_document(one, at) for one in core.tokens.known().by_id.values())]
+    at = services.clock()
+    written = [_written(one, at) for one in services.settings.api.tokens]
+    return [*written, *(_document(one, at) for one in services.tokens.known().by_id.values())]
 
 
-def revoke_token(core: Services, text: str) -> TokenDocument:
+def revoke_token(services: Services, text: str) -> TokenDocument:
     """End a token by its id, or by its name where only one has that. Raises NotFound, and Conflict for one of
     config.yaml or a name that several have."""
-    names = {one.name for one in core.settings.api.tokens}
-    known = core.tokens.known().by_id
-    at = core.clock()
+    names = {one.name for one in services.settings.api.tokens}
+    known = services.tokens.known().by_id
+    at = services.clock()
     if text == API_TOKEN or (text.removeprefix(CONFIG_ID_PREFIX) in names and text not in known):
         raise Conflict(
             f"token {text[:80]!r} is written in config.yaml", hint="take it out there, and start the server again"
@@ -109,7 +109,7 @@ def revoke_token(core: Services, text: str) -> TokenDocument:
         raise Conflict(f"{len(named)} tokens have the name {text[:80]!r}: {ids}", hint="give an id")
     if text not in known and not named:
         raise NotFound(f"no token {text[:80]!r}", hint="run `sandboxer tokens list`")
-    return _document(core.tokens.revoke(text if text in known else named[0].id), at)
+    return _document(services.tokens.revoke(text if text in known else named[0].id), at)
 
 
 def check_role(text: str) -> Role:
@@ -176,18 +176,18 @@ class TokenVerifier:
 
     Raises, like the file: who cannot be recognized is not let in."""
 
-    def __init__(self, core: Services) -> None:
-        self._core = core
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._secrets: list[secrets.Secret] = []  # kept, so that no error of ours says them
         self._fixed: dict[str, Token] = {}
-        if (plain := core.settings.api.token) is not None:
+        if (plain := services.settings.api.token) is not None:
             self._keep(Token(id=API_TOKEN, name=API_TOKEN, role="admin", digest="", created_at=0.0), plain)
-        for one in core.settings.api.tokens:
+        for one in services.settings.api.tokens:
             value = secrets.resolve(
                 f"api.tokens.{one.name}",
                 SecretRef(ref=one.ref),
-                core.environment,
-                openbao=core.settings.openbao,
+                services.environment,
+                openbao=services.settings.openbao,
                 deadline=Deadline(RESOLVE_SECONDS),
             )
             if value is not None:
@@ -208,14 +208,14 @@ class TokenVerifier:
         one opens a server again, and never the end of its time."""
         if self._fixed:
             return True
-        at = self._core.clock()
-        return any(one.state(at) != "revoked" for one in self._core.tokens.known().by_id.values())
+        at = self._services.clock()
+        return any(one.state(at) != "revoked" for one in self._services.tokens.known().by_id.values())
 
     def grant(self, token: bytes) -> Grant | None:
         """What the bearer of a token may do; None for one that does not count."""
         digest = digest_of(token)
-        found = _same(self._fixed, digest) or _same(self._core.tokens.known().by_digest, digest)
-        return found.grant if found is not None and found.state(self._core.clock()) == "live" else None
+        found = _same(self._fixed, digest) or _same(self._services.tokens.known().by_digest, digest)
+        return found.grant if found is not None and found.state(self._services.clock()) == "live" else None
 
 
 def _same(tokens: Mapping[str, Token], digest: str) -> Token | None:

@@ -11,17 +11,17 @@ from sandboxer.models import Sandbox
 
 
 class VerbSet:
-    """Verbs over `core`, as `asker` may use them."""
+    """Verbs over `services`, as `principal` may use them."""
 
-    def __init__(self, core: Services, asker: Principal | None = None) -> None:
-        self.core = core
-        self.asker = asker or Principal()
+    def __init__(self, services: Services, principal: Principal | None = None) -> None:
+        self.services = services
+        self.principal = principal or Principal()
 
     def _find(self, text: str) -> Sandbox:
-        return find_sandbox(self.core, self.asker, text)
+        return find_sandbox(self.services, self.principal, text)
 
     def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
-        return self.asker.change(self.core, action, target, actor=actor)
+        return self.principal.change(self.services, action, target, actor=actor)
 
     @contextmanager
     def _changing(self, action: str, text: str) -> Iterator[str]:

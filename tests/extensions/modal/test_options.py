@@ -20,7 +20,7 @@ from tests.installations import installed
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The built-in manifest, as the registry reads it."""
-    return installed(tmp_path_factory.mktemp("here")).manager.core.extensions.manifest("ext.modal")
+    return installed(tmp_path_factory.mktemp("here")).manager.services.extensions.manifest("ext.modal")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_manifest_and_the_profile_are_what_the_class_can_do(manifest: Manife
     assert set(capabilities(ModalExtension)) >= {"exec", "copy", "logs", "renew", "meter", "snapshot"}
     assert "stop" not in capabilities(ModalExtension)
     assert (manifest.self_hosted, manifest.max_ttl, manifest.pricing_model) == (False, "24h", "metered")
-    profile = installed(tmp_path).manager.core.profiles.get("profile.modal-gpu")
+    profile = installed(tmp_path).manager.services.profiles.get("profile.modal-gpu")
     chosen = msgspec.convert(profile.options, ModalOptions)
     assert parse_gpu(chosen.gpu or "")[0] in GPUS
     assert chosen.max_life == profile.ttl.max
