@@ -18,9 +18,8 @@ from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
-from sandboxer.manager import CreatePlan, PendingCreate, SandboxManager, Services
+from sandboxer.manager import SandboxManager, Services
 from sandboxer.manager.backend_health import HealthStore
-from sandboxer.manager.create import hand_over
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
@@ -31,6 +30,7 @@ from sandboxer.store.tokens import TokenStore
 
 if TYPE_CHECKING:
     from sandboxer.events.relay import Relays
+    from sandboxer.manager.plan import CreatePlan
 
 
 Opener = Callable[[str, HostSettings | None], Host]
@@ -125,6 +125,8 @@ class Installation:
 
     def create_detached(self, plan: CreatePlan) -> Sandbox:
         """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""
+        from sandboxer.manager.create import hand_over
+
         begun = self.manager.begin(plan)
         if isinstance(begun, Sandbox):
             return begun
@@ -137,6 +139,9 @@ class Installation:
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
+        from sandboxer.manager.create import PendingCreate
+        from sandboxer.manager.plan import CreatePlan
+
         begun = PendingCreate(self.manager.services.current(sandbox_id), SandboxLock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=CreatePlan), begun)
 

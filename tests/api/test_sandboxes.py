@@ -15,7 +15,7 @@ from httpx import Client
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import BackendError, Conflict, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import PendingCreate
+from sandboxer.manager.create import PendingCreate
 from sandboxer.models import Handle, Request
 from sandboxer.testing.fake import FakeExtension, Faults
 from tests.api.serving import called
@@ -367,7 +367,7 @@ def test_destroy_of_creates_that_still_wait_for_their_turn(api: Client, here: In
 def test_what_is_unwanted_before_its_turn_is_never_made(here: Installation, faults: Faults) -> None:
     begun = here.manager.begin(here.manager.plan(Request(profile="profile.fake")))
     assert isinstance(begun, PendingCreate)
-    here.manager.wish_gone(begun.record.id)
+    here.manager.request_destroy(begun.record.id)
     with pytest.raises(Conflict):
         here.manager.carry_out(here.manager.plan(begun.record.request), begun)
     assert "provision" not in faults.seen

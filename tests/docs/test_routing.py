@@ -7,8 +7,8 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from sandboxer.manager import backend_health
-from sandboxer.manager.attempt import FAIR_TIMEOUT_SECONDS
+from sandboxer.manager import failure_policy
+from sandboxer.manager.limits import DEFAULT
 from sandboxer.models import Decision, Requirements, RouteSpec
 from sandboxer.routing import circuit_breaker
 from sandboxer.routing.requirements import ISOLATION_STRENGTH
@@ -84,14 +84,34 @@ def test_the_first_reason_of_several_is_the_one_that_stands_first() -> None:
     assert [word for word, reason in zip(words, seen, strict=True) if word not in reason] == []
 
 
+FIRST = {
+    "none": "",
+    "look": "look for it",
+    "rollback": "take it back",
+    "quick-rollback": f"take it back, in {DEFAULT.quick_rollback:g} s",
+}
+STEPS = {"adopt": "adopt", "next": "next", "give-up": "give up", "unknown": "unknown", None: ""}
+
+
+def test_what_follows_from_a_failure_is_what_the_table_of_the_code_says() -> None:
+    """Row by row and column by column."""
+    order: tuple[failure_policy.Left, ...] = ("nothing", "found", "no-answer", "unclear")
+    assert set(order) == set(get_args(failure_policy.Left))
+    assert set(failure_policy.POLICIES) == set(get_args(failure_policy.Cause))
+    assert table(PAGE, "what happened").rows == [
+        (policy.when, FIRST[policy.cleanup], *(STEPS[policy.then.get(left)] for left in order))
+        for policy in failure_policy.POLICIES.values()
+    ]
+
+
 def test_the_figures_of_health_are_those_of_the_code() -> None:
     part = TEXT[TEXT.index("## Health") :]
     said = {
         r"counts half after (\d+) h": circuit_breaker.HALF_LIFE_SECONDS / 3600,
         r"opens after (\d+) failures": circuit_breaker.FAILURES_TO_OPEN,
         r"leave the place alone for (\d+) s": circuit_breaker.OPEN_SECONDS,
-        r"had less than (\d+) s": FAIR_TIMEOUT_SECONDS,
-        r"at most every (\d+) s": backend_health.EVERY_SECONDS,
+        r"had less than (\d+) s": DEFAULT.fair_create,
+        r"at most every (\d+) s": DEFAULT.health_write,
     }
     for pattern, value in said.items():
         match = re.search(pattern, part)

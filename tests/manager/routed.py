@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ class Bed:
         health = HealthStore(self.root / "data", clock=clock)
         here.manager = SandboxManager(dataclasses.replace(here.manager.services, clock=clock, health=health))
         for name, faults in self.faults.items():
-            here.manager.services.extensions.add(
-                f"ext.{name}", lambda name=name, faults=faults: self.backend(name, faults)
-            )  # type: ignore[misc]  # bound now, not when it is called
+            here.manager.services.extensions.add(f"ext.{name}", partial(self.backend, name, faults))
         return here
 
     def create(self, **asked: Any) -> Sandbox:

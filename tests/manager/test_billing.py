@@ -119,7 +119,7 @@ def test_nothing_is_charged_after_the_wish_to_destroy(tmp_path: Path) -> None:
     banks.append(bank)
     record = bank.create()
     bank.now += 100
-    bank.manager.wish_gone(record.id)
+    bank.manager.request_destroy(record.id)
     bank.now += 300
     ended = bank.manager.destroy(record.id)
     assert ended.usage is not None

@@ -23,7 +23,7 @@ def test_one_thread_watches_all_and_ends_with_the_last(tmp_path: Path) -> None:
     for sandbox_id in (ID, OTHER):
         store.update(sandbox_id, put(sandbox(sandbox_id, state=State.PROVISIONING)))
     before = watchers()
-    watch, mine, other = Cancellations(store), Deadline(600), Deadline(600)
+    watch, mine, other = Cancellations(store, poll=0.1), Deadline(600), Deadline(600)
     with watch.watch(OTHER, other):
         with watch.watch(ID, mine):
             (watcher,) = watchers() - before
@@ -37,7 +37,7 @@ def test_one_thread_watches_all_and_ends_with_the_last(tmp_path: Path) -> None:
 
 def test_what_has_ended_is_not_cancelled_afterwards(tmp_path: Path) -> None:
     store = JsonStore(tmp_path)
-    watch, ended, other = Cancellations(store), Deadline(600), Deadline(600)
+    watch, ended, other = Cancellations(store, poll=0.1), Deadline(600), Deadline(600)
     store.update(OTHER, put(sandbox(OTHER, state=State.PROVISIONING)))
     with watch.watch(OTHER, other):
         with watch.watch(ID, ended):

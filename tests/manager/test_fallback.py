@@ -282,7 +282,7 @@ def test_a_sandbox_that_nobody_wants_any_more_is_not_tried_elsewhere(bed: Bed) -
     def at(point: str) -> None:
         bed.faults["a"].seen.append(point)
         if point == "provision":
-            manager.wish_gone(begun.record.id)  # type: ignore[union-attr]  # it was begun
+            manager.request_destroy(begun.record.id)  # type: ignore[union-attr]  # it was begun
             raise Gone("no")
 
     bed.faults["a"].at = at  # type: ignore[method-assign]  # a fault that acts

@@ -14,8 +14,7 @@ from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.hosts.base import Host, Result
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import SandboxManager
-from sandboxer.manager.destroy import ROLLBACK_GRACE_SECONDS
+from sandboxer.manager import SandboxManager, limits
 from sandboxer.manager.sweep import run_in_lanes
 from sandboxer.models import Handle, HostSettings, Ready, Request
 from sandboxer.testing.fake import FakeExtension
@@ -102,7 +101,7 @@ def test_a_create_whose_host_falls_silent_is_back_in_its_time_and_the_rest_is_se
     started = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         cut_off.create(cut_off.plan(Request(profile="profile.fake", host="alpha", timeout=1)))
-    assert ROLLBACK_GRACE_SECONDS < 5
+    assert limits.DEFAULT.rollback_grace < 5
     assert time.monotonic() - started < 20  # and not the minute of the host's silence
     assert caught.value.outcome == "unknown"
     assert [record.clean for record in cut_off.list()] == [False]

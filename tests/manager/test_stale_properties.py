@@ -20,7 +20,7 @@ from sandboxer.config.catalog import Catalog
 from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Context, Found
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.stale import GRACE_SECONDS
+from sandboxer.manager.limits import DEFAULT
 from sandboxer.models import Manifest
 from sandboxer.names import LABEL_ID, LABEL_INSTALL, MARKER_FILE
 from sandboxer.registry import Registry
@@ -45,7 +45,9 @@ class World(NamedTuple):
     listed: bool
 
 
-THINGS = st.builds(Thing, st.booleans(), st.booleans(), st.sampled_from([0.0, GRACE_SECONDS - 60, GRACE_SECONDS * 5]))
+THINGS = st.builds(
+    Thing, st.booleans(), st.booleans(), st.sampled_from([0.0, DEFAULT.stale_grace - 60, DEFAULT.stale_grace * 5])
+)
 WORLDS = st.builds(World, st.integers(0, 4), st.lists(THINGS, max_size=9), st.sampled_from([True, True, True, False]))
 
 
@@ -80,7 +82,7 @@ def may_go(world: World) -> set[str]:
     strays = {
         f"work/fake/sbx-w{n:011d}"
         for n, thing in enumerate(world.things)
-        if thing.ours and thing.marked and thing.age > GRACE_SECONDS
+        if thing.ours and thing.marked and thing.age > DEFAULT.stale_grace
     }
     seen = world.recorded + sum(thing.ours and thing.marked for thing in world.things)
     too_many = len(strays) > 5 and len(strays) > 0.2 * (world.recorded + seen)
@@ -113,4 +115,4 @@ class _Greedy(FakeExtension):
 def test_a_backend_that_lists_other_peoples_things_is_caught() -> None:
     """The check sees a planted fault."""
     with pytest.raises(AssertionError):
-        check(World(1, [Thing(ours=False, marked=True, age=GRACE_SECONDS * 5)], listed=True), _Greedy)
+        check(World(1, [Thing(ours=False, marked=True, age=DEFAULT.stale_grace * 5)], listed=True), _Greedy)

@@ -199,7 +199,7 @@ def test_a_lost_store_is_written_again_from_what_the_backends_show(tmp_path: Pat
     record = create(here)
     (tmp_path / "data" / "sandboxes.json").unlink()
     again = installed(tmp_path)
-    restored = again.manager.restore()
+    restored = again.manager.rebuild_records()
     assert [item.id for item in restored.records] == [record.id]
     out: list[bytes] = []
     streams = Streams(stdout=out.append, stderr=out.append)
@@ -224,7 +224,7 @@ class Meanwhile(Faults):
 
 def test_a_destroy_that_is_wished_during_a_reconcile_does_not_end_it(tmp_path: Path) -> None:
     """The wish needs no lock, so it may come while another command takes the sandbox back."""
-    faults = Meanwhile("find", lambda: here.manager.wish_gone(wished.record.id))
+    faults = Meanwhile("find", lambda: here.manager.request_destroy(wished.record.id))
     here = installed(tmp_path, faults)
     wished, other = abandon(here), abandon(here)
     report = here.manager.reconcile(apply=True)

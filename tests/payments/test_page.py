@@ -6,8 +6,7 @@ import json
 
 import msgspec
 
-from sandboxer.manager.billing import MIN_FUNDED_SECONDS
-from sandboxer.manager.stale import GRACE_SECONDS
+from sandboxer.manager.limits import DEFAULT
 from sandboxer.payments.credits import Balance
 from sandboxer.payments.export import FOCUS_VERSION
 from sandboxer.payments.ledger import KEPT, Account
@@ -24,14 +23,14 @@ def test_the_figures_of_the_page_are_the_codes() -> None:
     for claim in (
         f"at most {LARGEST_USD}, at most six places",
         f"paid for {AHEAD_SECONDS / 3600:g} h ahead",
-        f"(after {GRACE_SECONDS / 60:g} minutes)",
+        f"(after {DEFAULT.stale_grace / 60:g} minutes)",
         f"The newest {KEPT} entries",
         f"FinOps FOCUS specification {FOCUS_VERSION}",
     ):
         assert claim in text, claim
     for account in Account.__args__:  # type: ignore[attr-defined]  # of a Literal
         assert f"`{account}`" in text
-    assert MIN_FUNDED_SECONDS < AHEAD_SECONDS / 2
+    assert DEFAULT.min_funded < AHEAD_SECONDS / 2
 
 
 def test_the_table_of_figures_is_the_document() -> None:

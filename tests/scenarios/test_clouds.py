@@ -114,7 +114,7 @@ def test_what_ran_on_after_the_wish_is_overrun_and_not_charged(estate: Estate) -
     """Promise 20."""
     here = estate.installation()
     record = estate.create(here)
-    here.manager.wish_gone(record.id)
+    here.manager.request_destroy(record.id)
     wished = here.manager.get(record.id).wished_at
     assert wished is not None
     later = msgspec.structs.replace(here.manager.get(record.id), wished_at=wished - 5, ready_at=wished - 10)

@@ -14,8 +14,9 @@ from sandboxer.api.permissions import Permission, allows
 from sandboxer.api.server_context import DEFAULT_ACTOR, ServerContext, StartedCreate
 from sandboxer.api.workers import CallerShare, Slot
 from sandboxer.errors import Denied, Invalid, SandboxerError
-from sandboxer.manager import CreatePlan, SandboxManager
+from sandboxer.manager import SandboxManager
 from sandboxer.manager.access import Principal
+from sandboxer.manager.plan import CreatePlan
 from sandboxer.models import Grant, Sandbox, Settings
 
 ORIGIN: Final = "http"

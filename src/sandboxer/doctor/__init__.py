@@ -213,7 +213,7 @@ def mend() -> list[Finding]:
     here = install(relay_in_background=False)
     try:
         aside = _set_aside(here.store)
-        restored = here.manager.restore()
+        restored = here.manager.rebuild_records()
         found = [
             Finding(subject=f"sandbox {record.id}", level="ok", text=f"brought back, {record.state}, on {record.host}")
             for record in restored.records

@@ -1,10 +1,10 @@
-"""Who asks, and what of all there is shows itself to them. Doors say who it is; what that means is decided here."""
+"""Tell who acts: which sandboxes they see, what they may do, and what the audit notes of it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from sandboxer.errors import Conflict, Denied, Internal, Interrupted, NotFound, SandboxerError
@@ -170,3 +170,29 @@ def check_profile_allowed(grant: Grant, profile: str) -> None:
             f"this token is not for profile {profile[:80]!r}",
             hint=f"its profiles: {', '.join(grant.profiles)}",
         )
+
+
+def consumer_name(consumer: Consumer) -> str:
+    """A consumer as budgets and quotas name it, such as `agt:builder`."""
+    return f"{consumer.actor}:{consumer.name}"
+
+
+class VerbSet:
+    """Verbs over `services`, as `principal` may use them."""
+
+    def __init__(self, services: Services, principal: Principal | None = None) -> None:
+        self.services = services
+        self.principal = principal or Principal()
+
+    def _find(self, text: str) -> Sandbox:
+        return find_sandbox(self.services, self.principal, text)
+
+    def _noted(self, action: str, target: str | None, *, actor: str | None = None) -> AbstractContextManager[list[str]]:
+        return self.principal.change(self.services, action, target, actor=actor)
+
+    @contextmanager
+    def _changing(self, action: str, text: str) -> Iterator[str]:
+        """Note a change of one sandbox; its id."""
+        with self._noted(action, text) as known:
+            known.append(self._find(text).id)
+            yield known[-1]

@@ -1,4 +1,4 @@
-"""How each place (an extension on a host) has done: `health.json` in the data directory.
+"""Record how each backend has done (an extension on a host): `health.json` in the data directory.
 
 It is advice. Whatever is wrong with the file, a create goes on without it, and the next write starts afresh; so it is
 only written when it has something to say."""
@@ -14,28 +14,22 @@ from typing import Final
 import msgspec
 
 from sandboxer.errors import SandboxerError
+from sandboxer.manager.limits import DEFAULT, Limits
 from sandboxer.models import Value
 from sandboxer.routing import circuit_breaker
-from sandboxer.routing.circuit_breaker import NO_STATS, Circuit
-from sandboxer.routing.circuit_breaker import BackendStats as State
+from sandboxer.routing.circuit_breaker import NO_STATS, BackendStats, Circuit
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.parse_cache import ParseCache
 from sandboxer.timing import now
 
 FILE: Final = "health.json"
 VERSION: Final = 1
-LOCK_SECONDS: Final = 1.0
-"""Advice is not worth a longer wait."""
-EVERY_SECONDS: Final = 5.0
-"""How often a success that changes nothing is written for one place."""
-KEPT_SECONDS: Final = 30 * 86400.0
-"""A place that nothing was heard of for so long is forgotten."""
 
 BackendKey = tuple[str, str | None]
 """An extension, and one of its hosts; None for one that has no hosts."""
 
 
-HealthVersion = tuple[int, dict[BackendKey, State]]
+HealthVersion = tuple[int, dict[BackendKey, BackendStats]]
 """A version of the document: its revision, and what it says of each place."""
 
 
@@ -44,7 +38,7 @@ class BackendEntry(Value, frozen=True, kw_only=True):
 
     extension: str
     host: str | None
-    health: State
+    health: BackendStats
 
 
 class BackendHealthDocument(Value, frozen=True, kw_only=True):
@@ -58,7 +52,7 @@ class BackendHealthDocument(Value, frozen=True, kw_only=True):
 class HealthSnapshot(msgspec.Struct, frozen=True):
     """What was known of the places at one moment (`at`, unix seconds)."""
 
-    places: dict[BackendKey, State]
+    places: dict[BackendKey, BackendStats]
     at: float
 
     def circuit(self, extension: str, host: str | None) -> Circuit:
@@ -73,8 +67,9 @@ class HealthSnapshot(msgspec.Struct, frozen=True):
 class HealthStore:
     """What is known of the places. May be used by any thread and process; never raises."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = now) -> None:
-        self._document = AtomicDocument(directory / FILE, lock_seconds=LOCK_SECONDS)
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = now, limits: Limits = DEFAULT) -> None:
+        self._document = AtomicDocument(directory / FILE, lock_seconds=limits.health_lock)
+        self._limits = limits
         self._clock = clock
         self._parsed = ParseCache(self._document, _parse)
         self._writing = threading.Lock()
@@ -102,7 +97,7 @@ class HealthStore:
             return None  # the usual case costs no write
         taken: list[Circuit] = []
 
-        def take(health: State) -> State:
+        def take(health: BackendStats) -> BackendStats:
             taken.append(found := circuit_breaker.circuit(health, self._clock()))
             return circuit_breaker.with_probe(health, self._clock()) if found == "half-open" else health
 
@@ -113,7 +108,7 @@ class HealthStore:
         """A create succeeded there, and took `seconds` (None: not typical, so not measured)."""
         known, at = self._of(extension, host), self._clock()
         unchanged = known.failures == 0 and known.opened_at is None
-        if unchanged and (seconds is None or (known.count and 0 <= at - known.changed_at < EVERY_SECONDS)):
+        if unchanged and (seconds is None or (known.count and 0 <= at - known.changed_at < self._limits.health_write)):
             return
         self._change(extension, host, lambda health: circuit_breaker.after_success(health, self._clock(), seconds))
 
@@ -140,7 +135,7 @@ class HealthStore:
 
     # -- the file -------------------------------------------------------------------------------------------------
 
-    def _of(self, extension: str, host: str | None) -> State:
+    def _of(self, extension: str, host: str | None) -> BackendStats:
         return self._places()[1].get((extension, host), NO_STATS)
 
     def _places(self) -> HealthVersion:
@@ -150,7 +145,7 @@ class HealthStore:
         except (SandboxerError, msgspec.MsgspecError, ValueError):
             return 0, {}
 
-    def _change(self, extension: str, host: str | None, change: Callable[[State], State]) -> None:
+    def _change(self, extension: str, host: str | None, change: Callable[[BackendStats], BackendStats]) -> None:
         with suppress(SandboxerError, OSError), self._writing, self._document.locked():
             revision, known = self._places()
             places = dict(known)
@@ -159,7 +154,7 @@ class HealthStore:
             if after == before:
                 return
             places[extension, host] = after
-            oldest = self._clock() - KEPT_SECONDS
+            oldest = self._clock() - self._limits.health_kept
             kept = [
                 BackendEntry(extension=place[0], host=place[1], health=health)
                 for place, health in sorted(places.items(), key=lambda item: (item[0][0], item[0][1] or ""))

@@ -1,13 +1,17 @@
-"""Charging for sandboxes that ended, once; and paying ahead for those without an end.
+"""Money: what a sandbox would cost, setting that aside, charging for it once it has ended, and paying ahead for those
+without an end.
 
-The write that ends a record carries its usage and the facts of it; then the book is charged by that. A reservation that
-is still open is what is left to do: `settle_open` looks at each, so a crash anywhere in between is mended by repeating.
+Credits are reserved before the record is written, and given back when nothing comes of it; whoever dies in between
+leaves a reservation without a record. The write that ends a record carries its usage and the facts of it; then the book
+is charged by that. A reservation that is still open is what is left to do: `settle_open` looks at each, so a crash
+anywhere in between is mended by repeating. A free sandbox never touches the book.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -15,22 +19,87 @@ from sandboxer.errors import Conflict, SandboxerError
 from sandboxer.events.builder import build_usage_event
 from sandboxer.extensions.base import CanMeter
 from sandboxer.locks import owner_state
-from sandboxer.manager import money
+from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Progress, Services, no_progress
 from sandboxer.manager.sweep import Action, Remaining
-from sandboxer.models import Event, Metering, Sandbox
+from sandboxer.models import Consumer, Cost, Event, Grant, Manifest, Metering, PriceTable, Resources, Sandbox
 from sandboxer.payments import prices
-from sandboxer.payments.ledger import Reservation
-from sandboxer.payments.prices import AHEAD_SECONDS, usd_text
+from sandboxer.payments.ledger import Reservation, TokenBudget
+from sandboxer.payments.prices import AHEAD_SECONDS, Quote, usd_text
 from sandboxer.payments.usage import closed, consumer_of, fin_hub_record, usage_at
 from sandboxer.state import State
 from sandboxer.timing import Deadline, rfc3339
+from sandboxer.timing import now as present
 
-METER_SECONDS = 5.0
-"""How long the backend may take to say what a sandbox was allotted, before it is torn down."""
-MIN_FUNDED_SECONDS = 60.0
-"""Less than so much more time is not worth a write."""
+ZERO_USD = Decimal(0)
 LEDGER_FILE = "credits.json"
+
+
+# -- before it is there ------------------------------------------------------------------------------------------------
+
+
+def quote_for(services: Services, manifest: Manifest, *, host: str | None, options: Any, ttl: float | None) -> Quote:
+    """What a sandbox of an extension with these options would cost for `ttl` seconds (None: without an end). Pure
+    lookups.
+
+    `options` are the extension's own model, or plain values for it. A self-hosted one is metered at the host's prices,
+    else at the extension's, else it is free. Raises Invalid for a price that is none, NotConfigured for a GPU that has
+    no price."""
+    table = prices_of(services, manifest, host)
+    if table is None:
+        return prices.quote(None, Resources(), ttl)
+    extension = services.extensions.get(manifest.id)
+    if not isinstance(extension, CanMeter):
+        return prices.quote(table, Resources(), ttl)
+    if isinstance(options, Mapping):
+        options = msgspec.convert(dict(options), extension.Options)
+    return prices.quote(table, extension.estimate_cost(options), ttl)
+
+
+def prices_of(services: Services, manifest: Manifest, host: str | None) -> PriceTable | None:
+    """The price list that holds for an extension on a host; None: free."""
+    if manifest.self_hosted and host is not None:
+        settings = services.settings.hosts.get(host)
+        if settings is not None and settings.prices is not None:
+            return settings.prices
+    return manifest.prices
+
+
+def token_budget(grant: Grant) -> TokenBudget | None:
+    """The budget of the token that asks; None without one."""
+    if grant.token is None or grant.budget is None:
+        return None
+    return TokenBudget(token=grant.token, usd=grant.budget)
+
+
+def reserve(services: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
+    """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
+    Raises InsufficientCredits."""
+    usd = quote.estimated_usd if quote.metered else ZERO_USD
+    services.credits.reserve(sandbox_id, usd, consumer=consumer_name(consumer), token=token_budget(grant))
+
+
+def release(services: Services, sandbox_id: str) -> None:
+    """Give back what is set aside for a sandbox that never came to be."""
+    services.credits.release(sandbox_id)
+
+
+def metering_of(quote: Quote, *, now: float | None = None) -> Metering | None:
+    """What a record keeps of a quote that was reserved at `now` (unix seconds; None: the present); None for a free
+    sandbox."""
+    return prices.metering_of(quote, now=present() if now is None else now)
+
+
+def cost_of(quote: Quote) -> Cost:
+    """The estimate, as the sandbox document shows it."""
+    return Cost(pricing_model="metered" if quote.metered else "free", estimated_usd=usd_text(quote.estimated_usd))
+
+
+def with_measured_resources(metering: Metering | None, resources: Resources | None) -> Metering | None:
+    """`metering` by what the backend shows (`Ready.resources`), where it does and the price list knows it."""
+    if metering is None or resources is None or not prices.priced(metering.prices, resources):
+        return metering
+    return msgspec.structs.replace(metering, resources=resources, estimated=False)
 
 
 # -- the end of a sandbox ---------------------------------------------------------------------------------------------
@@ -45,8 +114,8 @@ def latest_metering(services: Services, record: Sandbox, deadline: Deadline) -> 
         extension = services.extension(record)
         if not isinstance(extension, CanMeter):
             return record.metering
-        context = services.context(record, deadline.shorter(METER_SECONDS))
-        return money.with_measured_resources(record.metering, extension.meter_actual(record.handle, context))
+        context = services.context(record, deadline.shorter(services.limits.meter))
+        return with_measured_resources(record.metering, extension.meter_actual(record.handle, context))
     except Exception:  # noqa: BLE001 - a look at the meter, of whatever quality, must not keep a sandbox alive
         return record.metering
 
@@ -171,7 +240,7 @@ def funding_due(services: Services, record: Sandbox) -> Metering | str | None:
         return wanted
     total = services.credits.spare(consumer, token=token) + Decimal(metering.reserved_usd)
     until = record.created_at + prices.seconds_for(metering.prices, metering.resources, total)
-    if until - metering.funded_until >= MIN_FUNDED_SECONDS and until > services.clock():
+    if until - metering.funded_until >= services.limits.min_funded and until > services.clock():
         return paid_until(record, metering, until)
     if metering.funded_until > services.clock():
         return None

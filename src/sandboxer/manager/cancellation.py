@@ -1,4 +1,4 @@
-"""Whether what is being established is still wanted: one thread looks for all establishments of this process."""
+"""Cancel a create that somebody destroys meanwhile: one thread looks for all creates of this process."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from sandboxer.errors import SandboxerError
 from sandboxer.state import State
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
-POLL_SECONDS: Final = 0.5
-"""How often it is looked."""
-
 
 class Cancellations:
-    """Ends the wait of an establishment that somebody else wants gone, so that a long start ends early."""
+    """Ends the waits of a create as soon as somebody requests its destroy, so that a long start ends early. `poll`:
+    seconds between two looks."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, poll: float) -> None:
         self._store = store
+        self._poll = poll
         self._guard = threading.Lock()  # of the two below
         self._watched: dict[str, Deadline] = {}
         self._looking = False
@@ -42,7 +40,7 @@ class Cancellations:
 
     def _look(self) -> None:
         while True:
-            time.sleep(POLL_SECONDS)
+            time.sleep(self._poll)
             with self._guard:
                 watched = dict(self._watched)
                 self._looking = bool(watched)

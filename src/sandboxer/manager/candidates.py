@@ -1,4 +1,4 @@
-"""What is known of each backend that may serve a request, gathered for `routing.decide`. Nothing is touched."""
+"""Gather what is known of each backend that may serve a request, for `routing.selection`. Nothing is touched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sandboxer import secrets
 from sandboxer.config.yaml_document import complaint, place_of
 from sandboxer.errors import Invalid, NotConfigured, NotFound, SandboxerError, Unsupported
 from sandboxer.extensions.base import CAPABILITIES, capabilities
-from sandboxer.manager import money
+from sandboxer.manager import billing
+from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
 from sandboxer.names import check_host
@@ -25,9 +26,6 @@ from sandboxer.routing.selection import CandidateFacts, Selection, select
 from sandboxer.state import LIVE
 from sandboxer.store.base import holds_name
 from sandboxer.timing import parse_duration
-
-REPLACED_CHARGE_SECONDS = 10.0
-"""How long a sandbox that is to be replaced may go on being charged until it is wished gone."""
 
 
 class Candidate(Value, frozen=True, kw_only=True):
@@ -72,12 +70,12 @@ def find_candidates(services: Services, profile: Profile, asked: Constraints) ->
     facts: list[CandidateFacts] = []
     found: list[Candidate | None] = []
     passed_over: list[Decision] = []
-    view = _View(services, profile, asked)
+    shared = _SharedFacts(services, profile, asked)
     for name in dict.fromkeys(profile_extensions(profile)):
-        looked = _look(view, name)
-        facts += [seen for seen, _ in looked.candidates]
-        found += [candidate for _, candidate in looked.candidates]
-        passed_over += looked.passed_over
+        of_extension = _facts_of(shared, name)
+        facts += [seen for seen, _ in of_extension.candidates]
+        found += [candidate for _, candidate in of_extension.candidates]
+        passed_over += of_extension.passed_over
     strategy = profile.route.strategy if profile.route is not None else "explicit"
     decided: Selection = select(facts, strategy=strategy, require=profile.require, ttl=asked.ttl, subject=profile.id)
     decisions = [*decided.usable, *decided.skipped, *passed_over]
@@ -91,7 +89,7 @@ def find_candidates(services: Services, profile: Profile, asked: Constraints) ->
     )
 
 
-class _View:
+class _SharedFacts:
     """What all candidates of one request have in common; files that each would ask for are read once."""
 
     def __init__(self, services: Services, profile: Profile, asked: Constraints) -> None:
@@ -105,7 +103,7 @@ class _View:
 
     def uncovered(self, usd: Decimal) -> str | None:
         """Why so much more cannot be reserved; None when it can."""
-        consumer = money.consumer_text(self.asked.consumer)
+        consumer = consumer_name(self.asked.consumer)
         if self._spare is None:
             self._spare = self.services.credits.spare(consumer, token=self.asked.token) + self._given_back(consumer)
         return (
@@ -116,28 +114,30 @@ class _View:
         """What the sandbox that goes first will give back of what this consumer has set aside for it."""
         record = None if self.asked.replaces is None else self.services.store.get(self.asked.replaces)
         if record is None or consumer_of(record) != consumer:
-            return money.ZERO_USD
+            return billing.ZERO_USD
         held = self.services.credits.reserved(record.id)
-        charged = usage_at(record, self.services.clock() + REPLACED_CHARGE_SECONDS).actual_usd
-        return money.ZERO_USD if held is None else max(money.ZERO_USD, held - Decimal(charged))
+        charged = usage_at(record, self.services.clock() + self.services.limits.replaced_charge).actual_usd
+        return billing.ZERO_USD if held is None else max(billing.ZERO_USD, held - Decimal(charged))
 
 
-class _Looked(msgspec.Struct, frozen=True, kw_only=True):
+class _ExtensionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One extension: its candidates (one for each host), and the listed hosts that were passed over."""
 
     candidates: Sequence[tuple[CandidateFacts, Candidate | None]]
     passed_over: Sequence[Decision] = ()
 
 
-def _look(view: _View, name: str) -> _Looked:
-    services, profile, asked = view.services, view.profile, view.asked
+def _facts_of(shared: _SharedFacts, name: str) -> _ExtensionFacts:
+    services, profile, asked = shared.services, shared.profile, shared.asked
     try:
-        manifest = view.manifests.get(name) or services.extensions.manifest(name)
+        manifest = shared.manifests.get(name) or services.extensions.manifest(name)
         extension = services.extensions.get(name)
     except (NotFound, Invalid) as error:
-        if not view.routed:
+        if not shared.routed:
             raise
-        return _Looked(candidates=[(CandidateFacts(extension=name, absent=error.message, usd_per_hour=None), None)])
+        return _ExtensionFacts(
+            candidates=[(CandidateFacts(extension=name, absent=error.message, usd_per_hour=None), None)]
+        )
     options = profile_options(services, profile, manifest, extension.Options)
     unfit = None
     try:
@@ -145,13 +145,15 @@ def _look(view: _View, name: str) -> _Looked:
     except Unsupported as error:
         unfit = error.message
     placement = _placement(services, profile, manifest, asked.host)
-    missing, missing_hint = _missing(services, {**manifest.secrets, **refs_of(profile, view.manifests, name)}, manifest)
+    missing, missing_hint = _missing(
+        services, {**manifest.secrets, **refs_of(profile, shared.manifests, name)}, manifest
+    )
     known = CandidateFacts(
         extension=name,
         self_hosted=manifest.self_hosted,
         isolation=manifest.isolation.class_,
         capabilities=frozenset(capabilities(type(extension))),
-        enabled=not view.routed or services.extensions.enabled(name),
+        enabled=not shared.routed or services.extensions.enabled(name),
         misplaced=(
             f"it has no placement hosts, and --host {asked.host} was given"
             if asked.host is not None and not manifest.self_hosted
@@ -166,8 +168,10 @@ def _look(view: _View, name: str) -> _Looked:
     )
     hosts: Sequence[str | None] = placement.hosts if placement is not None else [None]
     placed = placement.reason if placement is not None else ""
-    return _Looked(
-        candidates=[_at(view, known, manifest=manifest, host=host, options=options, reason=placed) for host in hosts],
+    return _ExtensionFacts(
+        candidates=[
+            _on_host(shared, known, manifest=manifest, host=host, options=options, reason=placed) for host in hosts
+        ],
         passed_over=placement.decisions if placement is not None else (),
     )
 
@@ -203,18 +207,18 @@ def _placement(services: Services, profile: Profile, manifest: Manifest, flag: s
     return found
 
 
-def _at(
-    view: _View, known: CandidateFacts, *, manifest: Manifest, host: str | None, options: Any, reason: str
+def _on_host(
+    shared: _SharedFacts, known: CandidateFacts, *, manifest: Manifest, host: str | None, options: Any, reason: str
 ) -> tuple[CandidateFacts, Candidate]:
     """One candidate on one host, with its price and how it has done so far."""
     unpriced = uncovered = quote = None
     if known.unfit is None:  # options that cannot be had have no price
         try:
-            quote = money.quote_for(view.services, manifest, host=host, options=options, ttl=view.asked.ttl)
+            quote = billing.quote_for(shared.services, manifest, host=host, options=options, ttl=shared.asked.ttl)
         except NotConfigured as error:
             unpriced = error.message
     if quote is not None and quote.metered:
-        uncovered = view.uncovered(quote.estimated_usd)
+        uncovered = shared.uncovered(quote.estimated_usd)
     facts = msgspec.structs.replace(
         known,
         host=host,
@@ -224,8 +228,8 @@ def _at(
         usd_per_hour=None if quote is None else quote.usd_per_hour,
         estimated_usd=None if quote is None else quote.estimated_usd,
         # Who names one extension wants that one, well or not; a route has others to go to.
-        circuit="closed" if view.health is None else view.health.circuit(known.extension, host),
-        create_seconds=None if view.health is None else view.health.create_seconds(known.extension, host),
+        circuit="closed" if shared.health is None else shared.health.circuit(known.extension, host),
+        create_seconds=None if shared.health is None else shared.health.create_seconds(known.extension, host),
     )
     return facts, Candidate(
         extension=known.extension,

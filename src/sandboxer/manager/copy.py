@@ -1,4 +1,4 @@
-"""The meaning of `cp`: where a copy lands, packed as tar on its way in; what comes out of a sandbox is untrusted."""
+"""Copy files into a sandbox and out of it, as `cp` does; what comes out is untrusted."""
 
 from __future__ import annotations
 

@@ -1,40 +1,47 @@
-"""Create, up to ready: intent before effect, and everything taken back when it does not come to that."""
+"""Create, up to ready: intent before effect, and everything taken back when it does not come to that.
+
+`begin` records the intent on the first candidate. `carry_out` tries one candidate after the other; what follows from a
+failure is a row of `failure_policy`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
-from sandboxer.locks import SandboxLock, this_owner
-from sandboxer.manager import money, quotas
-from sandboxer.manager.attempt import never_begun, try_in_turn
-from sandboxer.manager.destroy import ROLLBACK_GRACE_SECONDS, ROLLBACK_SECONDS, rollback
-from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody, place_next, with_decisions
+from sandboxer.locks import SandboxLock
+from sandboxer.manager import billing, failure_policy, quotas
+from sandboxer.manager.admission import Admission
+from sandboxer.manager.attempt import Attempt, check_wanted
+from sandboxer.manager.destroy import rollback
+from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody_can_serve, place_next, with_decisions
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.models import Quota, Sandbox
-from sandboxer.names import MIN_PREFIX, new_id
+from sandboxer.manager.sweep import location_of
+from sandboxer.models import Quota, Route, Sandbox
+from sandboxer.names import new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import decisions
 from sandboxer.state import Signal, State
-from sandboxer.store.base import Change, OtherRecords, UpdateFn, holds_name
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
 
 NO_QUOTA = Quota()
-CREATE_SECONDS = 900.0
-"""How long an establishment may take unless `--timeout` says otherwise."""
 
 
 class PendingCreate:
-    """An establishment whose intent is durable: the record, and the lock that makes this process its owner."""
+    """A create whose intent is durable: the record, and the lock that makes this process its owner."""
 
     def __init__(self, record: Sandbox, lock: SandboxLock) -> None:
         self.record = record
         self.lock = lock
+
+
+# -- the intent -------------------------------------------------------------------------------------------------------
 
 
 def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
@@ -48,43 +55,9 @@ def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     if lock is None:
         raise Internal(f"the new id {sandbox_id} is locked already")
     metered = any(candidate.metered for candidate in plan.candidates)
-    quota = quotas.quota_of(services.settings.quotas, plan.consumer)
-    earlier: list[Sandbox] = []
-    turns: list[PlacedCandidate] = []
-
-    def given_before(record: Sandbox | None, others: OtherRecords) -> Change:
-        if record is not None:
-            raise Internal(f"the new id {sandbox_id} is taken already")
-        if (known := _of_the_key(plan, others)) is not None:
-            earlier.append(known)
-        return Change()
-
-    def write(turn: PlacedCandidate) -> UpdateFn:
-        turns.append(turn)
-
-        def change(record: Sandbox | None, others: OtherRecords) -> Change:
-            given_before(record, others)
-            if earlier:
-                return Change()
-            _check_name_is_free(plan, others)
-            _check_name_hides_nobody(plan, others)
-            quotas.check_live(quota, plan.consumer, others)
-            turn.check_room(others, without=None)
-            fresh = turn.placed(services, plan, _first_record(services, plan, sandbox_id, turn))
-            return Change(record=fresh, events=[services.event(None, fresh, "sandbox.provisioning")])
-
-        return change
-
+    first = Admission(services, plan, sandbox_id)
     try:
-        if plan.idempotency_key is not None and (metered or plan.refusal is not None or quota != NO_QUOTA):
-            services.store.update(sandbox_id, given_before)  # what was given before costs nothing now
-        if not earlier:
-            quotas.take_create(services, quota, plan.consumer)
-        begun = None if earlier else place_next(services, plan, sandbox_id, route=plan.route, start=0, write=write)
-        if isinstance(begun, Exhausted):
-            raise nobody(plan, begun)
-        if begun is None and not earlier:
-            raise Internal("the store kept nothing of a new record")
+        record = _placed_first(services, plan, first, metered=metered)
     except BaseException as error:
         # An interrupt may come after the record became durable.
         with lock:
@@ -92,107 +65,48 @@ def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
             if metered:
                 _release(services, sandbox_id)
         raise
-    if begun is None or earlier:
+    if first.earlier is not None:
         lock.close()
         if metered:
             _release(services, sandbox_id)
-        for turn in turns[-1:]:  # it was not needed; a try of another create is not ours to give back
-            services.health.undecided(turn.candidate.extension, turn.candidate.host)
-        return earlier[0]
+        return first.earlier
     services.announce()
-    return PendingCreate(begun, lock)
+    return PendingCreate(record, lock)
 
 
-def check_name_and_key(services: Services, plan: CreatePlan) -> None:
-    """Raise what `begin` would raise of a name or an idempotency key that is taken; nothing is touched."""
-    if plan.request.name is None and plan.idempotency_key is None:
-        return
-    others = services.store.others()
-    if _of_the_key(plan, others) is None:
-        _check_name_is_free(plan, others)
-        _check_name_hides_nobody(plan, others)
+def _placed_first(services: Services, plan: CreatePlan, first: Admission, *, metered: bool) -> Sandbox:
+    """Reserve and place the first candidate that admits it, in the write that makes the record; or the sandbox that the
+    idempotency key gave before."""
+    if plan.idempotency_key is not None and (metered or plan.refusal is not None or first.quota != NO_QUOTA):
+        services.store.update(first.sandbox_id, first.look)  # what was given before costs nothing now
+    if first.earlier is not None:
+        return first.earlier
+    quotas.take_create(services, first.quota, plan.consumer)
+    placed = place_next(services, plan, first.sandbox_id, route=plan.route, start=0, write=first.write)
+    if isinstance(placed, Exhausted):
+        raise nobody_can_serve(plan, placed)
+    record = placed or first.earlier
+    if record is None:
+        raise Internal("the store kept nothing of a new record")
+    return record
 
 
-def _of_the_key(plan: CreatePlan, others: OtherRecords) -> Sandbox | None:
-    """The sandbox that the idempotency key gave before. Raises Conflict when that was for another request."""
-    known = (
-        None
-        if plan.idempotency_key is None
-        else others.by_idempotency_key(plan.idempotency_key, consumer=plan.consumer)
-    )
-    if known is not None and known.fingerprint != plan.fingerprint:
-        raise Conflict(
-            f"the idempotency key was used for another request (sandbox {known.id})",
-            hint="use a new key for a new request",
-            sandbox_id=known.id,
-        )
-    return known
-
-
-def _check_name_is_free(plan: CreatePlan, others: OtherRecords) -> None:
-    """Raises Conflict when another sandbox holds the name that was asked for; which one, only its own consumer and the
-    operator learn."""
-    holder = None if plan.request.name is None else others.by_name(plan.request.name)
-    if holder is None or not holds_name(holder):
-        return
-    if not plan.grant.everything and holder.consumer != plan.consumer:
-        raise Conflict(f"the name {plan.request.name!r} is taken", hint="choose another name")
-    raise Conflict(
-        f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
-        hint=f"choose another name, or `sandboxer destroy {holder.id}`",
-        sandbox_id=holder.id,
-    )
-
-
-def _check_name_hides_nobody(plan: CreatePlan, others: OtherRecords) -> None:
-    """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
-    for. Who sees only a consumer's hears nothing of the others': by such names one could spell out all their ids. (To
-    who sees both, such a text means neither.)"""
-    name, whose = plan.request.name, None if plan.grant.everything else plan.consumer
-    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name, consumer=whose) is not None:
-        raise Conflict(
-            f"the name {name!r} is the beginning of another sandbox's id, which it could be taken for",
-            hint="choose another name",
-        )
-
-
-def _first_record(services: Services, plan: CreatePlan, sandbox_id: str, turn: PlacedCandidate) -> Sandbox:
-    created = services.clock()
-    return Sandbox(
-        id=sandbox_id,
-        request=plan.request,
-        profile=plan.profile.id,
-        profile_version=plan.profile.version,
-        extension=turn.candidate.extension,
-        state=str(State.PROVISIONING),
-        consumer=plan.consumer,
-        host=turn.candidate.host,
-        created_at=created,
-        name=plan.request.name,
-        labels=plan.request.labels,
-        inputs=plan.shown_inputs,
-        expires_at=None if plan.ttl is None else created + plan.ttl,
-        failed_ttl=plan.failed_ttl,
-        idempotency_key=plan.idempotency_key,
-        fingerprint=plan.fingerprint,
-        owner=this_owner(),
-        seq=1,
-    )
+# -- the effect -------------------------------------------------------------------------------------------------------
 
 
 def carry_out(
-    services: Services, plan: CreatePlan, begun: PendingCreate, deadline: Deadline, progress: Progress = no_progress
+    services: Services, plan: CreatePlan, pending: PendingCreate, deadline: Deadline, progress: Progress = no_progress
 ) -> Sandbox:
     """From intent to ready, by the owner. What goes wrong is taken back, recorded as `failed`, and raised.
 
     Releases the lock in every case."""
-    sandbox_id = begun.record.id
+    sandbox_id = pending.record.id
     left = deadline.left()
-    late = Deadline(None if left is None else left + ROLLBACK_GRACE_SECONDS)
-    with begun.lock:
+    late = Deadline(None if left is None else left + services.limits.rollback_grace)
+    with pending.lock:
         try:
             with services.cancellations.watch(sandbox_id, deadline):
-                return try_in_turn(services, plan, sandbox_id, deadline, progress)
+                return _try_candidates(services, plan, sandbox_id, deadline, progress)
         except BaseException as error:
             _give_up(services, sandbox_id, error, keep=plan.request.keep_failed, progress=progress, late=late)
             if isinstance(error, SandboxerError):
@@ -203,17 +117,90 @@ def carry_out(
             raise
 
 
-def hand_over(services: Services, begun: PendingCreate, start: Callable[[int], None]) -> Sandbox:
-    """Leave the rest to a process that `start` begins, which is given the lock's descriptor; the record so far. When
-    that fails, which an error says for certain, it is recorded as `failed` and raised."""
-    with begun.lock as lock:
+def _try_candidates(
+    services: Services, plan: CreatePlan, sandbox_id: str, deadline: Deadline, progress: Progress
+) -> Sandbox:
+    """Try the candidate that the record is placed on; when that fails and nothing is left of it, reserve and place the
+    next one. Never two are kept. Raises what the last one came to."""
+    record = check_wanted(services.current(sandbox_id))  # it may have waited, and be unwanted by now
+    while True:
+        attempt = Attempt(services, plan, record, deadline, progress)
         try:
-            start(lock.fileno())
+            return attempt.run()
         except SandboxerError as error:
-            _give_up(services, begun.record.id, error, keep=False, progress=no_progress)
-            error.sandbox_id = error.sandbox_id or begun.record.id
-            raise
-    return begun.record
+            attempt.note_health(error)
+            settled = attempt.settle(error)
+            route = services.current(sandbox_id).route
+            if settled.step == "unknown":
+                reason = f"{error.message}; what is there cannot be told: {settled.rest}"
+                route = decisions.mark_ended(route, attempt.position, outcome="unknown", reason=reason)
+                _note_outcome(services, sandbox_id, route, clean=False)
+                error.outcome = "unknown"
+                raise
+            placed = None
+            if settled.step == "next":
+                route = decisions.mark_ended(route, attempt.position, outcome="failed", reason=error.message)
+                placed = _place_after(services, plan, sandbox_id, route, attempt.position)
+            elif attempt.made_nothing:
+                with suppress(SandboxerError):  # then it is looked for once more, in vain
+                    services.edit(sandbox_id, _nothing_left)
+            if placed is None:
+                _summarize(services, plan, attempt, error)
+                raise
+            record = placed
+
+
+def _place_after(services: Services, plan: CreatePlan, sandbox_id: str, route: Route, position: int) -> Sandbox | None:
+    """The record on the next candidate; None when there is none."""
+    write = partial(_move, services, plan)
+    placed = place_next(services, plan, sandbox_id, route=route, start=position + 1, write=write)
+    if isinstance(placed, Exhausted):
+        _note_outcome(services, sandbox_id, placed.route, clean=True)
+        return None
+    return placed
+
+
+def _move(
+    services: Services, plan: CreatePlan, placed: PlacedCandidate, record: Sandbox | None, others: OtherRecords
+) -> Change:
+    """The write that moves a create to another candidate."""
+    if record is None:
+        raise Conflict("the sandbox is gone while it was being established", hint="create another one")
+    placed.check_cap(others, without=record.id)
+    return Change(record=placed.record(services, plan, check_wanted(record)))
+
+
+def _nothing_left(record: Sandbox) -> Sandbox:
+    return msgspec.structs.replace(record, clean=True)
+
+
+def _note_outcome(services: Services, sandbox_id: str, route: Route, *, clean: bool) -> None:
+    """Record what became of the candidates; `clean` when nothing of the last one is left."""
+
+    def edit(now: Sandbox) -> Sandbox:
+        return msgspec.structs.replace(
+            check_wanted(now), route=route, clean=clean, handle=None if clean else now.handle
+        )
+
+    services.edit(sandbox_id, edit)
+
+
+def _summarize(services: Services, plan: CreatePlan, attempt: Attempt, error: SandboxerError) -> None:
+    """Let the last error speak of those before it too."""
+    record = services.store.get(attempt.record.id) or attempt.record
+    tried = [one for one in record.route.decisions[: attempt.position] if one.outcome == "failed"]
+    if not tried:
+        return
+    if plan.profile.route is None:
+        error.message = f"none of the hosts {', '.join(plan.hosts)} answers: {error.message}"
+        error.hint = "run `sandboxer doctor`, or choose a host with --host"
+        return
+    each = [(location_of(one), one.reason) for one in tried] + [(location_of(attempt.record), error.message)]
+    reasons = "; ".join(f"{place}: {reason}" for place, reason in each)
+    error.message = f"none of the {len(each)} backends that were tried could serve {plan.profile.id}: {reasons}"
+
+
+# -- the end of one that failed ---------------------------------------------------------------------------------------
 
 
 def _give_up(
@@ -234,32 +221,17 @@ def _give_up(
     clean = record.clean  # whoever tried it last may have seen to it
     if not keep and not clean:
         progress("rollback", "taking back what was begun")
-        rest = _take_back(services, record, error, late)
-        clean = rest is None or never_begun(record, error, rest)
+        cause = failure_policy.cause_of(error, phase="provision", provider=False, saved=record.handle is not None)
+        rest = _roll_back(services, record, error, late)
+        clean = failure_policy.step_after(cause, failure_policy.left_after(rest)) != "unknown"
         if rest is not None and not clean:
             document["details"] = {**(document.get("details") or {}), "rollback": rest.message}
             document["outcome"] = "unknown"
-            if isinstance(error, SandboxerError):
-                error.outcome = "unknown"
     if clean:  # an answer that was lost said that something may exist; it is certain by now that nothing does
         document["outcome"] = "failed"
-        if isinstance(error, SandboxerError):
-            error.outcome = "failed"
-
-    def failed(now: Sandbox) -> Sandbox:
-        turn = decisions.chosen_position(now.route)
-        route = now.route
-        if turn is not None:
-            kept = clean or keep
-            route = decisions.mark_ended(
-                route, turn, outcome="failed" if kept else "unknown", reason=document["message"]
-            )
-        at = services.clock()
-        after = msgspec.structs.replace(
-            now, error=document, clean=clean, owner=None, expires_at=at + now.failed_ttl, route=route
-        )
-        return closed(after, at=at) if clean else after  # nothing of it runs any more, however long its record stays
-
+    if isinstance(error, SandboxerError):
+        error.outcome = document["outcome"]
+    failed = partial(_failed, document=document, clean=clean, kept=keep, at=services.clock())
     try:
         services.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
     except Conflict:
@@ -268,25 +240,36 @@ def _give_up(
         _release(services, sandbox_id)
 
 
-def _take_back(
+def _failed(now: Sandbox, *, document: dict[str, Any], clean: bool, kept: bool, at: float) -> Sandbox:
+    """The record of a create that came to nothing."""
+    route, position = now.route, decisions.chosen_position(now.route)
+    if position is not None:
+        outcome: decisions.AttemptOutcome = "failed" if clean or kept else "unknown"
+        route = decisions.mark_ended(route, position, outcome=outcome, reason=document["message"])
+    expires = at + now.failed_ttl
+    after = msgspec.structs.replace(now, error=document, clean=clean, owner=None, expires_at=expires, route=route)
+    return closed(after, at=at) if clean else after  # nothing of it runs any more, however long its record stays
+
+
+def _roll_back(
     services: Services, record: Sandbox, error: BaseException, late: Deadline | None
 ) -> SandboxerError | None:
     """A place that did not answer has to the end of the create's time and a little more; one where only something took
     too long has to show by then that it is there, and then gets the time that it needs."""
+    limits = services.limits
     if not isinstance(error, Exception):
-        return rollback(services, record, quick=True)
-    if late is None or not isinstance(error, Unavailable | Timeout):
-        return rollback(services, record, quick=False)
-    if isinstance(error, Unavailable):
-        return rollback(services, record, quick=False, seconds=late.seconds(ROLLBACK_SECONDS))
-    return rollback(services, record, quick=False, answer_by=late)
+        return rollback(services, record, seconds=limits.quick_rollback)
+    if late is not None and isinstance(error, Unavailable):
+        return rollback(services, record, seconds=late.seconds(limits.rollback))
+    answer_by = late if isinstance(error, Timeout) else None
+    return rollback(services, record, seconds=limits.rollback, answer_by=answer_by)
 
 
 def _release(services: Services, sandbox_id: str) -> None:
     """Give the money back. A reservation that stays open is settled by the next `expire` or `reconcile`: that must not
     hide why the create failed."""
     with suppress(SandboxerError):
-        money.release(services, sandbox_id)
+        billing.release(services, sandbox_id)
 
 
 def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:
@@ -305,10 +288,26 @@ def error_document(error: BaseException, sandbox_id: str) -> dict[str, Any]:
     }
 
 
+# -- somebody else's --------------------------------------------------------------------------------------------------
+
+
+def hand_over(services: Services, pending: PendingCreate, start: Callable[[int], None]) -> Sandbox:
+    """Leave the rest to a process that `start` begins, which is given the lock's descriptor; the record so far. When
+    that fails, which an error says for certain, it is recorded as `failed` and raised."""
+    with pending.lock as lock:
+        try:
+            start(lock.fileno())
+        except SandboxerError as error:
+            _give_up(services, pending.record.id, error, keep=False, progress=no_progress)
+            error.sandbox_id = error.sandbox_id or pending.record.id
+            raise
+    return pending.record
+
+
 def wait_for_outcome(
     services: Services, sandbox_id: str, deadline: Deadline, sleep: Callable[[float], None]
 ) -> Sandbox:
-    """Wait until an establishment that another process owns has ended; its record, or its error raised."""
+    """Wait until a create that another process owns has ended; its record, or its error raised."""
     pause = 0.02
     while True:
         record = services.current(sandbox_id)

@@ -1,4 +1,4 @@
-"""Taking a sandbox away: the durable wish first, then teardown, and only a verified absence ends a record."""
+"""Destroy a sandbox: the request is durable first, then teardown, and only a verified absence ends a record."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.manager import billing
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep import location_of
+from sandboxer.manager.sweep import Action, location_of
 from sandboxer.models import Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.timing import Deadline
-
-DESTROY_SECONDS = 300.0
-"""How long a teardown may take unless `--timeout` says otherwise."""
-ROLLBACK_SECONDS = 120.0
-QUICK_ROLLBACK_SECONDS = 8.0
-"""A rollback after Ctrl-C: the command ends within 10 s (promise 3)."""
-ROLLBACK_GRACE_SECONDS = 3.0
-"""How long after a create's own time is over its place may still take to answer: one that does not is left to
-`reconcile` (promise 22: the command is back within its deadline + 5 s)."""
 
 
 def destroy(services: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
@@ -77,6 +68,17 @@ def finish_destroy(
     return ended
 
 
+def finish_teardown(services: Services, action: Action) -> Action:
+    """Finish a destroy for a sweep; the caller holds the lock."""
+    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    try:
+        request_destroy(services, action.sandbox_id)
+        finish_destroy(services, action.sandbox_id, Deadline(services.limits.sweep_one))
+    except SandboxerError as error:
+        return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")
+
+
 def _leave_nothing(services: Services, record: Sandbox, progress: Progress) -> None:
     """What the end of a sandbox leaves to be done, again if need be."""
     _forget_leases(services, record.id)
@@ -89,16 +91,11 @@ def _forget_leases(services: Services, sandbox_id: str) -> None:
 
 
 def rollback(
-    services: Services,
-    record: Sandbox,
-    *,
-    quick: bool,
-    seconds: float = ROLLBACK_SECONDS,
-    answer_by: Deadline | None = None,
+    services: Services, record: Sandbox, *, seconds: float, answer_by: Deadline | None = None
 ) -> SandboxerError | None:
-    """Remove whatever an establishment has made so far; the error when that could not be done and verified. With
-    `answer_by` the host or provider is asked for a sign of life first, which has to come by then."""
-    deadline = Deadline(QUICK_ROLLBACK_SECONDS if quick else seconds)
+    """Remove whatever a create has made so far; the error when that could not be done and verified. With `answer_by`
+    the host or provider is asked for a sign of life first, which has to come by then."""
+    deadline = Deadline(seconds)
     try:
         if answer_by is not None:
             _await_life(services, record, answer_by.shorter(deadline.left()))

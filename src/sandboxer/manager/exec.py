@@ -1,4 +1,4 @@
-"""Using a ready sandbox: exec, cp, logs, each under a lease so that nothing sweeps it away meanwhile."""
+"""Run commands in a ready sandbox, copy, read logs: each under a lease, so that nothing sweeps it away meanwhile."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def logs(
     if record.handle is None or record.clean:
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
     permissions.check_sandbox_paths(services, record)  # a link in the file's place would be followed
-    context = services.context(record, Deadline(None if follow else 120))
+    context = services.context(record, Deadline(None if follow else services.limits.logs))
     extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
 
 

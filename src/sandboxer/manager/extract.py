@@ -1,4 +1,4 @@
-"""What came out of a sandbox, made into files: first in a directory of our own beside the target, then put in place.
+"""Extract what came out of a sandbox: first into a directory of our own beside the target, then put in place.
 
 The archive is untrusted: regular files and directories only, none of a name that leaves it, counted, and bounded by
 what it takes on the disk. When it is refused, nothing of it is left, and the target is as it was."""

@@ -1,4 +1,4 @@
-"""Path inputs held open while an extension works: judged when they are opened, and what was opened is what it gets."""
+"""Open path inputs and hold them: judged when they are opened, and what was opened is what an extension gets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What is run is only run from where nobody else can put something: the work directory on the host, and our own data,
-which tell what to run. Taking a sandbox away needs no such place."""
+"""Refuse to run anything from where somebody else can write: the work directory on the host, and our own data."""
 
 from __future__ import annotations
 
@@ -11,15 +10,13 @@ from sandboxer.models import Sandbox
 from sandboxer.names import resource_name
 from sandboxer.timing import Deadline
 
-LOOK_SECONDS = 60.0
-
 
 def check_sandbox_paths(services: Services, record: Sandbox, deadline: Deadline | None = None) -> None:
     """Raise Denied when somebody else could change what is run for a sandbox; says what to type."""
     if record.host is None:
         return  # a provider's: it runs nothing of ours here
     check_data_directory(services)
-    deadline = deadline or Deadline(LOOK_SECONDS)
+    deadline = deadline or Deadline(services.limits.check_paths)
     host = services.open_host(record.host)
     made_in = ""
     if record.reachability is not None and record.reachability.remote_dir:
@@ -31,7 +28,7 @@ def check_sandbox_paths(services: Services, record: Sandbox, deadline: Deadline 
 def check_host_paths(services: Services, name: str) -> None:
     """Raise Denied when somebody else could change what would be run for a new sandbox on a host."""
     check_data_directory(services)
-    deadline = Deadline(LOOK_SECONDS)
+    deadline = Deadline(services.limits.check_paths)
     host = services.open_host(name)
     host.check_place(host.work_dir(deadline), deadline)
 

@@ -1,4 +1,4 @@
-"""From what was asked to what will be done, before anything is touched."""
+"""Check a request against its profile, and plan what a create will do, before anything is touched."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 
 from sandboxer.config.catalog import resolve_inputs
-from sandboxer.errors import Internal, Invalid, SandboxerError, from_document
-from sandboxer.manager.access import check_profile_allowed, operator_actor
+from sandboxer.config.paths import working_directory
+from sandboxer.errors import Conflict, Internal, Invalid, SandboxerError, from_document
+from sandboxer.manager import quotas
+from sandboxer.manager.access import check_profile_allowed, consumer_name, operator_actor
+from sandboxer.manager.billing import token_budget
 from sandboxer.manager.candidates import Candidate, Constraints, find_candidates
 from sandboxer.manager.inputs import outside_roots
-from sandboxer.manager.money import token_budget
 from sandboxer.manager.services import Services
-from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Value
+from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Sandbox, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
 from sandboxer.timing import format_duration, parse_duration
 
@@ -124,6 +126,32 @@ def make_plan(
         grant=caller.grant,
         roots=None if caller.roots is None else tuple(str(root) for root in caller.roots),
     )
+
+
+def make_recreate_plan(
+    services: Services, record: Sandbox, *, actor: str | None, grant: Grant, roots: Sequence[Path] | None
+) -> CreatePlan:
+    """The plan of a new sandbox from the same request as `record`; raises what makes it impossible, before anything is
+    destroyed. It stays whose it is, also when somebody does it who may for everybody."""
+    profile = services.profiles.get(record.profile)
+    hidden = [name for name, spec in profile.inputs.items() if spec.secret and name in record.request.inputs]
+    if hidden:
+        raise Conflict(
+            f"sandbox {record.id} was created with the secret input {hidden[0]!r}, which is not kept",
+            hint="create it anew with --input, then destroy this one",
+        )
+    # A profile with one extension comes back to its host; a route is decided anew.
+    host = record.request.host or (None if profile.route is not None else record.host)
+    caller = Caller(
+        actor=actor or consumer_name(record.consumer),
+        base=working_directory(),
+        roots=roots,
+        grant=msgspec.structs.replace(grant, consumer=None),
+    )
+    request = msgspec.structs.replace(record.request, host=host)
+    plan = make_plan(services, request, caller, idempotency_key=None, replaces=record.id)
+    quotas.check(services, plan.consumer, without=record.id)
+    return plan
 
 
 class Choice(Value, frozen=True, kw_only=True):

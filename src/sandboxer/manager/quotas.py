@@ -1,4 +1,4 @@
-"""What a consumer may have at once and begin in a minute (`quotas:` in config.yaml), whichever door it comes by."""
+"""Hold a consumer to its quota: how many sandboxes at once, creates a minute, commands at once."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ from contextlib import contextmanager
 from typing import Final
 
 from sandboxer.errors import OverQuota
+from sandboxer.manager import limits
+from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Quota, Sandbox
 from sandboxer.state import LIVE
 from sandboxer.store.base import OtherRecords, holds_name
 
 ANYBODY: Final = "*"
-LIVE_SECONDS: Final = 30
-"""When to try again while too many live: nobody knows when one ends."""
-EXEC_SECONDS: Final = 2
 
 
 def quota_of(quotas: Mapping[str, Quota], consumer: Consumer) -> Quota:
     """The quota that holds for a consumer: its own, else the one for anybody, else none."""
     return quotas.get(consumer_name(consumer)) or quotas.get(ANYBODY) or Quota()
-
-
-def consumer_name(consumer: Consumer) -> str:
-    """A consumer as quotas name it, such as `agt:builder`."""
-    return f"{consumer.actor}:{consumer.name}"
 
 
 def check_live(quota: Quota, consumer: Consumer, others: OtherRecords, *, without: str | None = None) -> None:
@@ -36,7 +30,7 @@ def check_live(quota: Quota, consumer: Consumer, others: OtherRecords, *, withou
     if there >= quota.live:
         raise OverQuota(
             f"{consumer_name(consumer)} has as many sandboxes as it may have at once: {quota.live}",
-            retry_after=LIVE_SECONDS,
+            retry_after=limits.DEFAULT.retry_live,
             hint="destroy one that is not needed",
         )
 
@@ -82,7 +76,7 @@ def exec_slot(services: Services, consumer: Consumer) -> Iterator[None]:
     if slot is None:
         raise OverQuota(
             f"{consumer_name(consumer)} runs as many commands as it may at once: {quota.execs}",
-            retry_after=EXEC_SECONDS,
+            retry_after=services.limits.retry_exec,
             hint="wait until one has ended",
         )
     with slot:

@@ -1,4 +1,4 @@
-"""Settling every record, and every labelled resource, against what the backends really show."""
+"""Reconcile every record, and every labelled resource, with what the backends really show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Status
 from sandboxer.locks import owner_state
 from sandboxer.manager import billing, destroy
-from sandboxer.manager.expire import finish_teardown
+from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.services import Services
-from sandboxer.manager.stale import GRACE_SECONDS, LOOK_SECONDS, find_stale, reap_stale
+from sandboxer.manager.stale import find_stale, reap_stale
 from sandboxer.manager.sweep import (
     Action,
     ActionKind,
@@ -34,7 +34,7 @@ MASS_SHARE = 0.2
 """A sweep that would remove more than this many and more than this share of what is known stops and asks."""
 
 
-def reconcile(services: Services, *, apply: bool, force: bool = False, grace: float = GRACE_SECONDS) -> Report:
+def reconcile(services: Services, *, apply: bool, force: bool = False, grace: float) -> Report:
     """Settle every record, then look for resources of ours without a live record."""
     records = services.store.list()
     looked = run_in_lanes(records, lambda record: _look(services, record, grace), lane=location_lane)
@@ -130,7 +130,7 @@ def _orphaned(record: Sandbox, grace: float, now: float) -> bool:
 
 
 def _status(services: Services, record: Sandbox) -> Status:
-    deadline = Deadline(LOOK_SECONDS)
+    deadline = Deadline(services.limits.inspect)
     context = services.context(record, deadline)
     context.host.connect(deadline)
     extension = services.extension(record)
@@ -157,7 +157,7 @@ def _fail(services: Services, action: Action) -> Action:
     """Take back what is left of a record and mark it failed; it keeps its error until its failure TTL is over."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
     record = services.current(action.sandbox_id)
-    rest = destroy.rollback(services, record, quick=False)
+    rest = destroy.rollback(services, record, seconds=services.limits.rollback)
     code = "interrupted" if action.action == "take-back" else "backend_error"
     document = record.error or {
         "code": code,
@@ -169,7 +169,7 @@ def _fail(services: Services, action: Action) -> Action:
     }
 
     if rest is None:
-        document = removal.settled_error(document)
+        document = destroy.settled_error(document)
 
     def failed(now: Sandbox) -> Sandbox:
         expires = now.expires_at if now.state == State.FAILED else services.clock() + now.failed_ttl

@@ -1,4 +1,4 @@
-"""What every verb of the manager stands on: the parts, and the few moves that all of them make."""
+"""Hold the parts that every verb stands on, and make the few moves that all of them make."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, SandboxLocks, Slots
 from sandboxer.manager.backend_health import HealthStore
 from sandboxer.manager.cancellation import Cancellations
+from sandboxer.manager.limits import DEFAULT, Limits
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
@@ -71,10 +72,13 @@ class Services:
     recent: CreateRates
     slots: Slots
     clock: Callable[[], float] = field(default=now)
+    limits: Limits = field(default=DEFAULT)
     cancellations: Cancellations = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cancellations", Cancellations(self.store))  # frozen, and made of another part
+        object.__setattr__(
+            self, "cancellations", Cancellations(self.store, poll=self.limits.cancellation_poll)
+        )  # frozen, and made of another part
 
     def resolve(self, text: str) -> Sandbox:
         """The one record that an id, a unique prefix or a name means; of names that nobody has now, the last one that

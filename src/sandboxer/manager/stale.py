@@ -1,4 +1,4 @@
-"""Resources of ours without a live record: found on the backends, and removed when they are old enough."""
+"""Find stale resources, those of ours without a live record, and reap them; or write lost records again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from sandboxer.errors import Internal, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context, Found, SandboxExtension
 from sandboxer.manager.services import Services
 from sandboxer.manager.sweep import Action, Remaining, caught, run_in_lanes
-from sandboxer.models import Handle, Sandbox
-from sandboxer.names import LABEL_EXTENSION, resource_name
+from sandboxer.models import Consumer, Decision, Handle, Request, Route, Sandbox
+from sandboxer.names import LABEL_EXTENSION, LABEL_PROFILE, resource_name
 from sandboxer.routing import LOCAL
-from sandboxer.state import LIVE
+from sandboxer.state import LIVE, State
+from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
-
-GRACE_SECONDS = 600.0
-"""A resource without a record is left alone until it is this old, in seconds: its record may be on its way back."""
-PER_SANDBOX_SECONDS = 120.0
-LOOK_SECONDS = 30.0
-"""How long one look at one backend may take."""
 
 
 def find_stale(
@@ -94,7 +89,7 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
 
 
 def _inventory(services: Services, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
-    deadline = Deadline(LOOK_SECONDS)
+    deadline = Deadline(services.limits.inspect)
 
     def look() -> Sequence[Found]:
         context = services.extension_context(extension, host, deadline)
@@ -119,7 +114,7 @@ def reap_stale(services: Services, action: Action) -> Action:
     with lock:
         record = services.store.get(action.sandbox_id)
         live = record if record is not None and record.state in LIVE else None
-        deadline = Deadline(PER_SANDBOX_SECONDS)
+        deadline = Deadline(services.limits.sweep_one)
         try:
             context = services.extension_context(action.extension, action.host, deadline)
             extension = services.extensions.get(action.extension)
@@ -140,3 +135,62 @@ def _stray_handle(extension: SandboxExtension, action: Action, live: Sandbox | N
     place = (action.extension, action.host)
     still = [found for found in extension.inventory(context) if found.sandbox_id == action.sandbox_id]
     return next((found.handle for found in still if not is_recorded(found, live, place)), None)
+
+
+# -- lost records -----------------------------------------------------------------------------------------------------
+
+UNKNOWN_VERSION = "0.0.0"
+
+
+class RebuiltRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repair brought back, and where it could not look."""
+
+    records: list[Sandbox]
+    unseen: list[Remaining]
+
+
+def rebuild_records(services: Services) -> RebuiltRecords:
+    """A record for every labelled resource of this installation that has none. What was not on the labels (who asked,
+    inputs, labels of the user) is lost; what is there can be used and destroyed again."""
+    seen, unseen = list_everywhere(services, services.store.list())
+    lost = [item for item in seen if services.store.get(item[2].sandbox_id) is None]
+    records = run_in_lanes(lost, lambda item: _restore_one(services, *item), lane=lambda item: item[1] or item[0])
+    return RebuiltRecords(records=records, unseen=unseen)
+
+
+def _restore_one(services: Services, extension: str, host: str | None, found: Found) -> Sandbox:
+    created = found.created_at if found.created_at is not None else services.clock()
+    decision = Decision(extension=extension, outcome="chosen", reason="found by doctor --repair", host=host)
+    profile = found.labels.get(LABEL_PROFILE, "profile.unknown")
+    record = Sandbox(
+        id=found.sandbox_id,
+        request=Request(profile=profile, host=host),
+        profile=profile,
+        profile_version=UNKNOWN_VERSION,
+        extension=extension,
+        state=str(State.READY),
+        consumer=Consumer(actor="atm", name="doctor"),
+        host=host,
+        created_at=created,
+        ready_at=created,
+        expires_at=found.expires_at,
+        handle=found.handle,
+        route=Route(strategy="explicit", decisions=[decision]),
+        seq=1,
+    )
+    try:
+        ready = services.extension(record).wait_ready(
+            found.handle, services.context(record, Deadline(services.limits.inspect))
+        )
+    except SandboxerError as error:
+        document = {**error.document(), "sandbox_id": record.id}
+        record = msgspec.structs.replace(record, state=str(State.FAILED), error=document)
+    else:
+        record = msgspec.structs.replace(record, reachability=ready.reachability, isolation=ready.isolation)
+
+    def write(now: Sandbox | None, _others: OtherRecords) -> Change:
+        if now is not None:
+            return Change()  # somebody was faster
+        return Change(record=record, events=[services.event(None, record, f"sandbox.{record.state}")])
+
+    return services.store.update(record.id, write) or record

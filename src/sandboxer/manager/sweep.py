@@ -1,4 +1,4 @@
-"""What a sweep did, or would do, and what it could not settle."""
+"""Report what a sweep did, or would do, and what it could not settle."""
 
 from __future__ import annotations
 

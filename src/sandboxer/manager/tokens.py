@@ -1,4 +1,4 @@
-"""Tokens of the HTTP API: made, listed, ended, and recognized.
+"""Make, list, revoke and verify tokens of the HTTP API.
 
 A token of ours is 40 random characters, 238 bits: nobody finds it by trying, so a plain SHA-256 is kept of it and no
 slow hash, which would be paid at every request (decision 0023)."""
@@ -19,7 +19,6 @@ from sandboxer.names import LABEL_KEY, new_token, new_token_id, parse_actor
 from sandboxer.payments.prices import parse_amount, usd_text
 from sandboxer.timing import Deadline, parse_time, rfc3339
 
-RESOLVE_SECONDS: Final = 30.0
 CONFIG_ID_PREFIX: Final = "config:"
 """How the ids of tokens of config.yaml begin."""
 API_TOKEN: Final = "api.token"  # noqa: S105 - the name of the setting
@@ -188,7 +187,7 @@ class TokenVerifier:
                 SecretRef(ref=one.ref),
                 services.environment,
                 openbao=services.settings.openbao,
-                deadline=Deadline(RESOLVE_SECONDS),
+                deadline=Deadline(services.limits.resolve_token),
             )
             if value is not None:
                 self._keep(_of_settings(one, ""), value.reveal())

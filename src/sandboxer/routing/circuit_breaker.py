@@ -1,4 +1,4 @@
-"""What was measured of one place (an extension, on one of its hosts), and whether it may be tried now.
+"""Measure one backend, and tell whether it may be tried now.
 
 A place is a circuit: closed (try it), open (it failed again and again: leave it alone), or half-open (one create may
 see whether it works again). All functions take a place's health as it was and give it as it is after."""

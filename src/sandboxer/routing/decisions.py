@@ -1,4 +1,4 @@
-"""What became of the candidates, in the order in which they are tried: the decisions of a record's route.
+"""Note what became of the candidates, in the order in which they are tried: the decisions of a route.
 
 The first decisions of a route are those on the usable candidates, in turn, and the one that is `chosen` is the one that
 is tried now. So the route alone tells another process where a create has got to."""

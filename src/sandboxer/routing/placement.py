@@ -1,4 +1,4 @@
-"""Which hosts a request may be placed on, in order, and why."""
+"""Choose the hosts that a request may be placed on, in order, and say why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a profile requires, held against what is known of a candidate. (Network, processors, memory, disk and GPU are
+"""Check what a profile requires against what is known of a candidate. (Network, processors, memory, disk and GPU are
 the extension's own to fit, since only it knows which options give them.)"""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what is known of each candidate to the order in which they are tried, with a decision for every one."""
+"""Select the order in which candidates are tried, and decide on every one."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ async def recreate(context: Context, sandbox: SandboxParameter, wait: Wait = Fal
     try:
         plan = await context.lookups.run(partial(context.manager.recreate_plan, sandbox, roots=context.roots))
         await context.host_calls.run(partial(context.manager.check_recreate, sandbox, plan))
-        old = await context.lookups.run(partial(context.manager.wish_gone, sandbox))
+        old = await context.lookups.run(partial(context.manager.request_destroy, sandbox))
         await _waited(context.remove(old.id), old)
         started = await context.lookups.run(partial(context.establish, plan, slot))
     finally:
@@ -132,7 +132,7 @@ async def get(context: Context, sandbox: SandboxParameter) -> Response:
 )
 async def destroy(context: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Take a sandbox away, in whatever state it is; again is fine."""
-    record = await context.lookups.run(partial(context.manager.wish_gone, sandbox))
+    record = await context.lookups.run(partial(context.manager.request_destroy, sandbox))
     if record.state != State.DESTROYED:
         try:
             work = context.remove(record.id)

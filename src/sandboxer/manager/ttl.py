@@ -1,4 +1,7 @@
-"""Ending what is over, and finishing teardowns that were begun and left."""
+"""Extend the TTL of a sandbox, and end what is over.
+
+To extend: the money first, then the backend's copy of the expiry, then the record, so that a renewal that was answered
+holds, and one that failed can be asked for again without adding twice."""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from sandboxer.errors import Conflict, SandboxerError
-from sandboxer.manager import billing, destroy
+from sandboxer.errors import Conflict, Internal, Invalid, NotFound, SandboxerError
+from sandboxer.extensions.base import CanRenew
+from sandboxer.manager import billing, permissions
+from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.services import Services
-from sandboxer.manager.stale import GRACE_SECONDS
 from sandboxer.manager.sweep import (
     Action,
     ActionKind,
@@ -23,9 +27,73 @@ from sandboxer.manager.sweep import (
 )
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import Signal, State
-from sandboxer.timing import Deadline, rfc3339
+from sandboxer.store.base import Change, OtherRecords
+from sandboxer.timing import Deadline, format_duration, rfc3339
 
-PER_SANDBOX_SECONDS = 120.0
+
+def extend(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
+    """Add `seconds` to a sandbox's life; see `SandboxManager.extend_ttl`."""
+    # The guard keeps `expire` and other renewals out between the look and the commit.
+    with services.leases.guard(sandbox_id):
+        record = services.current(sandbox_id)
+        until = extended_expiry(record, seconds, now=services.clock())
+        metering = None if record.metering is None else billing.paid_until(record, record.metering, until)
+        if metering is None:
+            stored = _renew(services, record, seconds, until=until, metering=None)
+        else:
+            billing.raise_reservation(services, record, metering)
+            try:
+                stored = _renew(services, record, seconds, until=until, metering=metering)
+            except BaseException:
+                billing.restore_reservation(services, sandbox_id)
+                raise
+    services.announce()
+    return stored
+
+
+def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
+    extension = services.extension(record)
+    handle = record.handle
+    if isinstance(extension, CanRenew) and handle is not None:
+        permissions.check_sandbox_paths(services, record)  # its marker is written anew
+        saved = [handle]  # some remember when their backend ends it
+        extension.renew(handle, until, services.context(record, Deadline(services.limits.renew), save=saved.append))
+        handle = saved[-1]
+
+    def change(now: Sandbox | None, _others: OtherRecords) -> Change:
+        if now is None:
+            raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
+        extended_expiry(now, seconds, now=services.clock())  # it may have been asked to go meanwhile
+        after = msgspec.structs.replace(now, expires_at=until, handle=handle, seq=now.seq + 1)
+        if metering is not None:
+            cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
+            after = msgspec.structs.replace(after, metering=metering, cost=cost)
+        return Change(record=after, events=[services.event(now, after, "sandbox.extended")])
+
+    stored = services.store.update(record.id, change)
+    if stored is None:
+        raise Internal("the store kept nothing of an extension")
+    return stored
+
+
+def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
+    """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
+    if record.state not in (State.PROVISIONING, State.READY):
+        raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
+    if record.expires_at is None:
+        raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
+    agreed = max(record.expires_at, now)
+    if record.max_expires_at is not None and agreed + seconds > record.max_expires_at:
+        spare = max(0, int(record.max_expires_at - agreed))
+        left = format_duration(spare)
+        raise Invalid(
+            f"{record.profile} allows sandbox {record.id} at most {left} more",
+            hint=f"give --duration {left} or less" if spare else f"run `sandboxer recreate {record.id}` instead",
+        )
+    return agreed + seconds
+
+
+# -- expire -----------------------------------------------------------------------------------------------------------
 
 
 def expire(services: Services, *, apply: bool) -> Report:
@@ -33,10 +101,10 @@ def expire(services: Services, *, apply: bool) -> Report:
     for those without a TTL, and settle what ended and is not in the book."""
     due = [action for record in services.store.list() if (action := _seen(services, record)) is not None]
     if not apply:
-        unsettled, unusable = billing.settle_open(services, grace=GRACE_SECONDS, apply=False)
+        unsettled, unusable = billing.settle_open(services, grace=services.limits.stale_grace, apply=False)
         return Report(actions=[*due, *unsettled], remaining=unusable)
     done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
-    settled, unusable = billing.settle_open(services, grace=GRACE_SECONDS)
+    settled, unusable = billing.settle_open(services, grace=services.limits.stale_grace)
     report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
 
@@ -128,17 +196,6 @@ def _fund(services: Services, record: Sandbox, action: Action) -> Action:
         found = billing.funding_due(services, record)
         if isinstance(found, Metering):
             billing.pay_ahead(services, record, found)
-    except SandboxerError as error:
-        return msgspec.structs.replace(action, outcome="failed", error=error.document())
-    return msgspec.structs.replace(action, outcome="done")
-
-
-def finish_teardown(services: Services, action: Action) -> Action:
-    """The rest of a destroy; the caller holds the lock."""
-    assert action.sandbox_id is not None  # noqa: S101 - see _settle
-    try:
-        destroy.request_destroy(services, action.sandbox_id)
-        destroy.finish_destroy(services, action.sandbox_id, Deadline(PER_SANDBOX_SECONDS))
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")

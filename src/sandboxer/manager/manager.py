@@ -1,0 +1,333 @@
+"""SandboxManager: every verb a user knows is a method of it. It never prints.
+
+A verb imports what it needs when it is called: a command's start-up pays for that verb alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sandboxer.documents import sandbox_document
+from sandboxer.errors import Invalid, SandboxerError
+from sandboxer.manager.access import Principal, consumer_name
+from sandboxer.manager.admin import AdminVerbs
+from sandboxer.manager.services import Progress, no_progress
+from sandboxer.models import Request, Sandbox
+from sandboxer.state import LIVE, State
+from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.extensions.base import Exec
+    from sandboxer.hosts.base import Streams
+    from sandboxer.locks import Lease
+    from sandboxer.manager.create import PendingCreate
+    from sandboxer.manager.plan import Caller, CreatePlan, Explanation
+    from sandboxer.manager.stale import RebuiltRecords
+    from sandboxer.manager.sweep import Report
+
+
+class SandboxManager(AdminVerbs):
+    """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
+
+    def acting(self, principal: Principal) -> SandboxManager:
+        """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
+        return SandboxManager(self.services, principal)
+
+    # -- create ---------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        request: Request,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        base: Path | None = None,
+        roots: Sequence[Path] | None = None,
+    ) -> CreatePlan:
+        """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
+        from sandboxer.manager.plan import make_plan
+
+        caller = self._caller(actor, base=base, roots=roots)
+        try:
+            return make_plan(self.services, request, caller, idempotency_key=idempotency_key)
+        except SandboxerError as error:
+            self.principal.note(self.services, "create", None, error.code, actor=actor)
+            raise
+
+    def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
+        from sandboxer.config.paths import working_directory
+        from sandboxer.manager.plan import Caller
+
+        return Caller(actor=actor, base=base or working_directory(), roots=roots, grant=self.principal.grant)
+
+    def explain(
+        self,
+        request: Request,
+        *,
+        actor: str | None = None,
+        base: Path | None = None,
+        roots: Sequence[Path] | None = None,
+    ) -> Explanation:
+        """Which backend would serve a request, and why; nothing is touched."""
+        from sandboxer.manager.plan import explain
+
+        return explain(self.services, request, self._caller(actor, base=base, roots=roots))
+
+    def begin(self, plan: CreatePlan) -> PendingCreate | Sandbox:
+        """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
+        from sandboxer.manager.create import begin
+
+        with self._noted("create", plan.request.name, actor=consumer_name(plan.consumer)) as known:
+            pending = begin(self.services, plan)
+            known.append(pending.id if isinstance(pending, Sandbox) else pending.record.id)
+            return pending
+
+    def carry_out(
+        self,
+        plan: CreatePlan,
+        pending: PendingCreate,
+        *,
+        timeout: float | None = None,
+        progress: Progress = no_progress,
+    ) -> Sandbox:
+        """Establish what was begun, up to ready. The audit tells that it was begun, and by this that it failed."""
+        from sandboxer.manager.create import carry_out
+
+        seconds = timeout or plan.request.timeout or self.services.limits.create
+        with self.principal.failure(self.services, "create", [pending.record.id], actor=consumer_name(plan.consumer)):
+            return carry_out(self.services, plan, pending, Deadline(seconds), progress)
+
+    def create(self, plan: CreatePlan, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
+        """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""
+        pending = self.begin(plan)
+        if isinstance(pending, Sandbox):
+            from sandboxer.manager.create import wait_for_outcome
+
+            seconds = timeout or plan.request.timeout or self.services.limits.create
+            return wait_for_outcome(self.services, pending.id, Deadline(seconds), time.sleep)
+        return self.carry_out(plan, pending, timeout=timeout, progress=progress)
+
+    def dry_run(self, plan: CreatePlan) -> dict[str, Any]:
+        """What a create would do, as a document; raises what keeps it from doing it."""
+        from sandboxer.manager import quotas
+        from sandboxer.manager.admission import check_name_and_key
+        from sandboxer.manager.attempt import examine
+        from sandboxer.manager.plan import plan_document
+
+        check_name_and_key(self.services, plan)
+        if plan.idempotency_key is None:
+            quotas.check(self.services, plan.consumer)
+        document = plan_document(plan)
+        examine(self.services, plan)
+        return document
+
+    # -- look -----------------------------------------------------------------------------------------------------
+
+    def get(self, text: str) -> Sandbox:
+        """The record that an id, a unique prefix or a name means."""
+        return self._find(text)
+
+    def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        profile: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        ended: bool = False,
+    ) -> Sequence[Sandbox]:
+        """Records, oldest first: the live ones, with `ended` also the destroyed. Filters add up."""
+        for state in states:
+            if state not in set(State):
+                raise Invalid(f"there is no state {state[:80]!r}", hint=f"the states: {', '.join(State)}")
+        found = self.services.store.list(ended=ended or State.DESTROYED in states)
+        wanted, consumer = labels or {}, self.principal.consumer
+        return [
+            record
+            for record in found
+            if consumer in (None, record.consumer)
+            and (profile is None or record.profile == profile)
+            and all(record.labels.get(key) == value for key, value in wanted.items())
+            and (not states or self._shown_state(record) in states)
+        ]
+
+    def _shown_state(self, record: Sandbox) -> str:
+        if record.state == State.READY and self.services.leases.active(record.id):
+            return State.ACTIVE
+        return record.state
+
+    def document(self, record: Sandbox) -> dict[str, Any]:
+        """The public document of a record, with what the leases say."""
+        if record.state not in LIVE:
+            return sandbox_document(record)
+        active = record.state == State.READY and bool(self.services.leases.active(record.id))
+        return sandbox_document(record, active=active, last_active=self.services.leases.last_active(record.id))
+
+    # -- end ------------------------------------------------------------------------------------------------------
+
+    def in_use(self, text: str) -> bool:
+        """Whether somebody holds a lease on it now."""
+        return bool(self.services.leases.active(self._find(text).id))
+
+    def destroy(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
+        """Take a sandbox away, in whatever state it is; again is fine."""
+        from sandboxer.manager.destroy import destroy
+
+        with self._changing("destroy", text) as found:
+            return destroy(self.services, found, Deadline(timeout or self.services.limits.destroy), progress)
+
+    def request_destroy(self, text: str) -> Sandbox:
+        """Record durably that a sandbox shall go, and return at once; `destroy` (or `expire`) does the rest."""
+        from sandboxer.manager.destroy import request_destroy
+
+        with self._changing("destroy", text) as found:
+            return request_destroy(self.services, found)
+
+    def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> CreatePlan:
+        """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
+        `make_plan`."""
+        from sandboxer.manager.plan import make_recreate_plan
+
+        try:
+            return make_recreate_plan(
+                self.services, self._find(text), actor=actor, grant=self.principal.grant, roots=roots
+            )
+        except SandboxerError as error:
+            self.principal.note(self.services, "recreate", text, error.code)
+            raise
+
+    def check_recreate(self, text: str, plan: CreatePlan) -> None:
+        """Raise what the backend would say of a plan of `recreate_plan`, and whether its host's work directory can be
+        trusted, while the old sandbox still lives."""
+        from sandboxer.manager import permissions
+        from sandboxer.manager.attempt import examine
+
+        host = plan.first.host
+        if plan.profile.route is not None or host is None:
+            return  # in a route, another candidate may take what the first one refuses
+        try:
+            examine(self.services, plan)
+            permissions.check_host_paths(self.services, host)
+        except SandboxerError as error:
+            self.principal.note(self.services, "recreate", text, error.code)
+            raise
+
+    def recreate(
+        self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = no_progress
+    ) -> Sandbox:
+        """A new sandbox, with a new id, from the same request; the old one is destroyed first, since the two could
+        not hold the same name and ports at once."""
+        plan = self.recreate_plan(text, actor=actor)
+        self.check_recreate(text, plan)
+        self.destroy(text, progress=progress)
+        return self.create(plan, timeout=timeout, progress=progress)
+
+    # -- lifetime -------------------------------------------------------------------------------------------------
+
+    def extend_ttl(self, text: str, seconds: int) -> Sandbox:
+        """Let a sandbox live `seconds` longer than agreed so far (from now, if that is over). Raises Invalid over the
+        profile's maximum, Conflict when it never expires or has ended."""
+        from sandboxer.manager.ttl import extend
+
+        with self._changing("extend-ttl", text) as found:
+            return extend(self.services, found, seconds)
+
+    def expire(self, *, apply: bool) -> Report:
+        """End what is over; see `ttl.expire`."""
+        from sandboxer.manager.ttl import expire
+
+        if not apply:
+            return expire(self.services, apply=False)
+        with self._noted("expire", None):
+            return expire(self.services, apply=True)
+
+    def reconcile(self, *, apply: bool, force: bool = False, grace: float | None = None) -> Report:
+        """Settle records and resources; see `reconcile.reconcile`. `grace` in seconds, else `Limits.stale_grace`."""
+        from sandboxer.manager.reconcile import reconcile
+
+        seconds = self.services.limits.stale_grace if grace is None else grace
+        if not apply:
+            return reconcile(self.services, apply=False, force=force, grace=seconds)
+        with self._noted("reconcile", None):
+            return reconcile(self.services, apply=True, force=force, grace=seconds)
+
+    def rebuild_records(self) -> RebuiltRecords:
+        """Write lost records again from what the backends show; see `stale.rebuild_records`."""
+        from sandboxer.manager.stale import rebuild_records
+
+        with self._noted("doctor --repair", None):
+            return rebuild_records(self.services)
+
+    # -- use ------------------------------------------------------------------------------------------------------
+
+    def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
+        """Run a command inside; its exit code."""
+        from sandboxer.manager.exec import run
+
+        with self._changing("exec", text) as found:
+            return run(self.services, found, request, streams, timeout=timeout)
+
+    def copy(
+        self,
+        text: str,
+        *,
+        source: str,
+        target: str,
+        inward: bool,
+        service: str | None = None,
+        max_size: int | None = None,
+    ) -> int:
+        """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
+        from sandboxer.manager.exec import copy
+
+        with self._changing("cp", text) as found:
+            return copy(
+                self.services, found, source=source, target=target, inward=inward, service=service, max_size=max_size
+            )
+
+    def logs(
+        self,
+        text: str,
+        streams: Streams,
+        *,
+        service: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> None:
+        """Write the logs of a sandbox's services."""
+        from sandboxer.manager.exec import logs
+
+        logs(self.services, self._find(text).id, streams, service=service, follow=follow, tail=tail)
+
+    @contextmanager
+    def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:
+        """Hold a lease for as long as the block runs."""
+        from sandboxer.manager.exec import leased
+
+        with leased(self.services, self._find(text).id, holder=holder) as (record, _handle):
+            yield record
+
+    def leases(self, text: str) -> Sequence[Lease]:
+        """The leases held now."""
+        return self.services.leases.active(self._find(text).id)
+
+    def grant_lease(self, text: str, *, holder: str, seconds: float) -> Lease:
+        """An explicit lease of `seconds`."""
+        from sandboxer.manager.exec import grant_lease
+
+        with self._changing("lease", text) as found:
+            return grant_lease(self.services, found, holder=holder, seconds=seconds)
+
+    def renew_lease(self, text: str, lease_id: str, *, seconds: float) -> Lease:
+        """Let an explicit lease end `seconds` from now; raises NotFound, or Conflict when the sandbox has ended."""
+        from sandboxer.manager.exec import renew_lease
+
+        with self._changing("extend-lease", text) as found:
+            return renew_lease(self.services, found, lease_id, seconds=seconds)
+
+    def release_lease(self, text: str, lease_id: str) -> None:
+        """End an explicit lease; raises NotFound."""
+        with self._changing("release-lease", text) as found:
+            self.services.leases.release(found, lease_id)
