@@ -20,6 +20,7 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
+from sandboxer.extensions.base import Spec
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager
@@ -27,7 +28,7 @@ from sandboxer.models import HostSettings, Request
 from sandboxer.state import State
 from sandboxer.testing.fake import POINTS
 from sandboxer.timing import Deadline
-from tests.manager.routed import CLOUD, OWN, Bed, metered, reasons, told
+from tests.manager.routed import CLOUD, OWN, Backend, Bed, metered, reasons, told
 
 CREATE_POINTS = [point for point in POINTS if point.startswith("provision")] + ["wait_ready"]
 
@@ -432,3 +433,35 @@ def test_recreate_of_a_routed_sandbox_decides_anew(bed: Bed) -> None:
     assert record.extension == "ext.b"
     again = bed.process().manager.recreate(record.id)
     assert again.extension == "ext.a"
+
+
+class Picky(Backend):
+    """A backend that looks at the request before any host is reached."""
+
+    def examine(self, spec: Spec, host: Host) -> None:
+        error = self.faults.plan.get("examine")
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def picky(tmp_path: Path) -> Bed:
+    bed = Bed(tmp_path, {"a": OWN, "b": OWN})
+    bed.backend = Picky
+    return bed
+
+
+def test_a_recreate_that_no_backend_of_its_route_would_take_keeps_the_old_one(picky: Bed) -> None:
+    old = picky.create()
+    picky.faults["a"].plan["examine"] = Invalid("there is no compose file any more")
+    with pytest.raises(Invalid, match="no compose file"):
+        picky.process().manager.recreate(old.id)
+    assert picky.process().manager.get(old.id).state == State.READY
+    assert picky.left() == [f"a/sbx-{old.id}"]
+
+
+def test_a_recreate_goes_ahead_when_a_later_backend_of_its_route_would_take_it(picky: Bed) -> None:
+    old = picky.create()
+    picky.faults["a"].plan["examine"] = Denied("not on this host")
+    new = picky.process().manager.recreate(old.id)
+    assert (new.extension, picky.left()) == ("ext.b", [f"b/sbx-{new.id}"])

@@ -13,7 +13,7 @@ from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.manager import billing, failure_policy, permissions
-from sandboxer.manager.candidates import checked_options, manifests_of, refs_of
+from sandboxer.manager.candidates import Candidate, checked_options, manifests_of, refs_of
 from sandboxer.manager.destroy import rollback
 from sandboxer.manager.failure_policy import Cause, Circumstances, Phase
 from sandboxer.manager.inputs import opened_inputs
@@ -33,9 +33,8 @@ LINKS_NOTE = (
 )
 
 
-def examine(services: Services, plan: CreatePlan) -> None:
-    """Raise what the candidate that is tried first would say of the request before any host is reached."""
-    candidate = plan.first
+def examine(services: Services, plan: CreatePlan, candidate: Candidate) -> None:
+    """Raise what a candidate would say of the request before any host is reached."""
     if candidate.host is None:
         return
     extension, sandbox_id = services.extensions.get(candidate.extension), new_id()
@@ -49,6 +48,27 @@ def examine(services: Services, plan: CreatePlan) -> None:
             options=checked_options(candidate.extension, extension.Options, candidate.options),
         )
         extension.examine(spec, services.open_host(candidate.host))
+
+
+def check_candidates(services: Services, plan: CreatePlan) -> None:
+    """Raise what a create would come to on account of the request or of its hosts' work directories, as far as that can
+    be told without making anything: candidate by candidate, as a create goes on from one to the next."""
+    routed = plan.profile.route is not None
+    for position, candidate in enumerate(plan.candidates):
+        if candidate.host is None:
+            return  # a provider's: nothing of it can be told before it is asked for
+        try:
+            examine(services, plan, candidate)
+            permissions.check_host_paths(services, candidate.host)
+        except SandboxerError as error:
+            cause = failure_policy.cause_of(error, phase="reach", provider=False, saved=False)
+            last = position == len(plan.candidates) - 1
+            if not failure_policy.may_continue(
+                cause, Circumstances(last=last, expired=False, kept=False, routed=routed)
+            ):
+                raise
+        else:
+            return
 
 
 def check_wanted(record: Sandbox) -> Sandbox:

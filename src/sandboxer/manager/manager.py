@@ -121,7 +121,7 @@ class SandboxManager(AdminVerbs):
         if plan.idempotency_key is None:
             quotas.check(self.services, plan.consumer)
         document = plan_document(plan)
-        examine(self.services, plan)
+        examine(self.services, plan, plan.first)
         return document
 
     # -- look -----------------------------------------------------------------------------------------------------
@@ -199,17 +199,12 @@ class SandboxManager(AdminVerbs):
             raise
 
     def check_recreate(self, text: str, plan: CreatePlan) -> None:
-        """Raise what the backend would say of a plan of `recreate_plan`, and whether its host's work directory can be
-        trusted, while the old sandbox still lives."""
-        from sandboxer.manager import permissions
-        from sandboxer.manager.attempt import examine
+        """Raise what the backends would say of a plan of `recreate_plan`, and whether their hosts' work directories can
+        be trusted, while the old sandbox still lives."""
+        from sandboxer.manager.attempt import check_candidates
 
-        host = plan.first.host
-        if plan.profile.route is not None or host is None:
-            return  # in a route, another candidate may take what the first one refuses
         try:
-            examine(self.services, plan)
-            permissions.check_host_paths(self.services, host)
+            check_candidates(self.services, plan)
         except SandboxerError as error:
             self.principal.note(self.services, "recreate", text, error.code)
             raise
