@@ -20,6 +20,7 @@ from sandboxer.manager.inputs import opened_inputs
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services
 from sandboxer.manager.sweep import location_of
+from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Handle, Isolation, Ready, Sandbox
 from sandboxer.names import new_id, resource_name
 from sandboxer.routing import decisions
@@ -193,7 +194,7 @@ class Attempt:
         if self._adopted:
             reason = "the answer to its create was lost; what it had made was found, and is used"
             route = decisions.mark_chosen(route, self.position, reason)
-        return msgspec.structs.replace(
+        after = msgspec.structs.replace(
             now,
             handle=handle,
             reachability=ready.reachability,
@@ -204,6 +205,7 @@ class Attempt:
             ready_at=self._services.clock(),
             owner=None,
         )
+        return with_provider_end(after, ready.ends_at, slack=self._services.limits.provider_end)
 
     # -- when it fails --------------------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A resource without a record is left alone until it is this old: its record may be on its way back. So is a record
     whose owner cannot be proved dead."""
 
+    provider_end: float = 5.0
+    """By so much a provider may end a sandbox earlier than agreed before that counts as less than was asked: clocks
+    differ."""
     replaced_charge: float = 10.0
     """For so long a sandbox that is to be replaced may go on being charged until its destroy is requested."""
     min_funded: float = 60.0

@@ -24,10 +24,11 @@ from sandboxer.manager.sweep import (
     run_in_lanes,
     sweep_report,
 )
+from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed
 from sandboxer.state import Signal, State
-from sandboxer.timing import Deadline
+from sandboxer.timing import Deadline, rfc3339
 
 MASS_COUNT = 5
 MASS_SHARE = 0.2
@@ -108,6 +109,9 @@ def _judge(services: Services, sandbox_id: str, grace: float) -> Action | Remain
         return action("fail", "the backend has lost it")
     if status.presence == "unknown":
         return _remains(record, status.detail or "the backend could not be asked")
+    shorter = with_provider_end(record, status.ends_at, slack=services.limits.provider_end)
+    if shorter is not record:
+        return action("shorten", f"its provider ends it at {rfc3339(shorter.expires_at)}, earlier than was agreed")
     return None
 
 
@@ -150,7 +154,18 @@ def _settle(services: Services, action: Action, grace: float) -> Action:
             return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
         if action.action == "destroy":
             return finish_teardown(services, action)
+        if action.action == "shorten":
+            return _shorten(services, action)
         return _fail(services, action)
+
+
+def _shorten(services: Services, action: Action) -> Action:
+    """Record the end that the provider has set."""
+    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    ends_at = _status(services, services.current(action.sandbox_id)).ends_at
+    slack = services.limits.provider_end
+    services.edit(action.sandbox_id, lambda now: with_provider_end(now, ends_at, slack=slack))
+    return msgspec.structs.replace(action, outcome="done")
 
 
 def _fail(services: Services, action: Action) -> Action:

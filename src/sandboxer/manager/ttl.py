@@ -76,6 +76,19 @@ def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, m
     return stored
 
 
+def with_provider_end(record: Sandbox, ends_at: float | None, *, slack: float) -> Sandbox:
+    """The record with the end that its provider has set (unix seconds; None: it has none, or does not tell), where that
+    is earlier than agreed by more than `slack`: shown, and nothing is charged beyond it. Pure."""
+    agreed = record.expires_at
+    if ends_at is None or agreed is None or ends_at >= agreed - slack:
+        return record
+    isolation = record.isolation
+    if isolation is not None:
+        note = f"its provider ends it at {rfc3339(ends_at)}; {rfc3339(agreed)} was agreed"
+        isolation = msgspec.structs.replace(isolation, notes=[*isolation.notes, note])
+    return msgspec.structs.replace(record, expires_at=ends_at, isolation=isolation)
+
+
 def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
     """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
     if record.state not in (State.PROVISIONING, State.READY):

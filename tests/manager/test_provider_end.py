@@ -1,0 +1,79 @@
+"""A provider that ends a sandbox earlier than was agreed: shown, recorded, and never charged beyond that."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandboxer.extensions.base import Context, Status
+from sandboxer.models import Handle, Ready
+from tests.manager.metered import Bank, MeteredFake
+
+HOUR = 3600.0
+
+
+class Stingy(MeteredFake):
+    """A provider with an end of its own (`at`: unix seconds, None: it does not tell)."""
+
+    own_end: float | None = None
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        return msgspec.structs.replace(super().wait_ready(handle, ctx), ends_at=self.own_end)
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        return msgspec.structs.replace(super().status(handle, ctx), ends_at=self.own_end)
+
+
+class Lent(Bank):
+    """A bank whose backend is one `Stingy`."""
+
+    def __init__(self, root: Path) -> None:
+        self.provider = Stingy()
+        super().__init__(root, extension=lambda: self.provider)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Lent:
+    return Lent(tmp_path)
+
+
+def test_an_end_before_the_agreed_one_is_shown_and_nothing_is_charged_beyond_it(bank: Lent) -> None:
+    whole = bank.create(ttl=int(HOUR))
+    bank.now += HOUR
+    bank.manager.destroy(whole.id)
+    hour = bank.spent
+    bank.provider.own_end = bank.now + HOUR / 2
+    record = bank.create(ttl=int(HOUR))
+    assert record.expires_at == bank.now + HOUR / 2
+    assert record.isolation is not None
+    assert any("its provider ends it at" in note for note in record.isolation.notes)
+    bank.now += HOUR
+    bank.manager.destroy(record.id)
+    assert bank.spent - hour == hour / 2
+
+
+@pytest.mark.parametrize("later", [-2.0, 0.0, 60.0, None], ids=str)
+def test_an_end_at_the_agreed_time_or_after_it_changes_nothing(bank: Lent, later: float | None) -> None:
+    """Providers count whole seconds or minutes, and clocks differ by a little."""
+    bank.provider.own_end = None if later is None else bank.now + HOUR + later
+    record = bank.create(ttl=int(HOUR))
+    assert record.expires_at == bank.now + HOUR
+    assert bank.manager.reconcile(apply=True).actions == []
+
+
+def test_reconcile_records_an_end_that_somebody_shortened_there(bank: Lent) -> None:
+    record = bank.create(ttl=int(HOUR))
+    bank.provider.own_end = bank.now + 600
+    planned = bank.manager.reconcile(apply=False)
+    assert [(one.action, one.outcome) for one in planned.actions] == [("shorten", "planned")]
+    assert bank.manager.get(record.id).expires_at == record.expires_at, "a dry run changes nothing"
+    done = bank.manager.reconcile(apply=True)
+    assert [(one.action, one.outcome) for one in done.actions] == [("shorten", "done")]
+    assert bank.manager.get(record.id).expires_at == bank.provider.own_end
+    assert bank.manager.reconcile(apply=True).actions == []
+    bank.now += HOUR
+    assert [one.action for one in bank.manager.expire(apply=True).actions] == ["expire"]
+    assert bank.spent > Decimal(0)
