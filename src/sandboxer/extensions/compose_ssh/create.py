@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def wait_ready(handle: Handle, ctx: Context) -> Ready:
     sandbox = from_handle(handle)
     ctx.progress("wait", "")
     began = time.monotonic()
+    codes: dict[str, int] = {}
     containers, verdict = _readiness(sandbox, [], 0.0, ctx)
     while isinstance(verdict, engine.Waiting):
         time.sleep(ctx.deadline.seconds(verdict.seconds))
@@ -126,11 +127,14 @@ def wait_ready(handle: Handle, ctx: Context) -> Ready:
         missing = verdict.what
         try:
             ctx.deadline.check("waiting for the stack")
+            for one in containers:  # asked while there is time: when it is over, it may run again
+                if engine.crashing(one, sandbox.settle) and (one.exit_code or one.id not in codes):
+                    codes[one.id] = one.exit_code or _last_exit(one, sandbox, ctx)
             containers, verdict = _readiness(sandbox, containers, time.monotonic() - began, ctx)
         except Timeout as error:
             crashing = next((c for c in containers if engine.crashing(c, sandbox.settle)), None)
             if crashing is not None:
-                raise _kept_crashing(crashing, sandbox, ctx) from error
+                raise _kept_crashing(crashing, codes, sandbox, ctx) from error
             raise Timeout(
                 f"the stack did not come up in time: {missing}", hint="give it longer with --timeout"
             ) from error
@@ -205,10 +209,12 @@ def _broken(verdict: engine.Broken, sandbox: ComposeHandleData, ctx: Context) ->
     )
 
 
-def _kept_crashing(container: engine.Container, sandbox: ComposeHandleData, ctx: Context) -> Timeout:
+def _kept_crashing(
+    container: engine.Container, codes: Mapping[str, int], sandbox: ComposeHandleData, ctx: Context
+) -> Timeout:
     """The error for a service that its restart policy started again and again, until the time was over."""
     late = msgspec.structs.replace(ctx, deadline=Deadline(LAST_WORDS_SECONDS))
-    code = container.exit_code or _last_exit(container, sandbox, late)
+    code = container.exit_code or codes.get(container.id) or _last_exit(container, sandbox, late)
     said = _last_lines(container, sandbox, late)
     return Timeout(
         f"the stack did not come up in time: service {container.service!r} keeps ending with exit code {code} "
@@ -221,7 +227,7 @@ def _kept_crashing(container: engine.Container, sandbox: ComposeHandleData, ctx:
 
 def _last_exit(container: engine.Container, sandbox: ComposeHandleData, ctx: Context) -> int:
     try:
-        text = ctx.host.run(argv.last_exit(sandbox, container.id), ctx.deadline.shorter(2)).text.strip()
+        text = ctx.host.run(argv.last_exit(sandbox, container.id), ctx.deadline.shorter(10)).text.strip()
     except SandboxerError:
         return container.exit_code
     return int(text) if text.isdigit() else container.exit_code
