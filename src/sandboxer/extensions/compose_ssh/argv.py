@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -29,6 +29,16 @@ _CLIENTS_OWN: Final = re.compile(
     r"|SHELL|PS\d|NETAVARK|SANDBOXER|sbx)_?.*|.*_proxy)",
     re.IGNORECASE,
 )
+
+
+def check_text(words: Iterable[str], *, what: str) -> None:
+    """Raise Invalid for bytes that are not UTF-8: engines put words into JSON, where others take their place."""
+    for word in words:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise Invalid(
+                f"{what} holds bytes that are not UTF-8, which container engines cannot pass on",
+                hint="rename it, or pass the bytes on stdin",
+            )
 
 
 def script(text: str, *arguments: str) -> list[str]:

@@ -41,6 +41,9 @@ class ComposeExec:
         passed = argv.split_environment({**request.env, MARK: mark})
         if not request.argv or "\0" in "".join(request.argv):
             raise Invalid("the command is empty or holds a NUL", hint="give it behind --, like: -- ls -l")
+        argv.check_text(request.argv, what="the command")
+        argv.check_text(request.env.values(), what="the environment")
+        argv.check_text([request.cwd or ""], what="the working directory")
         container = client.container_of(sandbox, request.service, ctx, running=True)
         words = argv.inside(sandbox, container.id, request.argv, cwd=request.cwd, tty=request.tty, passed=passed)
         env = {f"SANDBOXER_ENV_{index}": line for index, line in enumerate(passed.lines)}

@@ -163,6 +163,7 @@ def _absolute(container: engine.Container, path: str) -> str:
     """A path inside as an absolute one, without a trailing `/`."""
     if "\0" in path:
         raise Invalid("the path holds a NUL", hint="give another path")
+    argv.check_text([path], what="the path")
     joined = path if path.startswith("/") else f"{container.working_dir.rstrip('/')}/{path}"
     parts: list[str] = []
     for part in joined.split("/"):
