@@ -1,9 +1,9 @@
 """What every test runs under, however the run itself was started, and which tests may run beside which.
 
 Workers of pytest-xdist share a machine. The tests of a file stay together on one worker, in their order, for the sake
-of the fixtures that they share; those of SPREAD are spread, and come first, because they take longest. Tests on an
-engine stay with the others on an engine of that kind, so that each kind is started once. What looks at, or changes,
-something that the whole machine has only once, or measures times, is marked `alone` and runs beside nothing.
+of the fixtures that they share; those of SPREAD are spread, because each takes long. Tests on an engine stay with the
+others on an engine of that kind, so that each kind is started once. What looks at, or changes, something that the whole
+machine has only once, or measures times, is marked `alone` and runs beside nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from tests.testbed import engine
 
 SPREAD = ("tests/crash/", "tests/fuzz/")
 """Each test of these is by itself, and takes long."""
+FIRST = (*SPREAD, "tests/security/", "tests/manager/", "tests/store/", "tests/extensions/native/test_other_users.py")
+"""What takes long comes first, so that no worker is left with it at the end."""
 ENGINES = {"docker compose": "docker", "docker-compose": "docker", "podman-compose": "podman"}
 """The engine that a front end works with."""
 
@@ -36,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("engines")
         if (group := _group(item)) is not None:
             item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not item.nodeid.startswith(SPREAD))
+    items.sort(key=lambda item: next((n for n, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
