@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.trees.gitignore import ignored, parse
-from sandboxer.hosts.trees.rsync import listing
+from sandboxer.hosts.trees.sync import scan
 from sandboxer.timing import Deadline
 from tests.hosts.test_sync import Way, by_rsync, by_tar, walked
 from tests.sizes import scaled
@@ -67,9 +67,9 @@ def test_a_list_of_what_is_wanted_lets_that_in(tmp_path: Path) -> None:
 def test_a_gitignore_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "sub").symlink_to("sub")
     (tmp_path / ".gitignore").write_text("x")
-    assert listing(tmp_path) == b".gitignore\0sub\0"
+    assert scan(tmp_path, gitignore=True).names == [".", ".gitignore", "sub"]
     with pytest.raises(BackendError, match="nowhere"):
-        listing(tmp_path / "nowhere")
+        scan(tmp_path / "nowhere", gitignore=True)
 
 
 piece = st.sampled_from(

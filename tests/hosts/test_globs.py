@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, Timeout
+from sandboxer.hosts.tar_writer import write_tar
 from sandboxer.hosts.trees import gitignore
 from sandboxer.hosts.trees.globs import DIRECTORIES, NOTHING, ONE, CharacterClass, Skip, Star, Step, compiled
-from sandboxer.hosts.trees.rsync import listing, write_tar
+from sandboxer.hosts.trees.sync import scan
 from sandboxer.timing import Deadline
 
 SECONDS = 60
@@ -136,7 +137,7 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
     with (tmp_path / ".gitignore").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(Invalid, match=re.escape(f"{tmp_path}/.gitignore is larger")):
-        listing(tmp_path)
+        scan(tmp_path, gitignore=True)
 
 
 def test_the_deadline_is_kept_while_a_tree_is_matched(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_the_deadline_is_kept_while_a_tree_is_matched(tmp_path: Path) -> None:
         return Deadline(50, clock=lambda: next(ticks))  # passes at the fiftieth look
 
     with pytest.raises(Timeout, match="gitignore"):
-        listing(tmp_path, deadline=ending())
+        scan(tmp_path, gitignore=True, deadline=ending())
     with pytest.raises(Timeout, match="gitignore"):
         write_tar(tmp_path, len, gitignore=True, deadline=ending())
 
@@ -165,6 +166,6 @@ def test_a_tree_that_is_too_deep_is_named(tmp_path: Path) -> None:
     """)
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     with pytest.raises(Invalid, match="deeper than 512"):
-        listing(tmp_path)
+        scan(tmp_path, gitignore=True)
     with pytest.raises(Invalid, match="deeper than 512"):
         write_tar(tmp_path, len)

@@ -62,7 +62,7 @@ class LocalHost(Host):
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. An interrupt is noticed at once when it comes as an exception in this thread."""
         if deadline.passed:
-            raise Timeout(f"there was no time left to run {' '.join(command.argv[:1])}", hint="give it longer")
+            raise Timeout(f"there was no time left to run {launch.program_of(command.argv)}", hint="give it longer")
         return run_session(command, streams, deadline, self._environment(command))
 
     def run(
@@ -134,18 +134,10 @@ class LocalHost(Host):
         progress: Progress | None = None,
     ) -> SyncReport:
         """See Host. The target directory itself takes the mode of `source`."""
-        from sandboxer.hosts.trees.sync import sync_local
+        from sandboxer.hosts.trees.sync import TreeCopy, sync_tree
 
-        return sync_local(
-            self,
-            source,
-            target,
-            deadline,
-            exclude=exclude,
-            gitignore=gitignore,
-            progress=progress,
-            has_rsync=self.has_rsync(),
-        )
+        copy = TreeCopy(source=source, target=target, exclude=exclude, gitignore=gitignore, progress=progress)
+        return sync_tree(self, copy, deadline, missing="" if self.has_rsync() else "here", local=self)
 
     def has_rsync(self) -> bool:
         """Whether rsync is installed here."""

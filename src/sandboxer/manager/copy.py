@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
-from sandboxer.hosts.trees.rsync import add_entry
+from sandboxer.hosts.tar_writer import TarWriter
 from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
 from sandboxer.manager.extract import CopyDestination, StagingDirectory, staging_directory
 from sandboxer.models import Handle
@@ -117,9 +117,15 @@ def _add_tree(tar: tarfile.TarFile, top: int, name: str) -> int:
             return name
         return f"{name}/{entry.relative}" if name else entry.relative
 
+    writer = TarWriter(tar)
     for entry in walk.entries(top):
         if named(entry):
-            add_entry(tar, entry, name=named(entry))
+            writer.add(entry, name=named(entry))
+    if writer.cut:
+        raise Unavailable(
+            f"{writer.cut} files became shorter while they were copied",
+            hint="copy again when nothing writes to them",
+        )
     return walk.special
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Command, Result, Streams
+from sandboxer.hosts.process.launch import program_of
 from sandboxer.timing import Deadline
 
 CAPPED_BYTES: Final = 64 * 1024
@@ -34,6 +35,22 @@ class CappedOutput:
         return Result(code, bytes(self._out), bytes(self._err))
 
 
+class Tail:
+    """The last of what a program complains."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        self._kept = (self._kept + data)[-4096:]
+
+    @property
+    def text(self) -> str:
+        """The last lines."""
+        return "\n".join(self._kept.decode("utf-8", "replace").strip().splitlines()[-6:])
+
+
 def capture_output(
     stream: Callable[[Command, Streams, Deadline], int],
     command: Command,
@@ -49,7 +66,7 @@ def capture_output(
         def sink(data: bytes) -> None:
             if len(kept) + len(data) > limit:
                 raise BackendError(
-                    f"{_name(command.argv)} wrote more than {limit} bytes to {which}",
+                    f"{program_of(command.argv)} wrote more than {limit} bytes to {which}",
                     hint="its output is not what was expected; run it by hand to see",
                 )
             kept.extend(data)
@@ -61,7 +78,3 @@ def capture_output(
     )
     code = stream(command, streams, deadline)
     return Result(code, bytes(out), bytes(err))
-
-
-def _name(argv: Sequence[str]) -> str:
-    return argv[0] if argv else "the command"

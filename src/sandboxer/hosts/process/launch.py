@@ -25,6 +25,7 @@ SHELL: Final = "/bin/sh"
 """Not by PATH: the first `sh` of a login may lie in somebody's home."""
 SYSTEM_FIRST: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH; "
 """What a script of ours begins with, so that its tools are the system's; programs of others get the login's PATH."""
+_BY_SYSTEM_PATH: Final = SYSTEM_FIRST + 'exec "$@"'
 SHELL_BOOT: Final = f"{SHELL} -c '{BOOT}'"
 """What an SSH server is asked to run."""
 BOOT_FD3: Final = 'IFS= read -r sbx_h <&3 && eval "$sbx_h"'
@@ -147,6 +148,18 @@ def quote(word: str) -> str:
 def anchored(path: str) -> str:
     """The path in a form that cannot be read as an option or as `cd -`."""
     return path if path.startswith("/") else f"./{path}"
+
+
+def by_system_path(*argv: str) -> list[str]:
+    """The words that run a program of the system's, whatever the login's PATH has first."""
+    return [SHELL, "-c", _BY_SYSTEM_PATH, "sh", *argv]
+
+
+def program_of(argv: Sequence[str]) -> str:
+    """The program's name, for messages."""
+    if list(argv[:3]) == [SHELL, "-c", _BY_SYSTEM_PATH]:
+        return argv[4]
+    return argv[0] if argv else "the command"
 
 
 def check_argv(argv: Sequence[str]) -> None:

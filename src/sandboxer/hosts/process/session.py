@@ -279,7 +279,7 @@ def run_session(command: Command, streams: Streams, deadline: Deadline, env: Map
         return session.pump(streams, deadline)
     except Timeout as error:
         _end(session, command)
-        raise Timeout(f"{command.argv[0]} did not end in time and was ended", hint=error.hint) from None
+        raise Timeout(f"{launch.program_of(command.argv)} did not end in time and was ended", hint=error.hint) from None
     except BaseException:
         _end(session, command)
         raise
@@ -292,7 +292,9 @@ def _end(session: LocalSession, command: Command) -> None:
         session.end()
     except BackendError as error:
         raise BackendError(
-            f"{command.argv[0]} had to be ended, but {error.message}", hint=error.hint, outcome="unknown"
+            f"{launch.program_of(command.argv)} had to be ended, but {error.message}",
+            hint=error.hint,
+            outcome="unknown",
         ) from error
 
 

@@ -101,7 +101,7 @@ class SshHost(Host):
         from sandboxer.hosts.ssh.session import RemoteSession
 
         if deadline.passed:
-            raise Timeout(f"there was no time left to run {' '.join(command.argv[:1])}", hint="give it longer")
+            raise Timeout(f"there was no time left to run {launch.program_of(command.argv)}", hint="give it longer")
         token = f"sbx-{secrets.token_hex(8)}"
         head = self._header(command, deadline, token=token)
         line = SHELL_BOOT
@@ -197,29 +197,21 @@ class SshHost(Host):
     ) -> SyncReport:
         """See Host. rsync's other end is started on this host's own connection, so it is the same verified server.
         The target directory itself takes the mode of `source`."""
-        from sandboxer.hosts.trees.sync import sync_remote
+        from sandboxer.hosts.trees.sync import TreeCopy, sync_tree
 
-        return sync_remote(
-            self,
-            source,
-            target,
-            deadline,
-            exclude=exclude,
-            gitignore=gitignore,
-            progress=progress,
-            local=self._local,
-            missing=self._missing_rsync(deadline),
-        )
+        copy = TreeCopy(source=source, target=target, exclude=exclude, gitignore=gitignore, progress=progress)
+        return sync_tree(self, copy, deadline, missing=self._missing_rsync(deadline), local=self._local)
 
     def close(self) -> None:
         """See Host."""
         self._pool.close()
 
     def _late(self, command: Command, error: Timeout, *, started: bool, ended: str) -> SandboxerError:
+        program = launch.program_of(command.argv)
         if started:
-            return Timeout(f"{command.argv[0]} did not end in time on {self.name}, and {ended}", hint=error.hint)
+            return Timeout(f"{program} did not end in time on {self.name}, and {ended}", hint=error.hint)
         return Unavailable(
-            f"{self.name} did not answer in time when {command.argv[0]} was to be started",
+            f"{self.name} did not answer in time when {program} was to be started",
             hint="is the network between us all right?",
             outcome="unknown",
         )

@@ -23,7 +23,7 @@ ABSENT: Final = (b"No such file or directory", b"Not a directory")
 """How `cat` (GNU, busybox, LC_ALL=C) says that there is no such file; a path below an unreadable directory is no such
 case, and may exist."""
 
-FACTS: Final = 'command -v rsync >/dev/null && echo rsync || echo -; printf %s "$HOME"'
+FACTS: Final = SYSTEM_FIRST + 'command -v rsync >/dev/null && echo rsync || echo -; printf %s "$HOME"'
 """Prints whether rsync is there, and on the next line (which may go on) the home directory."""
 
 KEEP_HEADER: Final = SYSTEM_FIRST + 'umask 077; t=$(mktemp) && cat >"$t" && echo "$t"'

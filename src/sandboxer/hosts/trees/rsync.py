@@ -1,34 +1,37 @@
-"""Copying a tree: the words of rsync, the reading of what it says, and a tar stream where rsync is missing."""
+"""Write the words of rsync and read what it says."""
 
 from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Progress, SyncReport
-from sandboxer.timing import Deadline
+from sandboxer.hosts.process.capture import Tail
+from sandboxer.hosts.progress import ByteProgress
 
-if TYPE_CHECKING:
-    import tarfile
-
-    from sandboxer.hosts.trees.walk import TreeEntry
-
-# contents, links as links, modes, times. No owners, devices or special files. `-s` keeps names out of the remote
-# shell's hands; plain digits and LC_ALL=C make the figures readable.
+# contents, links as links, hard links, holes, modes, times. No owners, devices or special files. `-s` keeps names out
+# of the remote shell's hands; plain digits and LC_ALL=C make the figures readable.
 _OPTIONS: Final = ("-s", "--no-h", "--stats", "--info=progress2", "--outbuf=L")
-_WHOLE: Final = ("-rlpt", *_OPTIONS)
+_WHOLE: Final = ("-rlptHS", *_OPTIONS)
 # the names on stdin and nothing below them; one that is gone by the time it is sent was not there
-_LISTED: Final = ("-dlpt", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
-VANISHED: Final = 24
-"""rsync's exit code when files went away while they were copied: the rest is there (rsync(1))."""
-_BUFFER: Final = 256 << 10
+_LISTED: Final = ("-dlptHS", *_OPTIONS, "--files-from=-", "--from0", "--ignore-missing-args")
+_PARTIAL: Final = 23
+"""rsync's exit code when it complained of some files (rsync(1))."""
+_VANISHED: Final = 24
+"""The same when nothing is worse than that files went away: the rest is there."""
 GONE: Final = "some files went away while they were copied"
+CHANGED: Final = "some files were written to while they were copied: what arrived may be of no single moment"
+_CUT = re.compile(
+    rb'rsync: (?:\[sender\] )?read errors mapping ".*": No data available \(61\)'
+    rb"|WARNING: .* failed verification -- update discarded \(will try again\)\."
+    rb"|rsync error: some files/attrs were not transferred .*"
+)
+"""What it says of a file that became shorter, which it then sends again."""
 _FILES = re.compile(rb"Number of regular files transferred: (\d{1,18})")
 _SENT = re.compile(rb"Total bytes sent: (\d{1,18})")
 _LONGEST_LINE: Final = 16384
@@ -51,22 +54,10 @@ def rsync_argv(
     return [*words, "--", _as_directory(str(source.absolute())), destination]
 
 
-def listing(source: Path, *, exclude: Sequence[str] = (), deadline: Deadline | None = None) -> bytes:
-    """The names below `source` that its .gitignore files do not leave out, each with a NUL behind it: for rsync, whose
-    own reading of such files knows no `!` and anchors differently. Raises BackendError for what cannot be read, Invalid
-    for more than can be read, Timeout at the deadline."""
-    from sandboxer.hosts.trees import beneath
-    from sandboxer.hosts.trees.walk import TreeWalk
-
-    check_patterns(exclude)
-    try:
-        with beneath.directory(source) as top:
-            walk = TreeWalk(exclude, gitignore=True, deadline=deadline, name=beneath.name_of(source))
-            names = [entry.relative for entry in walk.entries(top)]
-    except OSError as error:
-        raise unreadable(error, source) from error
+def listing(names: Iterable[str]) -> bytes:
+    """The names of a tree, each with a NUL behind it, as `listed` rsync reads them."""
     # without the top, `.`: rsync would take all that lies in it
-    return b"".join(os.fsencode(name) + b"\0" for name in names[1:])
+    return b"".join(os.fsencode(name) + b"\0" for name in names if name != ".")
 
 
 def unreadable(error: OSError, source: Path) -> BackendError:
@@ -96,7 +87,10 @@ class RsyncOutput:
     progress: Progress | None = None
     _rest: bytes = b""
     _text: bytes = b""
-    _told: str = ""
+    _told: ByteProgress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._told = ByteProgress(self.progress)
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
@@ -105,15 +99,9 @@ class RsyncOutput:
         self._rest = rest[-_LONGEST_LINE:]
         for line in lines:
             if (match := _PROGRESS.match(line)) is not None:
-                self._tell(int(match[1].replace(b",", b"")))
+                self._told.tell(int(match[1].replace(b",", b"")))
             elif line:
                 self._text = (self._text + line + b"\n")[-_LONGEST_LINE:]
-
-    def _tell(self, count: int) -> None:
-        text = format_bytes(count)
-        if self.progress is not None and text != self._told:
-            self._told = text
-            self.progress(text)
 
     def report(self, notes: Sequence[str] = ()) -> SyncReport:
         """What its statistics say."""
@@ -127,117 +115,31 @@ class RsyncOutput:
         )
 
 
-def format_bytes(count: float) -> str:
-    """`12345678` as `12.3 MB` (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+class RsyncComplaints(Tail):
+    """Reads rsync's stderr as it comes. `worse`: something else than a file that became shorter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worse = False
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        super().feed(data)
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LONGEST_LINE:]
+        self.worse = self.worse or any(line and _CUT.fullmatch(line) is None for line in lines)
 
 
-def rsync_notes(code: int, complaint: str) -> tuple[str, ...]:
+def rsync_notes(code: int, complaints: RsyncComplaints) -> tuple[str, ...]:
     """What to tell of an rsync that copied the tree; raises BackendError for one that did not."""
     if code == 0:
         return ()
-    if code == VANISHED:
+    if code == _VANISHED:
         return (GONE,)
+    if code == _PARTIAL and not complaints.worse:
+        return (CHANGED,)
     raise BackendError(
-        f"rsync ended with {code}: {complaint}",
+        f"rsync ended with {code}: {complaints.text}",
         hint="look at the path it names: is it readable here, and is there room on the host?",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class TarSummary:
-    """What a tar stream holds: files, bytes, and how much went away while it was written."""
-
-    files: int
-    sent_bytes: int
-    gone: int
-
-
-def write_tar(
-    source: Path,
-    sink: Callable[[bytes], object],
-    *,
-    exclude: Sequence[str] = (),
-    gitignore: bool = False,
-    progress: Progress | None = None,
-    deadline: Deadline | None = None,
-) -> TarSummary:
-    """The tree below `source` as a tar stream: contents, modes, links, times; no owners, and hard links as files.
-
-    It is opened once and read by descriptor, so nothing that is swapped meanwhile leads out of it. `exclude` as in
-    `Host.sync`; .gitignore files are honoured as git reads them."""
-    import io
-    import tarfile
-
-    from sandboxer.hosts.trees import beneath
-    from sandboxer.hosts.trees.walk import TreeWalk
-
-    check_patterns(exclude)
-
-    class Out(io.RawIOBase):
-        count = 0
-        told = ""
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: object) -> int:
-            raw = bytes(data)  # type: ignore[call-overload]
-            sink(raw)
-            self.count += len(raw)
-            text = format_bytes(self.count)
-            if progress is not None and text != self.told:
-                self.told = text
-                progress(text)
-            return len(raw)
-
-    files = 0
-    out = Out()
-    walk = TreeWalk(exclude, gitignore, deadline=deadline, name=beneath.name_of(source))
-    with (
-        beneath.directory(source) as top,
-        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER) as archive,
-    ):
-        archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB by default; typeshed lacks it
-        for entry in walk.entries(top):
-            if add_entry(archive, entry, name=entry.relative):
-                files += stat.S_ISREG(entry.status.st_mode)
-            else:
-                walk.gone += 1
-    return TarSummary(files=files, sent_bytes=out.count, gone=walk.gone)
-
-
-def add_entry(archive: tarfile.TarFile, entry: TreeEntry, *, name: str) -> bool:
-    """Add what was found to an archive under a name, with its mode and time and nobody's owner; False when it is no
-    longer there."""
-    import tarfile
-
-    info = tarfile.TarInfo(name)
-    if entry.kind == stat.S_IFDIR:
-        info.type = tarfile.DIRTYPE
-        archive.addfile(_described(info, entry.status))
-    elif entry.kind == stat.S_IFLNK:
-        target = entry.target()
-        if target is None:
-            return False
-        info.type, info.linkname = tarfile.SYMTYPE, target
-        archive.addfile(_described(info, entry.status))
-    else:
-        fd = entry.open()
-        if fd is None:
-            return False
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            info.size = status.st_size
-            archive.addfile(_described(info, status), file)
-    return True
-
-
-def _described(info: tarfile.TarInfo, status: os.stat_result) -> tarfile.TarInfo:
-    info.mode = stat.S_IMODE(status.st_mode)
-    info.mtime = status.st_mtime
-    return info

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from sandboxer.errors import BackendError, SandboxerError, Timeout
 from sandboxer.hosts.base import Command, Host, Sink, Streams
+from sandboxer.hosts.process.launch import SHELL, by_system_path
 from sandboxer.timing import Deadline
 
 # The words of the remote command come first, one on a line, then an empty line, then rsync's bytes. rsync gives one
@@ -40,7 +41,7 @@ class RsyncBridge:
         self._code = 0
         self._thread = threading.Thread(target=self._run, name="sandboxer-rsync", daemon=True)
         script = _CARRIER.format(pid=os.getpid(), up=self._up_write, down=self._down_read)
-        self.rsh = f"sh -c '{script}' sh"
+        self.rsh = f"{SHELL} -c '{script}' sh"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -76,7 +77,7 @@ class RsyncBridge:
             if asked is None:
                 return
             words, rest = asked
-            command = Command(argv=words, prelude=rest, env={"LC_ALL": "C"})
+            command = Command(argv=by_system_path(*words), prelude=rest, env={"LC_ALL": "C"})
             with os.fdopen(os.dup(self._up_read), "rb", buffering=0) as stdin:
                 streams = Streams(stdin=stdin, stdout=self._pass_down, stderr=self._errors)
                 self._code = self._host.stream(command, streams, self._deadline)
