@@ -206,7 +206,10 @@ class Sshd:
         # one line: of several SetEnv lines sshd heeds the first only
         pairs = [*(f"{name}={value}" for name, value in set_env.items()), self.mark]
         lines.append("SetEnv " + " ".join(f'"{pair}"' for pair in pairs))
-        return "\n".join([*options, *lines, SERVER_OPTIONS])  # first so that they win
+        # of most options sshd heeds the first line, of MaxStartups the last
+        given = {option.split()[0] for option in options}
+        defaults = [line for line in SERVER_OPTIONS.splitlines() if line.split()[0] not in given]
+        return "\n".join([*options, *lines, *defaults, ""])
 
     def _settled(self, process: "subprocess.Popen[bytes]") -> bool:
         return process.poll() is not None or self._greets()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,12 +15,12 @@ from sandboxer.errors import SandboxerError, Timeout, Unavailable
 from sandboxer.hosts.ssh.authentication import authenticate
 from sandboxer.hosts.ssh.config import SshEndpoint
 from sandboxer.hosts.ssh.dialer import CONNECT_SECONDS, open_channel, reach
-from sandboxer.hosts.ssh.errors import translated
+from sandboxer.hosts.ssh.errors import SessionRefused, no_sessions, translated
 from sandboxer.hosts.ssh.host_keys import accepted_algorithms, no_common_key, read_known, refused_pin, verify
 from sandboxer.timing import Deadline
 
-CHANNELS: Final = 8
-"""Commands at a time on one connection. sshd allows ten sessions (MaxSessions); two are kept for ending others."""
+REFUSED_TRIES: Final = 20
+"""How often a session is asked for where only one that has just ended can be in its way."""
 KEEPALIVE_SECONDS: Final = 15.0
 DEAD_SECONDS: Final = 30.0
 """A server that leaves a keep-alive unanswered for so long is gone."""
@@ -54,16 +55,17 @@ class _Transport(paramiko.Transport):
 
 
 class SshConnection:
-    """A logged-in transport, shared by commands that take places on it."""
+    """A logged-in transport, shared by commands that have a session on it. `placed` is how many commands the pool has
+    given it to."""
 
     def __init__(
         self, endpoint: SshEndpoint, transport: _Transport, *, fingerprint: str, release: Callable[[], None]
     ) -> None:
         self.endpoint, self.transport, self.fingerprint = endpoint, transport, fingerprint
-        self._places = threading.BoundedSemaphore(CHANNELS)
+        self.placed = 0
         self._lock = threading.Lock()
-        self._users = 0
-        self._retired = False
+        self._users = self._sessions = self._opening = 0
+        self._had_session = self._retired = False
         self._release = release
         self._closing = threading.Event()
         threading.Thread(target=self._keep_alive, name="sandboxer-keepalive", daemon=True).start()
@@ -78,17 +80,10 @@ class SshConnection:
         """Whether new commands should use it."""
         return self.alive and not self._retired
 
-    def take_place(self, *, within: float) -> bool:
-        """Wait so many seconds for room for one more command; whether it was got."""
-        if not self._places.acquire(timeout=within):
-            return False
-        self.hold()
-        return True
-
-    def leave_place(self) -> None:
-        """The command is over."""
-        self._places.release()
-        self.let_go()
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open on it, as far as we know."""
+        return self._sessions
 
     def hold(self) -> None:
         """Keep it open although it may be retired."""
@@ -113,10 +108,43 @@ class SshConnection:
             self.close()
 
     def open_session(self, deadline: Deadline) -> paramiko.Channel:
-        """A channel for one command."""
-        return open_channel(
-            self.endpoint, self.transport, deadline, kind="session", doing="opening a session", destination=None
-        )
+        """A channel for one command; `left_session` is owed for it. Raises SessionRefused when the server takes no
+        more of them on this connection, Denied when it takes none at all."""
+        with self._lock:
+            self._opening += 1
+        try:
+            channel = self._open_session(deadline)
+            with self._lock:
+                self._sessions += 1
+                self._had_session = True
+            return channel
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def left_session(self) -> None:
+        """A session's channel was closed."""
+        with self._lock:
+            self._sessions -= 1
+
+    def _open_session(self, deadline: Deadline) -> paramiko.Channel:
+        for _ in range(REFUSED_TRIES):
+            try:
+                return open_channel(
+                    self.endpoint, self.transport, deadline, kind="session", doing="opening a session", destination=None
+                )
+            except SessionRefused as refused:
+                with self._lock:
+                    alone = self._sessions + self._opening == 1
+                    first = alone and not self._had_session
+                if first:
+                    raise no_sessions(self.endpoint, refused) from refused
+                if not alone:
+                    raise
+            # the server frees the place of a session a moment after it has told its end
+            time.sleep(deadline.seconds(0.05))
+            deadline.check(f"opening a session on {self.endpoint.where}")
+        raise SessionRefused
 
     def close(self) -> None:
         """End it, and whatever it went through."""

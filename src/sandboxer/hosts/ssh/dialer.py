@@ -15,7 +15,7 @@ from sandboxer.errors import BackendError, Timeout
 from sandboxer.hosts.process import tracking
 from sandboxer.hosts.process.spawn import spawn
 from sandboxer.hosts.ssh.config import SshEndpoint
-from sandboxer.hosts.ssh.errors import translated
+from sandboxer.hosts.ssh.errors import SessionRefused, translated
 from sandboxer.timing import Deadline
 
 CONNECT_SECONDS: Final = 30.0
@@ -121,7 +121,7 @@ def open_channel(
     doing: str,
     destination: tuple[str, int] | None,
 ) -> paramiko.Channel:
-    """A channel of the transport, in time."""
+    """A channel of the transport, in time. Raises SessionRefused where the server does not give a session."""
     left = deadline.seconds(CONNECT_SECONDS)
     started = time.monotonic()
     try:
@@ -132,5 +132,14 @@ def open_channel(
             raise Timeout(
                 f"{endpoint.where} did not answer in time while {doing}", hint="is the network between us all right?"
             ) from error
+        if kind == "session" and _is_refusal(error, transport):
+            raise SessionRefused(str(error)) from error
         with translated(endpoint, doing):
             raise error
+
+
+def _is_refusal(error: Exception, transport: paramiko.Transport) -> bool:
+    # paramiko keeps one refusal for all who wait at that moment: the others get an error without a reason
+    return isinstance(error, paramiko.ChannelException) or (
+        transport.is_active() and str(error) == "Unable to open channel."
+    )

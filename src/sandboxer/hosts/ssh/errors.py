@@ -12,6 +12,11 @@ from paramiko.ssh_exception import IncompatiblePeer
 from sandboxer.errors import BackendError, Denied, SandboxerError, Unavailable
 from sandboxer.hosts.ssh.config import SshEndpoint
 
+
+class SessionRefused(Exception):
+    """The server takes no further session on a connection: another connection may do."""
+
+
 _PROHIBITED = 1
 """SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1)."""
 
@@ -48,16 +53,30 @@ def translate(error: Exception, endpoint: SshEndpoint, doing: str) -> SandboxerE
             f"{where} and we have no common algorithms: {error}", hint="update the SSH server there", retryable=False
         )
     reason = str(error) or type(error).__name__
+    if "banner" in reason:
+        return Unavailable(
+            f"{where} closed the connection before it greeted",
+            hint="does its sshd_config limit connections (MaxStartups, PerSourceMaxStartups, PerSourcePenalties), "
+            "or is it no SSH server?",
+        )
     return Unavailable(f"{where} broke off while {doing}: {reason}", hint=f"try: ssh -v {login(endpoint)}")
 
 
 def _channel(error: paramiko.ChannelException, endpoint: SshEndpoint) -> SandboxerError:
     if error.code == _PROHIBITED:
         return Denied(
-            f"{endpoint.where} does not allow another session or connection: {error.text}",
-            hint="see MaxSessions and AllowTcpForwarding in its sshd_config",
+            f"{endpoint.where} does not allow another connection: {error.text}",
+            hint="see AllowTcpForwarding in its sshd_config",
         )
     return Unavailable(f"{endpoint.where}: {error.text}", hint=f"try: ssh -v {login(endpoint)}")
+
+
+def no_sessions(endpoint: SshEndpoint, refused: SessionRefused) -> Denied:
+    """The error for a server that takes no session at all."""
+    return Denied(
+        f"{endpoint.where} runs no commands: it refuses the first session ({refused})",
+        hint="see MaxSessions in its sshd_config, which must be 1 or more",
+    )
 
 
 def login(endpoint: SshEndpoint) -> str:

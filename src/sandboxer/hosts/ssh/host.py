@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sandboxer import bounded
 from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
@@ -30,6 +30,9 @@ from sandboxer.hosts.ssh.config import (
 from sandboxer.hosts.ssh.pool import SshConnectionPool
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
+
+if TYPE_CHECKING:
+    from sandboxer.hosts.ssh.session import RemoteSession
 
 REMOTE_MARGIN: Final = 10.0
 """A remote command ends itself so many seconds after we would have ended it: only a client that is gone lets it."""
@@ -97,7 +100,7 @@ class SshHost(Host):
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:
         """See Host. A lost connection raises Unavailable, with outcome `unknown` once the program was started."""
-        from sandboxer.hosts.ssh.kill import kill_remote
+        from sandboxer.hosts.ssh.errors import SessionRefused
         from sandboxer.hosts.ssh.session import RemoteSession
 
         if deadline.passed:
@@ -109,17 +112,29 @@ class SshHost(Host):
             line, head = self._terminal_line(head, deadline), b""
         else:
             head += command.prelude
-        with self._pool.slot(deadline) as connection:
-            session = RemoteSession(connection, line=line, head=head, token=token, streams=streams, tty=command.tty)
-            try:
-                return session.run(deadline)
-            except BaseException as error:
-                ended = kill_remote(connection, session.find_leader(), track=command.track)
-                if isinstance(error, Timeout):
-                    raise self._late(command, error, started=bool(session.leader.pid), ended=ended) from None
-                raise
-            finally:
-                session.close()
+        while True:
+            with self._pool.slot(deadline) as connection:
+                session = RemoteSession(connection, line=line, head=head, token=token, streams=streams, tty=command.tty)
+                try:
+                    return self._run_session(session, command, deadline)
+                except SessionRefused:
+                    self._pool.session_refused(connection)  # nothing was sent: another connection may take it
+                finally:
+                    session.close()
+
+    def _run_session(self, session: RemoteSession, command: Command, deadline: Deadline) -> int:
+        from sandboxer.hosts.ssh.errors import SessionRefused
+        from sandboxer.hosts.ssh.kill import kill_remote
+
+        try:
+            return session.run(deadline)
+        except SessionRefused:
+            raise
+        except BaseException as error:
+            ended = kill_remote(session.connection, session.find_leader(), track=command.track)
+            if isinstance(error, Timeout):
+                raise self._late(command, error, started=bool(session.leader.pid), ended=ended) from None
+            raise
 
     def check_place(self, path: str, deadline: Deadline) -> None:
         """See Host. What was found well is not asked for again for a minute."""

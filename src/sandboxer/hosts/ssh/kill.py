@@ -9,7 +9,8 @@ from typing import Final
 from sandboxer.errors import SandboxerError
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.process import launch
-from sandboxer.hosts.ssh.connection import SshConnection
+from sandboxer.hosts.ssh.connection import SshConnection, connect
+from sandboxer.hosts.ssh.errors import SessionRefused
 from sandboxer.hosts.ssh.session import RemoteSession, SessionLeader, nowhere
 from sandboxer.timing import Deadline
 
@@ -49,11 +50,24 @@ def _is_ended(connection: SshConnection, leader: SessionLeader, track: str | Non
     where = launch.anchored(track) if track else ""
     words = [launch.SHELL, "-c", launch.END_ONE, "sh", str(leader.pid), str(leader.start), where]
     head = launch.supervised(words, seconds=60, token=token)
+    try:
+        try:
+            return _run_on(connection, head, token) == 0
+        except SessionRefused:
+            # the command that is to be ended has the last session of its connection
+            other = connect(connection.endpoint, Deadline(END_MORE_SECONDS))
+            try:
+                return _run_on(other, head, token) == 0
+            finally:
+                other.close()
+    except (SandboxerError, SessionRefused):
+        return False  # whoever interrupted the command has an error already
+
+
+def _run_on(connection: SshConnection, head: bytes, token: str) -> int:
     streams = Streams(stdout=nowhere, stderr=nowhere)
     session = RemoteSession(connection, line=launch.SHELL_BOOT, head=head, token=token, streams=streams, tty=False)
     try:
-        return session.run(Deadline(END_MORE_SECONDS)) == 0
-    except SandboxerError:
-        return False  # whoever interrupted the command has an error already
+        return session.run(Deadline(END_MORE_SECONDS))
     finally:
         session.close()

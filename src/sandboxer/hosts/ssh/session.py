@@ -97,7 +97,7 @@ class RemoteSession:
     """A command on a channel, from construction to `close`."""
 
     def __init__(self, connection: SshConnection, *, line: str, head: bytes, token: str, streams: Streams, tty: bool):
-        self._connection, self._line, self._head, self._tty = connection, line, head, tty
+        self.connection, self._line, self._head, self._tty = connection, line, head, tty
         self._streams = streams
         self._mark = _Mark(token, streams.stdout)
         self._channel: paramiko.Channel | None = None
@@ -113,13 +113,13 @@ class RemoteSession:
 
     def run(self, deadline: Deadline) -> int:
         """Start it and pass bytes until it has ended; its exit code. Raises Timeout at the deadline, Unavailable when
-        the connection is lost."""
+        the connection is lost, SessionRefused, with nothing sent, where the server takes no further session."""
         # every wait below looks at the deadline, except a write into the socket of a peer that takes nothing
         left = deadline.left()
         guard = None if left is None else self._guarded(left)
         try:
-            with translated(self._connection.endpoint, "running a command"):
-                self._channel = channel = self._connection.open_session(deadline)
+            with translated(self.connection.endpoint, "running a command"):
+                self._channel = channel = self.connection.open_session(deadline)
                 self._start(channel, deadline)
             code = self._pump(channel, deadline)
             self._ended = True
@@ -155,10 +155,12 @@ class RemoteSession:
             self._channel.close()
         if guard is not None:
             guard.cancel()
+        self._channel = None
+        self.connection.left_session()
 
     def _guarded(self, seconds: float) -> threading.Timer:
         """Cuts the connection some time after so many seconds, unless cancelled: what hangs in a write then fails."""
-        guard = threading.Timer(seconds + GRACE, self._connection.close)
+        guard = threading.Timer(seconds + GRACE, self.connection.close)
         guard.daemon = True
         guard.start()
         return guard
@@ -238,8 +240,8 @@ class RemoteSession:
 
     def _code(self, channel: paramiko.Channel) -> int:
         code = int(channel.exit_status)
-        endpoint = self._connection.endpoint
-        if code < 0 and not self._connection.alive:
+        endpoint = self.connection.endpoint
+        if code < 0 and not self.connection.alive:
             raise Unavailable(
                 f"the connection to {endpoint.where} was lost while a command ran",
                 hint="it may still run there until its time is over",
