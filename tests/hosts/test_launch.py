@@ -1,7 +1,9 @@
 """The headers that carry commands: the words compared, and real shells made to run them."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.process import launch
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline
+from tests.testbed import processes
 from tests.testbed.waiting import eventually
 
 SHELLS = [shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
@@ -179,3 +182,25 @@ def _shadows(tmp_path: Path) -> Path:
     (folder / "mine").write_text('#!/bin/bash\necho "$PATH"\nexit 7\n')
     (folder / "mine").chmod(0o755)
     return folder
+
+
+def test_the_program_of_a_parent_that_died_is_ended_before_anything_is_searched(tmp_path: Path) -> None:
+    """The search through /proc for the rest of the session takes its time on a busy machine."""
+    searching = re.search(r"sbx_end\(\)\{.*?return 1; \}; ", launch.LOCAL)
+    assert searching
+    leader = launch.LOCAL.replace(searching[0], "sbx_end(){ :; }; ")  # one that finds nothing
+    up = tmp_path / "up"
+    argv = ["sh", "-c", 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 4000', "sh", str(up)]
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$0" "$@" 3<&0 </dev/null', "/bin/sh", "-c", leader, "sh", "", "", "", "", "", *argv],
+        stdin=reading,
+        start_new_session=True,
+    ) as process:
+        try:
+            os.close(reading)
+            pid = int(eventually(lambda: up.exists() and up.read_text(), within=60, what="the program"))
+            os.close(writing)
+            eventually(lambda: processes.look(pid) is None, within=60, what="the program's end")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -96,7 +96,11 @@ _SUPERVISE: Final = (
     'if [ -n "$sbx_track" ]; then [ -d "$sbx_track" ] || mkdir -m 700 "$sbx_track" || [ -d "$sbx_track" ] || exit 126; '
     "read -r sbx_b </proc/sys/kernel/random/boot_id; sbx_f=$sbx_track/$sbx_sid.$sbx_start.$sbx_b; "
     '{ true; } >"$sbx_f" || exit 126; fi; '
-    'sbx_fire(){ trap "" TERM HUP; read -r sbx_me sbx_x </proc/self/stat; sbx_end "$sbx_sid" "$sbx_me"; '
+    # the program itself first, by its parent: looking through /proc takes a while on a busy machine
+    'sbx_fire(){ trap "" TERM HUP; read -r sbx_me sbx_x </proc/self/stat; sbx_n=; '
+    'read -r sbx_n <"/proc/$$/task/$$/children"; for sbx_p in $sbx_n; do [ "$sbx_p" = "$sbx_me" ] || '
+    '{ sbx_of "$sbx_p" && [ "$sbx_sess" = "$sbx_sid" ] && kill -9 "$sbx_p"; }; done 2>/dev/null; '
+    'sbx_end "$sbx_sid" "$sbx_me"; '
     '[ -z "$sbx_f" ] || rm -f "$sbx_f"; exit 0; }; '
     "exec 4>&2 2>/dev/null; ( exec </dev/null >/dev/null 4>&-; __WATCH__ ) & sbx_w=$!; trap : INT QUIT; "
     "( exec 2>&4 4>&- __FD3__; PATH=$sbx_path; __PROGRAM__ ); sbx_c=$?; "
