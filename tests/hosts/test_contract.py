@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sandboxer.cli.signals import Signalled
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Timeout
-from sandboxer.hosts.base import Command, Host, Streams
+from sandboxer.hosts.base import Command, Host, Result, Streams
 from sandboxer.hosts.process.session import UNREAD, TrailingOutput
 from sandboxer.timing import Deadline
 from tests.hosts.conftest import settings_for
@@ -450,3 +450,18 @@ def test_many_commands_at_once_all_come_back(host: Host) -> None:
     for thread in threads:
         thread.join(20)
     assert sorted(map(int, results)) == list(range(20))
+
+
+def test_a_deleted_current_directory_is_not_heard_of(tmp_path: Path) -> None:
+    """The program starts at `/`, and its shell has nothing to say about it."""
+    program = (
+        "import os, sys; from sandboxer.hosts.local import LocalHost; from sandboxer.models import HostSettings; "
+        "from sandboxer.timing import Deadline; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); "
+        "host = LocalHost('local', HostSettings()); "
+        "print([host.run(argv, Deadline(60)) for argv in (['/bin/pwd'], ['sh', '-c', 'pwd; echo $PWD'])])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "gone")], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stderr == ""
+    assert done.stdout == str([Result(0, b"/\n", b""), Result(0, b"/\n/\n", b"")]) + "\n"

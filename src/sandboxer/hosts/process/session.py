@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import msgspec
+
 from sandboxer.errors import BackendError, Timeout
 from sandboxer.hosts.base import Command, Sink, Streams
 from sandboxer.hosts.process import launch, tracking
@@ -273,6 +275,9 @@ def window_of(source: BinaryIO | None) -> bytes:
 
 def run_session(command: Command, streams: Streams, deadline: Deadline, env: Mapping[str, str]) -> int:
     """Run a command to its end; whatever interrupts it ends its session first. The exit code."""
+    if command.cwd is None and _is_directory_gone():
+        # a shell complains of a directory without a name, unless $PWD is one for it
+        command, env = msgspec.structs.replace(command, cwd="/"), {**env, "PWD": "/proc/self/cwd"}
     session = LocalSession(command, stdin=streams.stdin)
     try:
         session.start(env)
@@ -285,6 +290,15 @@ def run_session(command: Command, streams: Streams, deadline: Deadline, env: Map
         raise
     finally:
         session.close()
+
+
+def _is_directory_gone() -> bool:
+    """Whether the directory that we are in has been deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109 - it only matters whether there is one
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _end(session: LocalSession, command: Command) -> None:
