@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dulwich.ignore import IgnoreFilterManager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,48 @@ def test_any_rules_are_read_as_git_reads_them(
     need("git")
     top = plant(tmp_path_factory.mktemp("tree"), names, {".": "\n".join(rules), "a": "\n".join(inner)})
     assert {name for name in walked(top, ["/.git"]) if not (top / name).is_dir()} == taken_by_git(top)
+
+
+def taken_by_dulwich(top: Path) -> set[str]:
+    """What dulwich would take."""
+    manager = IgnoreFilterManager(str(top), [], False)
+
+    def is_taken(path: str) -> bool:
+        parts = path.split("/")
+        above = ("/".join(parts[:count]) + "/" for count in range(1, len(parts)))
+        return not any(manager.is_ignored(directory) for directory in above) and not manager.is_ignored(path)
+
+    return {path for path in files(top) if is_taken(path)}
+
+
+@settings(max_examples=scaled(40, soak=3000), deadline=None)
+@given(
+    names=st.lists(st.lists(name, min_size=1, max_size=4).map("/".join), min_size=1, max_size=12),
+    rules=st.lists(
+        st.tuples(st.sampled_from(["", "!"]), line).map("".join).filter(lambda rule: "//" not in rule), max_size=5
+    ),
+)
+def test_any_rules_are_read_as_dulwich_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], rules: list[str]
+) -> None:
+    """A second reading of the same words, without git's code and ours."""
+    top = plant(tmp_path_factory.mktemp("tree"), names, {".": "\n".join(rules)})
+    assert {name for name in walked(top) if not (top / name).is_dir()} == taken_by_dulwich(top)
+
+
+@pytest.mark.parametrize(
+    ("place", "rules"),
+    [
+        (".", "a//\n"),  # several slashes at the end
+        ("a", "**/\n"),  # a rule that is about directories, and is applied to the one that it stands in
+    ],
+)
+def test_where_dulwich_reads_otherwise_git_reads_as_we_do(tmp_path: Path, place: str, rules: str) -> None:
+    need("git")
+    top = plant(tmp_path, ["a/b", "c"], {place: rules})
+    taken = {name for name in walked(top) if not (top / name).is_dir()}
+    assert taken != taken_by_dulwich(top)
+    assert taken == taken_by_git(top)
 
 
 @given(data=st.binary(max_size=60), path=st.text(alphabet="ab/[]*ü", min_size=1, max_size=8))
