@@ -25,6 +25,18 @@ anything = st.text(st.characters(exclude_characters="\0", exclude_categories=())
 )
 
 
+def header(argv: list[str], *, env: dict[str, str] | None = None, cwd: str | None = None, clean: bool = False) -> bytes:
+    """What a shell reads to run a command."""
+    return launch.supervised(argv, env=env, cwd=cwd, clean_env=clean, token="T0", seconds=60)
+
+
+def said(done: "subprocess.CompletedProcess[bytes]") -> bytes:
+    """What the program wrote: behind the line that tells its leader."""
+    first, _, rest = done.stdout.partition(b"\n")
+    assert first.startswith(b"T0 ")
+    return rest
+
+
 def run(shell: list[str], header: bytes, rest: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
         [*shell, "-c", launch.BOOT], input=header + rest, capture_output=True, timeout=20, check=False
@@ -32,22 +44,27 @@ def run(shell: list[str], header: bytes, rest: bytes = b"") -> "subprocess.Compl
 
 
 def test_a_header_is_one_line_that_execs_the_quoted_words() -> None:
-    assert launch.header(["ls", "-l", "a b"]) == b"exec ls -l 'a b'\n"
+    own_session, line, end = header(["ls", "-l", "a b"]).split(b"\n")
+    assert b"setsid" in own_session
+    assert b"; PATH=$sbx_path; exec ls -l 'a b' ); " in line
+    assert end == b""
 
 
 def test_directory_and_environment_come_before_the_program() -> None:
-    header = launch.header(["env"], env={"KEY": "it's"}, cwd="-")
-    assert header == b"cd ./- || exit 126; export KEY='it'\"'\"'s'; exec env\n"
+    assert b" cd ./- || exit 126; export KEY='it'\"'\"'s'; exec env ); " in header(
+        ["env"], env={"KEY": "it's"}, cwd="-"
+    )
 
 
 def test_a_newline_becomes_a_variable_so_that_the_header_stays_one_line() -> None:
-    header = launch.header(["echo", "a\nb"])
-    assert header.count(b"\n") == 1
-    assert header.endswith(b"; exec echo 'a'\"$sbx_nl\"'b'\n")
+    _, line, end = header(["echo", "a\nb"]).split(b"\n")
+    assert line.startswith(b"sbx_nl=")
+    assert b"; exec echo 'a'\"$sbx_nl\"'b' ); " in line
+    assert end == b""
 
 
 def test_a_clean_environment_is_a_line_of_its_own_without_any_value_of_ours() -> None:
-    first, second, end = launch.header(["env"], env={"SECRET": "canary"}, clean_env=True).split(b"\n")
+    _, first, second, end = header(["env"], env={"SECRET": "canary"}, clean=True).split(b"\n")
     assert first.startswith(b"sbx_path=$PATH; PATH=/usr/local/sbin:")
     assert b'exec env -i PATH="$sbx_path" ' in first
     assert b"canary" not in first
@@ -63,13 +80,13 @@ def test_the_boot_text_survives_every_login_shell() -> None:
 @pytest.mark.parametrize("argv", [[], [""], ["-c"], ["a", "b\0c"]])
 def test_what_cannot_be_a_command_is_refused(argv: list[str]) -> None:
     with pytest.raises(Invalid):
-        launch.header(argv)
+        header(argv)
 
 
 @pytest.mark.parametrize("env", [{"A-B": "x"}, {"": "x"}, {"A": "x\0"}, {"A;id": "x"}])
 def test_what_cannot_be_an_environment_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(Invalid):
-        launch.header(["env"], env=env)
+        header(["env"], env=env)
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
@@ -80,30 +97,30 @@ def test_any_words_and_values_reach_the_program_byte_for_byte(
 ) -> None:
     """Promise 24: no command injection. Also what follows the header is the program's own, to the byte."""
     script = 'printf "%s\\n|" "$@"; printf "%s\\n|" "$VALUE"; cat'
-    done = run(shell, launch.header(["sh", "-c", script, "sh", *words], env={"VALUE": value}), rest)
+    done = run(shell, header(["sh", "-c", script, "sh", *words], env={"VALUE": value}), rest)
     expected = b"".join(word.encode("utf-8", "surrogateescape") + b"\n|" for word in [*words, value])
-    assert done.stdout == expected + rest, done.stderr
+    assert said(done) == expected + rest, done.stderr
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_a_shell_builtin_never_stands_in_for_the_program(shell: list[str]) -> None:
-    assert run(shell, launch.header(["cd", "/"])).returncode in (0, 127)
-    assert run(shell, launch.header(["exit", "3"])).returncode == 127
-    assert run(shell, launch.header(["sbx_end", "1", "0"])).returncode == 127
+    assert run(shell, header(["cd", "/"])).returncode in (0, 127)
+    assert run(shell, header(["exit", "3"])).returncode == 127
+    assert run(shell, header(["sbx_end", "1", "0"])).returncode == 127
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_a_header_that_is_cut_off_runs_nothing(shell: list[str], tmp_path: Path) -> None:
-    header = launch.header(["touch", str(tmp_path / "made")])
-    assert run(shell, header.rstrip(b"\n")).returncode != 0
+    whole = header(["touch", str(tmp_path / "made")])
+    assert run(shell, whole.rstrip(b"\n")).returncode != 0
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_arguments_beyond_100_kib_travel_by_stdin(shell: list[str]) -> None:
     words = [str(n) * 1000 for n in range(100, 160)]
-    done = run(shell, launch.header(["printf", "%s", *words]))
-    assert done.stdout.decode() == "".join(words)
+    done = run(shell, header(["printf", "%s", *words]))
+    assert said(done).decode() == "".join(words)
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])

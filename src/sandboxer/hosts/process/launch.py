@@ -2,8 +2,8 @@
 
 The string that an SSH server (or a namespace launcher) gets is the constant `BOOT`; the command itself follows as one
 header line on stdin, and what comes after that line is the program's own. A header is made of constant shell text and
-of words quoted by `quote` alone. `header` execs the program in the shell's place; `supervised` keeps the shell as the
-session's leader, which records the session, carries the time-out and tells signals as 128 + n.
+of words quoted by `quote` alone. The shell stays as the session's leader, which records the session, carries the
+time-out and tells signals as 128 + n.
 
 All shell text here is POSIX sh plus a mounted /proc (dash, busybox ash and bash run it); it needs no procps.
 """
@@ -141,7 +141,7 @@ _OWN_SESSION: Final = (
 
 def quote(word: str) -> str:
     """One shell word, on one line; raises Invalid for a NUL, which no argument can hold. A newline becomes the
-    variable that `header` defines."""
+    variable that `_lines` defines."""
     if "\0" in word:
         raise Invalid("an argument holds a NUL character", hint="pass such data by stdin or a file")
     if _PLAIN.fullmatch(word):
@@ -206,22 +206,6 @@ def _lines(lines: Sequence[str]) -> bytes:
 def _clean(boot: str) -> str:
     again = f'env -i PATH="$sbx_path" ${{HOME+"HOME=$HOME"}} ${{LANG+"LANG=$LANG"}} {SHELL} -c \'{boot}\''
     return f"sbx_path=$PATH; {SYSTEM_FIRST}exec {again}"
-
-
-def header(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    clean_env: bool = False,
-    tty: bool = False,
-) -> bytes:
-    """What a shell that runs `BOOT` (with `tty`, `BOOT_FD3`) must read first so that it becomes `argv`. Exit codes: 126
-    when `cwd` cannot be entered or the program cannot be executed, 127 when it is not found. Raises Invalid."""
-    program = _program(argv, env=env or {}, cwd=cwd, clean_env=clean_env)
-    if tty:
-        program = f"exec 3<&-; {program}"
-    return _lines([_clean(BOOT_FD3 if tty else BOOT), program] if clean_env else [program])
 
 
 def supervised(
