@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxer.errors import Invalid, Timeout
-from sandboxer.hosts.tar_writer import write_tar
 from sandboxer.hosts.trees import gitignore
 from sandboxer.hosts.trees.globs import DIRECTORIES, NOTHING, ONE, CharacterClass, Skip, Star, Step, compiled
 from sandboxer.hosts.trees.sync import scan
+from sandboxer.hosts.trees.tar_writer import write_tar
 from sandboxer.timing import Deadline
 
 SECONDS = 60

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.hosts.base import Command, Host, Streams, SyncReport
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.progress import format_bytes
 from sandboxer.hosts.ssh.host import SshHost
-from sandboxer.hosts.tar_writer import MAX_EXTENTS, TarWriter, data_extents
 from sandboxer.hosts.trees import beneath, sync
+from sandboxer.hosts.trees.progress import format_bytes
 from sandboxer.hosts.trees.rsync import CHANGED, GONE, RsyncComplaints, RsyncOutput, listing, rsync_argv, rsync_notes
+from sandboxer.hosts.trees.tar_writer import MAX_EXTENTS, TarWriter, data_extents
 from sandboxer.hosts.trees.walk import TreeWalk
 from sandboxer.models import HostSettings
 from sandboxer.timing import Deadline

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
-from sandboxer.hosts.tar_writer import TarWriter
+from sandboxer.hosts.trees.tar_writer import TarWriter
 from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
 from sandboxer.manager.extract import CopyDestination, StagingDirectory, staging_directory
 from sandboxer.models import Handle

@@ -12,7 +12,7 @@ from typing import Final
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Progress, SyncReport
 from sandboxer.hosts.process.capture import Tail
-from sandboxer.hosts.progress import ByteProgress
+from sandboxer.hosts.trees.progress import ByteProgress
 
 # contents, links as links, hard links, holes, modes, times. No owners, devices or special files. `-s` keeps names out
 # of the remote shell's hands; plain digits and LC_ALL=C make the figures readable.

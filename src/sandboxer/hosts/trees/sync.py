@@ -20,7 +20,6 @@ from sandboxer.errors import BackendError, Invalid
 from sandboxer.hosts.base import Command, Host, Progress, Streams, SyncReport
 from sandboxer.hosts.process.capture import Tail
 from sandboxer.hosts.process.launch import by_system_path
-from sandboxer.hosts.tar_writer import Written, write_tar
 from sandboxer.hosts.trees import beneath
 from sandboxer.hosts.trees.rsync import (
     CHANGED,
@@ -34,6 +33,7 @@ from sandboxer.hosts.trees.rsync import (
     unreadable,
 )
 from sandboxer.hosts.trees.rsync_bridge import RsyncBridge
+from sandboxer.hosts.trees.tar_writer import TarSummary, write_tar
 from sandboxer.hosts.trees.walk import TreeWalk
 from sandboxer.timing import Deadline
 
@@ -138,7 +138,7 @@ def sync_tar(
     which side lacks rsync, if that is why."""
     holes = only is not None or _knows_holes(host, deadline)
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    counted: list[Written] = []
+    counted: list[TarSummary] = []
     failed: list[BaseException] = []
 
     def produce() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandboxer.hosts.base import Progress
-from sandboxer.hosts.progress import ByteProgress
 from sandboxer.hosts.trees import beneath
+from sandboxer.hosts.trees.progress import ByteProgress
 from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
 from sandboxer.timing import Deadline
 
@@ -36,7 +36,7 @@ _BLOCK: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TarSummary:
     """What a tar stream holds: regular files, bytes, how many entries went away and how many files changed while it was
     written, and how many bytes of holes were sent as zeros."""
 
@@ -57,7 +57,7 @@ def write_tar(
     holes: bool = False,
     progress: Progress | None = None,
     deadline: Deadline | None = None,
-) -> Written:
+) -> TarSummary:
     """Write the tree below `source` as a tar stream: contents, modes, links, hard links, times; no owners.
 
     It is opened once and read by descriptor, so nothing that is swapped meanwhile leads out of it. `exclude` as in
@@ -79,7 +79,9 @@ def write_tar(
                 continue
             if not writer.add(entry, name=entry.relative):
                 walk.gone += 1
-    return Written(files=writer.files, sent_bytes=out.count, gone=walk.gone, changed=writer.changed, zeros=writer.zeros)
+    return TarSummary(
+        files=writer.files, sent_bytes=out.count, gone=walk.gone, changed=writer.changed, zeros=writer.zeros
+    )
 
 
 def _parents(name: str) -> list[str]:
