@@ -465,3 +465,11 @@ def test_a_deleted_current_directory_is_not_heard_of(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout == str([Result(0, b"/\n", b""), Result(0, b"/\n/\n", b"")]) + "\n"
+
+
+def test_a_work_directory_that_no_record_could_hold_is_refused_before_it_is_used(host: Host, tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"home\xff")
+    with pytest.raises(Invalid, match="is not written in UTF-8") as caught:
+        host.check_place(str(place / "sandboxes"), Deadline(30))
+    assert "work_dir" in str(caught.value.hint)
+    assert not place.exists()

@@ -116,7 +116,8 @@ class Host(ABC):
 
     def check_place(self, path: str, deadline: Deadline) -> None:  # noqa: B027 - a host of somebody else may have none
         """Raise Denied when others than this host's user and root can change what lies at `path`, a directory that
-        things are run from (see `strict`). Making it, when it is missing, is allowed."""
+        things are run from (see `strict_modes`), and Invalid when it is not written in UTF-8. Making it, when it is
+        missing, is allowed."""
 
     @abstractmethod
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:

@@ -51,12 +51,13 @@ class LocalHost(Host):
         from sandboxer.hosts.trees import strict_modes
 
         deadline.check(f"looking at {path}")
+        setting = f"`work_dir` of {self.name} in config.yaml"
+        strict_modes.check_utf8(path, host=self.name, setting=setting)
         try:
             fault = strict_modes.examine(Path(path))
         except OSError as error:
             raise _translated(error, f"who may write above {path} cannot be seen") from error
         if fault is not None:
-            setting = f"`work_dir` of {self.name} in config.yaml"
             raise strict_modes.refusal(fault, path, host=self.name, user=strict_modes.this_user(), setting=setting)
 
     def stream(self, command: Command, streams: Streams, deadline: Deadline) -> int:

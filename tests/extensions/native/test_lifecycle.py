@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 
+from sandboxer.bootstrap import install
 from sandboxer.errors import BackendError, Conflict, Invalid, NotConfigured, Timeout
 from sandboxer.hosts.base import Streams
-from sandboxer.models import Handle
+from sandboxer.models import Handle, Request
 from sandboxer.names import MARKER_FILE, new_id
+from sandboxer.state import State
 from tests.extensions.native.sandboxes import EXTENSION, Bench, Box, local_bench, over
+from tests.installations import environment, lay_out
+from tests.testbed.components import need
 from tests.testbed.waiting import eventually
 
 ROOT = os.geteuid() == 0
@@ -418,4 +422,25 @@ def test_a_work_directory_may_be_called_as_one_likes_but_for_what_no_record_can_
     with pytest.raises(Invalid, match="UTF-8"):
         EXTENSION.provision(bench.spec(new_id()), bench.context())
     assert EXTENSION.inventory(bench.context()) == []
+    assert EXTENSION.find(new_id(), bench.context()) is None
     assert not bench.work.parent.exists()
+
+
+def test_a_home_that_is_not_utf_8_is_refused_before_anything_is_made_and_its_record_can_be_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("bwrap")
+    home = tmp_path / os.fsdecode(b"home\xff")
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    lay_out(tmp_path, config="hosts: {}\n")
+    here = install(environment(tmp_path, HOME=str(home)), relay_in_background=False)
+    plan = here.manager.plan(Request(profile="profile.native"), base=tmp_path)
+    with pytest.raises(Invalid, match="UTF-8"):
+        here.manager.create(plan)
+    (record,) = here.manager.list()
+    assert (record.state, record.clean) == (State.FAILED, True)
+    assert list(home.iterdir()) == []
+    assert here.manager.reconcile(apply=True, force=True).remaining == []
+    assert here.manager.destroy(record.id).state == State.DESTROYED
+    here.close()

@@ -28,6 +28,7 @@ from sandboxer.extensions.native.exec import run
 from sandboxer.extensions.native.handle import SandboxPaths, from_handle, to_handle
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
 from sandboxer.hosts.base import Streams
+from sandboxer.hosts.trees import strict_modes
 from sandboxer.models import Handle, Ready, Resources
 
 
@@ -75,6 +76,8 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By the directory or by the processes."""
+        if not strict_modes.is_utf8(ctx.host.work_dir(ctx.deadline)):
+            return None  # nothing of ours was ever made there
         paths = SandboxPaths(client.work_dir(ctx), sandbox_id, ctx.install)
         sandbox = describe.find(paths, ctx)
         return None if sandbox is None else to_handle(sandbox)

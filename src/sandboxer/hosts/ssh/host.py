@@ -140,6 +140,8 @@ class SshHost(Host):
         """See Host. What was found well is not asked for again for a minute."""
         from sandboxer.hosts.trees import strict_modes
 
+        setting = f"`work_dir` of {self.name} in config.yaml"
+        strict_modes.check_utf8(path, host=self.name, setting=setting)
         looked = self._looked.get(path)
         if looked is not None and time.monotonic() - looked < _LOOKED_SECONDS:
             return
@@ -147,7 +149,7 @@ class SshHost(Host):
             self.run([launch.SHELL, "-c", strict_modes.SCRIPT, "sh", launch.anchored(path)], deadline), path, self.name
         )
         if fault is not None:
-            setting, user = f"`work_dir` of {self.name} in config.yaml", self.address().user or "root"
+            user = self.address().user or "root"
             raise strict_modes.refusal(fault, path, host=self.name, user=user, setting=setting)
         self._looked[path] = time.monotonic()
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.errors import BackendError, Denied
+from sandboxer.errors import BackendError, Denied, Invalid
 from sandboxer.hosts.base import Result
 from sandboxer.hosts.process.launch import SYSTEM_FIRST
 
@@ -152,6 +152,20 @@ def refusal(fault: UnsafeDirectory, path: str, *, host: str, user: str, setting:
         f"{fault.path} on {host} {what}, who could change what is run from {path}",
         hint=f"on {host}: {mend}; or set {setting} to a directory that only you and root can reach by writing",
     )
+
+
+def check_utf8(path: str, *, host: str, setting: str) -> None:
+    """Raise Invalid for a path that no handle and no record could hold."""
+    if not is_utf8(path):
+        raise Invalid(
+            f"the work directory {path[:200]!r} of {host} is not written in UTF-8",
+            hint=f"set {setting} to a path like /srv/sandboxer",
+        )
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path is text, and not bytes that only look like it."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def this_user() -> str:
