@@ -61,7 +61,7 @@ def serving(here: Installation) -> Iterator[Served]:
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        eventually(lambda: server.started, within=10, what="the server starts")
+        eventually(lambda: server.started, within=60, what="the server starts")
         try:
             yield Served(listener.getsockname()[1])
         finally:
