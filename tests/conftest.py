@@ -13,12 +13,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.sizes import scaled
 from tests.testbed import engine
 
 SPREAD = ("tests/crash/", "tests/fuzz/")
 """Each test of these is by itself, and takes long."""
 FIRST = (*SPREAD, "tests/security/", "tests/manager/", "tests/store/", "tests/extensions/native/test_other_users.py")
 """What takes long comes first, so that no worker is left with it at the end."""
+SOAK_SECONDS = 3600
+"""What a test in full size may take that says nothing else: hundreds of turns, each of seconds."""
 ENGINES = {"docker compose": "docker", "docker-compose": "docker", "podman-compose": "podman"}
 """The engine that a front end works with."""
 
@@ -36,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "engines" in _fixtures(item):
             item.add_marker("engines")
+        if scaled(0, soak=1) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS))
         if (group := _group(item)) is not None:
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: next((n for n, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST)))

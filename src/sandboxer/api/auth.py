@@ -40,8 +40,8 @@ def rejection(
     server: str | None = None,
     client: str | None = None,
 ) -> Rejection | None:
-    """Why this request is refused, or None. `closed`: it needs a token; `known`: the one that it carries (`bearer`)
-    counts. `server` and `client` are the addresses of the two ends, where known."""
+    """Why this request is refused, or None. `closed`: it needs a token; `known`: the one that it carries
+    (`bearer_token`) counts. `server` and `client` are the addresses of the two ends, where known."""
     found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)

@@ -43,8 +43,8 @@ def read_json(body: bytes) -> object:
 
 
 class JsonRoute(APIRoute):
-    """A route that `rights` opens to whom it says, and whose bodies are read by `read_json`. FastAPI makes a refusal of
-    the JSONDecodeError."""
+    """A route that `permissions` opens to whom it says, and whose bodies are read by `read_json`. FastAPI makes a
+    refusal of the JSONDecodeError."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, given a request that reads strictly; after the right to it, and noted when it changes."""

@@ -2,7 +2,7 @@
 connections do not keep others out.
 
 It stands between the transport and uvicorn's own protocol, as one asyncio protocol before another, and passes on what
-`heads` lets through, one request at a time. Nothing of uvicorn's insides is used (decision 0028)."""
+`framing` lets through, one request at a time. Nothing of uvicorn's insides is used (decision 0028)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Slots:
         self._file = LockFile(directory)
 
     def try_take(self, name: str, count: int) -> SandboxLock | None:
-        """One of the `count` slots of this name, or None when all are taken. Raises as `Locks` does."""
+        """One of the `count` slots of this name, or None when all are taken. Raises as `SandboxLocks` does."""
         import hashlib  # only those with a quota pay for it
 
         first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:5]) * MOST

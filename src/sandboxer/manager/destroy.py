@@ -70,7 +70,7 @@ def finish_destroy(
 
 def finish_teardown(services: Services, action: Action) -> Action:
     """Finish a destroy for a sweep; the caller holds the lock."""
-    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    assert action.sandbox_id is not None  # noqa: S101 - a sweep plans it for a record only
     try:
         request_destroy(services, action.sandbox_id)
         finish_destroy(services, action.sandbox_id, Deadline(services.limits.sweep_one))

@@ -1,6 +1,6 @@
 """The canary's self-check: what a sandbox's isolation really lets through, measured from inside, next to the claim.
 
-`run` is the core's call. `probe` and `attempts` go inside the sandbox together with the rest of the package and need
+`run` is the core's call. `probe` and `escapes` go inside the sandbox together with the rest of the package and need
 nothing but Python 3.11; so this file, which they import on their way, imports nothing.
 """
 

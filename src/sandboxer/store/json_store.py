@@ -1,8 +1,8 @@
 """The default store: JSON documents in one directory, for one operator with any number of processes.
 
 A change is decided under the lock and written as one new `sandboxes.json`, which holds the records and the events
-that tell of them; the changes of threads that come at once share one write (`batch`). Readers take the file as it is,
-and keep what they parsed until it changes.
+that tell of them; the changes of threads that come at once share one write (`group_commit`). Readers take the file as
+it is, and keep what they parsed until it changes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ENDED = b'"state":"destroyed"'
 
 
 class JsonStore(Store):
-    """Records and outbox in `directory/sandboxes.json`; see `layout` for its form and `document` for its writing.
+    """Records and outbox in `directory/sandboxes.json`; see `codec` for its form and `document` for its writing.
 
     Only a missing file is an empty store. Raises Denied where the operating system refuses this user."""
 

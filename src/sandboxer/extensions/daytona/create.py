@@ -292,8 +292,8 @@ def until_answering(cloud: DaytonaClient, up: DaytonaSandbox, deadline: Deadline
 
 
 class ToolboxSession:
-    """A sandbox's toolbox for one use: `with Using(...) as toolbox`. A refusal inside is told as what it mostly is:
-    that the sandbox does not run."""
+    """A sandbox's toolbox for one use: `with ToolboxSession(...) as toolbox`. A refusal inside is told as what
+    it mostly is: that the sandbox does not run."""
 
     def __init__(self, cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
         self._cloud, self._remembered, self._deadline = cloud, remembered, deadline

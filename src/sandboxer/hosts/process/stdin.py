@@ -45,7 +45,7 @@ class PipeStdinWriter:
         os.set_blocking(fd, False)
 
     def write(self, data: bytes, wake: int) -> None:
-        """See `Outlet`."""
+        """See `StdinWriter`."""
         left = memoryview(data)
         poller = select.poll()
         poller.register(self._fd, select.POLLOUT)

@@ -209,8 +209,8 @@ def parse_dump(text: str) -> dict[str, list[str]]:
 
 
 def dump_argv(place: SshDestination, *, config: str | None) -> list[str]:
-    """The words that make the OpenSSH client tell what it would do. The host was checked by `parse_place`, and `--`
-    stands before it all the same."""
+    """The words that make the OpenSSH client tell what it would do. The host was checked by `parse_destination`, and
+    `--` stands before it all the same."""
     words = ["ssh", "-G"]
     if config is not None:
         words += ["-F", config]

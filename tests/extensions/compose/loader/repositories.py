@@ -19,7 +19,7 @@ Tree = Mapping[str, str | bytes]
 
 
 class Memory:
-    """A `Reader` of files in a dictionary."""
+    """A `FileReader` of files in a dictionary."""
 
     def __init__(self, tree: Tree) -> None:
         self._files = {path: text if isinstance(text, bytes) else text.encode() for path, text in tree.items()}

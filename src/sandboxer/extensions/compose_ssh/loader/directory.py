@@ -15,7 +15,7 @@ from sandboxer.hosts.trees import beneath
 
 
 class DirectoryReader:
-    """A `Reader` of the directory that `root` is when this is made.
+    """A `FileReader` of the directory that `root` is when this is made.
 
     A link inside is followed as long as it stays beneath the root; an absolute one, or one that climbs out, is Denied.
     """
