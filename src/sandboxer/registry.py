@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 import msgspec
 
@@ -53,14 +54,15 @@ class Registry:
             made = self._made[extension_id] = kind()
         return made
 
-    def prepare(self) -> None:
-        """Import the built-in adapters whole, and what else is imported only when it is needed, and make all records
-        ready. To be called before there are many threads."""
+    def prepare(self, *packages: ModuleType) -> None:
+        """Import the built-in adapters whole, and what else (with `packages` of layers above) is imported only when it
+        is needed, and make all records ready. To be called before there are many threads."""
         from pkgutil import walk_packages
 
-        from sandboxer import events, extensions, http, selfcheck
+        from sandboxer import events, extensions, http, payments, selfcheck
+        from sandboxer.hosts import trees
 
-        for package in (extensions, selfcheck, events, http):
+        for package in (extensions, selfcheck, events, http, trees, payments, *packages):
             for module in walk_packages(package.__path__, f"{package.__name__}."):
                 importlib.import_module(module.name)
         prepare()

@@ -12,7 +12,7 @@ from pathlib import Path
 PRELUDE = """
 import os, sys
 from pathlib import Path
-from sandboxer.locks import Leases, Lock, Locks
+from sandboxer.locks import Leases, SandboxLock, SandboxLocks
 data = Path(sys.argv[1])
 def tell(word):
     sys.stdout.write(word + "\\n"); sys.stdout.flush()

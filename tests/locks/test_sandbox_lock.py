@@ -20,7 +20,7 @@ from tests.testbed.components import need
 ID = "k3v9x2m7q4ta"
 OTHER = "k3v9x2m7q4tb"
 
-HOLD = "lock = Locks(data).try_acquire(sys.argv[2]); tell('there' if lock else 'busy'); sys.stdin.read()"
+HOLD = "lock = SandboxLocks(data).try_acquire(sys.argv[2]); tell('there' if lock else 'busy'); sys.stdin.read()"
 
 
 def test_a_sandbox_is_locked_for_one_and_others_stay_free(tmp_path: Path) -> None:
@@ -75,7 +75,10 @@ def test_whoever_waits_gets_the_lock_when_it_is_let_go(tmp_path: Path) -> None:
 def test_a_lock_that_was_handed_to_a_child_lives_until_the_child_lets_go(tmp_path: Path) -> None:
     locks = SandboxLocks(tmp_path)
     lock = locks.acquire(ID, Deadline(1), "creating it")
-    code = "lock = Lock.adopt(int(sys.argv[2])); tell('there'); sys.stdin.readline(); lock.close(); tell('gone'); "
+    code = "lock = SandboxLock.adopt(int(sys.argv[2])); tell('there'); sys.stdin.readline(); lock.close(); "
+    code += "tell('gone'); "
+        "lock = SandboxLock.adopt(int(sys.argv[2])); tell('there'); sys.stdin.readline(); lock.close(); tell('gone'); "
+    )
     with running(code + "sys.stdin.read()", tmp_path, str(lock.fileno()), pass_fds=[lock.fileno()]) as child:
         lock.close()
         assert locks.try_acquire(ID) is None
@@ -92,7 +95,7 @@ def test_an_adopted_lock_is_not_passed_on_to_grandchildren(tmp_path: Path) -> No
     lock = locks.acquire(ID, Deadline(1), "creating it")
     code = """
 import subprocess
-lock = Lock.adopt(int(sys.argv[2]))
+lock = SandboxLock.adopt(int(sys.argv[2]))
 subprocess.Popen(["sleep", "3"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 tell("there")
 sys.stdin.read()
@@ -118,7 +121,7 @@ def test_what_is_no_lock_is_not_adopted(tmp_path: Path, what: str) -> None:
 def test_many_processes_never_work_on_a_sandbox_at_once(tmp_path: Path) -> None:
     code = """
 from sandboxer.timing import Deadline
-locks, counter = Locks(data), data / "counter"
+locks, counter = SandboxLocks(data), data / "counter"
 for _ in range(50):
     with locks.acquire(sys.argv[2], Deadline(30), "counting"):
         counter.write_text(str(int(counter.read_text()) + 1))

@@ -113,7 +113,7 @@ class ServerContext:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
         happen."""
         installation = self.installation
-        installation.manager.services.extensions.prepare()  # before there are threads that read
+        installation.manager.prepare()  # before there are threads that read
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
         if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
             return

@@ -36,6 +36,13 @@ class SandboxManager(AdminVerbs):
         """The same verbs for somebody else: with what shows itself to them, what they may do, and noted as theirs."""
         return SandboxManager(self.services, principal)
 
+    def prepare(self) -> None:
+        """Import what verbs would import when they are called, and make all records ready (`models.prepared`). To be
+        called before there are many threads."""
+        from sandboxer import manager
+
+        self.services.extensions.prepare(manager)
+
     # -- create ---------------------------------------------------------------------------------------------------
 
     def plan(
