@@ -77,8 +77,6 @@ def test_a_lock_that_was_handed_to_a_child_lives_until_the_child_lets_go(tmp_pat
     lock = locks.acquire(ID, Deadline(1), "creating it")
     code = "lock = SandboxLock.adopt(int(sys.argv[2])); tell('there'); sys.stdin.readline(); lock.close(); "
     code += "tell('gone'); "
-        "lock = SandboxLock.adopt(int(sys.argv[2])); tell('there'); sys.stdin.readline(); lock.close(); tell('gone'); "
-    )
     with running(code + "sys.stdin.read()", tmp_path, str(lock.fileno()), pass_fds=[lock.fileno()]) as child:
         lock.close()
         assert locks.try_acquire(ID) is None

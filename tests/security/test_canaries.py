@@ -22,6 +22,8 @@ from tests.security.scenes import MANIFEST, Scene, profiles, small, yaml_secrets
 from tests.testbed.openbao import OpenBao
 from tests.testbed.waiting import eventually
 
+pytestmark = pytest.mark.xdist_group("canaries")  # each looks for canaries on the whole machine, and plants some
+
 KINDS = ("env", "file", "openbao", "cmd")
 PLACES = ("manifest", "config", "profile", "other")
 """Where a reference stands: the last are secrets of a profile that the extension does not know."""

@@ -14,6 +14,8 @@ from tests.fakes import Cloud, Fault
 from tests.security.canaries import Watch
 from tests.security.scenes import Scene
 
+pytestmark = pytest.mark.xdist_group("canaries")  # each looks for canaries on the whole machine, and plants some
+
 
 class Case(NamedTuple):
     """One cloud: its extension, the names of its credentials, its fake with such credentials, and the path of a create

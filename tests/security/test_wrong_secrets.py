@@ -11,6 +11,8 @@ from tests.security.canaries import Watch
 from tests.security.scenes import MANIFEST, PROFILE, Scene
 from tests.testbed.openbao import OpenBao
 
+pytestmark = pytest.mark.xdist_group("canaries")  # each looks for canaries on the whole machine, and plants some
+
 FREE = "".join(line for line in MANIFEST.splitlines(keepends=True) if not line.startswith("prices"))
 BAO_KEY = "  K: {{ref: 'openbao:secret/ci/nested#key'}}\n"
 OPENBAO = "openbao: {{address: {bao}, token: 'env:LOGIN'}}\n"
