@@ -17,7 +17,7 @@ from sandboxer.extensions.daytona.client import Toolbox, rest
 from sandboxer.extensions.daytona.processes import PIECE, StdinReader
 from sandboxer.extensions.provider.words import check
 from sandboxer.hosts.base import Result, Sink, Streams
-from sandboxer.hosts.process.capture import CappedOutput
+from sandboxer.hosts.process.capture import capture_capped
 from sandboxer.http import without_html
 from sandboxer.models import Value
 from sandboxer.timing import Deadline
@@ -290,7 +290,7 @@ def capture(
     stdout: Sink | None = None,
     stderr: Sink | None = None,
 ) -> Result:
-    """Run one of our own small scripts inside. What it wrote is kept, up to 64 KiB a stream, unless a sink takes it."""
-    kept = CappedOutput()
-    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
-    return kept.result(run(toolbox, argv, streams, deadline))
+    """Run one of our own small scripts inside; see `capture_capped`."""
+    return capture_capped(
+        lambda streams: run(toolbox, argv, streams, deadline), stdin=stdin, stdout=stdout, stderr=stderr
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO, Final
 
 from sandboxer.extensions.base import LeftOut, PathKind
@@ -12,7 +13,7 @@ from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.client import Toolbox
 from sandboxer.extensions.daytona.exec import capture
 from sandboxer.extensions.shell import files
-from sandboxer.hosts.base import Result, Sink
+from sandboxer.hosts.base import Sink
 from sandboxer.timing import Deadline
 
 _INLINE: Final = 512 * 1024
@@ -47,16 +48,7 @@ def take(toolbox: Toolbox, path: str, sink: Sink, deadline: Deadline) -> LeftOut
 
 
 def _runner(toolbox: Toolbox, deadline: Deadline) -> files.Run:
-    def run(
-        words: Sequence[str],
-        *,
-        stdin: BinaryIO | None = None,
-        stdout: Sink | None = None,
-        stderr: Sink | None = None,
-    ) -> Result:
-        return capture(toolbox, words, deadline, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    return run
+    return partial(capture, toolbox, deadline=deadline)
 
 
 def _some(archive: BinaryIO, size: int) -> bytes:

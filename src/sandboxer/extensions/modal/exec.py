@@ -18,7 +18,7 @@ from sandboxer.extensions.modal.event_loop import TICK, LoopRunner
 from sandboxer.extensions.provider.words import carried, check
 from sandboxer.extensions.shell import processes
 from sandboxer.hosts.base import Result, Sink, Streams
-from sandboxer.hosts.process.capture import CappedOutput
+from sandboxer.hosts.process.capture import capture_capped
 from sandboxer.timing import Deadline
 
 CHUNK: Final = 256 * 1024
@@ -305,7 +305,10 @@ def capture(
     stdout: Sink | None = None,
     stderr: Sink | None = None,
 ) -> Result:
-    """Run a command of ours; up to 64 KiB of each stream is kept unless a sink takes it."""
-    kept = CappedOutput()
-    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
-    return kept.result(RunningCommand(bridge, find, Exec(argv=tuple(argv)), streams).run(deadline))
+    """Run one of our own small scripts inside; see `capture_capped`."""
+    return capture_capped(
+        lambda streams: RunningCommand(bridge, find, Exec(argv=tuple(argv)), streams).run(deadline),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+    )

@@ -18,7 +18,7 @@ from sandboxer.extensions.native.handle import NativeHandleData
 from sandboxer.extensions.native.options import WORKSPACE
 from sandboxer.extensions.native.plan import environment
 from sandboxer.hosts.base import Command, Result, Sink, Streams
-from sandboxer.hosts.process.capture import CAPPED_BYTES, CappedOutput
+from sandboxer.hosts.process.capture import CAPPED_BYTES, capture_capped
 from sandboxer.hosts.process.launch import check_argv, check_env
 
 _FAILED = 125
@@ -183,7 +183,5 @@ def capture(
     stdout: Sink | None = None,
     stderr: Sink | None = None,
 ) -> Result:
-    """Run one of our own small scripts inside. What it wrote is kept, up to 64 KiB a stream, unless a sink takes it."""
-    kept = CappedOutput()
-    streams = Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)
-    return kept.result(run(sandbox, argv, streams, ctx))
+    """Run one of our own small scripts inside; see `capture_capped`."""
+    return capture_capped(lambda streams: run(sandbox, argv, streams, ctx), stdin=stdin, stdout=stdout, stderr=stderr)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import BinaryIO, Final
 
 from sandboxer.extensions.base import Context, LeftOut, PathKind
 from sandboxer.extensions.native.exec import capture
 from sandboxer.extensions.native.handle import NativeHandleData
 from sandboxer.extensions.shell import files
-from sandboxer.hosts.base import Result, Sink
+from sandboxer.hosts.base import Sink
 
 _UNWRITABLE: Final = "only /workspace and /tmp can be written inside a sandbox"
 
@@ -30,13 +30,4 @@ def take(sandbox: NativeHandleData, path: str, sink: Sink, ctx: Context) -> Left
 
 
 def _runner(sandbox: NativeHandleData, ctx: Context) -> files.Run:
-    def run(
-        words: Sequence[str],
-        *,
-        stdin: BinaryIO | None = None,
-        stdout: Sink | None = None,
-        stderr: Sink | None = None,
-    ) -> Result:
-        return capture(sandbox, words, ctx, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    return run
+    return partial(capture, sandbox, ctx=ctx)

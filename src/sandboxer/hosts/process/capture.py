@@ -1,13 +1,13 @@
-"""Keeping what a program writes, up to a limit."""
+"""Keep what a program writes, up to a limit."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Final
+from typing import BinaryIO, Final
 
 from sandboxer.errors import BackendError
-from sandboxer.hosts.base import Command, Result, Streams
+from sandboxer.hosts.base import Command, Result, Sink, Streams
 from sandboxer.hosts.process.launch import program_of
 from sandboxer.timing import Deadline
 
@@ -16,7 +16,7 @@ CAPPED_BYTES: Final = 64 * 1024
 
 
 class CappedOutput:
-    """The beginnings of two streams, at most SHORT bytes each; what comes beyond is dropped."""
+    """The beginnings of two streams, at most CAPPED_BYTES each; what comes beyond is dropped."""
 
     def __init__(self) -> None:
         self._out = bytearray()
@@ -49,6 +49,19 @@ class Tail:
     def text(self) -> str:
         """The last lines."""
         return "\n".join(self._kept.decode("utf-8", "replace").strip().splitlines()[-6:])
+
+
+def capture_capped(
+    run: Callable[[Streams], int],
+    *,
+    stdin: BinaryIO | None = None,
+    stdout: Sink | None = None,
+    stderr: Sink | None = None,
+) -> Result:
+    """Run one of our own small scripts by `run`. What it wrote is kept, up to CAPPED_BYTES a stream, unless a sink
+    takes it."""
+    kept = CappedOutput()
+    return kept.result(run(Streams(stdin=stdin, stdout=stdout or kept.stdout, stderr=stderr or kept.stderr)))
 
 
 def capture_output(
