@@ -172,7 +172,7 @@ class InsufficientCredits(SandboxerError):
 
 
 class Partial(SandboxerError):
-    """A sweep did some of its work; the document lists what remains."""
+    """A sweep did some of its work, or a copy left something out; the document lists what remains."""
 
     default_hint = "run it again; the document lists what remains"
     code = "partial"

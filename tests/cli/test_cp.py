@@ -107,7 +107,55 @@ def test_what_is_left_out_of_a_tree_is_told(sandboxer: Command, tmp_path: Path) 
     inside(sandboxer, "ln -s a tree/link; ln -s /etc/passwd tree/out")
     copied = sandboxer("cp", "box:tree", "back", "--json")
     assert (copied.status, copied.document["left_out"]) == (0, 2)
+    assert copied.document["left_out_said"] == ["tree/link: a symbolic link", "tree/out: a symbolic link"]
     assert contents(tmp_path / "back") == {"a": "a\n", "sub/b": "b\n"}
+
+
+def test_a_copy_out_that_lacks_more_than_links_is_partial_and_says_what(sandboxer: Command, tmp_path: Path) -> None:
+    inside(sandboxer, "mkdir tree; echo a > tree/a; mkfifo tree/pipe; ln -s a tree/link")
+    copied = sandboxer("cp", "box:tree", "back")
+    assert (copied.status, copied.stdout) == (10, "")
+    assert "2 left out:" in copied.stderr
+    assert "tree/pipe: a device or pipe" in copied.stderr
+    assert "links, devices, sockets or pipes" not in copied.stderr
+    copied = sandboxer("cp", "box:tree", "again", "--json")
+    assert (copied.status, copied.document["left_out"]) == (10, 2)
+    assert copied.document["left_out_said"] == ["tree/link: a symbolic link", "tree/pipe: a device or pipe"]
+    assert contents(tmp_path / "again") == {"a": "a\n"}
+
+
+def test_a_file_of_holes_keeps_them_inside(sandboxer: Command, tmp_path: Path) -> None:
+    with (tmp_path / "src" / "holes").open("wb") as file:
+        file.truncate(100 << 20)
+        file.seek(50 << 20)
+        file.write(b"middle")
+    copied = sandboxer("cp", "src", "box:tree")
+    assert (copied.status, copied.stderr) == (0, "")
+    assert inside(sandboxer, "stat -c %s tree/holes").strip() == str(100 << 20)
+    assert int(inside(sandboxer, "du -k tree/holes").split()[0]) < 1024
+    assert inside(sandboxer, "tail -c +52428801 tree/holes | head -c 6") == "middle"
+
+
+def test_a_link_to_anywhere_goes_in_as_a_link_and_nothing_is_written_through_it(
+    sandboxer: Command, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "src" / "out").symlink_to(precious)
+    (tmp_path / "src" / "up").symlink_to("../../../up")
+    for _ in range(2):
+        copied = sandboxer("cp", "src", "box:tree/")
+        assert copied.status == 0, copied.stderr
+    found = inside(sandboxer, "readlink tree/src/out tree/src/up; cat tree/src/a tree/src/sub/b").split()
+    assert found == [str(precious), "../../../up", "a", "b"]
+    (tmp_path / "src" / "out").unlink()
+    (tmp_path / "src" / "out").write_text("file")
+    assert sandboxer("cp", "src", "box:tree/").status == 2
+    assert precious.read_text() == "precious"
+    inside(sandboxer, f"rm -r tree/src/sub tree/src/out; ln -s '{tmp_path}' tree/src/sub")
+    copied = sandboxer("cp", "src", "box:tree/")
+    assert copied.status != 0
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_link_that_is_asked_for_by_name_is_followed_as_cp_does_from_outside(
@@ -118,10 +166,11 @@ def test_a_link_that_is_asked_for_by_name_is_followed_as_cp_does_from_outside(
     assert (tmp_path / "out").read_text() == "text\n"
 
 
-def test_hard_links_come_out_as_files(sandboxer: Command, tmp_path: Path) -> None:
+def test_hard_links_come_out_as_one_file(sandboxer: Command, tmp_path: Path) -> None:
     inside(sandboxer, "mkdir d; echo one > d/a; ln d/a d/b; ln d/a d/c")
     assert sandboxer("cp", "box:d", "out").status == 0
     assert contents(tmp_path / "out") == {"a": "one\n", "b": "one\n", "c": "one\n"}
+    assert (tmp_path / "out" / "a").stat().st_nlink == 3
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "src/a/below", "\udcff", "loop"])

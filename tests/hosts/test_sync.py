@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     class Broken(TarWriter):
         """One whose disk fails."""
 
-        def _add_file(self, info: tarfile.TarInfo, fd: int) -> None:
+        def add_file(self, fd: int, *, name: str) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     (tmp_path / "deep").mkdir()

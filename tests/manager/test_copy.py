@@ -85,13 +85,46 @@ def test_zeros_without_end_are_stopped_too(tmp_path: Path, monkeypatch: pytest.M
         assert list(tmp_path.iterdir()) == []
 
 
-def test_hard_links_count_as_the_files_that_they_become(tmp_path: Path) -> None:
+def test_a_file_with_many_names_comes_out_as_one_file_and_takes_its_room_once(tmp_path: Path) -> None:
     links = {f"l{number}": "top/a" for number in range(20)}
-    with pytest.raises(Denied, match="over the limit"):
-        file_copy.copy_out(
-            "x", str(tmp_path / "out"), inside(Sender(packed(links, a=os.urandom(5000)))), max_size=60_000
-        )
-    assert list(tmp_path.iterdir()) == []
+    archive = packed(links, a=os.urandom(5000))
+    file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(archive)), max_size=60_000)
+    assert {path.stat().st_ino for path in (tmp_path / "out").iterdir()} == {(tmp_path / "out" / "a").stat().st_ino}
+    assert (tmp_path / "out" / "a").stat().st_nlink == 21
+    assert len((tmp_path / "out" / "l7").read_bytes()) == 5000
+
+
+def test_where_the_disk_has_no_hard_links_they_count_as_the_files_that_they_become(tmp_path: Path) -> None:
+    class Plain(extract.StagingDirectory):
+        def _link(self, source: extract.Parts, parts: extract.Parts) -> None:
+            self._copy(source, parts)
+
+    stream = io.BytesIO(packed({"b": "top/a", "c": "top/a"}, a=b"text"))
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        stage = Plain(fd, extract.ExtractLimits(1 << 20, "a test"))
+        stage.unpack(stream.read)
+        assert stage.budget.taken == 4 * 4096
+    finally:
+        os.close(fd)
+    assert [(path.read_text(), path.stat().st_nlink) for path in (tmp_path / "top").iterdir()] == [("text", 1)] * 3
+
+
+def test_a_file_with_two_names_gets_no_more_rights_than_stood_under_either(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, mode in {"a": 0o640, "b": 0o606}.items():
+        (out / name).write_text("old")
+        (out / name).chmod(mode)
+    file_copy.copy_out("x/.", str(out), inside(Sender(packed({"b": "top/a"}, a=b"new"))))
+    assert [(path.read_text(), oct(path.stat().st_mode & 0o777)) for path in out.iterdir()] == [("new", "0o600")] * 2
+
+
+def test_a_name_that_comes_again_leaves_the_files_other_name_alone(tmp_path: Path) -> None:
+    linked, again = packed({"b": "top/a"}, a=b"one"), packed({}, b=b"two")
+    entries = linked[: 3 * 512]  # a, its contents, and b
+    file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(entries, again)))
+    assert [(tmp_path / "out" / name).read_text() for name in ("a", "b")] == ["one", "two"]
 
 
 @pytest.mark.parametrize("target", ["top/mine", "top/link", "top/b"])
@@ -101,7 +134,8 @@ def test_a_hard_link_to_what_the_archive_has_not_sent_is_left_out(tmp_path: Path
     (out / "mine").write_text("mine")
     (out / "link").symlink_to(out / "mine")
     archive = packed({"b": target}, a=b"x")
-    assert file_copy.copy_out("x/.", str(out), inside(Sender(archive))) == 1
+    done = file_copy.copy_out("x/.", str(out), inside(Sender(archive)))
+    assert (done.left_out, done.partial, done.said) == (1, True, ("top/b: a hard link to what was not sent",))
     assert {path.name for path in out.iterdir()} == {"mine", "link", "a"}
 
 
@@ -200,7 +234,7 @@ def test_a_file_of_holes_comes_out_with_its_holes(tmp_path: Path, written: str) 
     """3 GiB that take nothing here took 6 GiB there."""
     file = with_holes(tmp_path / "top", size=3 * GIB, pieces=50)
     stream = as_tar(tmp_path, "top", written)
-    assert file_copy.copy_out("top", str(tmp_path / "out"), inside(Sender(*stream)), max_size=4 << 20) == 0
+    assert file_copy.copy_out("top", str(tmp_path / "out"), inside(Sender(*stream)), max_size=4 << 20).left_out == 0
     copy = tmp_path / "out" / file.name
     assert copy.stat().st_size == 3 * GIB
     assert allocated(tmp_path / "out") < 4 << 20
@@ -213,7 +247,7 @@ def test_a_file_of_holes_comes_out_with_its_holes(tmp_path: Path, written: str) 
 
 def test_zeros_that_were_sent_as_such_become_holes(tmp_path: Path) -> None:
     data = bytes(3_000_000) + b"x" + bytes(1_000_000)
-    assert file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({}, a=data))), max_size=64 << 10) == 0
+    file_copy.copy_out("x", str(tmp_path / "out"), inside(Sender(packed({}, a=data))), max_size=64 << 10)
     assert (tmp_path / "out" / "a").read_bytes() == data
     assert allocated(tmp_path / "out") <= 64 << 10
 
@@ -306,7 +340,7 @@ def test_a_link_below_what_is_copied_in_is_sent_as_a_link(tmp_path: Path) -> Non
     (tmp_path / "tree" / "out").symlink_to("/etc/passwd")
     (tmp_path / "named").symlink_to("tree")
     kept = Keeper()
-    assert file_copy.copy_in(str(tmp_path / "named"), "there", inside(kept)) == 0
+    assert file_copy.copy_in(str(tmp_path / "named"), "there", inside(kept)) == file_copy.CopyReport()
     with tarfile.open(fileobj=io.BytesIO(kept.kept)) as tar:
         assert [(one.name, one.linkname) for one in tar] == [("named", ""), ("named/out", "/etc/passwd")]
 
@@ -320,3 +354,65 @@ class Keeper(Sender):
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         self.kept = archive.read()
+
+
+class Shortening(Keeper):
+    """One that makes a file shorter, after its size has been read, as soon as it is asked about holes."""
+
+    def __init__(self, victim: Path, size: int) -> None:
+        super().__init__()
+        self.victim, self.size = victim, size
+
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        os.truncate(self.victim, self.size)
+        return True
+
+
+def test_a_file_that_becomes_shorter_is_named_and_the_others_arrive(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "after").write_text("x")
+    for source in (str(tree), str(tree / "a")):
+        with (tree / "a").open("wb") as file:
+            file.truncate(1 << 20)
+            file.write(b"begin" * 2000)
+        kept = Shortening(tree / "a", 5)
+        done = file_copy.copy_in(source, "new", inside(kept))
+        assert (done.left_out, done.partial) == (0, False)
+        (note,) = done.notes
+        assert note.endswith(": tree/a" if source == str(tree) else ": a")
+        with tarfile.open(fileobj=io.BytesIO(kept.kept)) as tar:
+            assert tar.getnames() == (["tree", "tree/a", "tree/after"] if source == str(tree) else ["a"])
+            contents = tar.extractfile("tree/a" if source == str(tree) else "a")
+            assert contents is not None
+            assert contents.read().rstrip(bytes(1)) == b"begin"
+
+
+def test_holes_are_sent_as_zeros_to_what_does_not_know_them_and_that_is_told(tmp_path: Path) -> None:
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(17 << 20)
+    kept = Keeper()
+    done = file_copy.copy_in(str(tmp_path / "holes"), "new", inside(kept))
+    assert done.notes == ("files with holes take all of their size inside",)
+    assert len(kept.kept) > 17 << 20
+
+
+def test_what_is_left_out_of_a_copy_out_is_named_and_only_symbolic_links_are_no_matter(tmp_path: Path) -> None:
+    def archive(**kinds: bytes) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, kind in {"file": tarfile.REGTYPE, **kinds}.items():
+                member = tarfile.TarInfo(f"top/{name}")
+                member.type = kind
+                member.linkname = {tarfile.SYMTYPE: "/etc/passwd", tarfile.LNKTYPE: "top/link"}.get(kind, "")
+                tar.addfile(member)
+        return out.getvalue()
+
+    links = archive(link=tarfile.SYMTYPE, same=tarfile.LNKTYPE)
+    done = file_copy.copy_out("x", str(tmp_path / "one"), inside(Sender(links)))
+    assert (done.left_out, done.partial) == (2, False)
+    assert done.said == ("top/link: a symbolic link", "top/same: a symbolic link")
+    both = archive(link=tarfile.SYMTYPE, pipe=tarfile.FIFOTYPE)
+    done = file_copy.copy_out("x", str(tmp_path / "two"), inside(Sender(both)))
+    assert (done.left_out, done.partial) == (2, True)
+    assert done.said == ("top/link: a symbolic link", "top/pipe: a device or pipe")

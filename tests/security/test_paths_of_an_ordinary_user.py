@@ -101,7 +101,7 @@ def test_a_copy_out_is_bounded_and_under_the_umask(place: Path) -> None:
 
     def check() -> None:
         os.umask(0o027)
-        assert copy.copy_out("x", str(place / "out"), inside(Sender(archive))) == 0
+        assert copy.copy_out("x", str(place / "out"), inside(Sender(archive))).left_out == 0
         status = (place / "out" / "a").stat()
         assert (status.st_uid, oct(status.st_mode & 0o7777)) == (USER, "0o640")
         before = sorted(place.iterdir())

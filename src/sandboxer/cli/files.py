@@ -10,7 +10,7 @@ import typer
 
 from sandboxer.cli.options import Json, Service, installation
 from sandboxer.cli.output import emit, note, wants_json
-from sandboxer.errors import Invalid
+from sandboxer.errors import Invalid, Partial
 from sandboxer.names import parse_size
 
 _REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
@@ -29,8 +29,10 @@ def cp(
         ),
     ] = None,
     json: Json = False,
-) -> None:
-    """Copy files or directories into or out of a sandbox; one side is ID:PATH."""
+) -> int:
+    """Copy files or directories into or out of a sandbox; one side is ID:PATH.
+
+    Out of it come files and directories, no symbolic links. Exit status 10 when something else was left out."""
     inward, outward = _remote(target), _remote(source)
     if (inward is None) == (outward is None):
         raise Invalid("exactly one side is ID:PATH", hint="sandboxer cp ./file ID:dir/   or   sandboxer cp ID:file ./")
@@ -38,21 +40,34 @@ def cp(
     if limit is not None and outward is None:
         raise Invalid("--max-size bounds what comes out of a sandbox", hint="leave it out when copying into one")
     with installation() as here:
-        left_out = 0
         if inward is not None:
             sandbox_id, path = inward
-            left_out = here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
-        elif outward is not None:
+            report = here.manager.copy(sandbox_id, source=source, target=path, inward=True, service=service)
+        else:
+            assert outward is not None  # noqa: S101 - exactly one of them is given
             sandbox_id, path = outward
-            left_out = here.manager.copy(
+            report = here.manager.copy(
                 sandbox_id, source=path, target=target, inward=False, service=service, max_size=limit
             )
-        if left_out:
-            kinds = "links, devices, sockets or pipes" if outward is not None else "devices, sockets or pipes"
-            note(f"{left_out} left out: {kinds}")
+        for text in report.notes:
+            note(text)
+        if report.left_out:
+            more = report.left_out - len(report.said)
+            note(f"{report.left_out} left out:")
+            for text in (*report.said, *([f"and {more} more"] if more > 0 else [])):
+                note(f"  {text}")
         if wants_json(json):
-            sandbox_id = here.manager.get(sandbox_id).id
-            emit({"sandbox_id": sandbox_id, "source": source, "target": target, "left_out": left_out})
+            emit(
+                {
+                    "sandbox_id": here.manager.get(sandbox_id).id,
+                    "source": source,
+                    "target": target,
+                    "left_out": report.left_out,
+                    "left_out_said": list(report.said),
+                    "notes": list(report.notes),
+                }
+            )
+        return Partial.exit_code if report.partial else 0
 
 
 def _remote(text: str) -> tuple[str, str] | None:

@@ -201,6 +201,10 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 class CanCopy(ABC):
     """Moves files in and out as tar streams; the core gives them the meaning of `cp`."""
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """Whether `put_archive` understands files with holes (GNU's sparse 1.0); otherwise their zeros are sent."""
+        return False
+
     @abstractmethod
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """What is at `path` inside (relative paths start at the workspace)."""

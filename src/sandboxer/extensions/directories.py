@@ -5,6 +5,7 @@ with the rights of whoever runs sandboxer, in an environment of their own."""
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -200,6 +201,10 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         there = target.exists() or target.is_symlink()
         return "directory" if target.is_dir() else "file" if there else "absent"
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """tarfile does."""
+        return True
+
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
@@ -261,11 +266,17 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
 
 
 def _replacing(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """tarfile's filter for data, which also takes away what stands where another name of a file will be."""
-    safe = tarfile.data_filter(member, path)
-    if safe.islnk():
-        Path(path, safe.name).unlink(missing_ok=True)
-    return safe
+    """tarfile's filter for data, but that a symbolic link may lead anywhere, as in other sandboxes. Nothing is written
+    through one that leads out."""
+    if not (member.islnk() or member.issym()):
+        return tarfile.data_filter(member, path)
+    parent = copy.copy(member)
+    parent.name, parent.type = os.path.dirname(member.name) or ".", tarfile.DIRTYPE  # noqa: PTH120 - of an archive
+    tarfile.data_filter(parent, path)  # raises when it leads out
+    target = Path(path, member.name)
+    if target.is_symlink() or not target.is_dir():
+        target.unlink(missing_ok=True)
+    return member if member.issym() else tarfile.data_filter(member, path)
 
 
 def _pack(tar: tarfile.TarFile, top: Path, name: str) -> list[str]:

@@ -12,14 +12,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sandboxer.errors import Denied, Invalid, NotFound, Unavailable
-from sandboxer.extensions.base import CanCopy, Context, PathKind
+from sandboxer.extensions.base import CanCopy, Context, LeftOut, PathKind
+from sandboxer.hosts.trees.rsync import CHANGED, GONE
+from sandboxer.hosts.trees.sync import LARGE_HOLES
 from sandboxer.hosts.trees.tar_writer import TarWriter
-from sandboxer.hosts.trees.walk import TreeEntry, TreeWalk
-from sandboxer.manager.extract import CopyDestination, StagingDirectory, staging_directory
+from sandboxer.hosts.trees.walk import NAMED, TreeWalk
+from sandboxer.manager.copy_destination import CopyDestination
+from sandboxer.manager.extract import StagingDirectory, staging_directory
 from sandboxer.models import Handle
 
 MAX_STREAM = 64 << 30
@@ -51,16 +55,32 @@ class SandboxFiles:
         """Unpack a tar stream into `directory`."""
         self._extension.put_archive(self._handle, directory, archive, self._context, service=self._service)
 
-    def take(self, path: str, sink: Callable[[bytes], None]) -> int:
-        """Send `path` as a tar stream to `sink`; how much of it could not be packed."""
+    def knows_holes(self) -> bool:
+        """Whether archives with holes are understood inside."""
+        return self._extension.knows_holes(self._handle, self._context, service=self._service)
+
+    def take(self, path: str, sink: Callable[[bytes], None]) -> LeftOut:
+        """Send `path` as a tar stream to `sink`; what of it could not be packed."""
         left = self._extension.get_archive(self._handle, path, sink, self._context, service=self._service)
-        return 0 if left is None else left.count
+        return LeftOut(count=0) if left is None else left
 
 
-def copy_in(source: str, target: str, inside: SandboxFiles) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyReport:
+    """What became of a copy: how many entries were left out, the first of them with the reason, and what else to tell.
+
+    `partial`: some of them were to come."""
+
+    left_out: int = 0
+    said: tuple[str, ...] = ()
+    partial: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def copy_in(source: str, target: str, inside: SandboxFiles) -> CopyReport:
     """Copy a file or directory of this machine to `target` inside: into it when it is a directory or ends in `/`,
-    otherwise to that very name. Of `DIR/.` it is the contents. Missing parents are made. How many devices, sockets and
-    the like below a directory were left out. Raises NotFound, Invalid, Denied, Unavailable."""
+    otherwise to that very name. Of `DIR/.` it is the contents. Missing parents are made. Devices, sockets and pipes
+    below a directory are left out. Raises NotFound, Invalid, Denied, Unavailable."""
     with _disk(source), _source(source) as (top, name), tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:
         status = os.fstat(top)
         contents = _means_contents(source)
@@ -69,14 +89,15 @@ def copy_in(source: str, target: str, inside: SandboxFiles) -> int:
         else:
             directory, name = _landing(target, name, is_directory=inside.kind(target) == "directory")
         with tarfile.open(fileobj=spool, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            writer, walk = TarWriter(tar, holes=inside.knows_holes), TreeWalk(name=source)
             if stat.S_ISREG(status.st_mode):
-                _add_file(tar, top, name)
-                left_out = 0
+                writer.add_file(top, name=name)
             else:
-                left_out = _add_tree(tar, top, name)
+                _add_tree(writer, walk, top, name)
         spool.seek(0)
         inside.put(directory, spool)  # type: ignore[arg-type]  # a spooled file reads like any other
-        return left_out
+        special = tuple(f"{name}: a device, socket or pipe" for name in walk.special_names)
+        return CopyReport(left_out=walk.special, said=special, notes=_notes(writer, walk))
 
 
 @contextmanager
@@ -100,33 +121,23 @@ def _source(source: str) -> Iterator[tuple[int, str]]:
         os.close(way)
 
 
-def _add_file(tar: tarfile.TarFile, fd: int, name: str) -> None:
-    info = tarfile.TarInfo(name)
-    status = os.fstat(fd)
-    info.mode, info.mtime, info.size = stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size
-    with open(os.dup(fd), "rb") as file:
-        tar.addfile(info, file)
-
-
-def _add_tree(tar: tarfile.TarFile, top: int, name: str) -> int:
-    """Add a directory's tree under a name, its contents alone under none; how many special files were left out."""
-    walk = TreeWalk()
-
-    def named(entry: TreeEntry) -> str:
-        if entry.relative == ".":
-            return name
-        return f"{name}/{entry.relative}" if name else entry.relative
-
-    writer = TarWriter(tar)
+def _add_tree(writer: TarWriter, walk: TreeWalk, top: int, name: str) -> None:
+    """Add a directory's tree under a name, its contents alone under none."""
     for entry in walk.entries(top):
-        if named(entry):
-            writer.add(entry, name=named(entry))
-    if writer.cut:
-        raise Unavailable(
-            f"{writer.cut} files became shorter while they were copied",
-            hint="copy again when nothing writes to them",
-        )
-    return walk.special
+        called = "/".join(part for part in (name, "" if entry.relative == "." else entry.relative) if part)
+        if called and not writer.add(entry, name=called):
+            walk.gone += 1
+    writer.close_directories()
+
+
+def _notes(writer: TarWriter, walk: TreeWalk) -> tuple[str, ...]:
+    named = [*writer.changed[:NAMED], *(["..."] if len(writer.changed) > NAMED else [])]
+    notes = {
+        f"{CHANGED}: {', '.join(named)}": bool(writer.changed),
+        GONE: bool(walk.gone),
+        "files with holes take all of their size inside": writer.zeros >= LARGE_HOLES,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def _means_contents(path: str) -> bool:
@@ -171,9 +182,9 @@ def _landing(target: str, own_name: str, *, is_directory: bool) -> tuple[str, st
     return str(path.parent), path.name
 
 
-def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | None = None) -> int:
-    """Copy `source` inside to `target` on this machine, like `cp -r` without `-p`; missing parents are made. How many
-    links, devices, unreadable files and the like were left out.
+def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | None = None) -> CopyReport:
+    """Copy `source` inside to `target` on this machine, like `cp -r` without `-p`; missing parents are made. Symbolic
+    links are left out on purpose; devices, sockets, pipes and what could not be read there make the copy partial.
 
     The archive is untrusted: only regular files and directories are taken, never a name that leaves the target, and
     never through a symbolic link. It is unpacked as it comes, with its holes, and put in place when it is complete:
@@ -195,12 +206,16 @@ def copy_out(source: str, target: str, inside: SandboxFiles, *, max_size: int | 
             if stage.taken == 0:
                 raise _neither(f"{source!r} in the sandbox")
             landing.settle(stage)
-            return stage.left_out + not_sent
+            return CopyReport(
+                left_out=stage.left_out + not_sent.count,
+                said=(*not_sent.said, *stage.said)[:NAMED],
+                partial=stage.left_out + not_sent.count > stage.links,
+            )
 
 
-def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit: int) -> int:
-    """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive. How
-    much it could not pack."""
+def _receive(inside: SandboxFiles, path: str, stage: StagingDirectory, *, limit: int) -> LeftOut:
+    """Unpack what the sandbox sends while it sends it: the sender works in this thread, where interrupts arrive. What
+    it could not pack."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     failed: list[BaseException] = []
     sent = 0

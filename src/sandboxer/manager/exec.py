@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +20,9 @@ from sandboxer.names import check_env_name, check_service
 from sandboxer.state import USABLE
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
+
+if TYPE_CHECKING:
+    from sandboxer.manager.copy import CopyReport
 
 
 def check_usable(services: Services, sandbox_id: str) -> Sandbox:
@@ -107,8 +111,8 @@ def copy(
     inward: bool,
     service: str | None,
     max_size: int | None = None,
-) -> int:
-    """Copy into (`inward`) or out of a sandbox, like `cp -r`; how many special files and links were left out.
+) -> CopyReport:
+    """Copy into (`inward`) or out of a sandbox, like `cp -r`; what was left out, and what else to tell.
     `max_size`: what a copy out may take on this disk, in bytes."""
     from sandboxer.manager import copy as file_copy  # tarfile and tempfile: only copies need them
 

@@ -1,13 +1,13 @@
-"""Extract what came out of a sandbox: first into a directory of our own beside the target, then put in place.
+"""Extract what came out of a sandbox into a directory of our own beside the target, from where it is put in place.
 
 The archive is untrusted: regular files and directories only, none of a name that leaves it, counted, and bounded by
 what it takes on the disk. When it is refused, nothing of it is left, and the target is as it was."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,8 +24,11 @@ DEFAULT_SIZE: Final = 8 << 30
 """What one copy may take on the disk unless `--max-size` says otherwise; never more than half of what is free."""
 _UNIT: Final = 4096
 _ZEROS: Final = bytes(64 << 10)
-_TOP: Final = "top"
+TOP: Final = "top"
+"""The name of the top entry in a stage."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+_NAMED: Final = 20
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 Parts = tuple[str, ...]
 
@@ -66,14 +69,19 @@ def extract_limits(free: int, asked: int | None) -> ExtractLimits:
 
 @dataclass(slots=True)
 class StagingDirectory:
-    """A directory that only we may enter, into which an archive is unpacked by descriptor."""
+    """A directory that only we may enter, into which an archive is unpacked by descriptor.
+
+    `left_out` counts what is neither file nor directory, `links` the symbolic links among that; `said` names some."""
 
     fd: int
     budget: ExtractLimits
     top: str | None = None
     taken: int = 0
     left_out: int = 0
+    links: int = 0
+    said: list[str] = field(default_factory=list)
     _files: set[Parts] = field(default_factory=set)
+    _symbolic: set[Parts] = field(default_factory=set)
     _last: tuple[Parts, int] | None = None
 
     def unpack(self, read: Callable[[int], bytes]) -> None:
@@ -99,16 +107,45 @@ class StagingDirectory:
             return True
         if member.kind == "link":
             source = _parts(member.linkname)
+            if source in self._symbolic:
+                return self._leave(parts, "a symbolic link")
             if source not in self._files or source == parts:
-                return False
-            with open(beneath.open_at(self.fd, "/".join((_TOP, *source[1:]))), "rb") as sent:
-                self._file(parts, _pieces(sent.fileno()), mode=os.fstat(sent.fileno()).st_mode, size=0)
+                return self._leave(parts, "a hard link to what was not sent")
+            self._link(source, parts)
         elif member.kind == "file":
             self._file(parts, reader.contents(), mode=member.mode, size=member.size)
+        elif member.linkname:  # links and devices of an untrusted tree are not wanted here
+            return self._leave(parts, "a symbolic link")
         else:
-            return False  # links and devices of an untrusted tree are not wanted here
+            return self._leave(parts, "a device or pipe")
         self._files.add(parts)
         return True
+
+    def _leave(self, parts: Parts, what: str) -> bool:
+        if what == "a symbolic link":
+            self._symbolic.add(parts)
+            self.links += 1
+        if len(self.said) < _NAMED:
+            self.said.append(f"{'/'.join(parts)}: {what}")
+        return False
+
+    def _link(self, source: Parts, parts: Parts) -> None:
+        """One file under two names; two files where the disk has no such thing."""
+        at, name = (self._parent(parts), parts[-1]) if parts[1:] else (self.fd, TOP)
+        sent = beneath.open_at(self.fd, "/".join((TOP, *source[1:])), os.O_PATH)
+        try:
+            self._clear(at, name, parts)
+            os.link(f"/proc/self/fd/{sent}", name, dst_dir_fd=at, follow_symlinks=True)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._copy(source, parts)
+        finally:
+            os.close(sent)
+
+    def _copy(self, source: Parts, parts: Parts) -> None:
+        with open(beneath.open_at(self.fd, "/".join((TOP, *source[1:]))), "rb") as file:
+            self._file(parts, _pieces(file.fileno()), mode=os.fstat(file.fileno()).st_mode, size=0)
 
     def _placed(self, name: str) -> Parts:
         parts = _parts(name)
@@ -120,9 +157,9 @@ class StagingDirectory:
     def _directory(self, parts: Parts, *, mode: int) -> None:
         if not parts[1:]:
             with suppress(FileExistsError):
-                os.mkdir(_TOP, mode & 0o777 | 0o700, dir_fd=self.fd)
+                os.mkdir(TOP, mode & 0o777 | 0o700, dir_fd=self.fd)
                 self.budget.take(_UNIT)
-            os.close(self._opened(self.fd, _TOP, parts))
+            os.close(self._opened(self.fd, TOP, parts))
             return
         at = self._parent(parts)
         with suppress(FileExistsError):
@@ -137,7 +174,7 @@ class StagingDirectory:
             return self._last[1]
         self._forget()
         at = os.dup(self.fd)
-        for name in (_TOP, *wanted):
+        for name in (TOP, *wanted):
             try:
                 os.mkdir(name, 0o777, dir_fd=at)
                 self.budget.take(_UNIT)
@@ -168,14 +205,8 @@ class StagingDirectory:
             self._last = None
 
     def _file(self, parts: Parts, pieces: Iterator[tuple[int, bytes]], *, mode: int, size: int) -> None:
-        at, name = (self._parent(parts), parts[-1]) if parts[1:] else (self.fd, _TOP)
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=at)
-        except (IsADirectoryError, PermissionError):
-            raise Invalid(
-                f"the archive has {'/'.join(parts)[:200]!r} as a file and as a directory", hint="copy it again"
-            ) from None
+        at, name = (self._parent(parts), parts[-1]) if parts[1:] else (self.fd, TOP)
+        self._clear(at, name, parts)
         # created with the mode itself: the kernel takes our umask off, as for `cp`
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o777, dir_fd=at)
         try:
@@ -186,6 +217,15 @@ class StagingDirectory:
             os.ftruncate(fd, end)
         finally:
             os.close(fd)
+
+    def _clear(self, at: int, name: str, parts: Parts) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=at)
+        except (IsADirectoryError, PermissionError):
+            raise Invalid(
+                f"the archive has {'/'.join(parts)[:200]!r} as a file and as a directory", hint="copy it again"
+            ) from None
 
     def _write(self, fd: int, offset: int, data: bytes) -> None:
         """Write the blocks that hold something: zeros stay holes, whatever packed them."""
@@ -222,97 +262,6 @@ def _parts(name: str) -> Parts:
     if len(parts) > MAX_DEPTH:
         raise Invalid(f"the archive is more than {MAX_DEPTH} directories deep", hint="copy a part of it")
     return parts
-
-
-@dataclass(frozen=True, slots=True)
-class CopyDestination:
-    """Where a copy goes: an open directory and the name in it; None puts the contents into the directory itself."""
-
-    fd: int
-    name: str | None
-    shown: Path
-
-    def settle(self, stage: StagingDirectory) -> None:
-        """Put what was unpacked in place. Raises Invalid before anything is changed when something is in the way."""
-        if self.name is not None:
-            self._check(stage.fd, _TOP, self.fd, self.name, self.shown)
-            _move(stage.fd, _TOP, self.fd, self.name)
-            return
-        try:
-            top = beneath.open_at(stage.fd, _TOP, _DIRECTORY)
-        except NotADirectoryError:
-            raise Invalid(f"{self.shown} is a directory", hint="choose another target") from None
-        try:
-            names = sorted(os.listdir(top))  # noqa: PTH208 - of a descriptor
-            for name in names:
-                self._check(top, name, self.fd, name, self.shown / name)
-            for name in names:
-                _move(top, name, self.fd, name)
-        finally:
-            os.close(top)
-
-    def _check(self, source: int, name: str, target: int, called: str, shown: Path) -> None:
-        """Raise Invalid when an entry cannot take its place: nothing but files is replaced, and no link followed."""
-        mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
-        there = _mode(target, called, shown)
-        if there is None:
-            return
-        if stat.S_ISLNK(there):
-            raise Invalid(f"{shown} is a symbolic link", hint="choose another target")
-        if stat.S_IFMT(there) != stat.S_IFMT(mode):
-            what = "a directory" if stat.S_ISDIR(there) else "a file" if stat.S_ISREG(there) else "no regular file"
-            raise Invalid(f"{shown} is {what}", hint="choose another target")
-        if not stat.S_ISDIR(mode):
-            return
-        with _both(source, name, target, called) as (mine, theirs):
-            for child in os.listdir(mine):  # noqa: PTH208
-                self._check(mine, child, theirs, child, shown / child)
-
-
-@contextmanager
-def _both(source: int, name: str, target: int, called: str) -> Iterator[tuple[int, int]]:
-    mine = beneath.open_at(source, name, _DIRECTORY)
-    try:
-        theirs = beneath.open_at(target, called, _DIRECTORY)
-    except BaseException:
-        os.close(mine)
-        raise
-    try:
-        yield mine, theirs
-    finally:
-        os.close(mine)
-        os.close(theirs)
-
-
-def _mode(target: int, name: str, shown: Path) -> int | None:
-    try:
-        return os.stat(name, dir_fd=target, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Invalid(f"{shown}: {error.strerror}", hint="choose another target") from error
-
-
-def _move(source: int, name: str, target: int, called: str) -> None:
-    """Put an entry in its place: directories are joined, files replaced under the mode and owner that were there."""
-    try:
-        there = os.stat(called, dir_fd=target, follow_symlinks=False)
-    except FileNotFoundError:
-        os.rename(name, called, src_dir_fd=source, dst_dir_fd=target)
-        return
-    if stat.S_ISDIR(there.st_mode):
-        with _both(source, name, target, called) as (mine, theirs):
-            for child in os.listdir(mine):  # noqa: PTH208
-                _move(mine, child, theirs, child)
-        return
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
-    try:
-        with suppress(PermissionError):
-            os.chown(f"/proc/self/fd/{fd}", there.st_uid, there.st_gid)
-        Path(f"/proc/self/fd/{fd}").chmod(stat.S_IMODE(there.st_mode))
-    finally:
-        os.close(fd)
-    os.rename(name, called, src_dir_fd=source, dst_dir_fd=target)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sandboxer.extensions.base import Exec
     from sandboxer.hosts.base import Streams
     from sandboxer.locks import Lease
+    from sandboxer.manager.copy import CopyReport
     from sandboxer.manager.create import PendingCreate
     from sandboxer.manager.plan import Caller, CreatePlan, Explanation
     from sandboxer.manager.stale import RebuiltRecords
@@ -280,8 +281,8 @@ class SandboxManager(AdminVerbs):
         inward: bool,
         service: str | None = None,
         max_size: int | None = None,
-    ) -> int:
-        """Copy files in (`inward`) or out, like `cp -r`; how many special files and links were left out."""
+    ) -> CopyReport:
+        """Copy files in (`inward`) or out, like `cp -r`; what was left out, and what else to tell."""
         from sandboxer.manager.exec import copy
 
         with self._changing("cp", text) as found:

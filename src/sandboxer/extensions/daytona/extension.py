@@ -185,6 +185,12 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         with self._using(handle, ctx) as toolbox:
             return files.kind(toolbox, path, ctx.deadline)
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """Whether tar inside does."""
+        _no_service(service)
+        with self._using(handle, ctx) as toolbox:
+            return files.knows_holes(toolbox, ctx.deadline)
+
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:

@@ -29,6 +29,11 @@ def kind(toolbox: Toolbox, path: str, deadline: Deadline) -> PathKind:
     return files.path_kind(_runner(toolbox, deadline), path)
 
 
+def knows_holes(toolbox: Toolbox, deadline: Deadline) -> bool:
+    """Whether tar inside understands files with holes."""
+    return files.knows_holes(_runner(toolbox, deadline))
+
+
 def put(toolbox: Toolbox, directory: str, archive: BinaryIO, deadline: Deadline) -> None:
     """Unpack a tar stream into a directory inside, which is made when missing. Raises Invalid, BackendError."""
     files.guarded(directory)  # before anything is sent

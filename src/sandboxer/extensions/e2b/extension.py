@@ -217,6 +217,11 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         _no_service(service)
         return self._inside(handle, ctx, lambda envd, _root: files.kind(envd, path, ctx.deadline))
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """Whether tar inside does."""
+        _no_service(service)
+        return self._inside(handle, ctx, lambda envd, _root: files.knows_holes(envd, ctx.deadline))
+
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:

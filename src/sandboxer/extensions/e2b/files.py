@@ -22,6 +22,11 @@ def kind(envd: Envd, path: str, deadline: Deadline) -> PathKind:
     return files.path_kind(_runner(envd, deadline), path)
 
 
+def knows_holes(envd: Envd, deadline: Deadline) -> bool:
+    """Whether tar inside understands files with holes."""
+    return files.knows_holes(_runner(envd, deadline))
+
+
 def put(envd: Envd, directory: str, archive: BinaryIO, deadline: Deadline) -> None:
     """Unpack a tar stream into a directory. It is uploaded as it is: as the input of a command it would be a third
     longer, and go in pieces. Raises Invalid, BackendError."""

@@ -178,6 +178,10 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
         """Looks from inside."""
         return shell_files.path_kind(self._runner(handle, ctx, service), path)
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """Whether tar inside does."""
+        return shell_files.knows_holes(self._runner(handle, ctx, service))
+
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:

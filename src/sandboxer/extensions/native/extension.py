@@ -111,6 +111,11 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
         _no_service(service)
         return files.kind(from_handle(handle), path, ctx)
 
+    def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
+        """Whether tar inside does."""
+        _no_service(service)
+        return files.knows_holes(from_handle(handle), ctx)
+
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:

@@ -11,12 +11,19 @@ from sandboxer.extensions.native.handle import NativeHandleData
 from sandboxer.extensions.shell import files
 from sandboxer.hosts.base import Sink
 
-_UNWRITABLE: Final = "only /workspace and /tmp can be written inside a sandbox"
+_UNWRITABLE: Final = (
+    "inside, only /workspace and /tmp can be written, and there as modes allow: `sandboxer exec ID -- ls -la`"
+)
 
 
 def kind(sandbox: NativeHandleData, path: str, ctx: Context) -> PathKind:
     """What is at a path inside. Raises Invalid, BackendError."""
     return files.path_kind(_runner(sandbox, ctx), path)
+
+
+def knows_holes(sandbox: NativeHandleData, ctx: Context) -> bool:
+    """Whether tar inside understands files with holes."""
+    return files.knows_holes(_runner(sandbox, ctx))
 
 
 def put(sandbox: NativeHandleData, directory: str, archive: BinaryIO, ctx: Context) -> None:

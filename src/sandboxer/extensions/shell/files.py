@@ -25,6 +25,9 @@ KIND: Final = (
 )
 """PATH: directory, file (anything else, also a link to nothing) or absent."""
 
+KNOWS_HOLES: Final = 'case $(tar --version 2>/dev/null) in *"GNU tar"* | *bsdtar*) exit 0 ;; *) exit 1 ;; esac'
+"""0 when tar is GNU's or bsdtar."""
+
 _UNPACK: Final = 'mkdir -p -- "$1" && cd -- "$1" && '
 UNPACK: Final = _TAR + _UNPACK + "exec tar -x -p -o -f -"
 """DIRECTORY: make it, and unpack the archive on stdin there: with its modes, without its owners."""
@@ -88,6 +91,11 @@ def path_kind(run: Run, path: str) -> PathKind:
     if done.code != 0 or done.text not in _KINDS:
         raise BackendError(f"{path!r} could not be looked at: {done.complaint}", hint="try `sandboxer exec ID -- ls`")
     return _KINDS[done.text]
+
+
+def knows_holes(run: Run) -> bool:
+    """Whether tar inside understands GNU's sparse files; others unpack their maps as contents."""
+    return run([*_SHELL, KNOWS_HOLES, "sh"]).code == 0
 
 
 def put_archive(run: Run, directory: str, archive: BinaryIO, *, hint: str) -> None:

@@ -6,6 +6,7 @@ it is given by descriptor, and writes no holes (it reads GNU's sparse 1.0, which
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import os
@@ -33,18 +34,20 @@ MAX_EXTENTS: Final = 16_384
 """The most pieces that one file is sent in; holes between more are sent as zeros, the smallest first."""
 _BUFFER: Final = 256 << 10
 _BLOCK: Final = 512
+_OWNER: Final = 0o700
 
 
 @dataclass(frozen=True, slots=True)
 class TarSummary:
     """What a tar stream holds: regular files, bytes, how many entries went away and how many files changed while it was
-    written, and how many bytes of holes were sent as zeros."""
+    written, how many bytes of holes were sent as zeros, and how many devices, sockets and pipes were left out."""
 
     files: int
     sent_bytes: int
     gone: int
     changed: int = 0
     zeros: int = 0
+    special: int = 0
 
 
 def write_tar(
@@ -79,8 +82,14 @@ def write_tar(
                 continue
             if not writer.add(entry, name=entry.relative):
                 walk.gone += 1
+        writer.close_directories()
     return TarSummary(
-        files=writer.files, sent_bytes=out.count, gone=walk.gone, changed=writer.changed, zeros=writer.zeros
+        files=writer.files,
+        sent_bytes=out.count,
+        gone=walk.gone,
+        changed=len(writer.changed),
+        zeros=writer.zeros,
+        special=walk.special,
     )
 
 
@@ -92,15 +101,17 @@ def _parents(name: str) -> list[str]:
 class TarWriter:
     """Adds what a walk finds to an archive, with modes and times and nobody's owner.
 
-    `files` counts regular files, `changed` those that were longer, shorter or written to by the time they had been
-    read, `cut` those of them that ended early: the archive then holds zeros instead. `zeros` are bytes of holes that
-    were sent as such."""
+    `files` counts regular files; `changed` names those that were longer, shorter or written to by the time they had
+    been read (where one ended early, the archive holds zeros). `zeros` are bytes of holes that were sent as such: all
+    of them unless `holes` says that the reader knows holes, which is asked when the first one comes."""
 
-    def __init__(self, archive: tarfile.TarFile, *, holes: bool = False) -> None:
+    def __init__(self, archive: tarfile.TarFile, *, holes: bool | Callable[[], bool] = False) -> None:
         archive.copybufsize = _BUFFER  # type: ignore[attr-defined]  # 16 KiB by default; typeshed lacks it
         self._archive, self._holes = archive, holes
         self._names: dict[tuple[int, int], str] = {}
-        self.files = self.changed = self.cut = self.zeros = 0
+        self._closed: list[tarfile.TarInfo] = []
+        self.files = self.zeros = 0
+        self.changed: list[str] = []
 
     def add(self, entry: TreeEntry, *, name: str) -> bool:
         """Add an entry under a name; False when it is no longer there."""
@@ -109,7 +120,7 @@ class TarWriter:
         info = tarfile.TarInfo(name)
         if entry.kind == stat.S_IFDIR:
             info.type = tarfile.DIRTYPE
-            self._archive.addfile(_described(info, entry.status))
+            self._add_directory(_described(info, entry.status))
         elif entry.kind == stat.S_IFLNK:
             target = entry.target()
             if target is None:
@@ -121,7 +132,7 @@ class TarWriter:
             if fd is None:
                 return False
             try:
-                self._add_file(info, fd)
+                self.add_file(fd, name=name)
             except OSError as error:
                 if error.errno in (errno.EPIPE, None):
                     raise  # of the archive
@@ -130,11 +141,32 @@ class TarWriter:
                 os.close(fd)
         return True
 
-    def _add_file(self, info: tarfile.TarInfo, fd: int) -> None:
+    def _add_directory(self, info: tarfile.TarInfo) -> None:
+        """Open for its owner: what unpacks without the rights of root sets modes before it has come to the contents."""
+        if info.mode & _OWNER != _OWNER:
+            closed = copy.copy(info)
+            closed.pax_headers = {}
+            self._closed.append(closed)
+            info.mode |= _OWNER
+        self._archive.addfile(info)
+
+    def close_directories(self) -> None:
+        """Say once more what directories are not open for their owner, now that all is in them, the deepest first."""
+        for info in reversed(self._closed):
+            self._archive.addfile(info)
+        self._closed.clear()
+
+    def _knows_holes(self) -> bool:
+        if not isinstance(self._holes, bool):
+            self._holes = self._holes()
+        return self._holes
+
+    def add_file(self, fd: int, *, name: str) -> None:
+        """Add an open regular file under a name."""
         import tarfile
 
         status = os.fstat(fd)
-        _described(info, status)
+        info = _described(tarfile.TarInfo(name), status)
         self.files += 1
         first = self._names.setdefault((status.st_dev, status.st_ino), info.name) if status.st_nlink > 1 else info.name
         if first != info.name:
@@ -147,7 +179,7 @@ class TarWriter:
         if holes >= MIN_HOLES:
             found = data_extents(fd, status.st_size)
             holes = status.st_size - sum(length for _, length in found)
-            if self._holes and holes >= MIN_HOLES:
+            if holes >= MIN_HOLES and self._knows_holes():
                 extents, head = found, _describe_holes(info, found, size=status.st_size)
             else:
                 self.zeros += holes
@@ -155,8 +187,8 @@ class TarWriter:
         contents = _Contents(fd, head, extents)
         self._archive.addfile(info, contents)  # type: ignore[arg-type]  # it only ever calls `read`
         after = os.fstat(fd)
-        self.cut += contents.cut
-        self.changed += contents.cut or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns)
+        if contents.cut or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            self.changed.append(name)
 
 
 def data_extents(fd: int, size: int) -> Extents:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sandboxer.errors import Invalid
@@ -20,6 +20,8 @@ MAX_ENTRIES: Final = 5_000_000
 """The most names in a tree that is walked here. (Chromium's sources have 500,000.)"""
 MAX_DEPTH: Final = 512
 """How deep a tree may be."""
+NAMED: Final = 20
+"""How many of the entries that are not copied are told by name."""
 _CHANGED: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
 
 
@@ -64,9 +66,9 @@ class TreeEntry:
 class TreeWalk:
     """The regular files, directories and links of a tree that are copied, parents first, the top as `.`.
 
-    `name` is the tree's in messages. `special` counts what is neither, `gone` what went away or became something else
-    meanwhile. Raises OSError for what
-    cannot be read, Invalid for a tree or a .gitignore file that is too large, Timeout at the deadline."""
+    `name` is the tree's in messages. `special` counts what is neither, `special_names` are the first of them; `gone`
+    counts what went away or became something else meanwhile. Raises OSError for what cannot be read, Invalid for a tree
+    or a .gitignore file that is too large, Timeout at the deadline."""
 
     exclude: Sequence[str] = ()
     gitignore: bool = False
@@ -74,6 +76,7 @@ class TreeWalk:
     gone: int = 0
     deadline: Deadline | None = None
     name: str = "the tree"
+    special_names: list[str] = field(default_factory=list)
     _seen: int = 0
 
     def entries(self, top: int) -> Iterator[TreeEntry]:
@@ -109,6 +112,8 @@ class TreeWalk:
                         yield entry
                     else:
                         self.special += 1
+                        if len(self.special_names) < NAMED:
+                            self.special_names.append(relative)
                 waiting += reversed(below)
             finally:
                 os.close(at)
