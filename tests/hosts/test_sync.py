@@ -112,6 +112,16 @@ def test_a_tree_arrives_as_it_is(host: Host, tmp_path: Path, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [by_rsync, by_tar])
+def test_what_is_neither_file_directory_nor_link_is_left_out_and_named(host: Host, tmp_path: Path, way: Way) -> None:
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    os.mkfifo(tmp_path / "a" / "sub" / "pipe")
+    os.mkfifo(tmp_path / "a" / "first")
+    report = way(host, tmp_path / "a", str(tmp_path / "b"), Deadline(30))
+    assert "2 left out, being devices, sockets or pipes: first, sub/pipe" in report.notes
+    assert picture(tmp_path / "b").keys() == {".", "sub"} or list(picture(tmp_path / "b")) == ["sub"]
+
+
+@pytest.mark.parametrize("way", [by_rsync, by_tar])
 def test_a_second_copy_brings_changes_and_takes_nothing_away(host: Host, tmp_path: Path, way: Way) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.mkdir()

@@ -72,7 +72,7 @@ def provision(spec: Spec, ctx: Context) -> Handle:
     )
     _prepare(sandbox, ctx, kept + found.file)
     ctx.progress("sync", "")
-    ctx.host.sync(
+    sent = ctx.host.sync(
         found.repo,
         sandbox.directory,
         ctx.deadline,
@@ -80,6 +80,8 @@ def provision(spec: Spec, ctx: Context) -> Handle:
         gitignore=options.gitignore,
         progress=lambda text: ctx.progress("sync", text),
     )
+    for note in sent.notes:
+        ctx.progress("sync", note)
     if found.recorded is not None:
         asked_of = found.recorded.questions([*found.copies])
         found.recorded.compare(

@@ -58,10 +58,12 @@ class TreeCopy:
 
 @dataclass(frozen=True, slots=True)
 class TreeScan:
-    """The names of a tree that are copied, parents first, and which of them are files with large holes."""
+    """The names of a tree that are copied, parents first, which of them are files with large holes, and what to tell of
+    what is never copied."""
 
     names: Sequence[str]
     sparse: frozenset[str]
+    note: str | None = None
 
 
 def scan(
@@ -79,7 +81,7 @@ def scan(
                     sparse.add(entry.relative)
     except OSError as error:
         raise unreadable(error, source) from error
-    return TreeScan(names, frozenset(sparse))
+    return TreeScan(names, frozenset(sparse), walk.note)
 
 
 def sync_tree(host: Host, copy: TreeCopy, deadline: Deadline, *, missing: str, local: Host) -> SyncReport:
@@ -120,7 +122,8 @@ def _sync_rsync(host: Host, copy: TreeCopy, deadline: Deadline, *, local: Host) 
             code = bridge.finish(rsync(bridge.rsh))
     if listed:
         _take_mode(host, copy, deadline)
-    report = output.report(rsync_notes(code, complaints))
+    left_out = (found.note,) if found.note is not None else ()
+    report = output.report((*rsync_notes(code, complaints), *left_out))
     if before is None:
         return report
     return msgspec.structs.replace(
@@ -183,8 +186,8 @@ def sync_tar(
         CHANGED: bool(written.changed),
         NO_HOLES.format(where=host.name): written.zeros >= LARGE_HOLES,
     }
-    told = tuple(note for note, holds in notes.items() if holds)
-    return SyncReport(method="tar", files=written.files, sent_bytes=written.sent_bytes, notes=told)
+    told = [note for note, holds in notes.items() if holds] + ([written.special] if written.special else [])
+    return SyncReport(method="tar", files=written.files, sent_bytes=written.sent_bytes, notes=tuple(told))
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -40,14 +40,14 @@ _OWNER: Final = 0o700
 @dataclass(frozen=True, slots=True)
 class TarSummary:
     """What a tar stream holds: regular files, bytes, how many entries went away and how many files changed while it was
-    written, how many bytes of holes were sent as zeros, and how many devices, sockets and pipes were left out."""
+    written, how many bytes of holes were sent as zeros, and what `TreeWalk.note` says."""
 
     files: int
     sent_bytes: int
     gone: int
     changed: int = 0
     zeros: int = 0
-    special: int = 0
+    special: str | None = None
 
 
 def write_tar(
@@ -89,7 +89,7 @@ def write_tar(
         gone=walk.gone,
         changed=len(writer.changed),
         zeros=writer.zeros,
-        special=walk.special,
+        special=walk.note,
     )
 
 

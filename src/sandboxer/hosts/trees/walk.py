@@ -79,6 +79,14 @@ class TreeWalk:
     special_names: list[str] = field(default_factory=list)
     _seen: int = 0
 
+    @property
+    def note(self) -> str | None:
+        """What to tell of the devices, sockets and pipes that are not copied."""
+        if not self.special:
+            return None
+        names = [*self.special_names, *(["..."] if self.special > len(self.special_names) else [])]
+        return f"{self.special} left out, being devices, sockets or pipes: {', '.join(names)}"
+
     def entries(self, top: int) -> Iterator[TreeEntry]:
         """Each entry below the open directory `top`."""
         yield TreeEntry(top, ".", ".", os.fstat(top))
