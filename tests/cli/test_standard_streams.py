@@ -78,6 +78,33 @@ def test_a_working_directory_that_has_gone_matters_to_relative_paths_only(sandbo
     assert json.loads(relative.stdout)["inputs"] == {"tree": str(sandboxer.root / "gone" / "here")}
 
 
+def test_a_copy_in_a_working_directory_that_has_gone_says_so(sandboxer: Command) -> None:
+    assert sandboxer("create", *FAKE, "--name", "box").status == 0
+    assert sandboxer("exec", "box", "--", "sh", "-c", "echo x >file").status == 0
+    for words in ("cp box:file .", "cp box:file here", "cp file box:"):
+        done = through_shell(sandboxer, f'mkdir gone; cd gone && rmdir ../gone && "$@" {words} --json')
+        error = json.loads(done.stdout)["error"]
+        assert (error["code"], "the current directory is no longer there" in error["message"]) == ("not_found", True)
+        assert b"getcwd" not in done.stderr
+    done = through_shell(
+        sandboxer, f"mkdir gone; cd gone && rmdir ../gone && \"$@\" cp box:file '{sandboxer.root}/out'"
+    )
+    assert (done.returncode, (sandboxer.root / "out").read_text()) == (0, "x\n")
+    done = through_shell(sandboxer, 'mkdir gone; cd gone && rmdir ../gone && "$@" exec box -- cat file')
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_input_that_no_record_could_hold_is_refused_by_its_name(sandboxer: Command, *, there: bool) -> None:
+    place = sandboxer.root / os.fsdecode(b"x\xff")
+    if there:
+        place.mkdir()
+    made = sandboxer("create", *FAKE, "--input", f"tree={place}", "--json")
+    assert (made.status, made.error["code"]) == (2, "invalid")
+    assert "input 'tree' is not written in UTF-8" in made.error["message"]
+    assert sandboxer("list", "--json").document["sandboxes"] == []
+
+
 def test_what_is_typed_ahead_reaches_the_command_inside(sandboxer: Command) -> None:
     """The terminal is made raw without throwing away what was typed meanwhile."""
     assert sandboxer("create", *FAKE, "--name", "box").status == 0

@@ -458,13 +458,15 @@ def test_a_deleted_current_directory_is_not_heard_of(tmp_path: Path) -> None:
         "import os, sys; from sandboxer.hosts.local import LocalHost; from sandboxer.models import HostSettings; "
         "from sandboxer.timing import Deadline; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); "
         "host = LocalHost('local', HostSettings()); "
-        "print([host.run(argv, Deadline(60)) for argv in (['/bin/pwd'], ['sh', '-c', 'pwd; echo $PWD'])])"
+        "print([host.run(argv, Deadline(60)) for argv in (['/bin/pwd'], ['sh', '-c', 'pwd; echo $PWD'])], "
+        "host.run(['sh', '-c', 'pwd; echo $PWD'], Deadline(60), cwd='/usr'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "gone")], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stderr == ""
-    assert done.stdout == str([Result(0, b"/\n", b""), Result(0, b"/\n/\n", b"")]) + "\n"
+    at_root, elsewhere = [Result(0, b"/\n", b""), Result(0, b"/\n/\n", b"")], Result(0, b"/usr\n/usr\n", b"")
+    assert done.stdout == f"{at_root} {elsewhere}\n"
 
 
 def test_a_work_directory_that_no_record_could_hold_is_refused_before_it_is_used(host: Host, tmp_path: Path) -> None:

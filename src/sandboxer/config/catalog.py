@@ -277,7 +277,20 @@ def _typed(name: str, kind: str, value: object, base: Path) -> object:
         if not text:
             raise Invalid(f"input {name!r} is an empty path", hint=f"write {name}=/some/where")
         try:
-            return str((base / Path(text).expanduser()).resolve())
+            text = str((base / Path(text).expanduser()).resolve())
         except (RuntimeError, OSError) as error:  # an unknown ~user, a loop of links
             raise Invalid(f"input {name!r} is not a path that can be found: {error}", hint="write it whole") from None
+    if not _is_text(text):
+        raise Invalid(
+            f"input {name!r} is not written in UTF-8, and no record could hold it: {text!r:.200}",
+            hint="rename it, or copy it to a place with another name" if kind == "path" else "write it in UTF-8",
+        )
     return text
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -106,6 +106,8 @@ def _source(source: str) -> Iterator[tuple[int, str]]:
     try:
         way = os.open(source, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError as error:
+        if _is_directory_gone() and not source.startswith("/"):
+            raise  # told below
         raise NotFound(f"{source} does not exist", hint="the first path is the source") from error
     try:
         mode = os.fstat(way).st_mode
@@ -154,6 +156,10 @@ def _disk(what: str) -> Iterator[None]:
         named = what if str(error.filename or "/proc").startswith("/proc") else error.filename
         raise Denied(f"{named}: permission denied", hint="choose a path that you may use") from error
     except FileNotFoundError as error:
+        if _is_directory_gone() and not str(error.filename or what).startswith("/"):
+            raise NotFound(
+                f"{what}: the current directory is no longer there", hint="change to one that is, or write whole paths"
+            ) from error
         raise NotFound(f"{error.filename or what} is not there", hint="did it go away meanwhile? copy again") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -166,6 +172,14 @@ def _disk(what: str) -> Iterator[None]:
         raise Unavailable(
             f"{what} could not be copied: {error.strerror or error}", hint="if it changed meanwhile, copy it again"
         ) from error
+
+
+def _is_directory_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _neither(path: str) -> Invalid:

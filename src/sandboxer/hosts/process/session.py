@@ -275,9 +275,10 @@ def window_of(source: BinaryIO | None) -> bytes:
 
 def run_session(command: Command, streams: Streams, deadline: Deadline, env: Mapping[str, str]) -> int:
     """Run a command to its end; whatever interrupts it ends its session first. The exit code."""
-    if command.cwd is None and _is_directory_gone():
+    if _is_directory_gone():
         # a shell complains of a directory without a name, unless $PWD is one for it
-        command, env = msgspec.structs.replace(command, cwd="/"), {**env, "PWD": "/proc/self/cwd"}
+        command = msgspec.structs.replace(command, cwd="/") if command.cwd is None else command
+        env = {**env, "PWD": "/proc/self/cwd"}
     session = LocalSession(command, stdin=streams.stdin)
     try:
         session.start(env)
