@@ -8,6 +8,7 @@ import tarfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sandboxer.errors import Invalid, SandboxerError, Timeout
 from sandboxer.extensions.base import CanCopy, CanLogs
 from sandboxer.hosts.base import Streams
+from sandboxer.hosts.trees.tar_writer import write_tar
 from sandboxer.names import new_id
 from sandboxer.testing.conformance.bench import Conformance, Made
 
@@ -164,6 +166,36 @@ class ExecConformance(Conformance):
         extension.put_archive(made.handle, "names/hard", packed, context)
         assert made.run("cat", "names/hard/one", "names/hard/two")[1] == b"samesame"
         assert self._contents(made, "names/hard") == {"hard/one": b"same", "hard/two": b"same"}
+
+    def test_a_tree_goes_in_as_a_whole_with_a_closed_directory_and_a_file_of_holes(
+        self, made: Made, tmp_path: Path
+    ) -> None:
+        """A directory's header comes before its contents, with a file of its parent between them."""
+        extension, context = self._copier(made), made.bench.context(made.host)
+        (tmp_path / "tree" / "closed" / "sub").mkdir(parents=True)
+        for name in ("beside", "closed/file", "closed/sub/file"):
+            (tmp_path / "tree" / name).write_text(name)
+        with (tmp_path / "tree" / "holes").open("wb") as file:
+            file.truncate(20 << 20)
+            file.seek(10 << 20)
+            file.write(b"middle")
+        holes = extension.knows_holes(made.handle, context)
+        packed = io.BytesIO()
+        (tmp_path / "tree" / "closed").chmod(0o555)
+        try:
+            write_tar(tmp_path / "tree", packed.write, holes=holes)
+        finally:
+            (tmp_path / "tree" / "closed").chmod(0o755)
+        packed.seek(0)
+        extension.put_archive(made.handle, "whole", packed, context)
+        script = (
+            "cd whole && cat beside closed/file closed/sub/file && tail -c +10485761 holes | head -c 6 && wc -c <holes"
+        )
+        code, out, err = made.run("sh", "-c", script)
+        made.run("chmod", "755", "whole/closed")
+        assert (code, out.split()) == (0, [b"besideclosed/fileclosed/sub/filemiddle20971520"]), err
+        if holes:
+            assert int(made.run("du", "-k", "whole/holes")[1].split()[0]) < 10 << 10
 
     def test_what_cannot_be_read_is_left_out_and_counted_and_the_others_come(self, made: Made) -> None:
         extension = self._copier(made)
