@@ -8,7 +8,7 @@ import threading
 import time
 from types import TracebackType
 
-from sandboxer.cli.output import colours, columns
+from sandboxer.cli.output import colours, columns, note
 from sandboxer.printable import shown
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -16,7 +16,8 @@ _TICK_SECONDS = 0.1
 
 
 class Progress:
-    """Call it with a phase and a text. Silent unless stderr is a terminal and `quiet` is false."""
+    """Call it with a phase and a text. Silent unless stderr is a terminal and `quiet` is false; but a `note` is said in
+    every case, as a line of its own."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._on = not quiet and sys.stderr.isatty()
@@ -39,6 +40,11 @@ class Progress:
             self._finish(ok=error is None)
 
     def __call__(self, phase: str, text: str) -> None:
+        if phase == "note":
+            with self._lock:
+                self._finish(ok=True)
+                note(f"note: {text}")
+            return
         if not self._on:
             return
         with self._lock:

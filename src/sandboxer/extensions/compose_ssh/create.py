@@ -81,7 +81,7 @@ def provision(spec: Spec, ctx: Context) -> Handle:
         progress=lambda text: ctx.progress("sync", text),
     )
     for note in sent.notes:
-        ctx.progress("sync", note)
+        ctx.progress("note", note)
     if found.recorded is not None:
         asked_of = found.recorded.questions([*found.copies])
         found.recorded.compare(

@@ -69,7 +69,7 @@ def _sync(source: Path, paths: SandboxPaths, options: NativeOptions, ctx: Contex
         progress=lambda text: ctx.progress("sync", text),
     )
     for note in report.notes:
-        ctx.progress("sync", note)
+        ctx.progress("note", note)
 
 
 def _source(spec: Spec) -> Path | None:
