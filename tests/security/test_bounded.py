@@ -25,7 +25,7 @@ from sandboxer.extensions.compose_ssh.loader.parse import parse as parse_compose
 from sandboxer.extensions.daytona import exec as daytona_exec
 from sandboxer.extensions.daytona.client import said_absent
 from sandboxer.extensions.daytona.logs import split_streams
-from sandboxer.extensions.directories import marker
+from sandboxer.extensions.directories.sandbox import marker
 from sandboxer.extensions.e2b import connect, create
 from sandboxer.extensions.e2b import errors as e2b_errors
 from sandboxer.hosts.base import Result

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sandboxer.extensions.base import Context, Spec, Status
-from sandboxer.extensions.directories import WORKSPACE, directory_of
+from sandboxer.extensions.directories.sandbox import WORKSPACE, directory_of
 from sandboxer.extensions.saas_stub import SaasStubExtension
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost

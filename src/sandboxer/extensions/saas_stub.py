@@ -14,11 +14,11 @@ import msgspec
 
 from sandboxer.errors import BackendError, NotFound, Unavailable, Unsupported
 from sandboxer.extensions.base import CanMeter, CanSnapshot, CanStop, Context, Spec, from_handle
-from sandboxer.extensions.directories import (
+from sandboxer.extensions.directories.directory_extension import DirectoryExtension
+from sandboxer.extensions.directories.files import copy_tree
+from sandboxer.extensions.directories.sandbox import (
     STOPPED,
     WORKSPACE,
-    DirectoryExtension,
-    copy_tree,
     directory_of,
     existing,
     marker,
@@ -80,7 +80,7 @@ class SaasStubExtension(DirectoryExtension, CanMeter, CanStop, CanSnapshot):
         """See SandboxExtension."""
         if spec.options.fails == "provision":
             raise Unavailable("the stub has no capacity, as `fails` asks", hint="set options.fails to never")
-        return self.make(spec, ctx, files=None)
+        return self.make(spec, ctx, tree=None)
 
     def remembered(self, spec: Spec) -> Mapping[str, Any]:
         """Its allotment, and how it is to fail."""
@@ -136,7 +136,7 @@ class SaasStubExtension(DirectoryExtension, CanMeter, CanStop, CanSnapshot):
         files = _kept(snapshot) / WORKSPACE
         if not files.is_dir():
             raise NotFound("the snapshot is gone", hint="run `sandboxer snapshots list`", fault="backend")
-        return self.make(spec, ctx, files=files)
+        return self.make(spec, ctx, tree=files)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Remove the copy."""

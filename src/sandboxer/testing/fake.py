@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sandboxer.extensions.base import Spec
-from sandboxer.extensions.directories import DirectoryExtension
+from sandboxer.extensions.directories.directory_extension import DirectoryExtension
 from sandboxer.models import IsolationClaim, Manifest, Written
 
 POINTS = (

@@ -1,26 +1,15 @@
-"""Sandboxes that are plain directories and processes on this machine: what the stub and the fake share.
-
-A directory `sbx-<id>` holds the marker file with the labels, the workspace and a log. It isolates nothing: commands run
-with the rights of whoever runs sandboxer, in an environment of their own."""
+"""The extension that the stub and the fake inherit: it isolates nothing, and does all else of the contract."""
 
 from __future__ import annotations
 
-import copy
-import io
-import json
 import os
 import shutil
-import tarfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-import msgspec
-
-from sandboxer import bounded
-from sandboxer.errors import BackendError, Conflict, Invalid, NotFound
+from sandboxer.errors import BackendError, Conflict
 from sandboxer.extensions.base import (
     CanCopy,
     CanExec,
@@ -34,25 +23,25 @@ from sandboxer.extensions.base import (
     SandboxExtension,
     Spec,
     Status,
-    from_handle,
+)
+from sandboxer.extensions.directories import files
+from sandboxer.extensions.directories.sandbox import (
+    STOPPED,
+    WORKSPACE,
+    directory_of,
+    existing,
+    marker,
+    write_marker,
 )
 from sandboxer.hosts.base import Command, Streams
-from sandboxer.models import Handle, Isolation, Reachability, Ready, Value
-from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, MARKER_FILE, sandbox_id_of
+from sandboxer.models import Handle, Isolation, Reachability, Ready
+from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, sandbox_id_of
 
-WORKSPACE = "workspace"
-STOPPED = "stopped"
-"""The key of the marker file that says so."""
 _NEW = ".new-"
 _SESSIONS = "sessions"
 _CHUNK = 256 << 10
 _SHORT_LOG = 1 << 20
 _LONG_LINE = 1 << 10
-_SAID = 20
-
-
-class _Remembered(Value, frozen=True, kw_only=True):
-    directory: str
 
 
 class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
@@ -71,10 +60,10 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Make an empty workspace."""
-        return self.make(spec, ctx, files=None)
+        return self.make(spec, ctx, tree=None)
 
-    def make(self, spec: Spec, ctx: Context, *, files: Path | None) -> Handle:
-        """Make a sandbox, with a copy of `files` in its workspace if given."""
+    def make(self, spec: Spec, ctx: Context, *, tree: Path | None) -> Handle:
+        """Make a sandbox, with a copy of `tree` in its workspace if given."""
         self.at("provision")
         ctx.deadline.check("making the directory")
         root = self.root(ctx) / spec.resource
@@ -83,10 +72,10 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         fresh.mkdir(parents=True, mode=0o700)
         write_marker(fresh, {**spec.labels, "created_at": time.time(), **self.remembered(spec)})
         workspace = fresh / WORKSPACE
-        if files is None:
+        if tree is None:
             workspace.mkdir()
         else:
-            copy_tree(files, workspace)
+            files.copy_tree(tree, workspace)
         self.fill(workspace, spec)
         (fresh / "log").write_text("established\n")
         fresh.rename(root)
@@ -197,9 +186,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """What is at a path."""
-        target = _inside(handle, path)
-        there = target.exists() or target.is_symlink()
-        return "directory" if target.is_dir() else "file" if there else "absent"
+        return files.path_kind(existing(handle) / WORKSPACE, path)
 
     def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
         """tarfile does."""
@@ -209,15 +196,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         """Unpack, without leaving the directory."""
-        target = _inside(handle, directory)
-        target.mkdir(parents=True, exist_ok=True)
-        try:
-            with tarfile.open(fileobj=archive, mode="r|") as tar:
-                tar.extractall(target, filter=_replacing)  # noqa: S202 - it calls the filter for data
-        except tarfile.TarError as error:
-            raise Invalid(
-                f"the archive is not unpacked: {error}", hint="send plain files below one directory"
-            ) from None
+        files.put_archive(existing(handle) / WORKSPACE, directory, archive)
 
     def get_archive(
         self,
@@ -229,15 +208,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         service: str | None = None,
     ) -> LeftOut | None:
         """Pack."""
-        source = _inside(handle, path)
-        if not source.exists():
-            raise NotFound(f"there is no {path!r}", hint="look with exec")
-        if not os.access(source, os.R_OK):
-            raise BackendError(f"{path!r} could not be read: permission denied", hint="look at its mode with exec")
-        with tarfile.open(fileobj=_Outlet(sink), mode="w|") as tar:
-            # a link is followed when it is what was asked for, as `cp` does
-            left = _pack(tar, source.resolve(), source.name if source.name not in ("", "..") else source.resolve().name)
-        return LeftOut(count=len(left), said=tuple(left[:_SAID])) if left else None
+        return files.get_archive(existing(handle) / WORKSPACE, path, sink)
 
     def logs(
         self,
@@ -265,105 +236,9 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         return root
 
 
-def _replacing(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """tarfile's filter for data, but that a symbolic link may lead anywhere, as in other sandboxes. Nothing is written
-    through one that leads out."""
-    if not (member.islnk() or member.issym()):
-        return tarfile.data_filter(member, path)
-    parent = copy.copy(member)
-    parent.name, parent.type = os.path.dirname(member.name) or ".", tarfile.DIRTYPE  # noqa: PTH120 - of an archive
-    tarfile.data_filter(parent, path)  # raises when it leads out
-    target = Path(path, member.name)
-    if target.is_symlink() or not target.is_dir():
-        target.unlink(missing_ok=True)
-    return member if member.issym() else tarfile.data_filter(member, path)
-
-
-def _pack(tar: tarfile.TarFile, top: Path, name: str) -> list[str]:
-    """Add a path and what is below it; what could not be."""
-    left: list[str] = []
-    waiting = [(top, name)]
-    while waiting:
-        path, called = waiting.pop()
-        with ExitStack() as stack:
-            try:
-                entry = tar.gettarinfo(path, arcname=called)
-                contents = stack.enter_context(path.open("rb")) if entry is not None and entry.isreg() else None
-            except OSError as error:
-                left.append(f"{called}: {error.strerror}")
-                continue
-            if entry is None:
-                left.append(f"{called}: socket ignored")
-                continue
-            tar.addfile(entry, contents)
-        if entry.isdir():
-            try:
-                waiting += [(child, f"{called}/{child.name}") for child in sorted(path.iterdir(), reverse=True)]
-            except OSError as error:
-                left.append(f"{called}: {error.strerror}")
-    return left
-
-
 def _last_lines(log: BinaryIO, count: int) -> bytes:
     """The last lines of a file, which may be a hole of TiB: of its end only what so many lines may take is read."""
     end = log.seek(0, os.SEEK_END)
     log.seek(max(0, end - _SHORT_LOG - count * _LONG_LINE))
     lines = log.read().splitlines(keepends=True)
     return b"".join(lines[len(lines) - min(count, len(lines)) :])
-
-
-class _Outlet(io.RawIOBase):
-    """A sink as a file."""
-
-    def __init__(self, sink: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self._sink = sink
-
-    def write(self, data: Any) -> int:
-        self._sink(bytes(data))
-        return len(data)
-
-
-def directory_of(handle: Handle) -> Path:
-    """The sandbox's directory, there or not. Raises Conflict for a handle of another version."""
-    return Path(from_handle(handle, _Remembered, version=1).directory)
-
-
-def existing(handle: Handle) -> Path:
-    """The sandbox's directory; raises BackendError when it is gone."""
-    directory = directory_of(handle)
-    if not directory.is_dir():
-        raise BackendError("the directory is gone", hint="run `sandboxer reconcile`")
-    return directory
-
-
-def marker(directory: Path) -> Mapping[str, Any]:
-    """The marker file; empty when it cannot be read."""
-    try:
-        with (directory / MARKER_FILE).open("rb") as file:
-            labels = bounded.decode(file.read(bounded.SMALL.size + 1), bounds=bounded.SMALL)
-    except (OSError, msgspec.DecodeError):
-        return {}
-    return labels if isinstance(labels, dict) else {}
-
-
-def write_marker(directory: Path, labels: Mapping[str, Any]) -> None:
-    """Write the marker file as a whole: whoever reads meanwhile sees the old one or the new one."""
-    fresh = directory / f"{MARKER_FILE}.new"
-    fresh.write_text(json.dumps(labels))
-    fresh.chmod(0o600)
-    fresh.replace(directory / MARKER_FILE)
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy files, directories, symbolic links as links, modes and times; nothing that is no file."""
-    shutil.copytree(source, target, symlinks=True, ignore=_special)
-
-
-def _special(directory: str, names: list[str]) -> list[str]:
-    found = [Path(directory, name) for name in names]
-    return [path.name for path in found if not (path.is_symlink() or path.is_dir() or path.is_file())]
-
-
-def _inside(handle: Handle, path: str) -> Path:
-    return existing(handle) / WORKSPACE / path
