@@ -17,6 +17,7 @@ import pytest
 
 from sandboxer.errors import Conflict, Invalid, NotFound, Unsupported
 from sandboxer.hosts.base import Streams
+from sandboxer.hosts.trees.tar_writer import write_tar
 from sandboxer.models import Handle, Service
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed
@@ -358,6 +359,27 @@ def test_relative_paths_start_at_the_working_directory_and_links_are_followed(ei
             EXTENSION.put_archive(handle, "/tmp/in/here/f", archive({"g": b""}), context)
         with pytest.raises(Invalid, match="leads out"):
             EXTENSION.put_archive(handle, "/tmp", archive({"../g": b""}), context)
+
+
+def test_a_directory_that_is_closed_for_its_owner_arrives_as_it_was(either: Bed, tmp_path: Path) -> None:
+    """Its header comes twice in the archive: open before what is in it, and as it is at the end."""
+    tree = tmp_path / "tree"
+    (tree / "closed" / "shut").mkdir(parents=True)
+    (tree / "closed" / "shut" / "file").write_text("inside")
+    packed = io.BytesIO()
+    (tree / "closed" / "shut").chmod(0)
+    (tree / "closed").chmod(0o555)
+    try:
+        write_tar(tree, packed.write)
+    finally:
+        (tree / "closed").chmod(0o755)
+        (tree / "closed" / "shut").chmod(0o755)
+    with either.sandbox(repositories.minimal(tmp_path / "app"), settle=0) as (handle, _):
+        packed.seek(0)
+        EXTENSION.put_archive(handle, "/made/tree", packed, either.context())
+        assert either.run(handle, "cat", "/made/tree/closed/shut/file")[:2] == (0, b"inside")
+        shown = either.run(handle, "stat", "-c", "%a", "/made/tree/closed", "/made/tree/closed/shut")
+        assert shown[:2] == (0, b"555\n0\n")
 
 
 TMPFS = {

@@ -19,7 +19,8 @@ _MOST_LINKS = 40
 
 
 class ComposeFiles:
-    """Files of a service's container."""
+    """Files of a service's container. `knows_holes` stays no: engines understand holes, and write them as zeros,
+    so that a few bytes would fill the host's disk."""
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """By the first entry of the path's archive: a container needs no program for it."""
