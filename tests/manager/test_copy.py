@@ -404,7 +404,7 @@ def test_what_is_left_out_of_a_copy_out_is_named_and_only_symbolic_links_are_no_
             for name, kind in {"file": tarfile.REGTYPE, **kinds}.items():
                 member = tarfile.TarInfo(f"top/{name}")
                 member.type = kind
-                member.linkname = {tarfile.SYMTYPE: "/etc/passwd", tarfile.LNKTYPE: "top/link"}.get(kind, "")
+                member.linkname = {tarfile.LNKTYPE: "top/link", tarfile.FIFOTYPE: ""}.get(kind, "/etc/passwd")
                 tar.addfile(member)
         return out.getvalue()
 
@@ -412,7 +412,8 @@ def test_what_is_left_out_of_a_copy_out_is_named_and_only_symbolic_links_are_no_
     done = file_copy.copy_out("x", str(tmp_path / "one"), inside(Sender(links)))
     assert (done.left_out, done.partial) == (2, False)
     assert done.said == ("top/link: a symbolic link", "top/same: a symbolic link")
-    both = archive(link=tarfile.SYMTYPE, pipe=tarfile.FIFOTYPE)
+    # a device that is said to lead somewhere is no link
+    both = archive(link=tarfile.SYMTYPE, pipe=tarfile.FIFOTYPE, disk=tarfile.BLKTYPE)
     done = file_copy.copy_out("x", str(tmp_path / "two"), inside(Sender(both)))
-    assert (done.left_out, done.partial) == (2, True)
-    assert done.said == ("top/link: a symbolic link", "top/pipe: a device or pipe")
+    assert (done.left_out, done.partial) == (3, True)
+    assert done.said == ("top/link: a symbolic link", "top/pipe: a pipe", "top/disk: a device")

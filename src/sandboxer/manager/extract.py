@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 
 from sandboxer.errors import Denied, Invalid
 from sandboxer.hosts.trees import beneath
-from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarMember, TarReader
+from sandboxer.hosts.trees.tar_reader import BrokenArchive, Kind, TarMember, TarReader
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_DEPTH: Final = 200
@@ -29,6 +29,12 @@ TOP: Final = "top"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 _NAMED: Final = 20
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_UNWANTED: Final[Mapping[Kind, str]] = {
+    "symlink": "a symbolic link",
+    "device": "a device",
+    "pipe": "a pipe",
+    "other": "of a kind that is not known",
+}
 
 Parts = tuple[str, ...]
 
@@ -108,21 +114,19 @@ class StagingDirectory:
         if member.kind == "link":
             source = _parts(member.linkname)
             if source in self._symbolic:
-                return self._leave(parts, "a symbolic link")
+                return self._leave(parts, _UNWANTED["symlink"])
             if source not in self._files or source == parts:
                 return self._leave(parts, "a hard link to what was not sent")
             self._link(source, parts)
         elif member.kind == "file":
             self._file(parts, reader.contents(), mode=member.mode, size=member.size)
-        elif member.linkname:  # links and devices of an untrusted tree are not wanted here
-            return self._leave(parts, "a symbolic link")
-        else:
-            return self._leave(parts, "a device or pipe")
+        else:  # links and devices of an untrusted tree are not wanted here
+            return self._leave(parts, _UNWANTED[member.kind])
         self._files.add(parts)
         return True
 
     def _leave(self, parts: Parts, what: str) -> bool:
-        if what == "a symbolic link":
+        if what == _UNWANTED["symlink"]:
             self._symbolic.add(parts)
             self.links += 1
         if len(self.said) < _NAMED:

@@ -8,18 +8,26 @@ import re
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
 from sandboxer.errors import BackendError, Invalid
 from sandboxer.extensions.base import LeftOut
-from sandboxer.hosts.trees.tar_reader import BrokenArchive, TarReader
+from sandboxer.hosts.trees.tar_reader import BrokenArchive, Kind, TarReader
 
 PEEKED: Final = 64 * 1024
 """How much of an archive is read to see its first entry: extended headers may stand before it."""
 _SKIPPING: Final = re.compile(rb'skipping socket \\?"(.*?)\\?"')
 _TOLD: Final = 20
+_TYPES: Final[Mapping[Kind, bytes]] = {
+    "directory": tarfile.DIRTYPE,
+    "link": tarfile.LNKTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "device": tarfile.CHRTYPE,
+    "pipe": tarfile.FIFOTYPE,
+    "other": tarfile.FIFOTYPE,  # as good as any that is left out
+}
 _SPOOLED: Final = 4 * 1024 * 1024
 
 
@@ -34,7 +42,7 @@ def first_member(data: bytes) -> tarfile.TarInfo | None:
         return None
     entry = tarfile.TarInfo(member.name.rstrip("/"))
     entry.type = tarfile.DIRTYPE if member.kind == "directory" else tarfile.REGTYPE
-    if member.kind == "other" and member.linkname:
+    if member.kind == "symlink":
         entry.type, entry.linkname = tarfile.SYMTYPE, member.linkname
     return entry
 
@@ -196,11 +204,9 @@ def _rewrite(source: TarReader, name: str, sink: Callable[[bytes], None]) -> Non
                 entry.size, entry.linkname = member.size, ""
                 out.addfile(entry, cast("BinaryIO", _Whole(source, member.size)))
                 continue
-            entry.type = tarfile.DIRTYPE if member.kind == "directory" else tarfile.SYMTYPE
+            entry.type = _TYPES[member.kind]
             if member.kind == "link":
-                entry.type, entry.linkname = tarfile.LNKTYPE, _moved(member.linkname, lead or "", top)
-            elif member.kind == "other" and not member.linkname:
-                entry.type = tarfile.FIFOTYPE  # as good as any other that is left out
+                entry.linkname = _moved(member.linkname, lead or "", top)
             out.addfile(entry)
         source.drain()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["file", "directory", "link", "other"]
+Kind = Literal["file", "directory", "link", "symlink", "device", "pipe", "other"]
 Extents = tuple[tuple[int, int], ...]
 """Offset and length of each piece of a file that is sent; the rest are holes."""
 
@@ -29,8 +29,8 @@ MAX_NAME: Final = 4096
 MAX_TRAILING: Final = 64 << 20
 """How much may follow the end of the archive: tar fills its last record."""
 _CHUNK: Final = 64 << 10
-_KINDS: Final[dict[bytes, Kind]] = {b"0": "file", b"\0": "file", b"7": "file", b"S": "file", b"5": "directory",
-    b"1": "link"}  # fmt: skip
+_KINDS: Final[dict[bytes, Kind]] = {b"0": "file", b"\0": "file", b"7": "file", b"S": "file", b"1": "link",
+    b"2": "symlink", b"3": "device", b"4": "device", b"5": "directory", b"6": "pipe"}  # fmt: skip
 _BARE: Final = b"12346"
 """Types that have no contents, whatever size they tell."""
 
