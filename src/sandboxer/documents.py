@@ -41,6 +41,7 @@ class SandboxDocument(Value, frozen=True, kw_only=True):
     snapshot_of: str | None
     report: dict[str, Any] | None
     error: dict[str, Any] | None
+    last_seen: dict[str, Any] | None
 
 
 def sandbox_document(record: Sandbox, *, active: bool = False, last_active: float | None = None) -> dict[str, Any]:
@@ -71,6 +72,19 @@ def sandbox_document(record: Sandbox, *, active: bool = False, last_active: floa
         "snapshot_of": record.snapshot_of,
         "report": record.report,
         "error": record.error,
+        "last_seen": _last_seen(record),
+    }
+
+
+def _last_seen(record: Sandbox) -> dict[str, Any] | None:
+    seen = record.last_seen
+    if seen is None:
+        return None
+    return {
+        "presence": seen.presence,
+        "detail": seen.detail,
+        "since": rfc3339(seen.since),
+        "at": rfc3339(seen.at),
     }
 
 

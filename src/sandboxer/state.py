@@ -16,6 +16,7 @@ class State(StrEnum):
     PROVISIONING = "provisioning"
     READY = "ready"
     ACTIVE = "active"
+    STOPPED = "stopped"
     EXPIRED = "expired"
     DESTROYING = "destroying"
     DESTROYED = "destroyed"
@@ -27,6 +28,8 @@ class Signal(StrEnum):
 
     ESTABLISHED = "established"  # the backend confirmed that it can be reached
     FAIL = "fail"  # establishment failed, or the backend lost it
+    STOPPED = "stopped"  # the backend keeps it and does not run it, whoever did that
+    STARTED = "started"  # the backend runs it (again)
     EXPIRE = "expire"  # its TTL is over
     DESTROY = "destroy"  # somebody wants it gone
     GONE = "gone"  # its absence was verified
@@ -40,6 +43,15 @@ _TABLE: dict[State, dict[Signal, State]] = {
         Signal.DESTROY: State.DESTROYING,
     },
     State.READY: {
+        Signal.STOPPED: State.STOPPED,
+        Signal.STARTED: State.READY,
+        Signal.FAIL: State.FAILED,
+        Signal.EXPIRE: State.EXPIRED,
+        Signal.DESTROY: State.DESTROYING,
+    },
+    State.STOPPED: {
+        Signal.STOPPED: State.STOPPED,
+        Signal.STARTED: State.READY,
         Signal.FAIL: State.FAILED,
         Signal.EXPIRE: State.EXPIRED,
         Signal.DESTROY: State.DESTROYING,
@@ -52,6 +64,8 @@ _TABLE: dict[State, dict[Signal, State]] = {
 
 LIVE: frozenset[State] = frozenset(State) - {State.DESTROYED}
 USABLE: frozenset[State] = frozenset({State.READY, State.ACTIVE})
+ESTABLISHED: frozenset[State] = USABLE | {State.STOPPED}
+"""Those that were ready, and have not begun to end."""
 
 
 def advance(state: State, signal: Signal) -> State:

@@ -66,10 +66,16 @@ def create(
             _show(manager.document(record), as_json=as_json)
 
 
-def get(sandbox_id: SandboxId, json: Json = False) -> None:
+def get(
+    sandbox_id: SandboxId,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask the backend (5 s at most); without, show what was last known.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show one sandbox."""
     with installation() as here:
-        _show(here.manager.document(here.manager.get(sandbox_id)), as_json=wants_json(json))
+        _show(here.manager.document(here.manager.get(sandbox_id, refresh=refresh)), as_json=wants_json(json))
 
 
 def list_(
@@ -217,6 +223,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             ("profile", f"{document['profile']} {document['profile_version']}"),
             ("backend", _backend(document)),
             ("state", document["state"]),
+            ("last seen", _last_seen(document["last_seen"])),
             ("expires", document["expires_at"] or "never"),
             ("isolation", _isolation(isolation) if isolation else None),
             ("directory", reach.get("remote_dir")),
@@ -235,6 +242,12 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         show_report(document["report"])
     if document["state"] in ("ready", "active"):
         note(paint(f"try: sandboxer exec {document['id']} -- uname -a", "2", sys.stderr))
+
+
+def _last_seen(seen: dict[str, Any] | None) -> str | None:
+    if seen is None:
+        return None
+    return f"{seen['detail']} at {seen['at']}, since {seen['since']}"
 
 
 def _cost(cost: dict[str, Any]) -> str | None:

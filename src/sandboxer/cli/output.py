@@ -92,7 +92,14 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-STATE_STYLES = {"ready": "green", "active": "cyan", "provisioning": "yellow", "failed": "red", "expired": "magenta"}
+STATE_STYLES = {
+    "ready": "green",
+    "active": "cyan",
+    "stopped": "blue",
+    "provisioning": "yellow",
+    "failed": "red",
+    "expired": "magenta",
+}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:

@@ -18,6 +18,8 @@ _PHRASES: Final = {
     "sandbox.provisioning": "is being established",
     "sandbox.ready": "is ready",
     "sandbox.active": "is in use",
+    "sandbox.stopped": "is stopped",
+    "sandbox.started": "runs again",
     "sandbox.extended": "lives longer",
     "sandbox.expired": "has expired",
     "sandbox.destroying": "is being destroyed",

@@ -27,7 +27,7 @@ from sandboxer.payments import prices
 from sandboxer.payments.ledger import Reservation, TokenBudget
 from sandboxer.payments.prices import AHEAD_SECONDS, Quote, usd_text
 from sandboxer.payments.usage import closed, consumer_of, fin_hub_record, usage_at
-from sandboxer.state import State
+from sandboxer.state import ESTABLISHED, State
 from sandboxer.timing import Deadline, rfc3339
 from sandboxer.timing import now as present
 
@@ -194,7 +194,7 @@ def _unsettled(services: Services, reservation: Reservation, grace: float) -> Ac
         return action("its sandbox has ended, and is not in the book")
     if record.state == State.FAILED and record.clean:
         return action("its sandbox failed, and nothing is left of it")
-    if record.metering is None and record.state == State.READY:
+    if record.metering is None and record.state in ESTABLISHED:
         return action("its sandbox turned out to be free")
     return None
 
@@ -229,7 +229,7 @@ def funding_due(services: Services, record: Sandbox) -> Metering | str | None:
     metering = record.metering
     if metering is None or metering.funded_until is None or record.expires_at is not None:
         return None
-    if record.state != State.READY or metering.funded_until - services.clock() > AHEAD_SECONDS / 2:
+    if record.state not in ESTABLISHED or metering.funded_until - services.clock() > AHEAD_SECONDS / 2:
         return None
     consumer = consumer_of(record)
     wanted = paid_until(record, metering, services.clock() + AHEAD_SECONDS)
@@ -260,7 +260,7 @@ def pay_ahead(services: Services, record: Sandbox, metering: Metering) -> None:
     raise_reservation(services, record, metering)
 
     def edit(now: Sandbox) -> Sandbox:
-        if now.state != State.READY:
+        if now.state not in ESTABLISHED:
             raise Conflict(f"sandbox {now.id} is {now.state}", hint=f"run `sandboxer get {now.id}`")
         estimate = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
         return msgspec.structs.replace(now, metering=metering, cost=estimate)

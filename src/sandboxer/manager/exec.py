@@ -13,11 +13,12 @@ from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
 from sandboxer.manager import permissions
+from sandboxer.manager.presence import stop_noticed
 from sandboxer.manager.quotas import exec_slot
 from sandboxer.manager.services import Services
 from sandboxer.models import Handle, Sandbox
 from sandboxer.names import check_env_name, check_service
-from sandboxer.state import USABLE
+from sandboxer.state import USABLE, State
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 def check_usable(services: Services, sandbox_id: str) -> Sandbox:
     """The record, if it can be used now; raises Conflict."""
     record = services.current(sandbox_id)
+    if record.state == State.STOPPED:
+        raise stopped_error(record)
     if record.state not in USABLE:
         raise Conflict(
             f"sandbox {record.id} is {record.state}",
@@ -43,6 +46,18 @@ def check_usable(services: Services, sandbox_id: str) -> Sandbox:
     return record
 
 
+def stopped_error(record: Sandbox) -> Conflict:
+    """The error of a use of a sandbox that is known to be stopped."""
+    seen = record.last_seen
+    word = "stopped" if seen is None else f"{seen.detail}, since {rfc3339(seen.since)} as far as was seen"
+    return Conflict(
+        f"sandbox {record.id} is {word}",
+        hint=f"let it run again there, then run `sandboxer get --refresh {record.id}`",
+        sandbox_id=record.id,
+        details={"presence": "stopped"},
+    )
+
+
 @contextmanager
 def leased(services: Services, sandbox_id: str, *, holder: str) -> Iterator[tuple[Sandbox, Handle]]:
     """Hold a lease on a usable sandbox; the record and its handle."""
@@ -50,7 +65,8 @@ def leased(services: Services, sandbox_id: str, *, holder: str) -> Iterator[tupl
         note_first_use(services, record)
         if record.handle is None:
             raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
-        yield record, record.handle
+        with stop_noticed(services, record):
+            yield record, record.handle
 
 
 def note_first_use(services: Services, record: Sandbox) -> None:
@@ -145,7 +161,8 @@ def logs(
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
     permissions.check_sandbox_paths(services, record)  # a link in the file's place would be followed
     context = services.context(record, Deadline(None if follow else services.limits.logs))
-    extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
+    with stop_noticed(services, record):
+        extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)
 
 
 def grant_lease(services: Services, sandbox_id: str, *, holder: str, seconds: float) -> Lease:

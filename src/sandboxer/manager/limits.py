@@ -45,6 +45,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     resolve_token: float = 30.0
     """Reading a token of the HTTP API by its reference."""
 
+    refresh: float = 5.0
+    """Asking whether a sandbox runs: for `get --refresh` and `expire`, and after a verb that failed on that."""
     sweep_one: float = 120.0
     """What a sweep does to one sandbox."""
     stale_grace: float = 600.0

@@ -134,9 +134,15 @@ class SandboxManager(AdminVerbs):
 
     # -- look -----------------------------------------------------------------------------------------------------
 
-    def get(self, text: str) -> Sandbox:
-        """The record that an id, a unique prefix or a name means."""
-        return self._find(text)
+    def get(self, text: str, *, refresh: bool = False) -> Sandbox:
+        """The record that an id, a unique prefix or a name means. `refresh`: as its backend shows it now, which is
+        recorded; raises Unavailable when it does not say."""
+        record = self._find(text)
+        if not refresh:
+            return record
+        from sandboxer.manager.presence import refresh as refreshed
+
+        return refreshed(self.services, record)
 
     def list(
         self,

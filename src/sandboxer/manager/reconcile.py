@@ -11,6 +11,7 @@ from sandboxer.extensions.base import Status
 from sandboxer.locks import owner_state
 from sandboxer.manager import billing, destroy
 from sandboxer.manager.destroy import finish_teardown
+from sandboxer.manager.presence import may_be_stopped, note_presence, presence_change, record_presence
 from sandboxer.manager.services import Services
 from sandboxer.manager.stale import find_stale, reap_stale
 from sandboxer.manager.sweep import (
@@ -112,7 +113,8 @@ def _judge(services: Services, sandbox_id: str, grace: float) -> Action | Remain
     shorter = with_provider_end(record, status.ends_at, slack=services.limits.provider_end)
     if shorter is not record:
         return action("shorten", f"its provider ends it at {rfc3339(shorter.expires_at)}, earlier than was agreed")
-    return None
+    changed = presence_change(record, status) if may_be_stopped(services, record) else None
+    return None if changed is None else action("note", changed)
 
 
 def _remains(record: Sandbox, why: str, error: SandboxerError | None = None) -> Remaining:
@@ -156,13 +158,18 @@ def _settle(services: Services, action: Action, grace: float) -> Action:
             return finish_teardown(services, action)
         if action.action == "shorten":
             return _shorten(services, action)
+        if action.action == "note":
+            return note_presence(services, action)
         return _fail(services, action)
 
 
 def _shorten(services: Services, action: Action) -> Action:
     """Record the end that the provider has set."""
     assert action.sandbox_id is not None  # noqa: S101 - see _settle
-    ends_at = _status(services, services.current(action.sandbox_id)).ends_at
+    record = services.current(action.sandbox_id)
+    status = _status(services, record)
+    ends_at = status.ends_at
+    record_presence(services, record, status)  # it may run again, with that end
     slack = services.limits.provider_end
     services.edit(action.sandbox_id, lambda now: with_provider_end(now, ends_at, slack=slack))
     return msgspec.structs.replace(action, outcome="done")

@@ -34,6 +34,9 @@ from sandboxer.timing import Deadline, now
 ENDING_SIGNALS = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
 """What ends a sandbox's life, whatever is still left of it."""
 
+_EVENTS = {Signal.STARTED: "sandbox.started"}
+"""Events that are called by what happened; the others by the state that follows."""
+
 Progress = Callable[[str, str], None]
 Edit = Callable[[Sandbox], Sandbox]
 
@@ -215,7 +218,8 @@ class Services:
                 # Nothing is charged from here on, nor after the end that was agreed.
                 moved = msgspec.structs.replace(moved, wished_at=min(self.clock(), record.expires_at or math.inf))
             after = edit(moved)
-            return Change(record=after, events=[*more(record, after), self.event(record, after, f"sandbox.{state}")])
+            told = self.event(record, after, _EVENTS.get(signal, f"sandbox.{state}"))
+            return Change(record=after, events=[*more(record, after), told])
 
         stored = self.store.update(sandbox_id, change, must_succeed=must_succeed)
         self.announce()

@@ -5,7 +5,7 @@ holds, and one that failed can be asked for again without adding twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from sandboxer.errors import Conflict, Internal, Invalid, NotFound, SandboxerErr
 from sandboxer.extensions.base import CanRenew
 from sandboxer.manager import billing, permissions
 from sandboxer.manager.destroy import finish_teardown
+from sandboxer.manager.presence import is_stopped, may_be_stopped, note_presence, presence_action, stop_noticed
 from sandboxer.manager.services import Services
 from sandboxer.manager.sweep import (
     Action,
@@ -57,7 +58,13 @@ def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, m
     if isinstance(extension, CanRenew) and handle is not None:
         permissions.check_sandbox_paths(services, record)  # its marker is written anew
         saved = [handle]  # some remember when their backend ends it
-        extension.renew(handle, until, services.context(record, Deadline(services.limits.renew), save=saved.append))
+        context = services.context(record, Deadline(services.limits.renew), save=saved.append)
+        try:
+            with stop_noticed(services, record):
+                extension.renew(handle, until, context)
+        except Conflict as error:
+            if record.state != State.STOPPED or not is_stopped(error):
+                raise  # one that has no clock while it is stopped is given the end when it is started
         handle = saved[-1]
 
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
@@ -91,7 +98,7 @@ def with_provider_end(record: Sandbox, ends_at: float | None, *, slack: float) -
 
 def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
     """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
-    if record.state not in (State.PROVISIONING, State.READY):
+    if record.state not in (State.PROVISIONING, State.READY, State.STOPPED):
         raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
     if record.expires_at is None:
         raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
@@ -112,7 +119,9 @@ def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
 def expire(services: Services, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
     for those without a TTL, and settle what ended and is not in the book."""
-    due = [action for record in services.store.list() if (action := _seen(services, record)) is not None]
+    records = services.store.list()
+    due = [action for record in records if (action := _seen(services, record)) is not None]
+    due += _presence_actions(services, records, due)
     if not apply:
         unsettled, unusable = billing.settle_open(services, grace=services.limits.stale_grace, apply=False)
         return Report(actions=[*due, *unsettled], remaining=unusable)
@@ -135,6 +144,17 @@ def _seen(services: Services, record: Sandbox) -> Action | None:
         )
 
     return caught(lambda: _due(services, record), unseen)
+
+
+def _presence_actions(services: Services, records: Sequence[Sandbox], due: Sequence[Action]) -> Sequence[Action]:
+    """What is to be noted of those that nothing else happens to, where somebody may have stopped them."""
+    busy = {action.sandbox_id for action in due}
+    others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
+
+    def noted(record: Sandbox) -> Action | None:
+        return caught(lambda: presence_action(services, record), lambda _error: None)
+
+    return [action for action in run_in_lanes(others, noted, lane=location_lane) if action is not None]
 
 
 def _ended(services: Services, action: Action) -> Action:
@@ -185,6 +205,8 @@ def _expire_one(services: Services, action: Action) -> Action:
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
+        if action.action == "note":
+            return note_presence(services, action)
         # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
         with services.leases.guard(sandbox_id):
             record = services.store.get(sandbox_id)

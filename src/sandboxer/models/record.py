@@ -140,6 +140,16 @@ class Usage(Value, frozen=True, kw_only=True):
     overrun_usd: str = "0"
 
 
+class LastSeen(Value, frozen=True, kw_only=True):
+    """What the backend last showed of a sandbox: at `at`, and in the same way since `since` as far as was seen (unix
+    seconds). `detail` is its own word, such as `paused at E2B`."""
+
+    presence: Literal["running", "stopped", "absent"]
+    detail: str
+    since: float
+    at: float
+
+
 class Request(Value, frozen=True, kw_only=True):
     """What was asked for, complete enough to ask again (`recreate`)."""
 
@@ -195,6 +205,8 @@ class Sandbox(Value, frozen=True, kw_only=True):
     wished_at: float | None = None
     """When it was first durably known that it shall go (unix seconds): nothing is charged after it."""
     usage: Usage | None = None
+    last_seen: LastSeen | None = None
+    """Whether it ran when the backend was last asked; None: it was not asked since it was ready."""
     clean: bool = False
     """True once the absence of everything that was made for it has been verified."""
     seq: int = 0

@@ -36,6 +36,7 @@ _ESTABLISHING = responses_of(
     headers={"Location": "the path of the sandbox"},
 )
 Wait = Annotated[bool, Query(description="hold the request until the work has ended")]
+Refresh = Annotated[bool, Query(description="ask its backend first (5 s at most), and record what it shows")]
 Key = Annotated[
     str | None,
     Header(
@@ -111,13 +112,14 @@ def _list(context: RequestContext, query: ListQuery) -> dict[str, Any]:
 
 @router.get(
     "/v1/sandboxes/{id}",
-    responses=responses_of((200, "SandboxDocument", "The sandbox"), problems=(404, 409)),
+    responses=responses_of((200, "SandboxDocument", "The sandbox"), problems=(404, 409, 503)),
     operation_id="get",
 )
-async def get(context: Context, sandbox: SandboxParameter) -> Response:
-    """Show one sandbox, live or ended."""
+async def get(context: Context, sandbox: SandboxParameter, refresh: Refresh = False) -> Response:
+    """Show one sandbox, live or ended, as it was last known."""
     manager = context.manager
-    return json_response(await context.lookups.run(lambda: manager.document(manager.get(sandbox))))
+    workers = context.host_calls if refresh else context.lookups
+    return json_response(await workers.run(lambda: manager.document(manager.get(sandbox, refresh=refresh))))
 
 
 @router.delete(

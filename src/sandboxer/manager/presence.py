@@ -1,0 +1,150 @@
+"""Record whether the backend of a sandbox runs it or has it stopped, whoever did that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
+from sandboxer.extensions.base import CanStop, Status
+from sandboxer.manager.services import Services
+from sandboxer.manager.sweep import Action
+from sandboxer.models import LastSeen, Sandbox
+from sandboxer.state import ESTABLISHED, Signal, State
+from sandboxer.timing import Deadline
+
+
+def with_presence(record: Sandbox, status: Status, *, at: float) -> Sandbox:
+    """The record with what its backend showed at `at` (unix seconds); as it was where that is `unknown`. Pure."""
+    if status.presence == "unknown":
+        return record
+    before = record.last_seen
+    same = before is not None and before.presence == status.presence
+    since = before.since if before is not None and same else at
+    seen = LastSeen(presence=status.presence, detail=status.detail or status.presence, since=since, at=at)
+    return msgspec.structs.replace(record, last_seen=seen)
+
+
+def presence_change(record: Sandbox, status: Status) -> str | None:
+    """What a record does not say yet of what its backend shows, for people; None: nothing. Pure."""
+    if record.state not in ESTABLISHED:
+        return None
+    if status.presence == "stopped" and record.state != State.STOPPED:
+        return f"it is {status.detail or 'stopped'}, and not by a command of sandboxer"
+    if status.presence == "running" and record.state == State.STOPPED:
+        return "it was stopped, and runs again"
+    return None
+
+
+def record_presence(services: Services, record: Sandbox, status: Status) -> Sandbox:
+    """Record what was shown of `record` a moment ago, and let its state follow. Nothing is recorded where it is not
+    known, nor where somebody else has recorded another look since `record` was read: theirs is newer."""
+    if status.presence == "unknown" or record.state not in ESTABLISHED:
+        return record
+    at = services.clock()
+
+    def edit(now: Sandbox) -> Sandbox:
+        if now.last_seen != record.last_seen:
+            raise Conflict(f"sandbox {now.id} was looked at meanwhile", hint=f"run `sandboxer get {now.id}`")
+        return with_presence(now, status, at=at)
+
+    with suppress(Conflict):  # or it has begun to end meanwhile
+        if status.presence == "absent" or not may_be_stopped(services, record):
+            # `reconcile` settles the one; of the other the state says whether it can be used, which it goes on to say
+            return services.edit(record.id, edit)
+        signal = Signal.STOPPED if status.presence == "stopped" else Signal.STARTED
+        return services.move(record.id, signal, edit=edit)
+    return services.current(record.id)
+
+
+def look(services: Services, record: Sandbox, *, seconds: float) -> Status:
+    """Ask the backend about one sandbox; `unknown` where it does not say in `seconds`."""
+    deadline = Deadline(seconds)
+    try:
+        extension = services.extension(record)
+        context = services.context(record, deadline)
+        context.host.connect(deadline)
+        if record.handle is None:
+            return Status("absent") if extension.find(record.id, context) is None else Status("running")
+        return extension.status(record.handle, context)
+    except SandboxerError as error:
+        return Status("unknown", error.message)
+    except Exception as error:  # noqa: BLE001 - a bug in an adapter must not hide what led to this look
+        return Status("unknown", f"{type(error).__name__}: {error}")
+
+
+def refresh(services: Services, record: Sandbox) -> Sandbox:
+    """Ask the backend whether it runs a sandbox, and record that; one that is on its way or has ended is as the record
+    says. Raises Unavailable when the backend does not say."""
+    if record.state not in ESTABLISHED:
+        return record
+    status = look(services, record, seconds=services.limits.refresh)
+    if status.presence == "unknown":
+        raise Unavailable(
+            f"it cannot be told whether sandbox {record.id} runs: {status.detail or 'no answer'}",
+            hint=f"`sandboxer get {record.id}` shows what was last known",
+            sandbox_id=record.id,
+        )
+    return record_presence(services, record, status)
+
+
+@contextmanager
+def stop_noticed(services: Services, record: Sandbox) -> Iterator[None]:
+    """Let a verb of the block that fails because the backend has the sandbox stopped leave that in the record. The
+    error is raised all the same."""
+    try:
+        yield
+    except Conflict as error:
+        if is_stopped(error):
+            with suppress(SandboxerError):  # the verb's own error is what counts
+                _notice(services, record, error)
+        raise
+
+
+def is_stopped(error: SandboxerError) -> bool:
+    """Whether a backend refuses because it has the sandbox stopped."""
+    return (error.details or {}).get("presence") == "stopped"
+
+
+def _notice(services: Services, record: Sandbox, error: SandboxerError) -> None:
+    status = look(services, record, seconds=services.limits.refresh)
+    if status.presence == "unknown":
+        status = Status("stopped", str((error.details or {}).get("state", "stopped")))
+    record_presence(services, record, status)
+
+
+def may_be_stopped(services: Services, record: Sandbox) -> bool:
+    """Whether its backend is one that stops sandboxes; False too where it is not there to be asked."""
+    if record.state not in ESTABLISHED:
+        return False
+    try:
+        return isinstance(services.extension(record), CanStop)
+    except SandboxerError:
+        return False
+
+
+def presence_action(services: Services, record: Sandbox) -> Action | None:
+    """What a sweep is to note of a sandbox whose backend may have it stopped."""
+    if not may_be_stopped(services, record):
+        return None
+    why = presence_change(record, look(services, record, seconds=services.limits.refresh))
+    return None if why is None else noted_action(record, why)
+
+
+def noted_action(record: Sandbox, why: str) -> Action:
+    """The action that records whether a sandbox runs."""
+    return Action(sandbox_id=record.id, action="note", why=why, host=record.host, extension=record.extension)
+
+
+def note_presence(services: Services, action: Action) -> Action:
+    """Record for a sweep whether a sandbox runs; the caller holds its lock."""
+    if action.sandbox_id is None:
+        raise Internal("there is nothing to note of no sandbox")
+    record = services.current(action.sandbox_id)
+    status = look(services, record, seconds=services.limits.refresh)
+    if presence_change(record, status) is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="changed meanwhile")
+    record_presence(services, record, status)
+    return msgspec.structs.replace(action, outcome="done")
