@@ -12,6 +12,8 @@ from sandboxer.extensions.base import CanStop, Status
 from sandboxer.manager.services import Services
 from sandboxer.manager.sweep import Action
 from sandboxer.models import LastSeen, Sandbox
+from sandboxer.payments.prices import priced
+from sandboxer.payments.usage import with_billed
 from sandboxer.state import ESTABLISHED, Signal, State
 from sandboxer.timing import Deadline
 
@@ -24,7 +26,15 @@ def with_presence(record: Sandbox, status: Status, *, at: float) -> Sandbox:
     same = before is not None and before.presence == status.presence
     since = before.since if before is not None and same else at
     seen = LastSeen(presence=status.presence, detail=status.detail or status.presence, since=since, at=at)
-    return msgspec.structs.replace(record, last_seen=seen)
+    after = msgspec.structs.replace(record, last_seen=seen)
+    metering = record.metering
+    if metering is None or status.presence == "absent":
+        return after
+    if status.presence == "running":
+        return with_billed(after, status.billed, at=at)
+    if status.billed is None or not priced(metering.prices, status.billed):
+        return after  # it is not known what is billed for, and so what was is
+    return with_billed(after, status.billed, at=at)
 
 
 def presence_change(record: Sandbox, status: Status) -> str | None:
@@ -33,9 +43,17 @@ def presence_change(record: Sandbox, status: Status) -> str | None:
         return None
     if status.presence == "stopped" and record.state != State.STOPPED:
         return f"it is {status.detail or 'stopped'}, and not by a command of sandboxer"
+    if status.presence == "stopped" and bills_otherwise(record, status):
+        return f"it is {status.detail or 'stopped'}, for which something else is billed"
     if status.presence == "running" and record.state == State.STOPPED:
         return "it was stopped, and runs again"
     return None
+
+
+def bills_otherwise(record: Sandbox, status: Status) -> bool:
+    """Whether its backend bills from now on for something else than the record says. Pure."""
+    at = 0.0 if record.last_seen is None else record.last_seen.at
+    return with_presence(record, status, at=at).reduced_billing != record.reduced_billing
 
 
 def record_presence(services: Services, record: Sandbox, status: Status) -> Sandbox:

@@ -140,6 +140,15 @@ class Usage(Value, frozen=True, kw_only=True):
     overrun_usd: str = "0"
 
 
+class ReducedBilling(Value, frozen=True, kw_only=True):
+    """A time for which the backend bills `billed` alone, which is less than the allotment: from `since` to `until`
+    (unix seconds; None: it goes on)."""
+
+    since: float
+    until: float | None
+    billed: Resources
+
+
 class LastSeen(Value, frozen=True, kw_only=True):
     """What the backend last showed of a sandbox: at `at`, and in the same way since `since` as far as was seen (unix
     seconds). `detail` is its own word, such as `paused at E2B`."""
@@ -202,6 +211,8 @@ class Sandbox(Value, frozen=True, kw_only=True):
     secret_refs: dict[str, SecretRef] = {}
     """Where the credentials of its extension are found, so that it can be taken away when its profile has gone."""
     metering: Metering | None = None
+    reduced_billing: list[ReducedBilling] = []
+    """When less than the allotment was billed, as far as it was seen: in order, without overlap."""
     wished_at: float | None = None
     """When it was first durably known that it shall go (unix seconds): nothing is charged after it."""
     usage: Usage | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Final
 
@@ -73,8 +73,15 @@ def hourly(prices: PriceTable | None, resources: Resources) -> Decimal:
 
 def cost(prices: PriceTable | None, resources: Resources, seconds: float) -> Decimal:
     """US dollars for `seconds`, rounded up to the micro-dollar; raises as `quote` does."""
-    span = _decimal(seconds)
-    exact = _EXACT.divide(_EXACT.multiply(hourly(prices, resources), span), Decimal(3600))
+    return cost_of_spans(prices, [(resources, seconds)])
+
+
+def cost_of_spans(prices: PriceTable | None, spans: Iterable[tuple[Resources, float]]) -> Decimal:
+    """The same for times, in seconds, in which different resources were billed: rounded once, at the end."""
+    total = _ZERO
+    for resources, seconds in spans:
+        total = _EXACT.add(total, _EXACT.multiply(hourly(prices, resources), _decimal(seconds)))
+    exact = _EXACT.divide(total, Decimal(3600))
     return from_micro(int(_EXACT.multiply(exact, Decimal(MICRO)).to_integral_value(ROUND_CEILING)))
 
 

@@ -1,22 +1,25 @@
 """What a sandbox was used for and what it came to, from its record alone. Pure, so that asking twice answers the same.
 
 Charged is the time from `ready` to the wish that it should go, or to the agreed end if that came first; at most what is
-reserved for it. What the backend ran besides, up to its verified absence, is overrun: told, and charged to nobody.
+reserved for it. While the backend was seen to bill for less, as for one that is stopped, that alone is charged. What it
+ran besides, up to its verified absence, is overrun: told, and charged to nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final, Literal
 
 import msgspec
 
-from sandboxer.models import PricingModel, Sandbox, Usage, Value
-from sandboxer.payments.prices import cost, usd_text
+from sandboxer.models import PricingModel, ReducedBilling, Resources, Sandbox, Usage, Value
+from sandboxer.payments.prices import cost_of_spans, usd_text
 from sandboxer.timing import rfc3339
 
 PREFIX: Final = "use-"
+MOST_SPANS: Final = 64
+"""So many times of reduced billing are kept apart in a record."""
 
 
 class UsageItem(Value, frozen=True, kw_only=True):
@@ -68,6 +71,49 @@ def span(record: Sandbox, until: float) -> tuple[float, float]:
     return record.ready_at, max(record.ready_at, min(ends))
 
 
+def billed_spans(
+    record: Sandbox, allotment: Resources, started: float, ended: float
+) -> Iterator[tuple[Resources, float]]:
+    """What was billed between two times, and for how many seconds each: the allotment, but for `reduced_billing`."""
+    at = started
+    for one in record.reduced_billing:
+        since, until = max(one.since, at), ended if one.until is None else min(one.until, ended)
+        if until <= since:
+            continue
+        yield allotment, since - at
+        yield one.billed, until - since
+        at = until
+    yield allotment, ended - at
+
+
+def with_billed(record: Sandbox, billed: Resources | None, *, at: float) -> Sandbox:
+    """The record of a sandbox for which `billed` (None: the allotment) is billed from `at` on, in unix seconds."""
+    spans = list(record.reduced_billing)
+    present = spans[-1] if spans and spans[-1].until is None else None
+    if billed == (None if present is None else present.billed):
+        return record
+    if present is not None:
+        spans[-1] = msgspec.structs.replace(present, until=max(at, present.since))
+    if len(spans) > MOST_SPANS:
+        spans = _joined(spans)
+    if billed is not None:
+        spans.append(ReducedBilling(since=at, until=None, billed=billed))
+    return msgspec.structs.replace(record, reduced_billing=spans)
+
+
+def _joined(spans: Sequence[ReducedBilling]) -> list[ReducedBilling]:
+    """As much time for each that was billed, in one piece each; all of it has passed, so that no more is changed."""
+    seconds: dict[Resources, float] = {}
+    for one in spans:
+        seconds[one.billed] = seconds.get(one.billed, 0.0) + ((one.until or one.since) - one.since)
+    joined: list[ReducedBilling] = []
+    at = spans[0].since
+    for billed, length in seconds.items():
+        joined.append(ReducedBilling(since=at, until=at + length, billed=billed))
+        at += length
+    return joined
+
+
 def usage_at(record: Sandbox, until: float) -> Usage:
     """The usage as of `until`: when its absence was verified, or now for one that lives. What is recorded stays."""
     if record.usage is not None:
@@ -76,9 +122,10 @@ def usage_at(record: Sandbox, until: float) -> Usage:
     charged = overrun = Decimal(0)
     metering = record.metering
     if metering is not None:
-        full = cost(metering.prices, metering.resources, ended - started)
+        full = cost_of_spans(metering.prices, billed_spans(record, metering.resources, started, ended))
         charged = min(full, Decimal(metering.reserved_usd))
-        overrun = max(Decimal(0), cost(metering.prices, metering.resources, _ran(record, until)) - charged)
+        ran = billed_spans(record, metering.resources, *_ran(record, until))
+        overrun = max(Decimal(0), cost_of_spans(metering.prices, ran) - charged)
     return Usage(
         usage_id=usage_id(record.id),
         started_at=started,
@@ -145,11 +192,11 @@ def consumer_of(record: Sandbox) -> str:
     return f"{record.consumer.actor}:{record.consumer.name}"
 
 
-def _ran(record: Sandbox, until: float) -> float:
-    """How long the backend may have run it, in seconds: from ready, or from the start when it never got there."""
+def _ran(record: Sandbox, until: float) -> tuple[float, float]:
+    """From when to when the backend may have run it: from ready, or from the start when it never got there."""
     if record.ready_at is not None:
-        return until - record.ready_at
-    return until - record.created_at if record.handle is not None else 0.0
+        return record.ready_at, until
+    return record.created_at, until if record.handle is not None else record.created_at
 
 
 def _seconds(used: Usage) -> float:
