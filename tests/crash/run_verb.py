@@ -47,6 +47,8 @@ _VERBS = {
     "create": _create,
     "destroy": lambda here, argument: here.manager.destroy(argument),
     "extend-ttl": lambda here, argument: here.manager.extend_ttl(argument, 60),
+    "stop": lambda here, argument: here.manager.stop(argument),
+    "start": lambda here, argument: here.manager.start(argument),
     "expire": _expire,
     "reconcile": _reconcile,
 }

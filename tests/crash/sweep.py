@@ -130,6 +130,34 @@ class Sweep:
             wrong += [] if len(ended) == 1 else [f"the record of {sandbox_id} is lost"]
             yield dead.stderr.strip().splitlines()[-1], wrong
 
+    def kills_of_power(self, verb: str, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill a stop or a start at its steps; after `reconcile` the record says what is, and both verbs work on."""
+        total = self.steps_of(verb, self._before(verb))
+        self.clear()
+        for step in chosen(total, check):
+            sandbox_id = self._before(verb)
+            dead = self.victim(step, verb, sandbox_id)
+            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            here = install(self._environment, relay_in_background=False)
+            here.manager.reconcile(apply=True)
+            wrong = [str(action) for action in here.manager.reconcile(apply=True).actions]
+            settled = here.manager.get(sandbox_id)
+            shown = here.manager.get(sandbox_id, refresh=True)
+            if (settled.state, settled.intent) != (shown.state, None):
+                wrong.append(f"{settled.state} and {settled.intent} where the backend shows {shown.state}")
+            for other in (here.manager.stop, here.manager.start):
+                other(sandbox_id)
+            here.close()
+            self.clear()
+            wrong += self.remains("after destroy")
+            yield dead.stderr.strip().splitlines()[-1], wrong
+
+    def _before(self, verb: str) -> str:
+        sandbox_id = self._ready()
+        if verb == "start":
+            self.victim(-1, "stop", sandbox_id)
+        return sandbox_id
+
     def kills_of_reconcile(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
         """Kill the reconcile that follows a killed create; two further runs converge."""
         total = self.steps_of("create", self._asked)

@@ -99,6 +99,12 @@ def test_a_destroy_killed_at_any_step_is_finished_and_charged_once(sweep: CloudS
     assert {where: wrong for where, wrong in sweep.kills_of_destroy(check=12) if wrong} == {}
 
 
+@pytest.mark.parametrize("sweep", ["e2b", "daytona"], indirect=True)
+@pytest.mark.parametrize("verb", ["stop", "start"])
+def test_a_stop_or_start_killed_at_any_step_is_settled_by_what_the_provider_shows(sweep: CloudSweep, verb: str) -> None:
+    assert {where: wrong for where, wrong in sweep.kills_of_power(verb, check=8) if wrong} == {}
+
+
 def test_a_reconcile_killed_at_any_step_converges_in_two_further_runs(sweep: CloudSweep) -> None:
     """Promise 2."""
     assert {where: wrong for where, wrong in sweep.kills_of_reconcile(check=6) if wrong} == {}

@@ -209,3 +209,36 @@ def test_a_look_that_is_older_than_what_is_recorded_changes_nothing(estate: Esta
     newer = here.manager.get(record.id, refresh=True)
     assert record_presence(here.manager.services, record, Status("stopped", "an old look")) == newer
     assert here.manager.get(record.id) == newer
+
+
+def test_it_is_stopped_and_started_by_the_command_and_over_http(estate: Estate) -> None:
+    here = estate.installation("command")
+    record = estate.create(here)
+    sandboxer = Command(estate.root / "command", more=estate.cloud.environment())
+    assert "is stopped" in sandboxer("stop", record.id).stdout
+    assert sandboxer("stop", record.id, "--json").document["last_seen"]["detail"] == WORDS[estate.kind]
+    refused = sandboxer("exec", record.id, "--json", "--", "true").document["error"]
+    assert (refused["code"], refused["hint"]) == ("conflict", f"run `sandboxer start {record.id}`")
+    assert "is ready" in sandboxer("start", record.id).stdout
+    assert sandboxer("exec", record.id, "--", "true").status == 0
+    with called(here) as api:
+        assert api.post(f"/v1/sandboxes/{record.id}/stop").json()["state"] == "stopped"
+        assert api.post(f"/v1/sandboxes/{record.id}/start").json()["state"] == "ready"
+    audited = [(entry.action, entry.outcome, entry.from_) for entry in here.manager.audit()]
+    assert {("stop", "ok", "cli"), ("start", "ok", "cli"), ("stop", "ok", "http"), ("start", "ok", "http")} <= {
+        *audited
+    }
+    here.manager.destroy(record.id)
+    assert estate.cloud.census() == []
+
+
+def test_what_a_verb_hints_at_works(estate: Estate) -> None:
+    here = estate.installation()
+    record = estate.create(here)
+    stop_elsewhere(here, record)
+    with pytest.raises(Conflict) as caught:
+        run(here, record)
+    assert caught.value.hint == f"run `sandboxer start {record.id}`"
+    assert here.manager.start(record.id).state == State.READY
+    assert run(here, record) == 0
+    assert here.manager.reconcile(apply=True).actions == []

@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "destroy": ("lifecycle:destroy", "Take sandboxes away, in whatever state they are."),
     "recreate": ("lifecycle:recreate", "Destroy a sandbox and establish a new one from the same request."),
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
+    "stop": ("lifecycle:stop", "Keep a sandbox without running it."),
+    "start": ("lifecycle:start", "Run a sandbox again that was stopped."),
     "exec": ("exec:exec_", "Run a command inside."),
     "cp": ("files:cp", "Copy files into or out of a sandbox."),
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),

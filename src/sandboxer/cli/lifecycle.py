@@ -1,4 +1,4 @@
-"""create, get, list, destroy, recreate, extend-ttl."""
+"""create, get, list, destroy, recreate, extend-ttl, stop, start."""
 
 from __future__ import annotations
 
@@ -188,6 +188,32 @@ def extend_ttl(
         say(f"{record.id} expires in {remaining(record.expires_at)}")
 
 
+def stop(sandbox_id: SandboxId, timeout: Timeout = None, json: Json = False) -> None:
+    """Keep a sandbox without running it, also while it is in use: at a provider it costs less then, or nothing."""
+    as_json = wants_json(json)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    with installation() as here:
+        with Progress(quiet=as_json) as progress:
+            record = here.manager.stop(sandbox_id, timeout=seconds, progress=progress)
+        if as_json:
+            emit(here.manager.document(record))
+            return
+        say(f"{record.id} is stopped; it expires in {remaining(record.expires_at)}")
+
+
+def start(sandbox_id: SandboxId, timeout: Timeout = None, json: Json = False) -> None:
+    """Run a sandbox again that was stopped, whoever did that; one that runs is left as it is."""
+    as_json = wants_json(json)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    with installation() as here:
+        with Progress(quiet=as_json) as progress:
+            record = here.manager.start(sandbox_id, timeout=seconds, progress=progress)
+        if as_json:
+            emit(here.manager.document(record))
+            return
+        say(f"{record.id} is ready; it expires in {remaining(record.expires_at)}")
+
+
 def _row(document: dict[str, Any], record: Sandbox) -> list[str]:
     expires = remaining(record.expires_at) if record.state in LIVE else "-"
     return [
@@ -240,6 +266,8 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         from sandboxer.cli.host_report import show_report
 
         show_report(document["report"])
+    if document["state"] == "stopped":
+        note(paint(f"try: sandboxer start {document['id']}", "2", sys.stderr))
     if document["state"] in ("ready", "active"):
         note(paint(f"try: sandboxer exec {document['id']} -- uname -a", "2", sys.stderr))
 

@@ -12,6 +12,7 @@ from sandboxer.models import AuditEntry, Event, Manifest, Profile, Sandbox
 
 if TYPE_CHECKING:
     from sandboxer.manager import tokens
+    from sandboxer.manager.stale import RebuiltRecords
     from sandboxer.payments.credits import Balance
     from sandboxer.payments.usage import UsageItem
 
@@ -189,6 +190,13 @@ class AdminVerbs(VerbSet):
 
         start = None if since is None else instant(since, now=self.services.clock(), what="since")
         return [entry for entry in self.services.audit.entries() if start is None or parse_time(entry.at) >= start]
+
+    def rebuild_records(self) -> RebuiltRecords:
+        """Write lost records again from what the backends show; see `stale.rebuild_records`."""
+        from sandboxer.manager.stale import rebuild_records
+
+        with self._noted("doctor --repair", None):
+            return rebuild_records(self.services)
 
 
 def instant(text: str, *, now: float, what: str) -> float:

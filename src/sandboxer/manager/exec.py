@@ -52,7 +52,7 @@ def stopped_error(record: Sandbox) -> Conflict:
     word = "stopped" if seen is None else f"{seen.detail}, since {rfc3339(seen.since)} as far as was seen"
     return Conflict(
         f"sandbox {record.id} is {word}",
-        hint=f"let it run again there, then run `sandboxer get --refresh {record.id}`",
+        hint=f"run `sandboxer start {record.id}`",
         sandbox_id=record.id,
         details={"presence": "stopped"},
     )

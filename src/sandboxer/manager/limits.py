@@ -34,6 +34,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     meter: float = 5.0
     """Asking a backend what a sandbox was allotted, before it is torn down."""
 
+    stop: float = 120.0
+    """Stopping a sandbox at its backend, unless `--timeout` says otherwise."""
+    start: float = 300.0
+    """Starting it again, unless `--timeout` says otherwise."""
     renew: float = 60.0
     """Telling a backend of a later end."""
     logs: float = 120.0

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sandboxer.manager.copy import CopyReport
     from sandboxer.manager.create import PendingCreate
     from sandboxer.manager.plan import Caller, CreatePlan, Explanation
-    from sandboxer.manager.stale import RebuiltRecords
     from sandboxer.manager.sweep import Report
 
 
@@ -243,6 +242,20 @@ class SandboxManager(AdminVerbs):
         with self._changing("extend-ttl", text) as found:
             return extend(self.services, found, seconds)
 
+    def stop(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
+        """Keep a sandbox without running it, also while it is in use; raises Unsupported where its backend cannot."""
+        from sandboxer.manager.stop import stop
+
+        with self._changing("stop", text) as found:
+            return stop(self.services, found, Deadline(timeout or self.services.limits.stop), progress)
+
+    def start(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
+        """Run a sandbox again that was stopped, whoever did that; one that runs is success."""
+        from sandboxer.manager.stop import start
+
+        with self._changing("start", text) as found:
+            return start(self.services, found, Deadline(timeout or self.services.limits.start), progress)
+
     def expire(self, *, apply: bool) -> Report:
         """End what is over; see `ttl.expire`."""
         from sandboxer.manager.ttl import expire
@@ -261,13 +274,6 @@ class SandboxManager(AdminVerbs):
             return reconcile(self.services, apply=False, force=force, grace=seconds)
         with self._noted("reconcile", None):
             return reconcile(self.services, apply=True, force=force, grace=seconds)
-
-    def rebuild_records(self) -> RebuiltRecords:
-        """Write lost records again from what the backends show; see `stale.rebuild_records`."""
-        from sandboxer.manager.stale import rebuild_records
-
-        with self._noted("doctor --repair", None):
-            return rebuild_records(self.services)
 
     # -- use ------------------------------------------------------------------------------------------------------
 

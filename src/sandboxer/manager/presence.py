@@ -41,6 +41,8 @@ def presence_change(record: Sandbox, status: Status) -> str | None:
     """What a record does not say yet of what its backend shows, for people; None: nothing. Pure."""
     if record.state not in ESTABLISHED:
         return None
+    if record.intent is not None and status.presence in ("running", "stopped"):
+        return f"its {record.intent} was begun and not finished: it is {status.detail or status.presence}"
     if status.presence == "stopped" and record.state != State.STOPPED:
         return f"it is {status.detail or 'stopped'}, and not by a command of sandboxer"
     if status.presence == "stopped" and bills_otherwise(record, status):
@@ -56,9 +58,10 @@ def bills_otherwise(record: Sandbox, status: Status) -> bool:
     return with_presence(record, status, at=at).reduced_billing != record.reduced_billing
 
 
-def record_presence(services: Services, record: Sandbox, status: Status) -> Sandbox:
+def record_presence(services: Services, record: Sandbox, status: Status, *, settles: bool = False) -> Sandbox:
     """Record what was shown of `record` a moment ago, and let its state follow. Nothing is recorded where it is not
-    known, nor where somebody else has recorded another look since `record` was read: theirs is newer."""
+    known, where somebody else has recorded another look since `record` was read (theirs is newer), nor while it is
+    being stopped or started; but by who `settles` that, and holds the sandbox's lock."""
     if status.presence == "unknown" or record.state not in ESTABLISHED:
         return record
     at = services.clock()
@@ -66,7 +69,9 @@ def record_presence(services: Services, record: Sandbox, status: Status) -> Sand
     def edit(now: Sandbox) -> Sandbox:
         if now.last_seen != record.last_seen:
             raise Conflict(f"sandbox {now.id} was looked at meanwhile", hint=f"run `sandboxer get {now.id}`")
-        return with_presence(now, status, at=at)
+        if now.intent is not None and not settles:
+            raise Conflict(f"a {now.intent} of sandbox {now.id} is under way", hint=f"run `sandboxer get {now.id}`")
+        return msgspec.structs.replace(with_presence(now, status, at=at), intent=None)
 
     with suppress(Conflict):  # or it has begun to end meanwhile
         if status.presence == "absent" or not may_be_stopped(services, record):
@@ -105,7 +110,11 @@ def refresh(services: Services, record: Sandbox) -> Sandbox:
             hint=f"`sandboxer get {record.id}` shows what was last known",
             sandbox_id=record.id,
         )
-    return record_presence(services, record, status)
+    lock = services.locks.try_acquire(record.id)
+    if lock is None:
+        return record_presence(services, record, status)
+    with lock:  # nobody stops or starts it: what was begun with it was left
+        return record_presence(services, record, status, settles=True)
 
 
 @contextmanager
@@ -164,5 +173,5 @@ def note_presence(services: Services, action: Action) -> Action:
     status = look(services, record, seconds=services.limits.refresh)
     if presence_change(record, status) is None:
         return msgspec.structs.replace(action, outcome="skipped", why="changed meanwhile")
-    record_presence(services, record, status)
+    record_presence(services, record, status, settles=True)
     return msgspec.structs.replace(action, outcome="done")

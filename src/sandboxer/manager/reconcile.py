@@ -169,7 +169,7 @@ def _shorten(services: Services, action: Action) -> Action:
     record = services.current(action.sandbox_id)
     status = _status(services, record)
     ends_at = status.ends_at
-    record_presence(services, record, status)  # it may run again, with that end
+    record_presence(services, record, status, settles=True)  # it may run again, with that end
     slack = services.limits.provider_end
     services.edit(action.sandbox_id, lambda now: with_provider_end(now, ends_at, slack=slack))
     return msgspec.structs.replace(action, outcome="done")

@@ -218,6 +218,8 @@ class Sandbox(Value, frozen=True, kw_only=True):
     usage: Usage | None = None
     last_seen: LastSeen | None = None
     """Whether it ran when the backend was last asked; None: it was not asked since it was ready."""
+    intent: Literal["start", "stop"] | None = None
+    """What was begun with it at its backend, and has not been seen to be done."""
     clean: bool = False
     """True once the absence of everything that was made for it has been verified."""
     seq: int = 0

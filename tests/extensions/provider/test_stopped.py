@@ -84,7 +84,7 @@ def test_a_use_says_that_it_is_stopped_and_what_to_type(
         use(stoppable, handle)
     ours = handle.data.get("sandbox_id") or sandbox_id_of(handle.data["name"])
     assert STATES[stoppable.name] in caught.value.message
-    assert f"sandboxer get {ours}" in caught.value.hint
+    assert f"sandboxer start {ours}" in caught.value.hint
     details = caught.value.details or {}
     assert (details["presence"], caught.value.fault) == ("stopped", "backend")
 

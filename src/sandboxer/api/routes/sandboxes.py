@@ -1,4 +1,4 @@
-"""Create, get, list, recreate, extend and destroy sandboxes."""
+"""Create, get, list, recreate, extend, stop, start and destroy sandboxes."""
 
 from __future__ import annotations
 
@@ -158,6 +158,28 @@ async def extend_ttl(context: Context, sandbox: SandboxParameter, body: ExtendBo
     seconds = parse_duration(body.duration)
     manager = context.manager
     return json_response(await context.host_calls.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+
+
+@router.post(
+    "/v1/sandboxes/{id}/stop",
+    responses=responses_of((200, "SandboxDocument", "It is stopped"), problems=(404, 409, 424, 501, 502, 503, 504)),
+    operation_id="stop",
+)
+async def stop(context: Context, sandbox: SandboxParameter) -> Response:
+    """Keep a sandbox without running it, also while it is in use; again is fine."""
+    manager = context.manager
+    return json_response(await context.host_calls.run(lambda: manager.document(manager.stop(sandbox))))
+
+
+@router.post(
+    "/v1/sandboxes/{id}/start",
+    responses=responses_of((200, "SandboxDocument", "It runs"), problems=(404, 409, 424, 501, 502, 503, 504)),
+    operation_id="start",
+)
+async def start(context: Context, sandbox: SandboxParameter) -> Response:
+    """Run a sandbox again that was stopped, whoever did that; one that runs is success."""
+    manager = context.manager
+    return json_response(await context.host_calls.run(lambda: manager.document(manager.start(sandbox))))
 
 
 async def _established(context: RequestContext, started: StartedCreate, *, wait: bool) -> Response:

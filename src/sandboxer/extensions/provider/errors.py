@@ -51,7 +51,7 @@ def stopped(what: str, state: str, *, provider: str, sandbox_id: str | None) -> 
     """The error for a use of a sandbox that is paused or stopped, whoever did that."""
     return Conflict(
         f"{what} is {state} at {provider}",
-        hint=f"let it run again at {provider}; `sandboxer get {sandbox_id or 'ID'}` shows it",
+        hint=f"run `sandboxer start {sandbox_id or 'ID'}`",
         fault="backend",
         details={"presence": "stopped", "state": state},
     )
