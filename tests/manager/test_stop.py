@@ -139,6 +139,23 @@ def test_an_end_that_is_moved_while_it_starts_is_the_one_that_the_backend_gets(h
     assert started.expires_at != record.expires_at
 
 
+def test_what_is_seen_while_it_is_being_started_is_not_recorded(hotel: Hotel) -> None:
+    """Who looks then sees it stopped still, and would record that after the start has recorded its own."""
+    record = hotel.create()
+    hotel.manager.stop(record.id)
+    seen: list[Sandbox] = []
+
+    def begin(handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        seen.append(hotel.manager.get(record.id))
+        seen.append(hotel.manager.get(record.id, refresh=True))
+        hotel.provider.stopped = False
+
+    hotel.provider.start = begin  # type: ignore[method-assign]
+    assert hotel.manager.start(record.id).state == State.READY
+    assert seen[0] == seen[1]
+    assert seen[1].intent == "start"
+
+
 def test_one_that_is_asked_to_go_while_it_is_stopped_goes(hotel: Hotel) -> None:
     record = hotel.create()
     inside, goes_on = threading.Event(), threading.Event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import CanStop, Context, Status
+from sandboxer.manager import SandboxManager
+from sandboxer.manager.sweep import LANES
 from sandboxer.models import Handle, Resources, Sandbox
 from sandboxer.payments.usage import MOST_SPANS, billed_spans, with_billed
 from sandboxer.state import State
@@ -119,6 +123,27 @@ def test_silence_is_charged_as_before(hotel: Hotel) -> None:
     hotel.now += 100
     hotel.manager.destroy(record.id)
     assert hotel.spent == 100 * SECOND
+
+
+def test_a_provider_that_says_nothing_in_time_is_asked_once_in_a_sweep(hotel: Hotel) -> None:
+    """`expire` is made for cron: a hundred sandboxes at a dead provider must not take a hundred times as long."""
+    for _ in range(3 * LANES):
+        hotel.create(ttl=60)
+    asked: list[str] = []
+
+    def hang(handle: Handle, ctx: Context) -> Status:
+        asked.append(str(handle.data))
+        left = ctx.deadline.left()
+        assert left is not None
+        threading.Event().wait(left + 0.01)
+        return Status("unknown", "no answer")
+
+    hotel.provider.status = hang  # type: ignore[method-assign]
+    services = dataclasses.replace(
+        hotel.manager.services, limits=msgspec.structs.replace(hotel.manager.services.limits, refresh=0.2)
+    )
+    assert SandboxManager(services).expire(apply=True).actions == []
+    assert 1 <= len(asked) <= LANES
 
 
 def test_one_without_a_ttl_goes_on_being_paid_for_while_it_is_stopped(hotel: Hotel) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.extensions.base import CanStop, Status
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep import Action
+from sandboxer.manager.sweep import Action, location_lane
 from sandboxer.models import LastSeen, Sandbox
 from sandboxer.payments.prices import priced
 from sandboxer.payments.usage import with_billed
@@ -82,9 +82,9 @@ def record_presence(services: Services, record: Sandbox, status: Status, *, sett
     return services.current(record.id)
 
 
-def look(services: Services, record: Sandbox, *, seconds: float) -> Status:
-    """Ask the backend about one sandbox; `unknown` where it does not say in `seconds`."""
-    deadline = Deadline(seconds)
+def look(services: Services, record: Sandbox, deadline: Deadline | None = None) -> Status:
+    """Ask the backend about one sandbox; `unknown` where it does not say by the deadline (`Limits.refresh`)."""
+    deadline = deadline or Deadline(services.limits.refresh)
     try:
         extension = services.extension(record)
         context = services.context(record, deadline)
@@ -103,7 +103,7 @@ def refresh(services: Services, record: Sandbox) -> Sandbox:
     says. Raises Unavailable when the backend does not say."""
     if record.state not in ESTABLISHED:
         return record
-    status = look(services, record, seconds=services.limits.refresh)
+    status = look(services, record)
     if status.presence == "unknown":
         raise Unavailable(
             f"it cannot be told whether sandbox {record.id} runs: {status.detail or 'no answer'}",
@@ -136,7 +136,7 @@ def is_stopped(error: SandboxerError) -> bool:
 
 
 def _notice(services: Services, record: Sandbox, error: SandboxerError) -> None:
-    status = look(services, record, seconds=services.limits.refresh)
+    status = look(services, record)
     if status.presence == "unknown":
         status = Status("stopped", str((error.details or {}).get("state", "stopped")))
     record_presence(services, record, status)
@@ -152,11 +152,17 @@ def may_be_stopped(services: Services, record: Sandbox) -> bool:
         return False
 
 
-def presence_action(services: Services, record: Sandbox) -> Action | None:
-    """What a sweep is to note of a sandbox whose backend may have it stopped."""
-    if not may_be_stopped(services, record):
+def presence_action(services: Services, record: Sandbox, silent: set[str]) -> Action | None:
+    """What a sweep is to note of a sandbox whose backend may have it stopped. `silent`: where one was asked about in
+    vain for the whole time that a look has; nothing more is asked there in this sweep."""
+    lane = location_lane(record)
+    if lane in silent:
         return None
-    why = presence_change(record, look(services, record, seconds=services.limits.refresh))
+    deadline = Deadline(services.limits.refresh)
+    status = look(services, record, deadline)
+    if status.presence == "unknown" and deadline.passed:
+        silent.add(lane)
+    why = presence_change(record, status)
     return None if why is None else noted_action(record, why)
 
 
@@ -170,7 +176,7 @@ def note_presence(services: Services, action: Action) -> Action:
     if action.sandbox_id is None:
         raise Internal("there is nothing to note of no sandbox")
     record = services.current(action.sandbox_id)
-    status = look(services, record, seconds=services.limits.refresh)
+    status = look(services, record)
     if presence_change(record, status) is None:
         return msgspec.structs.replace(action, outcome="skipped", why="changed meanwhile")
     record_presence(services, record, status, settles=True)

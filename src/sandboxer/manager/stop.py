@@ -101,7 +101,7 @@ def _save(services: Services, record: Sandbox, handle: Handle) -> None:
 def _done(services: Services, sandbox_id: str, verb: Literal["start", "stop"]) -> Sandbox:
     """Record what follows from an effect that was answered."""
     record = services.current(sandbox_id)
-    status = look(services, record, seconds=services.limits.refresh)
+    status = look(services, record)
     if status.presence == "unknown":
         status = Status(_RUNS[verb])
     after = record_presence(services, record, status, settles=True)
@@ -119,7 +119,7 @@ def _failed(services: Services, sandbox_id: str, verb: Literal["start", "stop"],
     """Record what is there after a failure, and raise it; but for a stop whose answer was lost. Where nothing can be
     seen the intent stays."""
     record = services.current(sandbox_id)
-    status = look(services, record, seconds=services.limits.refresh)
+    status = look(services, record)
     error.sandbox_id = error.sandbox_id or sandbox_id
     error.outcome = "unknown" if status.presence == "unknown" else "failed"
     after = record_presence(services, record, status, settles=True)

@@ -151,8 +151,10 @@ def _presence_actions(services: Services, records: Sequence[Sandbox], due: Seque
     busy = {action.sandbox_id for action in due}
     others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
 
+    silent: set[str] = set()
+
     def noted(record: Sandbox) -> Action | None:
-        return caught(lambda: presence_action(services, record), lambda _error: None)
+        return caught(lambda: presence_action(services, record, silent), lambda _error: None)
 
     return [action for action in run_in_lanes(others, noted, lane=location_lane) if action is not None]
 
