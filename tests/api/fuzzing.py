@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -14,7 +14,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks as rules
 
-from sandboxer.extensions.base import Context, Exec
+from sandboxer.extensions.base import CanStop, Context, Exec, Status
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.testing.fake import FakeExtension
@@ -24,8 +24,21 @@ Request = Case[Any]
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
-class Harmless(FakeExtension):
-    """The fake, but what it is told to run is only printed: the fuzzer's words are anybody's guess."""
+class Harmless(FakeExtension, CanStop):
+    """The fake, but what it is told to run is only printed: the fuzzer's words are anybody's guess. It is stopped and
+    started in name only."""
+
+    stopped: ClassVar[set[str]] = set()
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        status = super().status(handle, ctx)
+        return Status("stopped") if status.presence == "running" and repr(handle.data) in self.stopped else status
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        self.stopped.add(repr(handle.data))
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        self.stopped.discard(repr(handle.data))
 
     def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
         given = Exec(argv=("printf", "%s", *request.argv), env={}, cwd=None)

@@ -33,7 +33,7 @@ def test_a_created_sandbox_is_ready_and_its_document_has_every_field_of_the_cont
     assert list(document) == [
         "id", "name", "profile", "profile_version", "extension", "state", "consumer", "labels", "inputs", "placement",
         "isolation", "reachability", "created_at", "ready_at", "expires_at", "last_active_at", "destroyed_at",
-        "route", "cost", "snapshot_of", "report", "error",
+        "route", "cost", "snapshot_of", "report", "error", "last_seen",
     ]  # fmt: skip
     assert document["state"] == "ready"
     assert document["consumer"] == {"actor": "adm", "name": "tester"}
