@@ -111,6 +111,29 @@ def test_an_operator_gets_a_gpu_uses_it_and_gives_it_back(
     assert elsewhere.census(install) == []
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["a pipe", "a terminal"])
+def test_a_command_ends_as_it_ends_while_its_input_is_still_open(sandboxer: Command, terminal: bool) -> None:
+    """Promise 22: whoever still reads an input that nobody needs must not keep this process from its end."""
+    made = sandboxer("create", "--profile", "profile.modal-gpu", "--json")
+    reading, writing = os.openpty() if terminal else os.pipe()
+    if terminal:
+        reading, writing = writing, reading
+    options = ["-i", "-t"] if terminal else ["-i"]
+    running = subprocess.Popen(
+        sandboxer.words("exec", *options, made.document["id"], "--", "sh", "-c", "echo begun; exit 3"),
+        env=sandboxer.environment,
+        cwd=sandboxer.root,
+        stdin=reading,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = running.communicate(timeout=60)
+    os.close(reading)
+    os.close(writing)
+    assert (running.returncode, out.split(), err) == (3, [b"begun"], b"")
+    assert sandboxer("destroy", made.document["id"], "--force").status == 0
+
+
 def test_wrong_credentials_are_exit_11_and_name_the_variables(sandboxer: Command) -> None:
     refused = sandboxer("create", "--profile", "profile.modal-gpu", "--json", MODAL_TOKEN_SECRET="as-wrong")
     assert refused.status == 11, refused.stdout

@@ -6,7 +6,6 @@ import asyncio
 import io
 import math
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
@@ -19,6 +18,7 @@ from sandboxer.extensions.provider.words import carried, check
 from sandboxer.extensions.shell import processes
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import capture_capped
+from sandboxer.hosts.process.stdin import StdinFeeder
 from sandboxer.timing import Deadline
 
 CHUNK: Final = 256 * 1024
@@ -243,8 +243,7 @@ class _Input:
         self._process = process
         self._bridge = bridge
         self._failed = failed
-        self._stopped = threading.Event()
-        self.error: BaseException | None = None
+        self._feeder: StdinFeeder | None = None
 
     async def begin(self) -> None:
         """Start passing it on."""
@@ -252,17 +251,24 @@ class _Input:
             return
         if isinstance(self._source, io.BytesIO):
             while chunk := self._source.read(CHUNK):
-                if not await self._send(chunk, end=False):
+                if not await self.send(chunk, end=False):
                     return
-            await self._send(b"", end=True)
+            await self.send(b"", end=True)
             return
-        threading.Thread(target=self._feed, name="sandboxer-modal-stdin", daemon=True).start()
+        self._feeder = StdinFeeder(b"", self._source, _Outlet(self, self._bridge), chunk=CHUNK)
+        self._feeder.start()
 
     def stop(self) -> None:
         """Nobody needs it any more."""
-        self._stopped.set()
+        if self._feeder is not None:
+            self._feeder.stop()
 
-    async def _send(self, data: bytes, *, end: bool) -> bool:
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong with reading it."""
+        return None if self._feeder is None else self._feeder.error
+
+    async def send(self, data: bytes, *, end: bool) -> bool:
         """Write a chunk; False when the command takes no more."""
         stdin = self._process.stdin
         try:
@@ -282,17 +288,28 @@ class _Input:
             return False  # any other says that the command has ended, or reads no more
         return True
 
-    def _feed(self) -> None:
-        assert self._source is not None  # noqa: S101 - begin has seen to it
-        read = getattr(self._source, "read1", self._source.read)
-        try:
-            while not self._stopped.is_set():
-                chunk = read(CHUNK)
-                future = asyncio.run_coroutine_threadsafe(self._send(chunk, end=not chunk), self._bridge.loop)
-                if not future.result() or not chunk:
-                    return
-        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits for the command
-            self.error = error
+
+class _Outlet:
+    """A command's input, for the thread that reads what it is given."""
+
+    def __init__(self, target: _Input, bridge: LoopRunner) -> None:
+        self._target, self._bridge = target, bridge
+
+    def write(self, data: bytes, wake: int) -> None:
+        """See `hosts.process.stdin.StdinWriter`."""
+        self._send(data, end=False)
+
+    def end(self) -> None:
+        """Tell the command that there is no more."""
+        self._send(b"", end=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _send(self, data: bytes, *, end: bool) -> None:
+        future = asyncio.run_coroutine_threadsafe(self._target.send(data, end=end), self._bridge.loop)
+        if not future.result():
+            raise BrokenPipeError
 
 
 def capture(

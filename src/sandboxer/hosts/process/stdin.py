@@ -71,15 +71,16 @@ class PipeStdinWriter:
 
 
 class StdinFeeder:
-    """A thread that writes `prelude` and then `source` to an outlet, tells its end, and closes it.
+    """A thread that writes `prelude` and then `source` to an outlet, tells its end, and closes it; `chunk`: the
+    most that is passed on at once.
 
     A terminal, pipe or socket is read only while the program runs: after `stop` not one more byte is taken. Other
     sources are read by `read`; the thread is a daemon, so that a source that never answers holds nobody up. What the
     source raises is kept in `error`.
     """
 
-    def __init__(self, prelude: bytes, source: BinaryIO | None, outlet: StdinWriter) -> None:
-        self._prelude, self._source, self._outlet = prelude, source, outlet
+    def __init__(self, prelude: bytes, source: BinaryIO | None, outlet: StdinWriter, *, chunk: int = CHUNK) -> None:
+        self._prelude, self._source, self._outlet, self._chunk = prelude, source, outlet, chunk
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._finished = False
@@ -104,8 +105,8 @@ class StdinFeeder:
 
     def _feed(self) -> None:
         try:
-            for start in range(0, len(self._prelude), CHUNK):
-                self._outlet.write(self._prelude[start : start + CHUNK], self._wake)
+            for start in range(0, len(self._prelude), self._chunk):
+                self._outlet.write(self._prelude[start : start + self._chunk], self._wake)
             while self._source is not None and not self._stopped and (data := self._read(self._source)):
                 self._outlet.write(data, self._wake)
             if not self._stopped:
@@ -123,13 +124,13 @@ class StdinFeeder:
     def _read(self, source: BinaryIO) -> bytes:
         fd = _selectable(source)
         if fd is None:
-            return source.read(CHUNK)
+            return source.read(self._chunk)
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
         if self._wake in dict(poller.poll()):
             return b""
-        return source.read1(CHUNK) if isinstance(source, io.BufferedReader) else os.read(fd, CHUNK)
+        return source.read1(self._chunk) if isinstance(source, io.BufferedReader) else os.read(fd, self._chunk)
 
 
 def _selectable(source: BinaryIO) -> int | None:
