@@ -12,6 +12,7 @@ from sandboxer.errors import (
     Conflict,
     Denied,
     Internal,
+    Invalid,
     NotConfigured,
     SandboxerError,
     Timeout,
@@ -45,6 +46,7 @@ def knowing(error: SandboxerError) -> SandboxerError:
         (KeyboardInterrupt(), "provision", "interrupted"),
         (SystemExit(143), "wait", "interrupted"),
         (Conflict("taken"), "provision", "caller"),
+        (knowing(Invalid("no address")), "provision", "unsent"),
         (Internal("a bug"), "wait", "caller"),
         (ZeroDivisionError(), "provision", "caller"),
         (Unavailable("no route to the host"), "reach", "host-silent"),
@@ -75,6 +77,10 @@ def test_a_refusal_after_something_was_saved_counts_only_with_the_extensions_wor
     assert cause_of(knowing(Denied("bad key")), phase="provision", provider=True, saved=True) == "locked-out"
 
 
+def test_a_wrong_request_is_taken_back_where_something_was_saved_before() -> None:
+    assert cause_of(knowing(Invalid("no address")), phase="wait", provider=True, saved=True) == "caller"
+
+
 def test_every_cause_has_a_row_and_every_cleanup_is_followed_by_something() -> None:
     assert set(POLICIES) == set(get_args(Cause))
     assert {policy.cleanup for policy in POLICIES.values()} == set(get_args(Cleanup))
@@ -99,7 +105,7 @@ def test_only_a_whole_sandbox_of_a_provider_is_adopted() -> None:
 
 
 def test_what_the_caller_got_wrong_and_an_interrupt_never_move_on() -> None:
-    assert {cause for cause in POLICIES if not may_continue(cause, FREE)} == {"caller", "interrupted"}
+    assert {cause for cause in POLICIES if not may_continue(cause, FREE)} == {"caller", "unsent", "interrupted"}
 
 
 @pytest.mark.parametrize("kept_from", ["last", "expired", "kept"])

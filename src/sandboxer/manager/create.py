@@ -220,9 +220,11 @@ def _give_up(
     document = error_document(error, sandbox_id)
     clean = record.clean  # whoever tried it last may have seen to it
     if not keep and not clean:
-        progress("rollback", "taking back what was begun")
         cause = failure_policy.cause_of(error, phase="provision", provider=False, saved=record.handle is not None)
-        rest = _roll_back(services, record, error, late)
+        rest = None
+        if failure_policy.cleanup_for(cause, "provision") != "none":
+            progress("rollback", "taking back what was begun")
+            rest = _roll_back(services, record, error, late)
         clean = failure_policy.step_after(cause, failure_policy.left_after(rest)) != "unknown"
         if rest is not None and not clean:
             document["details"] = {**(document.get("details") or {}), "rollback": rest.message}

@@ -13,7 +13,9 @@ from sandboxer.errors import Denied, NotConfigured, SandboxerError, Timeout, Una
 
 Phase = Literal["reach", "prepare", "provision", "wait"]
 """How far an attempt has come. Up to `prepare` the backend has made nothing."""
-Cause = Literal["caller", "interrupted", "host-silent", "lost-at-provider", "lost-on-host", "locked-out", "failed"]
+Cause = Literal[
+    "caller", "interrupted", "host-silent", "lost-at-provider", "lost-on-host", "locked-out", "failed", "unsent"
+]
 """Why an attempt failed."""
 Cleanup = Literal["none", "look", "rollback", "quick-rollback"]
 """What is done first, to know what is left."""
@@ -41,6 +43,11 @@ POLICIES: Final[Mapping[Cause, Policy]] = {
         when="the caller is at fault (a wrong template, a conflict)",
         cleanup="rollback",
         then={"nothing": "give-up", **_NEVER_TWO},
+    ),
+    "unsent": Policy(
+        when="the caller is at fault, and the extension knows that nothing was asked for (an address that is none)",
+        cleanup="none",
+        then={"nothing": "give-up"},
     ),
     "interrupted": Policy(
         when="Ctrl-C, SIGTERM or SIGHUP",
@@ -91,6 +98,8 @@ def cause_of(error: BaseException, *, phase: Phase, provider: bool, saved: bool)
     is whole; `saved`: a handle was saved, so something was about to be made."""
     if not isinstance(error, Exception):
         return "interrupted"
+    if isinstance(error, SandboxerError) and error.fault == "caller" and error.made_nothing and not saved:
+        return "unsent"
     if not isinstance(error, SandboxerError) or error.fault == "caller":
         return "caller"  # a bug of ours fails the same way everywhere too
     if phase == "reach" and isinstance(error, Unavailable):

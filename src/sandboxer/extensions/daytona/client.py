@@ -17,7 +17,7 @@ from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.errors import refuse
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox, view
-from sandboxer.extensions.provider import wait
+from sandboxer.extensions.provider import account, wait
 from sandboxer.http import Api, BaseURL, Response, parse_base_url, segment
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
@@ -39,11 +39,14 @@ class DaytonaClient:
         key = ctx.secrets.get(KEY)
         if key is None:
             raise NotConfigured("there is no key for Daytona", hint=f"set {KEY}")
+        account.check_sendable(key, variable=KEY)
+        older = not ctx.endpoints.get("api") and ctx.endpoints.get("server")
         address = ctx.endpoints.get("api") or ctx.endpoints.get("server") or DEFAULT_API
+        base = account.usable_address(address, variable="DAYTONA_SERVER_URL" if older else "DAYTONA_API_URL")
         self._key: Secret = key
         self._chosen = ctx.endpoints.get("toolbox")
         self.key = key.fingerprint
-        self.api = Api(address, name="Daytona", headers=self._headers, refuse=refuse)
+        self.api = Api(base.url, name="Daytona", headers=self._headers, refuse=refuse)
         self.base = self.api.base.url
 
     def _headers(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from sandboxer.errors import BackendError, Invalid, NotConfigured
 from sandboxer.extensions.base import Context, from_handle
 from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.extensions.provider import account
-from sandboxer.http import parse_base_url
+from sandboxer.extensions.provider.lost_create import with_outcome
 from sandboxer.models import Handle
 from sandboxer.secrets import Secret
 
@@ -84,10 +84,12 @@ def api_address(ctx: Context) -> str:
             hint="unset E2B_DEBUG, or name the server by E2B_API_URL and E2B_SANDBOX_URL",
         )
     if named or not domain:
-        return parse_base_url(named or DEFAULT_API, what="E2B_API_URL").url
+        return account.usable_address(named or DEFAULT_API, variable="E2B_API_URL").url
     if not _DOMAIN.fullmatch(domain):
-        raise Invalid("E2B_DOMAIN is not the name of a domain", hint="write it like e2b.example.org")
-    return parse_base_url(f"https://api.{domain}", what="E2B_DOMAIN").url
+        raise with_outcome(
+            Invalid("E2B_DOMAIN is not the name of a domain", hint="write it like e2b.example.org"), "failed"
+        )
+    return account.usable_address(f"https://api.{domain}", variable="E2B_DOMAIN").url
 
 
 def api_key(ctx: Context) -> Secret:
@@ -95,6 +97,7 @@ def api_key(ctx: Context) -> Secret:
     key = ctx.secrets.get(KEY)
     if key is None:
         raise NotConfigured(f"{KEY} is not set", hint=f"set {KEY}, or name another reference in config.yaml")
+    account.check_sendable(key, variable=KEY)
     return key
 
 

@@ -22,7 +22,7 @@ import msgspec
 from sandboxer.errors import NotConfigured, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.modal.options import ModalOptions
-from sandboxer.http import parse_base_url
+from sandboxer.extensions.provider.account import check_sendable, usable_address
 
 DEFAULT_SERVER: Final = "https://api.modal.com"
 FALLBACK_SERVER: Final = "https://api.modal2.com"
@@ -54,14 +54,19 @@ class ModalScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place(ctx: Context) -> ModalScope:
-    """Read the place that a context means; raises NotConfigured without credentials."""
+    """Read the place that a context means. Raises NotConfigured without credentials, Invalid without an address."""
     token_id, token_secret = _credentials(ctx)
     server = ctx.endpoints.get("server") or DEFAULT_SERVER
-    server = parse_base_url(server, what="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
+    server = usable_address(server, variable="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
+    environment = ctx.endpoints.get("environment")
+    if environment is not None and not (environment.isascii() and environment.isprintable()):
+        raise NotConfigured(
+            "MODAL_ENVIRONMENT is not the name of an environment", hint="unset it, or write it like main"
+        )
     digest = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()
     return ModalScope(
         server=server.rstrip("/"),
-        environment=ctx.endpoints.get("environment"),
+        environment=environment,
         app=f"sandboxer-{ctx.install}",
         account=digest[:8],
     )
@@ -71,13 +76,8 @@ def _credentials(ctx: Context) -> tuple[str, str]:
     for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
         if name not in ctx.secrets:
             raise NotConfigured(f"{name} is not there", hint=f"set the environment variable {name}")
-    found = ctx.secrets["MODAL_TOKEN_ID"].reveal(), ctx.secrets["MODAL_TOKEN_SECRET"].reveal()
-    if not all(value.isascii() and value.isprintable() and value == value.strip() for value in found):
-        raise NotConfigured(
-            "Modal's credentials hold characters that cannot be sent",
-            hint="check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET: a line break may have come along",
-        )
-    return found
+        check_sendable(ctx.secrets[name], variable=name)
+    return ctx.secrets["MODAL_TOKEN_ID"].reveal(), ctx.secrets["MODAL_TOKEN_SECRET"].reveal()
 
 
 def load() -> Any:

@@ -1,8 +1,31 @@
-"""Tell what "not found" proves: nothing when another key, or another address, is asked. Pure."""
+"""Check the keys and addresses of accounts, and tell what "not found" proves: nothing when another key, or another
+address, is asked. Pure."""
 
 from __future__ import annotations
 
-from sandboxer.errors import BackendError, NotConfigured
+from sandboxer.errors import BackendError, Invalid, NotConfigured
+from sandboxer.extensions.provider.lost_create import with_outcome
+from sandboxer.http import BaseURL, parse_base_url
+from sandboxer.secrets import Secret
+
+
+def usable_address(text: str, *, variable: str) -> BaseURL:
+    """Parse the address of an API. Raises Invalid for one that is none, saying that nothing can have been asked there:
+    neither is there anything to take back, nor could it be looked for."""
+    try:
+        return parse_base_url(text, what=variable)
+    except Invalid as error:
+        raise with_outcome(error, "failed") from None
+
+
+def check_sendable(key: Secret, *, variable: str) -> None:
+    """Raise NotConfigured for a key that no header can carry, before anything is made of it."""
+    value = key.reveal()
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise NotConfigured(
+            f"{variable} holds characters that cannot be sent",
+            hint=f"check {variable}: a line break, or another encoding, may have come along",
+        )
 
 
 def proves_absence(made_with: str, asked_with: str, *, over_at: float | None, now: float) -> bool:
