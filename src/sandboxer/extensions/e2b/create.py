@@ -9,13 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from sandboxer import bounded
-from sandboxer.errors import SandboxerError, Timeout, Unavailable
+from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.e2b.client import E2BClient
 from sandboxer.extensions.e2b.handle import seconds_until
 from sandboxer.extensions.e2b.options import E2BOptions
 from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess
-from sandboxer.extensions.provider.lost_create import Look, Trouble, needs_look, settle, trouble_of
+from sandboxer.extensions.provider.lost_create import Look, Trouble, needs_look, settle, trouble_of, with_outcome
 from sandboxer.extensions.provider.wait import fits, part_of, pause, told_to_wait
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from sandboxer.timing import Deadline
@@ -93,7 +93,7 @@ def make(control: E2BClient, spec: Spec, asked: Mapping[str, Any], ctx: Context)
     doubt: SandboxerError | None = None
     for number in range(1, _TRIES + 1):
         if doubt is not None and ctx.deadline.passed:
-            raise doubt
+            raise with_outcome(doubt, "unknown")
         ctx.deadline.check("asking E2B for a sandbox")
         try:
             sandbox, access, _ = control.create(
@@ -115,7 +115,7 @@ def make(control: E2BClient, spec: Spec, asked: Mapping[str, Any], ctx: Context)
             if found is not None and verdict == "adopt":
                 return found
             if verdict != "retry":
-                raise (doubt or error) from None
+                raise with_outcome(doubt or error, "failed" if verdict == "failed" else "unknown") from None
             ctx.progress("start", f"asking E2B again: {error.message}")
             continue
         if doubt is not None:
@@ -147,6 +147,29 @@ def find_labelled(control: E2BClient, sandbox_id: str, install: str) -> list[E2B
     """List what E2B shows of one sandbox of ours, the oldest first."""
     found = control.all({LABEL_ID: sandbox_id, LABEL_INSTALL: install})
     return sorted(found, key=lambda shown: (shown.started_at or 0.0, shown.id))
+
+
+def find_surely(control: E2BClient, sandbox_id: str, ctx: Context) -> list[E2BSandbox]:
+    """The same; a list that shows nothing is asked a second time, because it may lag behind a create."""
+    if found := find_labelled(control, sandbox_id, ctx.install):
+        return found
+    pause(SECOND_LOOK, ctx.deadline, "waiting for E2B")
+    return find_labelled(control, sandbox_id, ctx.install)
+
+
+def remove_labelled(control: E2BClient, sandbox_id: str, ctx: Context) -> None:
+    """Kill all that carries the label of one sandbox of ours, and look. Raises when E2B still shows any of it."""
+    for shown in find_surely(control, sandbox_id, ctx):
+        kill(control, shown.id)
+
+
+def kill(control: E2BClient, sandbox: str) -> None:
+    """Kill a sandbox, and look. Raises BackendError when E2B still shows it."""
+    control.kill(sandbox)
+    if control.look(sandbox) is not None:
+        raise BackendError(
+            f"E2B still shows {sandbox} after it was killed", hint="run `sandboxer reconcile`", outcome="unknown"
+        )
 
 
 def _remove_others(control: E2BClient, found: Sequence[E2BSandbox], *, keep: str) -> None:

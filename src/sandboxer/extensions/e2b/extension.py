@@ -46,7 +46,6 @@ from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitte
 from sandboxer.extensions.e2b.sandbox import E2BSandbox
 from sandboxer.extensions.provider.account import other_key
 from sandboxer.extensions.provider.errors import stopped
-from sandboxer.extensions.provider.wait import pause
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
@@ -85,12 +84,9 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         ctx.deadline.check("asking E2B for a sandbox")
         ctx.progress("start", f"{template or options.template} at {control.base}")
         now = time.time()
-        made = create.make(control, spec, create.body(spec, options, now=now, template=template), ctx)
-        if made.access is not None:
-            self._accesses.keep(control, made.id, made.access)
-        handle = E2BHandleData(
+        intent = E2BHandleData(
             sandbox_id=spec.sandbox_id,
-            id=made.id,
+            id="",
             api=control.base,
             key=control.key,
             born=now,
@@ -98,8 +94,15 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
             declared=create.declared(options),
             ports=list(options.ports),
             user=options.user,
-            lost=made.lost,
-        ).handle()
+            lost=True,
+        )
+        # Where it was asked for, and with whose key, must be known before it exists: nobody else can say what became
+        # of it.
+        ctx.save(intent.handle())
+        made = create.make(control, spec, create.body(spec, options, now=now, template=template), ctx)
+        if made.access is not None:
+            self._accesses.keep(control, made.id, made.access)
+        handle = _changed(intent, id=made.id, lost=made.lost)
         ctx.save(handle)
         return handle
 
@@ -127,21 +130,25 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look, which is about this sandbox only where the address and the key are those it was made with."""
         try:
-            place, control = self._place(handle, ctx)
-            looked = control.look(place.id)
-            if looked is None:
+            place, control = self._intended(handle, ctx)
+            shown = self._shown(place, control, ctx)
+            if shown is None:
                 return Status("absent") if is_gone(place, ctx) else Status("unknown", other_key_error(place).message)
         except SandboxerError as error:
             return Status("unknown", error.message)
-        return describe.status(looked[0])
+        return describe.status(shown)
+
+    def _shown(self, place: E2BHandleData, control: E2BClient, ctx: Context) -> E2BSandbox | None:
+        if not place.id:
+            found = create.find_surely(control, place.sandbox_id, ctx)
+            return found[0] if found else None
+        looked = control.look(place.id)
+        return None if looked is None else looked[0]
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By metadata; a list that shows nothing is asked a second time, because it may lag behind a create."""
         control = E2BClient(ctx)
-        found = create.find_labelled(control, sandbox_id, ctx.install)
-        if not found:
-            pause(create.SECOND_LOOK, ctx.deadline, "waiting for E2B")
-            found = create.find_labelled(control, sandbox_id, ctx.install)
+        found = create.find_surely(control, sandbox_id, ctx)
         return self._seen(found[0], control, several=len(found) > 1).handle() if found else None
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
@@ -179,16 +186,15 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Kills it, and looks. Where an answer was lost while it was made, all that carries its label goes."""
-        place, control = self._place(handle, ctx)
+        place, control = self._intended(handle, ctx)
         self._accesses.forget(control, place.id)
-        if place.lost:
-            for shown in create.find_labelled(control, place.sandbox_id, ctx.install):
-                control.kill(shown.id)
-        control.kill(place.id)
-        if control.look(place.id) is not None:
-            raise BackendError(
-                f"E2B still shows {place.id} after it was killed", hint="run `sandboxer reconcile`", outcome="unknown"
-            )
+        if not place.id:
+            create.remove_labelled(control, place.sandbox_id, ctx)
+        else:
+            if place.lost:
+                for shown in create.find_labelled(control, place.sandbox_id, ctx.install):
+                    control.kill(shown.id)
+            create.kill(control, place.id)
         if not is_gone(place, ctx):
             raise other_key_error(place)
 
@@ -275,9 +281,9 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
 
     def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
         """As E2B shows it."""
-        place, control = self._place(handle, ctx)
-        looked = control.look(place.id)
-        return None if looked is None else looked[0].resources
+        place, control = self._intended(handle, ctx)
+        shown = self._shown(place, control, ctx)
+        return None if shown is None else shown.resources
 
     def stop(self, handle: Handle, ctx: Context) -> None:
         """Pauses it with its memory. A paused sandbox costs nothing, and E2B never ends it by itself."""
@@ -326,10 +332,22 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         if control.key != kept.key:
             raise other_key(f"the snapshot {kept.name}", provider="E2B", variables=KEY)
 
-    def _place(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+    def _intended(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+        """What was asked for, whether E2B has told its id or not."""
         place = sandbox_data(handle)
         check_address(place.api, ctx)
         return place, E2BClient(ctx)
+
+    def _place(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+        """One whose id E2B has told. Raises Conflict."""
+        place, control = self._intended(handle, ctx)
+        if not place.id:
+            raise Conflict(
+                f"E2B has not told what became of the create of {place.sandbox_id}",
+                hint="run `sandboxer reconcile --apply`",
+                fault="backend",
+            )
+        return place, control
 
 
 def _changed(place: E2BHandleData, **fields: Any) -> Handle:

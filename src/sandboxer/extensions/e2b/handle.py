@@ -28,10 +28,11 @@ _DOMAIN: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-
 class E2BHandleData(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a sandbox's handle.
 
-    sandbox_id: ours. id: E2B's. api: the base address it was made at. key: which key, by a fingerprint. born: when it
-    was made; ends: E2B's own end of it, as of then; both in unix seconds. declared: what its template was said to have.
-    ports: those whose addresses are told. user: who commands belong to. lost: an answer was lost while it was made, so
-    that there may be more than one of it. paused: it was stopped, and so has no end of its own.
+    sandbox_id: ours. id: E2B's; empty as long as E2B has not told it. api: the base address it was made at. key: which
+    key, by a fingerprint. born: when it was made; ends: E2B's own end of it, as of then; both in unix seconds.
+    declared: what its template was said to have. ports: those whose addresses are told. user: who commands belong to.
+    lost: an answer was lost while it was made, so that there may be more than one of it. paused: it was stopped, and so
+    has no end of its own.
     """
 
     sandbox_id: str
@@ -115,7 +116,7 @@ def is_gone(place: E2BHandleData, ctx: Context) -> bool:
 
 def other_key_error(place: E2BHandleData) -> BackendError:
     """Make the error for a sandbox that the present key cannot see."""
-    return account.other_key(place.id, provider="E2B", variables=KEY)
+    return account.other_key(place.id or f"sandbox {place.sandbox_id}", provider="E2B", variables=KEY)
 
 
 def seconds_until(expires_at: float, now: float) -> int:
