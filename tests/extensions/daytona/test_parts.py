@@ -79,7 +79,7 @@ def test_by_default_it_ends_by_itself_and_never_sleeps() -> None:
         "labels": {"a": "b"},
         "ttlMinutes": 60,
         "autoStopInterval": 0,
-        "autoDeleteInterval": 0,
+        "autoDeleteInterval": -1,
     }
     assert "ttlMinutes" not in body(expires_at=None)
 

@@ -165,3 +165,23 @@ def test_a_command_under_which_it_is_paused_says_so() -> None:
         with pytest.raises(Conflict, match="paused"):
             trial.run(handle, "true")
         assert fake.script.struck
+
+
+def test_daytona_keeps_what_we_stop_also_where_a_stop_by_others_deletes_it() -> None:
+    from tests.extensions.provider.trial import daytona
+    from tests.fakes.daytona import FakeDaytona
+
+    with FakeDaytona() as fake:
+        trial = daytona(fake)
+        made = trial.made(options={"auto_delete_minutes": 0})
+        trial.run(made, "touch", "/tmp/kept")
+        found = trial.extension.find(str(sandbox_id_of(made.data["name"])), trial.context())
+        assert found is not None
+        assert isinstance(trial.extension, CanStop)
+        for handle in (made, found):
+            trial.extension.stop(handle, trial.context())
+            assert trial.extension.status(handle, trial.context()).presence == "stopped"
+            trial.extension.start(handle, time.time() + 1800, trial.context())
+            assert trial.run(handle, "test", "-e", "/tmp/kept")[0] == 0
+            (machine,) = fake.estate.machines.values()
+            assert machine.auto_delete == 0

@@ -78,7 +78,7 @@ def daytona(fake: FakeDaytona) -> Trial:
         fake=fake,
         extension=DaytonaExtension(),
         context=lambda **more: setting.context(fake, **more),
-        spec=lambda **more: setting.spec(**{"options": {"auto_delete_minutes": -1}, **more}),
+        spec=setting.spec,
         create="POST /api/sandbox",
         looks=r"GET /api/sandbox/[^/]+",
         stop=stop,

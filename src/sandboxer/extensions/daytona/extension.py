@@ -234,7 +234,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
             cloud, remembered.name, ctx.deadline, wanted=lambda view: view.phase != "coming", doing="stopping"
         )
         if found.phase == "up":
-            if remembered.keeps == 0:
+            if 0 in (remembered.keeps, found.auto_delete):
                 create.change(cloud, remembered.name, "autodelete/-1", ctx.deadline)
             create.change(cloud, remembered.name, "stop", ctx.deadline)
         create.until_state(
@@ -297,7 +297,13 @@ def _no_service(service: str | None) -> None:
 
 def _remembered(found: DaytonaSandbox, cloud: DaytonaClient) -> DaytonaHandleData:
     return DaytonaHandleData(
-        name=found.name, base=cloud.base, key=cloud.key, id=found.id, toolbox=found.toolbox, until=found.destroyed_at
+        name=found.name,
+        base=cloud.base,
+        key=cloud.key,
+        id=found.id,
+        toolbox=found.toolbox,
+        until=found.destroyed_at,
+        keeps=-1 if found.auto_delete is None else found.auto_delete,
     )
 
 

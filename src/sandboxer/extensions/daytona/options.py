@@ -48,7 +48,8 @@ class DaytonaOptions(Written, frozen=True, kw_only=True):
     env: variables of the sandbox; Daytona keeps them readable, so no secrets. user: whom commands run as.
     ports: told with their preview address in `reachability.services`; public: without Daytona's own login before them.
     network: `none` blocks everything outside; network_allow_list: only these ranges.
-    auto_stop_minutes (0 never), auto_archive_minutes, auto_delete_minutes (0: as soon as it stops; negative never):
+    auto_stop_minutes (0 never), auto_archive_minutes, auto_delete_minutes (0: as soon as it stops; negative: not before
+    its TTL, so that one which somebody else stops keeps its files):
     Daytona's own timers, beside the TTL. queue_minutes: how long it may wait for capacity.
     ssh: tell in `reachability` how a login over SSH is had. largest: what may be asked for, checked before anything
     starts.
@@ -69,7 +70,7 @@ class DaytonaOptions(Written, frozen=True, kw_only=True):
     network_allow_list: list[str] = []
     auto_stop_minutes: int = 0
     auto_archive_minutes: int | None = None
-    auto_delete_minutes: int = 0
+    auto_delete_minutes: int = -1
     queue_minutes: int | None = None
     ssh: bool = False
     largest: SandboxSizeLimits = SandboxSizeLimits()

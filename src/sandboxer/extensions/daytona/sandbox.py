@@ -73,6 +73,8 @@ class DaytonaSandbox(Value, frozen=True, kw_only=True):
     snapshot: str | None
     queue_timed_out: bool
     evicted: bool
+    auto_delete: int | None = None
+    """Minutes that it outlives a stop: 0 for none, negative for good; None where Daytona does not say."""
 
     @property
     def phase(self) -> Phase | None:
@@ -121,6 +123,7 @@ def view(document: Any, *, asked: str) -> DaytonaSandbox:
         snapshot=_text(document, "snapshot"),
         queue_timed_out=bool(document.get("queueTimedOutAt")),
         evicted=bool(document.get("spotEvictedAt")),
+        auto_delete=_whole(document, "autoDeleteInterval"),
     )
 
 
@@ -132,6 +135,11 @@ def _text(document: Mapping[str, Any], name: str) -> str | None:
 def _number(document: Mapping[str, Any], name: str) -> float | None:
     value = document.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _whole(document: Mapping[str, Any], name: str) -> int | None:
+    value = document.get(name)
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _resources(document: Mapping[str, Any]) -> Resources | None:
