@@ -32,6 +32,17 @@ def test_bytes_that_are_no_text_arrive_beside_an_input(shared: Trial, handle: Ha
     assert shared.run(handle, "sh", "-c", 'cat; printf %s "$1"', "sh", "\udcff", stdin=b"in") == (0, b"in\xff", b"")
 
 
+@pytest.mark.parametrize("cwd", ["/no/such", "no/such", "/etc/passwd", "-x"])
+@pytest.mark.parametrize("stdin", [b"", b"in"])
+def test_a_working_directory_that_cannot_be_entered_is_126_and_told(
+    shared: Trial, handle: Handle, cwd: str, stdin: bytes
+) -> None:
+    """An end of the command, not of the sandbox: over HTTP it is no 404."""
+    code, out, err = shared.run(handle, "touch", "/tmp/entered", cwd=cwd, stdin=stdin)
+    assert (code, out, cwd.encode() in err) == (126, b"", True), err
+    assert shared.run(handle, "test", "-e", "/tmp/entered")[0] == 1
+
+
 @pytest.mark.parametrize("word", ["\ud800", "x\udfff", "nul\0"])
 @pytest.mark.parametrize("where", ["argv", "env", "cwd"])
 def test_what_stands_for_no_byte_is_refused_before_anything_runs(

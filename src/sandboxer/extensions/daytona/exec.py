@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal
 
 from sandboxer import bounded
-from sandboxer.errors import BackendError, NotFound, SandboxerError, Timeout, Unavailable
+from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.client import Toolbox, rest
 from sandboxer.extensions.daytona.processes import PIECE, StdinReader
@@ -37,8 +37,8 @@ LATE_PAUSE: Final = 0.5
 _READONLY: Final = frozenset({"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"})
 """Variables that some shells do not let themselves be set: the command gets them by `env`."""
 
-CommandState = Literal["run", "done", "lost", "late", "cwd", "lacks"]
-_STATES: Final[dict[str, CommandState]] = {name: name for name in ("run", "done", "lost", "late", "cwd", "lacks")}
+CommandState = Literal["run", "done", "lost", "late", "lacks"]
+_STATES: Final[dict[str, CommandState]] = {name: name for name in ("run", "done", "lost", "late", "lacks")}
 
 
 class CommandProgress(Value, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ def job(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> byte
     lines = ["exec 3<&-", "umask 022"]
     if cwd is not None:
         where = cwd if cwd.startswith("/") else f"./{cwd}"
-        lines.append(f'CDPATH= cd {shlex.quote(where)} 2>/dev/null || {{ : >"$sbxp.cwd"; exit 126; }}')
+        lines.append(f"CDPATH= cd {shlex.quote(where)} || exit 126")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items() if name not in _READONLY]
     lines.append("set -- " + shlex.join(argv))
     lines.append('command -v -- "$1" >/dev/null 2>&1 || [ -e "$1" ] || { echo "sh: $1: not found" >&2; exit 127; }')
@@ -113,7 +113,7 @@ def run(
     env: Mapping[str, str] | None = None,
 ) -> int:
     """Run a program to its end; its exit code. Raises Timeout at the deadline, having killed everything of its session;
-    the same when this thread is interrupted. NotFound when `cwd` cannot be entered."""
+    the same when this thread is interrupted. 126 when `cwd` cannot be entered, which stderr says."""
     deadline.check("running a command in the sandbox")
     token = os.urandom(8).hex()
     intake = StdinReader(streams.stdin)
@@ -203,10 +203,6 @@ class _Running:
 
     def _complete(self, told: CommandProgress, limit: int) -> bool:
         """Pass on what is new; whether that was all."""
-        if told.state == "cwd":
-            self._forget()
-            self.ended = True
-            raise NotFound("the working directory is not there, or cannot be entered", hint="see --cwd", fault="caller")
         if told.state == "lacks":
             self.ended = True
             raise BackendError(

@@ -10,10 +10,10 @@ files, and waits a little; FOLLOW waits and tells what is new; END kills it with
     <base64 of what is new of stderr>
     =
 
-state: run, done (with the exit code), lost (there is no such command), late (it was ended before it began), cwd (the
-working directory cannot be entered), lacks (something is missing, and it was not begun). What a person or program
-asked to run is never part of these texts: it comes by descriptor 3, its input (base64) by 4, so that neither words nor
-values appear in anybody's argv but the command's own.
+state: run, done (with the exit code), lost (there is no such command), late (it was ended before it began), lacks
+(something is missing, and it was not begun). What a person or program asked to run is never part of these texts: it
+comes by descriptor 3, its input (base64) by 4, so that neither words nor values appear in anybody's argv but the
+command's own.
 
 Every program that is started here is a part of what a command costs; so there are as few as can be.
 """
@@ -30,7 +30,6 @@ PREFIX: Final = "/tmp/.sbx-exec-"  # noqa: S108 - inside a sandbox; the name is 
 
 _TELL: Final = r"""
 tell() {
-  [ ! -e "$sbxp.cwd" ] || set -- cwd "$2" "$3" "$4"
   echo "$sbxt $1 $2"
   [ ! -s "$sbxp.out" ] || part "$sbxp.out" "$3"
   echo =
