@@ -121,7 +121,8 @@ class Deadline:
         """Raise Timeout, naming what was being done, once the time is up."""
         if self.passed:
             raise Timeout(
-                f"the deadline passed while {doing}", hint="give it longer with --timeout, or look at the host"
+                f"the deadline passed while {doing}",
+                hint="give it longer with --timeout; `sandboxer doctor` shows what does not answer",
             )
 
     def shorter(self, seconds: float | None) -> Deadline:

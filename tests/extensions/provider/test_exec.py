@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandboxer.errors import Invalid
+from sandboxer.errors import Invalid, Timeout
 from sandboxer.extensions.base import CanCopy
 from sandboxer.models import Handle
 from tests.extensions.provider.trial import Trial
@@ -30,6 +30,12 @@ def test_bytes_that_are_no_text_arrive(shared: Trial, handle: Handle) -> None:
 
 def test_bytes_that_are_no_text_arrive_beside_an_input(shared: Trial, handle: Handle) -> None:
     assert shared.run(handle, "sh", "-c", 'cat; printf %s "$1"', "sh", "\udcff", stdin=b"in") == (0, b"in\xff", b"")
+
+
+def test_a_command_that_is_over_its_time_is_told_with_what_there_is_at_a_cloud(shared: Trial, handle: Handle) -> None:
+    with pytest.raises(Timeout) as caught:
+        shared.run(handle, "sleep", "91", seconds=2)
+    assert ("--timeout" in caught.value.hint, "host" in caught.value.hint) == (True, False)
 
 
 @pytest.mark.parametrize("cwd", ["/no/such", "no/such", "/etc/passwd", "-x"])
