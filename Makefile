@@ -26,10 +26,11 @@ check-engines: setup
 smoke-remote: .venv/.test-installed
 	@$(BIN)/python scripts/smoke_remote
 
-# The same tests with the full size of every sweep: hours, not minutes.
+# The same tests with the full size of every sweep: hours, not minutes. The engines' part runs also when the first is red.
+soak: export SANDBOXER_SOAK = 1
 soak: .venv/.test-installed
-	@SANDBOXER_SOAK=1 scripts/testbed/install
-	@SANDBOXER_SOAK=1 $(BIN)/pytest
+	@scripts/testbed/install
+	@red=0; for part in "" --engines; do $(BIN)/python scripts/run_tests $$part || red=1; done; exit $$red
 
 bench: setup
 	@$(BIN)/python scripts/bench
