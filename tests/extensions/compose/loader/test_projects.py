@@ -319,3 +319,32 @@ def test_no_error_of_the_loader_is_a_bug() -> None:
     for text in ("services: {w: {image: a, ports: [1]}}\n---\n- a", "? a\n", "services: {w: !reset null}", "!reset x"):
         with pytest.raises(SandboxerError):
             loaded(text)
+
+
+def test_tags_on_what_is_followed_itself() -> None:
+    """`include` and `extends` are followed before another file could be merged: a tag takes away, or means nothing."""
+    other = "services: {o: {image: other}}"
+    for include in (
+        "!reset [x]",
+        "[!reset x]",
+        "[!override o.yaml]",
+        "!override [o.yaml]",
+        "[{path: !override [o.yaml]}]",
+    ):
+        tree: dict[str, str | bytes] = {"compose.yaml": f"services: {{a: {{image: own}}}}\ninclude: {include}", "o.yaml": other}
+        services = loaded(tree).document["services"]
+        assert services["a"]["image"] == "own"
+        assert ("o" in services) == ("override" in include), include
+    for nothing in ("!reset []", "[!reset x]", "[]"):
+        with pytest.raises(Invalid, match=r"include\[0\] has no path"):
+            loaded(f"services: {{a: {{image: a}}}}\ninclude: [{{path: {nothing}}}]")
+    for extends in ("{service: !override o, file: !override o.yaml}", "!override {service: o, file: o.yaml}"):
+        tree = {"compose.yaml": f"services: {{a: {{extends: {extends}}}}}", "o.yaml": other}
+        assert loaded(tree).document["services"]["a"]["image"] == "other", extends
+    tree = {
+        "compose.yaml": "services: {a: {extends: {service: o, file: o.yaml}}}",
+        "o.yaml": "services: !override {o: {image: other}}",
+    }
+    assert loaded(tree).document["services"]["a"]["image"] == "other"
+    tree = {"compose.yaml": "services: !override {a: {image: own}}\ninclude: [o.yaml]", "o.yaml": other}
+    assert set(loaded(tree).document["services"]) == {"a", "o"}, "nothing of its own is lost"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.limits import DEFAULT, LoadUsage
 from sandboxer.extensions.compose_ssh.loader.merge import merged, settled, unified
-from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, copied, invalid, size
+from sandboxer.extensions.compose_ssh.loader.nodes import Map, Override, Seq, copied, invalid, size
 from sandboxer.extensions.compose_ssh.loader.project import Origin
 from sandboxer.extensions.compose_ssh.loader.project_files import ProjectFiles
 
@@ -59,10 +59,9 @@ def _environment(service: Map, variables: Variables, account: LoadUsage) -> None
 
 
 def _include(files: ProjectFiles, document: Map, *, base: str, variables: Variables, within: tuple[str, ...]) -> None:
-    entries = document.drop("include")
-    if entries is RESET or entries is None:
-        return
-    entries = entries.value if isinstance(entries, Override) else entries
+    entries = settled(document.drop("include"))
+    if not isinstance(entries, Seq):
+        return  # nothing, or taken away by a tag
     if len(within) > DEFAULT.includes:
         raise Invalid(
             f"{within[-1]}: includes nested deeper than {DEFAULT.includes} levels", hint="include fewer levels"
@@ -70,6 +69,8 @@ def _include(files: ProjectFiles, document: Map, *, base: str, variables: Variab
     for index, entry in enumerate(entries):
         origin = entries.at[index]
         where = ("include", index)
+        if not entry.get("path"):
+            raise invalid("has no path", where, origin)
 
         def located(path: str, where: Any = where, origin: Origin | None = origin) -> str:
             return files.located(path, base, path_of=where, origin=origin)
@@ -94,7 +95,7 @@ def _include(files: ProjectFiles, document: Map, *, base: str, variables: Variab
 def _import(document: Map, model: Map, origin: Origin | None) -> None:
     """Put what an included project has into the one that includes it. Raises Invalid for one name with two meanings."""
     for section in _SECTIONS:
-        have: Any = document.get(section)
+        have: Any = _untagged(document.get(section))
         brought: Any = model.get(section)
         for name, body in brought.items() if isinstance(brought, Map) else ():
             if not isinstance(have, Map):
@@ -103,6 +104,10 @@ def _import(document: Map, model: Map, origin: Origin | None) -> None:
                 at = have.at.get(name)
                 raise invalid("conflicts with what an include brings under that name", (section, name), at)
             have.put(name, body, brought.at.get(name))
+
+
+def _untagged(value: Any) -> Any:
+    return value.value if isinstance(value, Override) else value
 
 
 class _Extender:
@@ -116,9 +121,7 @@ class _Extender:
 
     def extend(self, document: Map) -> None:
         """Replace each service that extends another by the result."""
-        services: Any = document.get("services")
-        if isinstance(services, Override):
-            services = services.value
+        services: Any = _untagged(document.get("services"))
         if not isinstance(services, Map):
             return
         done: dict[str, Any] = {}
@@ -130,7 +133,7 @@ class _Extender:
             return done[name]
         service = services[name]
         tagged = isinstance(service, Override)
-        body = service.value if isinstance(service, Override) else service
+        body = _untagged(service)
         if not isinstance(body, Map) or "extends" not in body:
             return service
         at = body.at.get("extends")
@@ -138,12 +141,12 @@ class _Extender:
         if link in chain or len(chain) >= DEFAULT.includes:
             what = "extends itself" if link in chain else f"is the last of more than {DEFAULT.includes} extends"
             raise invalid(f"{what}: {' -> '.join([*chain, link])[:400]}", ("services", name, "extends"), at)
-        extends = body["extends"]
-        if isinstance(extends, Override):
-            extends = extends.value
+        extends = settled(body["extends"])
         if not isinstance(extends, Map):
             body.drop("extends")
             return service
+        if not isinstance(extends.get("service"), str):
+            raise invalid("has no service", ("services", name, "extends"), at)
         source = self._source(services, extends, name, at, (*chain, link), done)
         body.drop("extends")  # not before: a circle is seen by it
         result = merged(source, body, _SERVICE)
@@ -167,14 +170,12 @@ class _Extender:
             directory = posixpath.dirname(path)
             extender, known, there = _Extender(self._files, path, directory, self._variables), Map(), {}
             for document in self._files.documents(path, base=directory, variables=self._variables, origin=at):
-                found = document.get("services")
+                found = _untagged(document.get("services"))
                 if isinstance(found, Map):
                     known = merged(known, found, ("services",))
         if wanted not in known:
             raise invalid(f"extends the service {wanted[:80]!r}, which is not there", ("services", name, "extends"), at)
-        base = extender._extended(known, wanted, chain, there)
-        if isinstance(base, Override):
-            base = base.value
+        base = _untagged(extender._extended(known, wanted, chain, there))
         if not isinstance(base, Map):
             raise invalid(f"extends {wanted[:80]!r}, which is no mapping", ("services", name, "extends"), at)
         nodes, text = size(base)

@@ -168,8 +168,6 @@ def extends(value: Any, spot: ValueContext) -> Map:
     if isinstance(value, str):
         return Map().put("service", value, spot.origin)
     body: Map = record({"service": text, "file": text})(value, spot)
-    if not isinstance(body.get("service"), str):
-        raise spot.bad("has no service")
     return body
 
 
