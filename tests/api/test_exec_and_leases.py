@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
+import socket
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from httpx import Client
 
 from sandboxer.bootstrap import Installation
+from tests.api.serving import Served
 from tests.testbed.waiting import eventually
 
 
@@ -240,3 +246,28 @@ def test_expire_spares_what_is_leased(api: Client, here: Installation, ready: st
     done = api.post("/v1/expire", json={"apply": True})
     assert (done.status_code, done.json()["actions"][0]["outcome"]) == (200, "done")
     assert api.get(ready).json()["state"] == "destroyed"
+
+
+def test_exec_ends_with_its_client(served: Served) -> None:
+    """Contract 9: what was started in the foreground does not go on for nobody, nor does what it has started."""
+    seconds = str(1_000_000 + int.from_bytes(os.urandom(4)))
+    with Client(base_url=f"http://127.0.0.1:{served.port}", timeout=60) as api:
+        path = ready_one(api)
+        body = json.dumps({"argv": ["sh", "-c", f"sleep {seconds} & sleep {seconds}"], "timeout": 3600})
+        head = f"POST {path}/exec HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            eventually(lambda: len(sleeping(seconds)) == 2, within=60, what="the command runs")
+        eventually(lambda: not sleeping(seconds), within=30, what="the command has ended")
+        eventually(lambda: api.delete(path).status_code == 200, within=60, what="nobody uses the sandbox any more")
+
+
+def sleeping(seconds: str) -> list[int]:
+    """The processes that sleep for so long."""
+    words = f"sleep\0{seconds}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cmdline").read_bytes() == words:
+                found.append(int(process.name))
+    return found

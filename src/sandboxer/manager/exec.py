@@ -91,8 +91,17 @@ def lacks_capability(record: Sandbox, verb: str) -> Unsupported:
     return Unsupported(f"{record.extension} has no {verb}", hint=f"run `sandboxer extensions show {record.extension}`")
 
 
-def run(services: Services, sandbox_id: str, request: Exec, streams: Streams, *, timeout: float | None) -> int:
-    """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed)."""
+def run(
+    services: Services,
+    sandbox_id: str,
+    request: Exec,
+    streams: Streams,
+    *,
+    timeout: float | None,
+    wanted: Deadline | None = None,
+) -> int:
+    """Run a command inside; its exit code. Raises Timeout when `timeout` seconds pass (its children are killed), and
+    when `wanted` is cancelled: whoever asked has gone."""
     check_exec(request)
     with (
         exec_slot(services, services.current(sandbox_id).consumer),
@@ -102,7 +111,8 @@ def run(services: Services, sandbox_id: str, request: Exec, streams: Streams, *,
         if not isinstance(extension, CanExec):
             raise lacks_capability(record, "exec")
         permissions.check_sandbox_paths(services, record)
-        return extension.exec(handle, request, streams, services.context(record, Deadline(timeout)))
+        deadline = (wanted or Deadline(None)).shorter(timeout)
+        return extension.exec(handle, request, streams, services.context(record, deadline))
 
 
 def check_exec(request: Exec) -> None:

@@ -277,12 +277,20 @@ class SandboxManager(AdminVerbs):
 
     # -- use ------------------------------------------------------------------------------------------------------
 
-    def exec(self, text: str, request: Exec, streams: Streams, *, timeout: float | None = None) -> int:
-        """Run a command inside; its exit code."""
+    def exec(
+        self,
+        text: str,
+        request: Exec,
+        streams: Streams,
+        *,
+        timeout: float | None = None,
+        wanted: Deadline | None = None,
+    ) -> int:
+        """Run a command inside; its exit code. Cancelling `wanted` ends it, with what it has started."""
         from sandboxer.manager.exec import run
 
         with self._changing("exec", text) as found:
-            return run(self.services, found, request, streams, timeout=timeout)
+            return run(self.services, found, request, streams, timeout=timeout, wanted=wanted)
 
     def copy(
         self,

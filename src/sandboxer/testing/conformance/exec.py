@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sandboxer.errors import Invalid, SandboxerError, Timeout
-from sandboxer.extensions.base import CanCopy, CanLogs
+from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.trees.tar_writer import write_tar
 from sandboxer.names import new_id
@@ -109,12 +109,21 @@ class ExecConformance(Conformance):
         with pytest.raises(Timeout):
             made.run("sh", "-c", script, seconds=1.0)
         assert time.monotonic() - started < 10
-        look = 'for d in /proc/[0-9]*; do tr "\\0" " " < $d/cmdline; echo; done 2>/dev/null'
-        deadline = time.monotonic() + 5
-        while sleep.encode() in (out := made.run("sh", "-c", look)[1]) and time.monotonic() < deadline:
-            continue
-        assert sleep.encode() not in out
+        out = _check_gone(made, sleep)
         assert word.encode() not in out
+
+    def test_a_command_that_nobody_wants_any_more_is_ended_with_its_children(self, made: Made) -> None:
+        """As when the client of the HTTP API hangs up: another thread cancels the deadline."""
+        sleep = f"sleep {1_000_000 + int.from_bytes(os.urandom(4))}"
+        extension, context = made.bench.extension(), made.bench.context(made.host)
+        assert isinstance(extension, CanExec)
+        begun = Streams(stdin=None, stdout=lambda _: context.deadline.cancel(), stderr=lambda _: None)
+        script = f"{sleep} & echo begun; {sleep} & wait"
+        started = time.monotonic()
+        with pytest.raises(Timeout):
+            extension.exec(made.handle, Exec(argv=("sh", "-c", script)), begun, context)
+        assert time.monotonic() - started < 30
+        _check_gone(made, sleep)
 
     def test_a_timeout_kills_children_with_a_session_of_their_own(self, made: Made) -> None:
         sleep = f"sleep {1_000_000 + int.from_bytes(os.urandom(4))}"
@@ -122,11 +131,7 @@ class ExecConformance(Conformance):
             pytest.skip("has no boundary that ends what is left, or no setsid inside")
         with pytest.raises(Timeout):
             made.run("sh", "-c", f"setsid {sleep} & wait", seconds=2.0)
-        look = 'for d in /proc/[0-9]*; do tr "\\0" " " < $d/cmdline; echo; done 2>/dev/null'
-        deadline = time.monotonic() + 5
-        while sleep.encode() in (out := made.run("sh", "-c", look)[1]) and time.monotonic() < deadline:
-            continue
-        assert sleep.encode() not in out
+        _check_gone(made, sleep)
 
     def test_a_program_that_looks_like_an_option_is_refused_or_not_found(self, made: Made) -> None:
         try:
@@ -279,3 +284,13 @@ def _tar(files: Mapping[str, bytes]) -> io.BytesIO:
             tar.addfile(member, io.BytesIO(data))
     packed.seek(0)
     return packed
+
+
+def _check_gone(made: Made, command: str) -> bytes:
+    """Fail unless such a command soon runs no more inside; the command lines of what does."""
+    look = 'for d in /proc/[0-9]*; do tr "\\0" " " < $d/cmdline; echo; done 2>/dev/null'
+    deadline = time.monotonic() + 5
+    while command.encode() in (out := made.run("sh", "-c", look)[1]) and time.monotonic() < deadline:
+        continue
+    assert command.encode() not in out
+    return out
