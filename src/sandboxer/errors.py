@@ -206,8 +206,18 @@ class Timeout(SandboxerError):
         return Timeout(message, hint=hint or self.hint, outcome=self.outcome if self.outcome_stated else None)
 
 
+class Interruption(BaseException):
+    """An interrupt of the main thread: not an Exception, so that nothing that handles errors mistakes it for one.
+
+    `sandbox_id` is the sandbox whose create it ended, and `left` what there still is of that one; None where no create
+    was recorded yet."""
+
+    sandbox_id: str | None = None
+    left: Literal["nothing", "kept", "unknown"] | None = None
+
+
 class Interrupted(SandboxerError):
-    """Ctrl-C (130), SIGTERM (143) or SIGHUP (129). The exit code is 128 + the signal's number."""
+    """Ctrl-C (130), SIGTERM (143), SIGHUP (129) or Ctrl-\\ (131). The exit code is 128 + the signal's number."""
 
     default_hint = "run `sandboxer list` to see what is there"
     code = "interrupted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -11,11 +12,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandboxer.cli import signals
 from sandboxer.cli.signals import Signalled
+from tests.cli.running import Command
 from tests.testbed.interrupts import installed
 
 LONG = 60
@@ -174,3 +178,100 @@ def test_an_interrupt_that_comes_out_as_another_error_is_an_interrupt(number: in
     words = [sys.executable, "-c", AFTERWARDS, str(int(number))]
     done = subprocess.run(words, capture_output=True, timeout=60, check=False)
     assert (done.returncode, b"bug" in done.stderr) == (status, False), done.stderr
+
+
+STRUCK = """
+import signal
+from sandboxer.errors import BackendError
+from sandboxer.testing.fake import FakeExtension
+
+class Struck(FakeExtension):
+    def wait_ready(self, handle, ctx):
+        signal.raise_signal(signal.SIGTERM)
+
+class Stuck(Struck):
+    def teardown(self, handle, ctx):
+        raise BackendError("it stays", hint="wait")
+"""
+
+
+def interrupted_create(root: Path, kind: str, *words: str) -> dict[str, Any]:
+    """What a create says that a signal strikes while it waits for its sandbox, and its record."""
+    sandboxer = Command(root, more={"PYTHONPATH": str(root)})
+    (root / "struck.py").write_text(STRUCK)
+    manifest = root / "config" / "extensions" / "ext.fake.yaml"
+    manifest.write_text(manifest.read_text().replace("sandboxer.testing.fake:FakeExtension", f"struck:{kind}"))
+    answer = sandboxer("create", "--profile", "profile.fake", "--json", *words)
+    (record,) = sandboxer("list", "--all", "--json").document["sandboxes"]
+    assert (answer.status, record["state"]) == (143, "failed")
+    assert answer.error["sandbox_id"] == record["id"]
+    return answer.error
+
+
+def test_an_interrupted_create_tells_which_one_it_was_and_that_it_was_taken_back(tmp_path: Path) -> None:
+    """The document had neither, though there was a record."""
+    error = interrupted_create(tmp_path, "Struck")
+    assert (error["code"], error["outcome"]) == ("interrupted", "failed")
+    assert "taken back" in error["message"]
+    assert not list((tmp_path / "work" / "fake").iterdir())
+
+
+def test_an_interrupted_create_tells_that_something_was_left(tmp_path: Path) -> None:
+    error = interrupted_create(tmp_path, "Stuck")
+    assert (error["code"], error["outcome"]) == ("interrupted", "unknown")
+    assert "could not all be taken back" in error["message"]
+
+
+def test_an_interrupted_create_tells_that_it_was_kept(tmp_path: Path) -> None:
+    error = interrupted_create(tmp_path, "Struck", "--keep-failed")
+    assert "is kept" in error["message"]
+
+
+def typed_at_a_terminal(sandboxer: Command, key: bytes, *words: str, ready: bytes) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own, press a key once it has written `ready`: its status and what it wrote."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.chdir(sandboxer.root)
+            argv = sandboxer.words(*words)
+            os.execve(argv[0], argv, sandboxer.environment)  # noqa: S606 - no shell
+        finally:
+            os._exit(124)
+    said, pressed, end = b"", False, time.monotonic() + LONG
+    try:
+        while time.monotonic() < end:
+            if not select.select([terminal], [], [], 1)[0]:
+                continue
+            try:
+                chunk = os.read(terminal, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            said += chunk
+            if not pressed and ready in said:
+                os.write(terminal, key)
+                pressed = True
+        else:
+            os.kill(pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
+    finally:
+        os.close(terminal)
+
+
+@pytest.mark.parametrize("profile", ["profile.fake", "profile.native"])
+@pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x1c", 131)], ids=["Ctrl-C", "Ctrl-\\"])
+@pytest.mark.parametrize("option", [(), ("-t",)], ids=["plain", "-t"])
+def test_a_command_that_takes_no_keys_is_ended_by_those_that_interrupt(
+    tmp_path: Path, profile: str, key: bytes, status: int, option: tuple[str, ...]
+) -> None:
+    """With -t and without -i the keys went to nobody, and it ran to its end."""
+    sandboxer = Command(tmp_path)
+    made = sandboxer("create", "--profile", profile, "--json").document["id"]
+    script = "sleep 1000 & echo $! > left; echo begun; sleep 1000"
+    begun = typed_at_a_terminal(sandboxer, key, "exec", *option, made, "--", "sh", "-c", script, ready=b"begun")
+    assert begun[0] == status, begun
+    assert b"taking back" not in begun[1]
+    assert b"ending the command" in begun[1]
+    assert b"sandboxer list" not in begun[1]
+    look = "for p in $(cat left); do [ ! -e /proc/$p ] || grep -qs ^State:.Z /proc/$p/status || echo $p; done"
+    assert sandboxer("exec", made, "--", "sh", "-c", look).stdout == ""
+    assert sandboxer("destroy", made).status == 0

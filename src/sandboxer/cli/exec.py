@@ -52,7 +52,8 @@ def exec_(
             emit(msgspec.to_builtins(exec_result(code, stdout, stderr)))
             return code
         streams = Streams(stdin=source, stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
-        if tty and sys.stdin.isatty():
+        # without -i the keys stay ours, so that Ctrl-C reaches somebody
+        if tty and interactive and sys.stdin.isatty():
             from sandboxer.cli.terminal import raw
 
             with raw(sys.stdin):

@@ -33,27 +33,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         words = _understood(words, as_json=as_json)
         verb = words[0] if words else ""
+        signals.announce(verb)
         status = _call(words)
         flush()
     except SandboxerError as error:
         _tell(error, as_json=as_json)
         return _status(verb, error)
     except signals.Signalled as signalled:
-        return _interrupted(signalled, as_json=as_json)
+        return _interrupted(verb, signalled, as_json=as_json)
     except OutputClosed as closed:
         standard_streams.discard(closed.stream)  # whoever read our output has enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         if (interrupt := _signal_behind(error)) is not None:
-            return _interrupted(interrupt, as_json=as_json)
+            return _interrupted(verb, interrupt, as_json=as_json)
         _tell(_bug(error), as_json=as_json)
         return _FAILED_INSIDE if verb == "exec" else Internal.exit_code
     return status
 
 
-def _interrupted(signalled: signals.Signalled, *, as_json: bool) -> int:
-    hint = "run `sandboxer list` to see what is there"
-    interrupted = Interrupted("interrupted", signal_number=signalled.number, hint=hint)
+_LEFT = {
+    None: ("interrupted", ""),
+    "nothing": ("interrupted before it was ready; what was begun was taken back", "create it again"),
+    "kept": ("interrupted before it was ready; what was begun is kept", ""),
+    "unknown": ("interrupted before it was ready; what was begun could not all be taken back", ""),
+}
+"""What an interrupt comes to, by what there still is: message and hint, where it is not that of the command."""
+
+
+def _interrupted(verb: str, signalled: signals.Signalled, *, as_json: bool) -> int:
+    message, hint = _LEFT[signalled.left]
+    interrupted = Interrupted(
+        message,
+        signal_number=signalled.number,
+        hint=hint or signals.notice_of(verb).hint,
+        sandbox_id=signalled.sandbox_id,
+    )
+    if signalled.left == "unknown":
+        interrupted.outcome = "unknown"
     _tell(interrupted, as_json=as_json)
     return exit_code_of(interrupted)
 

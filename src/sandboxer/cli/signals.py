@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first one interrupts what is going on, so that it can be taken back; a second one
-ends the process at once, and what was begun is left to `reconcile`.
+"""Ctrl-C, SIGTERM, SIGHUP and Ctrl-\\: the first one interrupts what is going on, so that it can be taken back; a
+second one ends the process at once, and what was begun is left to `reconcile`.
 
 An interrupt is an exception of the main thread, and Python drops an exception that is raised in a finaliser or in the
 callback of a weak reference, where a signal may come as anywhere. One that was dropped comes again, until it is
@@ -11,17 +11,51 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NamedTuple
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from sandboxer.errors import Interruption
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 AGAIN_SECONDS = 0.002
 """After this time an interrupt that was dropped comes again: time for the finaliser to end."""
 LATEST_SECONDS = 0.25
 """The longest such time: it doubles each time that it was too short."""
 
 
-class Signalled(BaseException):
-    """A signal came. Not an Exception, so that nothing that handles errors mistakes it for one; and not a
-    KeyboardInterrupt, which the parser of the command line swallows."""
+class Notice(NamedTuple):
+    """What is said of an interrupt: what follows from the first, what a second leaves behind, what to type then."""
+
+    first: str
+    second: str
+    hint: str
+
+
+_CREATE = Notice(
+    "taking back what was begun (again to leave it)",
+    "what was begun is left to `sandboxer reconcile --apply`",
+    "run `sandboxer list` to see what is there",
+)
+_TEARDOWN = Notice(
+    "", "what is left is finished by `sandboxer reconcile --apply`", "run it again: it goes on from here"
+)
+_OTHER = Notice("", "", "run it again when you want its answer")
+_NOTICES = {
+    "create": _CREATE,
+    "recreate": _CREATE,
+    "exec": Notice("ending the command (again to leave it)", "the command may still run inside", "run it again"),
+    "destroy": _TEARDOWN,
+    "expire": _TEARDOWN,
+    "reconcile": _TEARDOWN,
+}
+
+
+def notice_of(verb: str) -> Notice:
+    """What is said of an interrupt of this command."""
+    return _NOTICES.get(verb, _OTHER)
+
+
+class Signalled(Interruption):
+    """A signal came. Not a KeyboardInterrupt, which the parser of the command line swallows."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -31,6 +65,8 @@ class Signalled(BaseException):
 _seen: list[int] = []
 _early: list[int] = []
 """The interrupts that came again too early."""
+_notice: list[Notice] = []
+"""What is said of one; nothing more than that it came until the command is known."""
 
 
 def install() -> None:
@@ -38,6 +74,7 @@ def install() -> None:
     which carries what comes again, interrupts like the others."""
     _seen.clear()
     _early.clear()
+    _notice.clear()
     sys.unraisablehook = _on_unraisable
     signal.signal(signal.SIGALRM, _on_alarm)
     for number in HANDLED:
@@ -45,13 +82,23 @@ def install() -> None:
             signal.signal(number, _on_signal)
 
 
+def announce(verb: str) -> None:
+    """Say of an interrupt what it means for this command."""
+    _notice.append(notice_of(verb))
+
+
+def _say(what: str, follows: str) -> None:
+    os.write(2, f"\nsandboxer: {what}{'; ' if follows else ''}{follows}\n".encode())
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    notice = _notice[-1] if _notice else _OTHER
     if _seen:
-        os.write(2, b"\nsandboxer: interrupted again; what was begun is left to `sandboxer reconcile --apply`\n")
+        _say("interrupted again", notice.second)
         os._exit(128 + number)
     _seen.append(number)
     if sys.stderr.isatty():
-        os.write(2, b"\nsandboxer: interrupted; taking back what was begun (again to leave it)\n")
+        _say("interrupted", notice.first)
     _interrupt(number, frame)
 
 

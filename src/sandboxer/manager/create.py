@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer.errors import Conflict, Internal, SandboxerError, Timeout, Unavailable, from_document
+from sandboxer.errors import Conflict, Internal, Interruption, SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.locks import SandboxLock
 from sandboxer.manager import billing, failure_policy, quotas
 from sandboxer.manager.admission import Admission
@@ -233,6 +233,8 @@ def _give_up(
         document["outcome"] = "failed"
     if isinstance(error, SandboxerError):
         error.outcome = document["outcome"]
+    if isinstance(error, Interruption):
+        error.sandbox_id, error.left = sandbox_id, "nothing" if clean else "kept" if keep else "unknown"
     failed = partial(_failed, document=document, clean=clean, kept=keep, at=services.clock())
     try:
         services.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
