@@ -40,10 +40,29 @@ def test_any_other_name_is_refused_without_a_token(host: str) -> None:
 
 
 def test_a_request_without_a_host_or_with_two_is_refused() -> None:
+    assert status([]) == 403
+    assert status([], token="s3cret") == 403
+    assert status([(b"authorization", b"Bearer wrong")], token="s3cret") == 403
     for token in (None, "s3cret"):
-        assert status([BEARER], token=token) == 403
         assert status([*LOCAL, *LOCAL, BEARER], token=token) == 403
         assert status([*LOCAL, (b"Host", b"localhost"), BEARER], token=token) == 403
+
+
+def test_a_token_that_counts_may_come_without_a_host() -> None:
+    """By HTTP/1.0. The Host keeps web pages out, which always name one and have no token."""
+    for path in ("/", "/openapi.json", "/v1/sandboxes", "/readyz"):
+        assert status([BEARER], token="s3cret", path=path) == 200
+        assert status([BEARER, (b"origin", b"http://example.org")], token="s3cret", path=path) == 403
+    assert status([BEARER]) == 403, "where there is none, it proves nothing"
+
+
+def test_a_probe_of_readiness_may_leave_the_host_out() -> None:
+    """It was refused where liveness was answered."""
+    assert status([], path="/readyz") == 200
+    assert status([], path="/readyz", client="192.0.2.1") == 403
+    assert status([*LOCAL, *LOCAL], path="/readyz") == 403
+    assert status([(b"host", b"example.org")], path="/readyz") == 403
+    assert status([], token="s3cret", path="/readyz") == 401, "it tells of the store, so it needs the token"
 
 
 def test_a_probe_of_liveness_may_leave_the_host_out() -> None:
@@ -52,7 +71,6 @@ def test_a_probe_of_liveness_may_leave_the_host_out() -> None:
         assert status([], token=token, path="/healthz") == 200
         assert status([(b"origin", b"http://example.org")], token=token, path="/healthz") == 403
         assert status([*LOCAL, *LOCAL], token=token, path="/healthz") == 403
-        assert status([], token=token, path="/readyz") == 403
     assert status([], path="/healthz", client="192.0.2.1") == 403
     assert status([], token="s3cret", path="/healthz", client="192.0.2.1") == 200
 

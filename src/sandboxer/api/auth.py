@@ -18,6 +18,8 @@ _LOOPBACK_HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\
 _ANY_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WITHOUT_TOKEN: Final = frozenset({"/healthz"})
 """Paths that answer without the token: liveness, which tells nothing but that the process answers."""
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Paths that load balancers ask for, by HTTP/1.0 without a Host where that is their way."""
 _FOREIGN_SITES: Final = frozenset({b"cross-site", b"same-site"})
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -46,7 +48,7 @@ def rejection(
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)
     return (
-        _check_host(found.get(b"host", []), closed=closed, path=path)
+        _check_host(found.get(b"host", []), closed=closed, nameless=known or path in _PROBES)
         or _check_addresses(server, client, closed=closed)
         or _check_origin(found.get(b"origin", []), found.get(b"host", []))
         or _check_site(found.get(b"sec-fetch-site", []))
@@ -70,9 +72,11 @@ def _denied(message: str, hint: str, *, status: int = 403) -> Rejection:
     return Rejection(status, Denied(message, hint=hint))
 
 
-def _check_host(hosts: list[bytes], *, closed: bool, path: str) -> Rejection | None:
-    if not hosts and not needs_token(path):
-        return None  # a load balancer's probe by HTTP/1.0; no browser leaves it out
+def _check_host(hosts: list[bytes], *, closed: bool, nameless: bool) -> Rejection | None:
+    if not hosts and nameless:
+        return (
+            None  # HTTP/1.0: a load balancer's probe, or a program that has shown its token; no browser leaves it out
+        )
     if len(hosts) != 1:
         return _denied("the request needs exactly one Host header", "use an ordinary HTTP client")
     if closed:
