@@ -42,6 +42,14 @@ def test_a_full_stdout_is_an_error_and_no_traceback(sandboxer: Command, verb: st
     assert "a bug" not in complaint
 
 
+@pytest.mark.parametrize("words", ["--help", "-h", "", "create --help", "profiles"])
+def test_a_full_stdout_is_an_error_of_what_the_parser_prints_too(sandboxer: Command, words: str) -> None:
+    """That was a bug, where the words of a command were an output that cannot be written."""
+    done = through_shell(sandboxer, f'"$@" {words} >/dev/full')
+    assert done.returncode == 8, done.stderr
+    assert b"the output cannot be written" in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_as_good_as_dev_null(sandboxer: Command, closed: str) -> None:
     assert through_shell(sandboxer, f'"$@" create {" ".join(FAKE)} --name box {closed}').returncode == 0

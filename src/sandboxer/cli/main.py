@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sandboxer import __version__
 from sandboxer.cli import signals, standard_streams
 from sandboxer.cli.arguments import JSON, before_separator, move_json_option
-from sandboxer.cli.output import OutputClosed, complain, emit, flush, note, say, wants_json
+from sandboxer.cli.output import OutputClosed, complain, emit, flush, note, say, wants_json, written_to
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
 from sandboxer.masking import masked
 
@@ -17,7 +17,7 @@ _FAILED_INSIDE = 125
 """What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
 
 
-_PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version"})
+_PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version", "--show-completion"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,10 +130,11 @@ def _call(words: list[str]) -> int:
         raise Interrupted("aborted", hint="nothing was done") from None
     except click.UsageError as error:
         raise _usage(error, words) from None
-    except BrokenPipeError:
+    except OSError:
         if _PRINTED_BY_THE_PARSER.isdisjoint(before_separator(words)):
             raise
-        raise OutputClosed(sys.stdout) from None
+        with written_to(sys.stdout):
+            raise  # then nothing else was done but to print
     return answer if isinstance(answer, int) else 0
 
 

@@ -37,7 +37,7 @@ def emit(document: Mapping[str, Any]) -> None:
 
 def put(stream: BinaryIO, data: bytes) -> None:
     """Write bytes now. Raises Unavailable when the stream does not take them; OutputClosed when nobody reads."""
-    with _taken(stream):
+    with written_to(stream):
         stream.write(data)
         stream.flush()
 
@@ -45,18 +45,19 @@ def put(stream: BinaryIO, data: bytes) -> None:
 def say(text: str = "") -> None:
     """A line for people on stdout, in which nothing but our own colours steers the terminal. Raises Unavailable when
     stdout does not take it."""
-    with _taken(sys.stdout):
+    with written_to(sys.stdout):
         sys.stdout.write(shown_lines(text, painted=colours(sys.stdout)) + "\n")
 
 
 def flush() -> None:
     """Write what was said until now. Raises as `say` does."""
-    with _taken(sys.stdout):
+    with written_to(sys.stdout):
         sys.stdout.flush()
 
 
 @contextmanager
-def _taken(stream: IO[Any]) -> Iterator[None]:
+def written_to(stream: IO[Any]) -> Iterator[None]:
+    """Raise what `say` raises for what goes wrong with writing to this stream of ours."""
     try:
         yield
     except BrokenPipeError:
