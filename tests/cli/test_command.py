@@ -139,9 +139,9 @@ def test_no_wait_answers_at_once_and_the_work_goes_on(sandboxer: Command) -> Non
     )
 
 
-def test_the_process_that_goes_on_finds_relative_directories_where_they_are(tmp_path: Path) -> None:
+def test_the_process_that_goes_on_finds_a_relative_directory_where_it_is(tmp_path: Path) -> None:
     """It starts at `/`, so that it keeps no file system busy."""
-    relative = {"SANDBOXER_DATA_DIR": "some data", "SANDBOXER_CONFIG_DIR": "settings"}
+    relative = {"SANDBOXER_DATA_DIR": str(tmp_path / "some data"), "SANDBOXER_CONFIG_DIR": "settings"}
     there = Command(tmp_path, more=relative)
     (tmp_path / "config").rename(tmp_path / "settings")
     begun = there("create", *FAKE, "--no-wait", "--json")

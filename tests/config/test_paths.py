@@ -146,3 +146,29 @@ def test_doctor_shows_where_the_records_lie_and_where_the_sandboxes_of_this_mach
     assert str(tmp_path / "records") in found["store"]
     assert str(tmp_path / "records") not in found["host local"]
     assert "work directory /" in found["host local"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"HOME": "rel"}, {"HOME": ""}, {"XDG_DATA_HOME": "rel", "SANDBOXER_DATA_DIR": ""},
+              {"SANDBOXER_DATA_DIR": "rel"}, {"SANDBOXER_DATA_DIR": "./data"}, {"SANDBOXER_DATA_DIR": "~other/data"}]
+)  # fmt: skip
+def test_a_place_of_data_that_moves_with_the_current_directory_is_refused(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    """Data was made below the current directory, and from another one `destroy` said that it had destroyed."""
+    sandboxer = Command(tmp_path, more=given)
+    before = sorted(tmp_path.rglob("*"))
+    for words in (("create", "--profile", "profile.fake"), ("destroy", "nobody"), ("list",)):
+        answer = sandboxer(*words, "--json")
+        assert (answer.status, answer.error["code"]) == (2, "invalid")
+        assert next(iter(given)) in answer.error["message"]
+        assert f"set {next(iter(given))} to" in answer.error["hint"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert sandboxer("--version").status == 0
+
+
+def test_a_variable_that_is_empty_counts_as_unset(tmp_path: Path) -> None:
+    """But for HOME. So says the specification of the XDG variables."""
+    answer = Command(tmp_path)("doctor", "--json", SANDBOXER_DATA_DIR="", XDG_DATA_HOME="")
+    found = {finding["subject"]: finding["text"] for finding in answer.document["findings"]}
+    assert str(tmp_path / "home" / ".local" / "share" / "sandboxer") in found["store"]
