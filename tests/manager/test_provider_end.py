@@ -77,3 +77,25 @@ def test_reconcile_records_an_end_that_somebody_shortened_there(bank: Lent) -> N
     bank.now += HOUR
     assert [one.action for one in bank.manager.expire(apply=True).actions] == ["expire"]
     assert bank.spent > Decimal(0)
+
+
+def test_an_end_that_was_recorded_is_no_longer_noted_once_it_was_extended(bank: Lent) -> None:
+    """The note of the old end stayed, and each further one was added to it."""
+
+    def noted() -> list[str]:
+        isolation = bank.manager.get(record.id).isolation
+        return [] if isolation is None else [note for note in isolation.notes if "its provider ends it" in note]
+
+    record = bank.create(ttl=int(HOUR))
+    for _ in range(2):
+        bank.provider.own_end = bank.now + 600
+        assert [one.outcome for one in bank.manager.reconcile(apply=True).actions] == ["done"]
+        assert len(noted()) == 1
+        bank.provider.own_end = None
+        bank.manager.extend_ttl(record.id, 600)
+        assert noted() == []
+    bank.provider.own_end = bank.now + 600
+    bank.manager.reconcile(apply=True)
+    bank.provider.own_end = bank.now + 300
+    bank.manager.reconcile(apply=True)
+    assert len(noted()) == 1

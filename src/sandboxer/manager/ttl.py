@@ -26,10 +26,12 @@ from sandboxer.manager.sweep import (
     run_in_lanes,
     sweep_report,
 )
-from sandboxer.models import Metering, Sandbox
+from sandboxer.models import Isolation, Metering, Sandbox
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, format_duration, rfc3339
+
+_PROVIDER_END = "its provider ends it at "
 
 
 def extend(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
@@ -71,7 +73,8 @@ def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, m
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
         extended_expiry(now, seconds, now=services.clock())  # it may have been asked to go meanwhile
-        after = msgspec.structs.replace(now, expires_at=until, handle=handle, seq=now.seq + 1)
+        isolation = None if now.isolation is None else _without_end(now.isolation)
+        after = msgspec.structs.replace(now, expires_at=until, handle=handle, isolation=isolation, seq=now.seq + 1)
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
             after = msgspec.structs.replace(after, metering=metering, cost=cost)
@@ -91,9 +94,15 @@ def with_provider_end(record: Sandbox, ends_at: float | None, *, slack: float) -
         return record
     isolation = record.isolation
     if isolation is not None:
-        note = f"its provider ends it at {rfc3339(ends_at)}; {rfc3339(agreed)} was agreed"
-        isolation = msgspec.structs.replace(isolation, notes=[*isolation.notes, note])
+        note = f"{_PROVIDER_END}{rfc3339(ends_at)}; {rfc3339(agreed)} was agreed"
+        isolation = msgspec.structs.replace(isolation, notes=[*_without_end(isolation).notes, note])
     return msgspec.structs.replace(record, expires_at=ends_at, isolation=isolation)
+
+
+def _without_end(isolation: Isolation) -> Isolation:
+    """The isolation without the note of an end that a provider had set: another end holds now."""
+    notes = [note for note in isolation.notes if not note.startswith(_PROVIDER_END)]
+    return msgspec.structs.replace(isolation, notes=notes)
 
 
 def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
