@@ -210,3 +210,38 @@ def test_a_signal_ends_a_command_with_128_plus_its_number(
     out, _ = process.communicate(timeout=10)
     assert process.returncode == status
     assert json.loads(out)["error"]["code"] == "interrupted"
+
+
+@pytest.mark.parametrize("repo", ["empty", "missing", "file"])
+def test_a_compose_project_that_is_not_there_leaves_no_record(sandboxer: Command, tmp_path: Path, repo: str) -> None:
+    """A failed record stayed, and `reconcile` was 10 until it was destroyed."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("services: {}")
+    words = ("create", "--profile", "profile.compose-e2e", "--input", f"repo={repo}", "--host", "local", "--json")
+    answer = sandboxer(*words)
+    assert (answer.status, "sandbox_id" in answer.error) == (2, False)
+    assert sandboxer("list", "--all", "--json").document == {"sandboxes": []}
+    assert sandboxer("reconcile", "--apply").status == 0
+
+
+def test_what_a_key_gave_before_is_given_also_when_its_input_has_gone(sandboxer: Command, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    words = ("create", *FAKE, "--input", "tree=tree", "--idempotency-key", "k", "--json")
+    made = sandboxer(*words).document["id"]
+    (tmp_path / "tree").rmdir()
+    assert sandboxer(*words).document["id"] == made
+
+
+@pytest.mark.parametrize("profile", ["profile.saas-stub", "profile.native"])
+def test_a_home_that_no_record_could_hold_is_refused_before_anything_is_made(tmp_path: Path, profile: str) -> None:
+    """The work directory is below it. A record and directories were made first, and nothing said what to set."""
+    home = os.fsdecode(os.fsencode(tmp_path) + b"/n\xff")
+    sandboxer = Command(tmp_path, more={"HOME": home})
+    (tmp_path / "config" / "config.yaml").unlink()
+    sandboxer("credits", "add", "10")
+    answer = sandboxer("create", "--profile", profile, "--json")
+    assert (answer.status, answer.error["code"]) == (2, "invalid"), answer
+    assert "HOME" in answer.error["hint"]
+    assert "work_dir" in answer.error["hint"]
+    assert sandboxer("list", "--all", "--json").document == {"sandboxes": []}
+    assert not Path(home).exists()

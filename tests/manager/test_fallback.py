@@ -451,6 +451,22 @@ def picky(tmp_path: Path) -> Bed:
     return bed
 
 
+def test_a_create_that_is_refused_from_here_leaves_no_record(picky: Bed) -> None:
+    """It left one that had failed, which `reconcile` told of until it was destroyed."""
+    picky.faults["a"].plan["examine"] = Invalid("there is no compose file")
+    with pytest.raises(Invalid, match="no compose file") as raised:
+        picky.create()
+    assert raised.value.sandbox_id is None
+    assert picky.process().manager.list(ended=True) == []
+    assert picky.left() == []
+
+
+def test_a_create_goes_on_when_a_later_backend_of_its_route_would_take_it(picky: Bed) -> None:
+    picky.faults["a"].plan["examine"] = Denied("not on this host")
+    record = picky.create()
+    assert (record.extension, picky.left()) == ("ext.b", [f"b/sbx-{record.id}"])
+
+
 def test_a_recreate_that_no_backend_of_its_route_would_take_keeps_the_old_one(picky: Bed) -> None:
     old = picky.create()
     picky.faults["a"].plan["examine"] = Invalid("there is no compose file any more")

@@ -114,6 +114,10 @@ class Host(ABC):
         """The absolute directory where `sbx-<id>` directories are made (config.yaml `work_dir`, else
         `~/.local/share/sandboxer/sandboxes` of the remote user, resolved). Not created by this call."""
 
+    def check_settings(self) -> None:  # noqa: B027 - most have nothing that can be told from here
+        """Raise Invalid for a work directory that no handle and no record could hold, as far as that can be told
+        without a connection."""
+
     def check_place(self, path: str, deadline: Deadline) -> None:  # noqa: B027 - a host of somebody else may have none
         """Raise Denied when others than this host's user and root can change what lies at `path`, a directory that
         things are run from (see `strict_modes`), and Invalid when it is not written in UTF-8. Making it, when it is

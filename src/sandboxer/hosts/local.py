@@ -46,12 +46,23 @@ class LocalHost(Host):
         """config.yaml's `work_dir`, absolute."""
         return expand_home(self._work_dir, self.environ.get("HOME") or str(Path.home()))
 
+    def check_settings(self) -> None:
+        """See Host."""
+        from sandboxer.hosts.trees import strict_modes
+
+        path = self.work_dir(Deadline(None))
+        strict_modes.check_utf8(path, host=self.name, setting=f"{self._setting} (it is below HOME by default)")
+
+    @property
+    def _setting(self) -> str:
+        return f"`work_dir` of {self.name} in config.yaml"
+
     def check_place(self, path: str, deadline: Deadline) -> None:
         """See Host."""
         from sandboxer.hosts.trees import strict_modes
 
         deadline.check(f"looking at {path}")
-        setting = f"`work_dir` of {self.name} in config.yaml"
+        setting = self._setting
         strict_modes.check_utf8(path, host=self.name, setting=setting)
         try:
             fault = strict_modes.examine(Path(path))

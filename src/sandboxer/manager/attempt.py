@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from sandboxer.manager.sweep import location_of
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Handle, Isolation, Ready, Sandbox
 from sandboxer.names import new_id, resource_name
-from sandboxer.routing import decisions
+from sandboxer.routing import LOCAL, decisions
 from sandboxer.routing.requirements import below_isolation_floor
 from sandboxer.secrets import Secret
 from sandboxer.state import Signal, State
@@ -36,8 +36,6 @@ LINKS_NOTE = (
 
 def examine(services: Services, plan: CreatePlan, candidate: Candidate) -> None:
     """Raise what a candidate would say of the request before any host is reached."""
-    if candidate.host is None:
-        return
     extension, sandbox_id = services.extensions.get(candidate.extension), new_id()
     with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
         spec = Spec(
@@ -48,19 +46,35 @@ def examine(services: Services, plan: CreatePlan, candidate: Candidate) -> None:
             inputs=inputs.values,
             options=checked_options(candidate.extension, extension.Options, candidate.options),
         )
-        extension.examine(spec, services.open_host(candidate.host))
+        host = services.open_host(LOCAL if candidate.host is None else candidate.host)
+        if candidate.host is not None:
+            host.check_settings()
+        extension.examine(spec, host)
+
+
+def check_request(services: Services, plan: CreatePlan) -> None:
+    """Raise what a create would come to on account of the request, as far as that can be told from what lies here:
+    candidate by candidate, as a create goes on from one to the next."""
+    _check_each(plan, lambda candidate: examine(services, plan, candidate))
 
 
 def check_candidates(services: Services, plan: CreatePlan) -> None:
-    """Raise what a create would come to on account of the request or of its hosts' work directories, as far as that can
-    be told without making anything: candidate by candidate, as a create goes on from one to the next."""
+    """Raise what `check_request` raises, and what a create would come to on account of its hosts' work directories."""
+
+    def check(candidate: Candidate) -> None:
+        examine(services, plan, candidate)
+        if candidate.host is not None:
+            permissions.check_host_paths(services, candidate.host)
+
+    _check_each(plan, check)
+
+
+def _check_each(plan: CreatePlan, check: Callable[[Candidate], None]) -> None:
+    """Check the candidates up to one that may serve, or a refusal from which a create would not go on to the next."""
     routed = plan.profile.route is not None
     for position, candidate in enumerate(plan.candidates):
-        if candidate.host is None:
-            return  # a provider's: nothing of it can be told before it is asked for
         try:
-            examine(services, plan, candidate)
-            permissions.check_host_paths(services, candidate.host)
+            check(candidate)
         except SandboxerError as error:
             cause = failure_policy.cause_of(error, phase="reach", provider=False, saved=False)
             last = position == len(plan.candidates) - 1

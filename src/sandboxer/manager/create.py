@@ -16,21 +16,19 @@ from sandboxer.errors import Conflict, Internal, Interruption, SandboxerError, T
 from sandboxer.locks import SandboxLock
 from sandboxer.manager import billing, failure_policy, quotas
 from sandboxer.manager.admission import Admission
-from sandboxer.manager.attempt import Attempt, check_wanted
+from sandboxer.manager.attempt import Attempt, check_request, check_wanted
 from sandboxer.manager.destroy import rollback
 from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody_can_serve, place_next, with_decisions
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services, no_progress
 from sandboxer.manager.sweep import location_of
-from sandboxer.models import Quota, Route, Sandbox
+from sandboxer.models import Route, Sandbox
 from sandboxer.names import new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import decisions
 from sandboxer.state import Signal, State
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
-
-NO_QUOTA = Quota()
 
 
 class PendingCreate:
@@ -57,7 +55,7 @@ def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     metered = any(candidate.metered for candidate in plan.candidates)
     first = Admission(services, plan, sandbox_id)
     try:
-        record = _placed_first(services, plan, first, metered=metered)
+        record = _placed_first(services, plan, first)
     except BaseException as error:
         # An interrupt may come after the record became durable.
         with lock:
@@ -74,13 +72,14 @@ def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
     return PendingCreate(record, lock)
 
 
-def _placed_first(services: Services, plan: CreatePlan, first: Admission, *, metered: bool) -> Sandbox:
+def _placed_first(services: Services, plan: CreatePlan, first: Admission) -> Sandbox:
     """Reserve and place the first candidate that admits it, in the write that makes the record; or the sandbox that the
     idempotency key gave before."""
-    if plan.idempotency_key is not None and (metered or plan.refusal is not None or first.quota != NO_QUOTA):
-        services.store.update(first.sandbox_id, first.look)  # what was given before costs nothing now
+    if plan.idempotency_key is not None:
+        services.store.update(first.sandbox_id, first.look)  # what was given before costs nothing, and is not judged
     if first.earlier is not None:
         return first.earlier
+    check_request(services, plan)  # what is refused from what lies here leaves no record
     quotas.take_create(services, first.quota, plan.consumer)
     placed = place_next(services, plan, first.sandbox_id, route=plan.route, start=0, write=first.write)
     if isinstance(placed, Exhausted):

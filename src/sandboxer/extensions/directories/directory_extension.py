@@ -33,7 +33,7 @@ from sandboxer.extensions.directories.sandbox import (
     marker,
     write_marker,
 )
-from sandboxer.hosts.base import Command, Streams
+from sandboxer.hosts.base import Command, Host, Streams
 from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_ID, LABEL_INSTALL, sandbox_id_of
 
@@ -57,6 +57,10 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
     def check(self, ctx: Context) -> None:
         """Make the folder, as any backend that answers."""
         self.root(ctx)
+
+    def examine(self, spec: Spec, host: Host) -> None:
+        """A directory that no handle could hold is refused before it is made."""
+        host.check_settings()
 
     def provision(self, spec: Spec, ctx: Context) -> Handle:
         """Make an empty workspace."""
