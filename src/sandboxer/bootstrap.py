@@ -188,6 +188,20 @@ def install(
     found = dict(os.environ if environment is None else environment)
     paths = find_paths(found)
     settings = load_settings(paths.config, found)
+    _check_sinks(settings)
     return Installation(
         paths, settings, found, store(paths.data), opener=opener, relay_in_background=relay_in_background
     )
+
+
+def _check_sinks(settings: Settings) -> None:
+    """Raise Invalid for an address or a token with which no event could be sent: whoever has mistyped it is told by the
+    next command, not by the one that sends."""
+    if not settings.state_hub.url and not settings.fin_hub.url:
+        return
+    from sandboxer.events import sink  # most have no hub
+
+    if settings.state_hub.url:
+        sink.state_hub(settings.state_hub)
+    if settings.fin_hub.url:
+        sink.fin_hub(settings.fin_hub)

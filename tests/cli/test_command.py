@@ -245,3 +245,27 @@ def test_a_home_that_no_record_could_hold_is_refused_before_anything_is_made(tmp
     assert "work_dir" in answer.error["hint"]
     assert sandboxer("list", "--all", "--json").document == {"sandboxes": []}
     assert not Path(home).exists()
+
+
+@pytest.mark.parametrize("variable", ["SANDBOXER_STATE_HUB_URL", "SANDBOXER_FIN_HUB_URL"])
+@pytest.mark.parametrize("address", ["hub.example.org", "ftp://hub", "http://me:s3cret@hub", "http://a b"])
+def test_an_address_of_a_hub_that_cannot_be_used_is_told_at_once(
+    sandboxer: Command, tmp_path: Path, variable: str, address: str
+) -> None:
+    """Only `events flush` told it."""
+    answer = sandboxer("create", *FAKE, "--json", **{variable: address})  # type: ignore[arg-type]
+    assert (answer.status, answer.error["code"]) == (2, "invalid")
+    assert variable in answer.error["message"]
+    assert "s3cret" not in answer.stdout + answer.stderr
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("wrong", ["yaml", "JSON", " json"])
+def test_a_format_that_there_is_not_is_refused(sandboxer: Command, wrong: str) -> None:
+    """It was ignored, and a program got a table."""
+    answer = sandboxer("create", *FAKE, SANDBOXER_OUTPUT=wrong)
+    assert (answer.status, answer.stdout) == (2, "")
+    assert "SANDBOXER_OUTPUT" in answer.stderr
+    assert sandboxer("exec", "box", "--", "true", SANDBOXER_OUTPUT=wrong).status == 125
+    assert sandboxer("list", "--all", SANDBOXER_OUTPUT="text").stdout.startswith("no sandboxes")
+    assert sandboxer("list", "--all", SANDBOXER_OUTPUT="").stdout.startswith("no sandboxes")

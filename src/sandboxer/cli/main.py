@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from sandboxer import __version__
 from sandboxer.cli import signals, standard_streams
 from sandboxer.cli.arguments import JSON, before_separator, move_json_option
-from sandboxer.cli.output import OutputClosed, complain, emit, flush, note, say, wants_json, written_to
+from sandboxer.cli.output import (
+    OutputClosed,
+    check_output_format,
+    complain,
+    emit,
+    flush,
+    note,
+    say,
+    wants_json,
+    written_to,
+)
 from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Timeout, exit_code_of
 from sandboxer.masking import masked
 
@@ -34,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = _understood(words, as_json=as_json)
         verb = words[0] if words else ""
         signals.announce(verb)
+        check_output_format()
         status = _call(words)
         flush()
     except SandboxerError as error:

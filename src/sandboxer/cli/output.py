@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, BinaryIO
 
-from sandboxer.errors import SandboxerError, Unavailable
+from sandboxer.errors import Invalid, SandboxerError, Unavailable
 from sandboxer.printable import json_safe, shown, shown_lines
 
 
@@ -25,6 +25,16 @@ class OutputClosed(Exception):
 def wants_json(flag: bool) -> bool:
     """Whether the answer is for a program: `--json`, or SANDBOXER_OUTPUT=json."""
     return flag or os.environ.get("SANDBOXER_OUTPUT") == "json"
+
+
+def check_output_format() -> None:
+    """Raise Invalid for a SANDBOXER_OUTPUT that means nothing: a program that asked for JSON would get a table."""
+    found = os.environ.get("SANDBOXER_OUTPUT")
+    if found not in (None, "", "json", "text"):
+        raise Invalid(
+            f"SANDBOXER_OUTPUT {found[:80]!r} is no format",
+            hint="set SANDBOXER_OUTPUT to json or text, or unset it",
+        )
 
 
 def emit(document: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def state_hub(endpoint: Neighbour) -> Sink:
     cannot be used."""
     if not endpoint.url:
         raise NotConfigured("no State Hub is configured", hint="set SANDBOXER_STATE_HUB_URL, or state_hub.url")
-    address = parse_sink_url(endpoint.url, "/progress", what="state_hub.url")
+    address = parse_sink_url(endpoint.url, "/progress", what="state_hub.url (or SANDBOXER_STATE_HUB_URL)")
     token = parse_token(endpoint.token, what="state_hub.token")
     return Sink(name="State Hub", url=address.url, shown=address.shown, token=token)
 
@@ -50,7 +50,7 @@ def fin_hub(endpoint: Neighbour) -> Sink:
     """Configure fin-hub's sink: usage records, to the address itself. Raises as `state_hub` does."""
     if not endpoint.url:
         raise NotConfigured("no fin-hub is configured", hint="set SANDBOXER_FIN_HUB_URL, or fin_hub.url")
-    address = parse_sink_url(endpoint.url, "", what="fin_hub.url")
+    address = parse_sink_url(endpoint.url, "", what="fin_hub.url (or SANDBOXER_FIN_HUB_URL)")
     return Sink(
         kind="fin-hub",
         name="fin-hub",
