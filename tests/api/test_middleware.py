@@ -380,3 +380,9 @@ def test_an_unreadable_store_is_a_500_that_says_so_and_the_server_lives(served: 
         assert (answer.status, problem(answer)["code"]) == (500, "store_corrupt"), path
     assert served.get("/healthz").status == 200
     assert store.read_bytes() == b"\x00 not json"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_a_probe_by_http_1_0_without_a_host_is_answered(shared: Served, path: str) -> None:
+    assert shared.get(path, "", version="1.0").status == 200
+    assert shared.get("/v1/sandboxes", "", version="1.0").status == 403
