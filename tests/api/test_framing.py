@@ -39,6 +39,7 @@ REFUSED = {
     "a bare LF at the beginning": b"\n" + NEXT,
     "a bare CR": GET + b"X-A: b\rX-C: d\r\n\r\n",
     "two CRs": GET + b"X-A: b\r\r\n\r\n",
+    "two CRs at the end of a head that is not over": GET + b"X-A: b\r\n\r\r\n",
     "a folded header": GET + b"X-A: b\r\n c\r\n\r\n",
     "a folded header with a tab": GET + b"X-A: b\r\n\tc\r\n\r\n",
     "a folded length": POST + b"Content-Length:\r\n 2\r\n\r\n{}",

@@ -130,7 +130,7 @@ class RequestFraming:
         end = self._waiting.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end >= 0:
             return end + 4
-        if _FORBIDDEN.search(bytes(self._waiting[:MAX_HEAD]).replace(b"\r\n", b"").removesuffix(b"\r")):
+        if _FORBIDDEN.search(bytes(self._waiting[:MAX_HEAD]).removesuffix(b"\r").replace(b"\r\n", b"")):
             raise MalformedRequest("a control character in the head, or a line that does not end with CR LF")
         if len(self._waiting) >= MAX_HEAD:
             raise MalformedRequest("the head is too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
