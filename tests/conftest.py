@@ -21,7 +21,7 @@ SPREAD = ("tests/crash/", "tests/fuzz/")
 FIRST = (*SPREAD, "tests/security/", "tests/manager/", "tests/store/", "tests/extensions/native/test_other_users.py")
 """What takes long comes first, so that no worker is left with it at the end."""
 SOAK_SECONDS = 3 * 3600
-"""What a test in full size may take that says nothing else: 20,000 turns of a quarter of a second come to 80 minutes."""
+"""What a test in full size may take that says nothing else: 20,000 turns of a quarter of a second are 80 minutes."""
 ENGINES = {"docker compose": "docker", "docker-compose": "docker", "podman-compose": "podman"}
 """The engine that a front end works with."""
 

@@ -331,7 +331,10 @@ def test_tags_on_what_is_followed_itself() -> None:
         "!override [o.yaml]",
         "[{path: !override [o.yaml]}]",
     ):
-        tree: dict[str, str | bytes] = {"compose.yaml": f"services: {{a: {{image: own}}}}\ninclude: {include}", "o.yaml": other}
+        tree: dict[str, str | bytes] = {
+            "compose.yaml": f"services: {{a: {{image: own}}}}\ninclude: {include}",
+            "o.yaml": other,
+        }
         services = loaded(tree).document["services"]
         assert services["a"]["image"] == "own"
         assert ("o" in services) == ("override" in include), include
