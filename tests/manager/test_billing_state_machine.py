@@ -9,18 +9,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
+from sandboxer.extensions.base import Context, Status
 from sandboxer.manager import SandboxManager
+from sandboxer.models import Handle, Resources
 from sandboxer.payments.credits import Credits
 from sandboxer.payments.prices import from_micro
 from sandboxer.state import State
 from sandboxer.store.document import AtomicDocument, VersionStamp
 from sandboxer.testing.fake import FakeExtension
 from tests.manager.metered import MANIFEST, PROFILE, MeteredFake, book
-from tests.manager.test_state_machine import SIZE, Life, Machine, _real_time
+from tests.manager.test_state_machine import SIZE, Life, Machine, StoppableFake, _real_time
 from tests.sizes import scaled
 
 
@@ -38,10 +41,18 @@ class MortalDocument(AtomicDocument):
         return stamp
 
 
+class MeteredStoppableFake(StoppableFake, MeteredFake):
+    """One that bills for nothing while a sandbox is stopped."""
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        shown = super().status(handle, ctx)
+        return msgspec.structs.replace(shown, billed=Resources()) if shown.presence == "stopped" else shown
+
+
 class MeteredMachine(Machine):
     """Verbs in any order on sandboxes that cost something."""
 
-    extension: ClassVar[type[FakeExtension]] = MeteredFake
+    extension: ClassVar[type[FakeExtension]] = MeteredStoppableFake
     purse_class: ClassVar[type[Credits]] = Credits
 
     def _restart(self) -> None:

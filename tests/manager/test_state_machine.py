@@ -20,11 +20,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from sandboxer.config.catalog import Catalog
 from sandboxer.errors import BackendError, SandboxerError, Unavailable
-from sandboxer.extensions.base import Context
+from sandboxer.extensions.base import CanStop, Context, Status
+from sandboxer.extensions.directories.sandbox import STOPPED, existing, marker, write_marker
 from sandboxer.manager import SandboxManager
 from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
 from sandboxer.registry import Registry
-from sandboxer.state import State
+from sandboxer.state import ESTABLISHED, State
 from sandboxer.store.base import OtherRecords, Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
 from tests.installations import installed, left_over
@@ -95,11 +96,42 @@ class MortalStore(Store):
         self._inner.settle_events(settled)
 
 
-FAULTS = st.one_of(
-    st.just(("none", "", 0)),
-    st.tuples(st.sampled_from(["refused", "silent", "interrupt"]), st.sampled_from(POINTS), st.just(0)),
-    st.tuples(st.just("death"), st.just(""), st.integers(min_value=0, max_value=12)),
-)
+class StoppableFake(FakeExtension, CanStop):
+    """The fake, which can stop its sandboxes too."""
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        self.at("stop")
+        set_stopped(existing(handle), stopped=True)
+        self.at("stop.done")
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        self.at("start")
+        set_stopped(existing(handle), stopped=False)
+        self.at("start.done")
+
+
+def set_stopped(directory: Path, *, stopped: bool) -> None:
+    """Stop or start a sandbox of the fake."""
+    write_marker(directory, {**marker(directory), STOPPED: stopped})
+
+
+class _FakeOnly(Registry):
+    """A registry that does not look for what is installed on this machine, which is most of the time of a sweep."""
+
+    def manifests(self) -> list[Manifest]:
+        return [self.manifest("ext.fake")]
+
+
+def _faults(*points: str) -> st.SearchStrategy[tuple[str, str, int]]:
+    return st.one_of(
+        st.just(("none", "", 0)),
+        st.tuples(st.sampled_from(["refused", "silent", "interrupt"]), st.sampled_from(points), st.just(0)),
+        st.tuples(st.just("death"), st.just(""), st.integers(min_value=0, max_value=12)),
+    )
+
+
+FAULTS = _faults(*POINTS)
+CHANGE_FAULTS = _faults("stop", "stop.done", "start", "start.done", "status")
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "refused": lambda: BackendError("refused"),
     "silent": lambda: Unavailable("no answer"),
@@ -110,7 +142,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 class Machine(RuleBasedStateMachine):
     """Verbs in any order, each with a fault or none."""
 
-    extension: ClassVar[type[FakeExtension]] = FakeExtension
+    extension: ClassVar[type[FakeExtension]] = StoppableFake
     sandboxes = Bundle("sandboxes")
 
     def __init__(self) -> None:
@@ -132,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         self.life = Life()
         here = installed(self.root)
         # Only the fake: asking the real backends of this machine at each step would take minutes.
-        extensions = Registry(Catalog("extension", Manifest, (self.root / "config" / "extensions",)))
+        extensions = _FakeOnly(Catalog("extension", Manifest, (self.root / "config" / "extensions",)))
         extensions.add("ext.fake", lambda: self.extension(self.life))
         core = dataclasses.replace(
             here.manager.services,
@@ -185,7 +217,21 @@ class Machine(RuleBasedStateMachine):
     def lose(self, sandbox_id: str) -> None:
         """The backend loses it behind our back."""
         self.promised.discard(sandbox_id)
-        shutil.rmtree(self.root / "work" / "fake" / f"sbx-{sandbox_id}", ignore_errors=True)
+        shutil.rmtree(self._directory(sandbox_id), ignore_errors=True)
+
+    @rule(sandbox_id=sandboxes, verb=st.sampled_from(["stop", "start"]), fault=CHANGE_FAULTS)
+    def stop_or_start(self, sandbox_id: str, verb: str, fault: tuple[str, str, int]) -> None:
+        changed = self._do(fault, lambda: getattr(self.manager, verb)(sandbox_id))
+        if changed is not None:
+            assert changed.state == (State.STOPPED if verb == "stop" else State.READY)
+            self._check_told_truly(changed)
+
+    @rule(sandbox_id=sandboxes, stopped=st.booleans())
+    def stop_or_start_elsewhere(self, sandbox_id: str, stopped: bool) -> None:
+        """Somebody stops or starts it behind our back, and somebody asks."""
+        if (directory := self._directory(sandbox_id)).is_dir():
+            set_stopped(directory, stopped=stopped)
+            self._check_told_truly(self.manager.get(sandbox_id, refresh=True))
 
     @rule(seconds=st.sampled_from([100, 700, 4000]), fault=FAULTS)
     def expire(self, seconds: int, fault: tuple[str, str, int]) -> None:
@@ -212,7 +258,7 @@ class Machine(RuleBasedStateMachine):
     def what_was_promised_is_there(self) -> None:
         here = set(left_over(self.root))
         for sandbox_id in self.promised:
-            assert self.manager.get(sandbox_id).state == State.READY
+            assert self.manager.get(sandbox_id).state in (State.READY, State.STOPPED)
             assert f"work/fake/sbx-{sandbox_id}" in here
 
     @invariant()
@@ -230,17 +276,28 @@ class Machine(RuleBasedStateMachine):
             assert numbers == sorted(set(numbers))
             assert sum(event.event_type == "sandbox.destroyed" for event in events) <= 1
 
+    def _directory(self, sandbox_id: str) -> Path:
+        return self.root / "work" / "fake" / f"sbx-{sandbox_id}"
+
+    def _check_told_truly(self, record: Sandbox) -> None:
+        """A sandbox that is there and has not begun to end is stopped where its record says so, and nowhere else."""
+        directory = self._directory(record.id)
+        if record.state in ESTABLISHED and directory.is_dir():
+            told = (record.state == State.STOPPED, record.intent)
+            assert told == (bool(marker(directory).get(STOPPED)), None)
+
     def _settle(self) -> None:
         """Two runs of reconcile without faults: nothing is stuck, and what exists is what the records say."""
         for _ in range(2):
             self.manager.reconcile(apply=True, force=True, grace=0.0)
             self._restart()
         for record in self.manager.list():
-            assert record.state in (State.READY, State.FAILED), f"{record.id} is stuck in {record.state}"
+            assert record.state in (*ESTABLISHED, State.FAILED), f"{record.id} is stuck in {record.state}"
+            self._check_told_truly(record)
         there = {
             record.id
             for record in self.manager.list()
-            if record.state == State.READY or (record.request.keep_failed and not record.clean)
+            if record.state in ESTABLISHED or (record.request.keep_failed and not record.clean)
         }
         assert {left.rpartition("sbx-")[2] for left in left_over(self.root)} <= there
 
@@ -263,17 +320,23 @@ def test_no_order_of_verbs_faults_and_deaths_breaks_a_promise() -> None:
     run_state_machine_as_test(Machine, settings=SIZE)
 
 
-class _Lying(FakeExtension):
+class _Lying(StoppableFake):
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Says that it is gone."""
 
 
-class _Forgetful(FakeExtension):
+class _Forgetful(StoppableFake):
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         return None
 
 
-@pytest.mark.parametrize("planted", [_Lying, _Forgetful])
+class _SaysThatItRuns(StoppableFake):
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        shown = super().status(handle, ctx)
+        return Status("running") if shown.presence == "stopped" else shown
+
+
+@pytest.mark.parametrize("planted", [_Lying, _Forgetful, _SaysThatItRuns])
 def test_the_machine_catches_a_backend_that_lies(planted: type[FakeExtension]) -> None:
     class Planted(Machine):
         extension = planted
