@@ -7,21 +7,21 @@ import itertools
 import pytest
 
 from sandboxer.errors import Conflict
-from sandboxer.state import LIVE, Signal, State, advance, allowed
+from sandboxer.state import LIVE, State, Trigger, advance, allowed
 
 
 def test_destroy_is_accepted_in_every_state() -> None:
     for state in set(State) - {State.ACTIVE}:
-        assert advance(state, Signal.DESTROY) in (State.DESTROYING, State.DESTROYED)
+        assert advance(state, Trigger.DESTROY) in (State.DESTROYING, State.DESTROYED)
 
 
 def test_only_a_verified_absence_ends_a_sandbox() -> None:
     ways = [
         (state, signal)
-        for state, signal in itertools.product(set(State) - {State.DESTROYED}, Signal)
+        for state, signal in itertools.product(set(State) - {State.DESTROYED}, Trigger)
         if signal in allowed(state) and advance(state, signal) == State.DESTROYED
     ]
-    assert ways == [(State.DESTROYING, Signal.GONE)]
+    assert ways == [(State.DESTROYING, Trigger.GONE)]
 
 
 def test_every_state_can_be_reached_and_left() -> None:
@@ -34,6 +34,6 @@ def test_every_state_can_be_reached_and_left() -> None:
 
 def test_what_the_table_does_not_name_is_a_conflict() -> None:
     with pytest.raises(Conflict):
-        advance(State.FAILED, Signal.ESTABLISHED)
+        advance(State.FAILED, Trigger.ESTABLISHED)
     with pytest.raises(Conflict):
-        advance(State.DESTROYED, Signal.EXPIRE)
+        advance(State.DESTROYED, Trigger.EXPIRE)

@@ -23,7 +23,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Signal(StrEnum):
+class Trigger(StrEnum):
     """What can happen to a sandbox."""
 
     ESTABLISHED = "established"  # the backend confirmed that it can be reached
@@ -35,31 +35,31 @@ class Signal(StrEnum):
     GONE = "gone"  # its absence was verified
 
 
-_TABLE: dict[State, dict[Signal, State]] = {
+_TABLE: dict[State, dict[Trigger, State]] = {
     State.PROVISIONING: {
-        Signal.ESTABLISHED: State.READY,
-        Signal.FAIL: State.FAILED,
-        Signal.EXPIRE: State.EXPIRED,
-        Signal.DESTROY: State.DESTROYING,
+        Trigger.ESTABLISHED: State.READY,
+        Trigger.FAIL: State.FAILED,
+        Trigger.EXPIRE: State.EXPIRED,
+        Trigger.DESTROY: State.DESTROYING,
     },
     State.READY: {
-        Signal.STOPPED: State.STOPPED,
-        Signal.STARTED: State.READY,
-        Signal.FAIL: State.FAILED,
-        Signal.EXPIRE: State.EXPIRED,
-        Signal.DESTROY: State.DESTROYING,
+        Trigger.STOPPED: State.STOPPED,
+        Trigger.STARTED: State.READY,
+        Trigger.FAIL: State.FAILED,
+        Trigger.EXPIRE: State.EXPIRED,
+        Trigger.DESTROY: State.DESTROYING,
     },
     State.STOPPED: {
-        Signal.STOPPED: State.STOPPED,
-        Signal.STARTED: State.READY,
-        Signal.FAIL: State.FAILED,
-        Signal.EXPIRE: State.EXPIRED,
-        Signal.DESTROY: State.DESTROYING,
+        Trigger.STOPPED: State.STOPPED,
+        Trigger.STARTED: State.READY,
+        Trigger.FAIL: State.FAILED,
+        Trigger.EXPIRE: State.EXPIRED,
+        Trigger.DESTROY: State.DESTROYING,
     },
-    State.EXPIRED: {Signal.DESTROY: State.DESTROYING, Signal.EXPIRE: State.EXPIRED},
-    State.FAILED: {Signal.DESTROY: State.DESTROYING, Signal.EXPIRE: State.EXPIRED},
-    State.DESTROYING: {Signal.DESTROY: State.DESTROYING, Signal.GONE: State.DESTROYED},
-    State.DESTROYED: {Signal.DESTROY: State.DESTROYED},
+    State.EXPIRED: {Trigger.DESTROY: State.DESTROYING, Trigger.EXPIRE: State.EXPIRED},
+    State.FAILED: {Trigger.DESTROY: State.DESTROYING, Trigger.EXPIRE: State.EXPIRED},
+    State.DESTROYING: {Trigger.DESTROY: State.DESTROYING, Trigger.GONE: State.DESTROYED},
+    State.DESTROYED: {Trigger.DESTROY: State.DESTROYED},
 }
 
 LIVE: frozenset[State] = frozenset(State) - {State.DESTROYED}
@@ -68,7 +68,7 @@ ESTABLISHED: frozenset[State] = USABLE | {State.STOPPED}
 """Those that were ready, and have not begun to end."""
 
 
-def advance(state: State, signal: Signal) -> State:
+def advance(state: State, signal: Trigger) -> State:
     """The state that follows `state` when `signal` happens; raises Conflict where the table has no entry."""
     after = _TABLE.get(state, {}).get(signal)
     if after is None:
@@ -79,6 +79,6 @@ def advance(state: State, signal: Signal) -> State:
     return after
 
 
-def allowed(state: State) -> frozenset[Signal]:
+def allowed(state: State) -> frozenset[Trigger]:
     """The signals that `state` accepts."""
     return frozenset(_TABLE.get(state, {}))

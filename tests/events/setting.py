@@ -11,7 +11,7 @@ import msgspec
 
 from sandboxer.events import build_event, initial_status
 from sandboxer.events.relay import Relay
-from sandboxer.models import Consumer, Event, Neighbour, Request, Sandbox
+from sandboxer.models import Consumer, Event, HubSettings, Request, Sandbox
 from sandboxer.store.base import Change, OtherRecords, Store
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub
@@ -36,7 +36,7 @@ def sandbox(sandbox_id: str, **changes: Any) -> Sandbox:
     return msgspec.structs.replace(record, **changes)
 
 
-def record_fact(store: Store, sandbox_id: str, *, endpoint: Neighbour | None = None) -> Event:
+def record_fact(store: Store, sandbox_id: str, *, endpoint: HubSettings | None = None) -> Event:
     """One more change of a sandbox, committed with its event."""
     told: list[Event] = []
 
@@ -44,7 +44,7 @@ def record_fact(store: Store, sandbox_id: str, *, endpoint: Neighbour | None = N
         seq = before.seq + 1 if before is not None else 1
         after = msgspec.structs.replace(before or sandbox(sandbox_id), seq=seq, state=STATES[(seq - 1) % 3])
         event = build_event(before, after, f"sandbox.{after.state}", 1_800_000_000.0 + seq)
-        status = initial_status(endpoint or Neighbour(url="http://127.0.0.1:9"))
+        status = initial_status(endpoint or HubSettings(url="http://127.0.0.1:9"))
         told.append(msgspec.structs.replace(event, status=status))
         return Change(record=after, events=[told[-1]])
 
@@ -60,7 +60,7 @@ def store_with(directory: Path, sandboxes: Iterable[str]) -> JsonStore:
 
 
 def relay_to(hub: FakeHub, store: Store, directory: Path, *, token: str | None = None, seconds: float = 0.25) -> Relay:
-    return Relay(store, Neighbour(url=hub.url, token=token), directory, request_seconds=seconds)
+    return Relay(store, HubSettings(url=hub.url, token=token), directory, request_seconds=seconds)
 
 
 def statuses(store: Store) -> list[str]:

@@ -12,16 +12,7 @@ from hypothesis import strategies as st
 
 from sandboxer.events import build_event, initial_status, payload
 from sandboxer.events.builder import new_event_id
-from sandboxer.models import (
-    Consumer,
-    Handle,
-    Isolation,
-    Neighbour,
-    Owner,
-    Reachability,
-    Request,
-    Sandbox,
-)
+from sandboxer.models import Consumer, Handle, HubSettings, Isolation, Owner, Reachability, Request, Sandbox
 from tests.events.setting import sandbox
 
 ID = "k3v9x2m7q4ta"
@@ -88,9 +79,9 @@ def test_event_ids_are_random_uuids_in_hexadecimal() -> None:
 
 
 def test_without_a_hub_events_are_kept_with_one_they_wait() -> None:
-    assert initial_status(Neighbour()) == "kept"
-    assert initial_status(Neighbour(url="")) == "kept"
-    assert initial_status(Neighbour(url="http://hub")) == "pending"
+    assert initial_status(HubSettings()) == "kept"
+    assert initial_status(HubSettings(url="")) == "kept"
+    assert initial_status(HubSettings(url="http://hub")) == "pending"
 
 
 CANARY = "canary-5f1c2"

@@ -16,7 +16,7 @@ import pytest
 from sandboxer.errors import Invalid, NotConfigured, Unavailable
 from sandboxer.events.relay import Relay
 from sandboxer.events.relay_lock import RELAY_LOCK, acquire_relay_lock
-from sandboxer.models import Event, Neighbour
+from sandboxer.models import Event, HubSettings
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, HubFault, answer, cut, hung_up, lost, slow
 from sandboxer.timing import Deadline
@@ -192,7 +192,7 @@ def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else(tmp_path: Pa
     store = store_with(tmp_path, [A])
     with FakeHub() as elsewhere, FakeHub() as hub:
         hub.rule = lambda _: answer(307, location=elsewhere.url + "/progress")
-        report = Relay(store, Neighbour(url=hub.url, token="canary-token"), tmp_path).flush(Deadline(5))
+        report = Relay(store, HubSettings(url=hub.url, token="canary-token"), tmp_path).flush(Deadline(5))
         assert elsewhere.requests == 0
         assert report.pending == 1
         assert report.error is not None
@@ -295,11 +295,11 @@ KILLED = """
 import sys
 from pathlib import Path
 from sandboxer.events.relay import Relay
-from sandboxer.models import Neighbour
+from sandboxer.models import HubSettings
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 data = Path(sys.argv[1])
-Relay(JsonStore(data), Neighbour(url=sys.argv[2]), data).flush(Deadline(30))
+Relay(JsonStore(data), HubSettings(url=sys.argv[2]), data).flush(Deadline(30))
 """
 
 
@@ -339,7 +339,7 @@ def test_a_store_that_cannot_note_the_answer_sends_again_later(tmp_path: Path) -
 
 def test_kept_events_are_not_sent_when_a_hub_is_configured_later(tmp_path: Path) -> None:
     store = JsonStore(tmp_path)
-    record_fact(store, A, endpoint=Neighbour())
+    record_fact(store, A, endpoint=HubSettings())
     record_fact(store, A)
     with FakeHub() as hub:
         assert relay_to(hub, store, tmp_path).flush(Deadline(5)).sent == 1
@@ -354,14 +354,14 @@ def test_a_store_that_was_never_used_has_nothing_to_send(tmp_path: Path) -> None
 
 def test_without_a_usable_address_there_is_no_relay(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured):
-        Relay(JsonStore(tmp_path), Neighbour(), tmp_path)
+        Relay(JsonStore(tmp_path), HubSettings(), tmp_path)
     with pytest.raises(Invalid):
-        Relay(JsonStore(tmp_path), Neighbour(url="ftp://hub"), tmp_path)
+        Relay(JsonStore(tmp_path), HubSettings(url="ftp://hub"), tmp_path)
 
 
 def test_a_name_that_does_not_exist_is_a_hub_that_is_down(tmp_path: Path) -> None:
     store = store_with(tmp_path, [A])
-    report = Relay(store, Neighbour(url="http://hub.invalid"), tmp_path, request_seconds=5).flush(Deadline(10))
+    report = Relay(store, HubSettings(url="http://hub.invalid"), tmp_path, request_seconds=5).flush(Deadline(10))
     assert report.pending == 1
     assert report.error is not None
     assert report.error.startswith("the State Hub at http://hub.invalid: ")
@@ -372,7 +372,7 @@ def test_a_hub_on_this_machine_is_reached_past_a_proxy(tmp_path: Path, monkeypat
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with FakeHub() as hub:
-        assert Relay(store, Neighbour(url=hub.url), tmp_path).flush(Deadline(5)).sent == 1
+        assert Relay(store, HubSettings(url=hub.url), tmp_path).flush(Deadline(5)).sent == 1
 
 
 def test_a_proxy_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +380,7 @@ def test_a_proxy_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ALL_PROXY", "gopher://proxy")
     with pytest.raises(NotConfigured, match="proxy"):
-        Relay(store_with(tmp_path, [A]), Neighbour(url="http://hub.invalid"), tmp_path).flush(Deadline(5))
+        Relay(store_with(tmp_path, [A]), HubSettings(url="http://hub.invalid"), tmp_path).flush(Deadline(5))
 
 
 def test_a_trickling_answer_ends_with_the_time_of_one_request(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_a_trickling_answer_ends_with_the_time_of_one_request(tmp_path: Path) ->
 def test_a_hub_that_does_not_speak_http_is_said(tmp_path: Path, greeting: bytes) -> None:
     store = store_with(tmp_path, [A])
     with peer(saying(greeting)) as url:
-        report = Relay(store, Neighbour(url=url, token="canary-token"), tmp_path).flush(Deadline(20))
+        report = Relay(store, HubSettings(url=url, token="canary-token"), tmp_path).flush(Deadline(20))
     assert report.error == f"the State Hub at {url}: it does not answer in HTTP"
 
 
@@ -411,7 +411,7 @@ def test_an_address_with_a_query_and_marks_is_asked_as_it_is(tmp_path: Path) -> 
         connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
     with peer(answer_once) as url:
-        assert Relay(store, Neighbour(url=f"{url}/é/x?team=a%20b"), tmp_path).flush(Deadline(20)).sent == 1
+        assert Relay(store, HubSettings(url=f"{url}/é/x?team=a%20b"), tmp_path).flush(Deadline(20)).sent == 1
     assert heads[0].startswith(b"POST /%C3%A9/x/progress?team=a%20b HTTP/1.1\r\n")
 
 
@@ -425,7 +425,7 @@ def test_a_token_is_in_no_report_and_no_log(tmp_path: Path, caplog: pytest.LogCa
         reports += [relay_to(hub, store, tmp_path, token="canary-token").flush(Deadline(5), parked=True)]
 
     with peer(saying(b"HTTP/1.1 200 OK\r\nX: canary-token \x00\r\n\r\n")) as url:
-        relay = Relay(store, Neighbour(url=url, token="canary-token"), tmp_path)
+        relay = Relay(store, HubSettings(url=url, token="canary-token"), tmp_path)
         reports += [relay.flush(Deadline(5), parked=True)]
     assert "canary-token" not in repr(reports)
     assert "canary-token" not in caplog.text

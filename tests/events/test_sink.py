@@ -17,7 +17,7 @@ from sandboxer.events.sink import (
     parse_token,
     state_hub,
 )
-from sandboxer.models import Neighbour
+from sandboxer.models import HubSettings
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from sandboxer.models import Neighbour
     ],
 )  # fmt: skip
 def test_the_path_is_added_to_the_configured_address(text: str, url: str, shown: str) -> None:
-    sink = state_hub(Neighbour(url=text))
+    sink = state_hub(HubSettings(url=text))
     assert (sink.url, sink.shown) == (url, shown)
 
 
@@ -42,7 +42,7 @@ def test_the_path_is_added_to_the_configured_address(text: str, url: str, shown:
 )  # fmt: skip
 def test_what_is_no_address_is_invalid_and_credentials_are_not_quoted(text: str) -> None:
     with pytest.raises(Invalid) as caught:
-        state_hub(Neighbour(url=text))
+        state_hub(HubSettings(url=text))
     assert "canary-secret" not in f"{caught.value} {caught.value.hint}"
     assert caught.value.hint
 
@@ -58,7 +58,7 @@ def test_any_text_is_an_address_or_invalid(text: str) -> None:
 
 def test_without_an_address_it_is_not_configured() -> None:
     with pytest.raises(NotConfigured) as caught:
-        state_hub(Neighbour(token="x"))
+        state_hub(HubSettings(token="x"))
     assert "SANDBOXER_STATE_HUB_URL" in caught.value.hint
 
 
@@ -67,7 +67,7 @@ def test_a_token_that_does_not_fit_into_a_header_is_invalid_and_not_quoted() -> 
         with pytest.raises(Invalid) as caught:
             parse_token(token, what="state_hub.token")
         assert "canary" not in str(caught.value)
-    assert "canary" not in repr(state_hub(Neighbour(url="http://hub", token="canary")))
+    assert "canary" not in repr(state_hub(HubSettings(url="http://hub", token="canary")))
     assert parse_token("", what="state_hub.token") is None
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandboxer.errors import SandboxerError
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.timing import Deadline
 from tests.fakes import CLOUDS
 from tests.testbed.waiting import eventually
@@ -51,7 +51,7 @@ def test_in_the_background_it_can_be_evaluated_by_a_shell_and_ended_by_its_numbe
     done = subprocess.run([*_PROGRAM, "e2b", "--background"], env=env, capture_output=True, text=True, timeout=30)
     said = _said(done.stdout)
     pid = int(said["FAKE_CLOUD_PID"])
-    api = Api(said["E2B_API_URL"], name="fake")
+    api = ApiClient(said["E2B_API_URL"], name="fake")
     try:
         assert api.call("GET", "/v2/sandboxes", Deadline(10), expect=None).status in (200, 401)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.config.yaml_document import parse
 from sandboxer.errors import Invalid
 from sandboxer.http import Response
@@ -28,7 +28,7 @@ def run(data: bytes) -> object:
     """Read it as each of the two. Raises Invalid and BackendError at most."""
     try:
         found = Response(name="Thing", asked="GET /x", status=200, headers={}, body=data).json()
-    except bounded.LimitExceeded as error:
+    except document_bounds.LimitExceeded as error:
         raise AssertionError("it was to be told in words") from error
     except Exception as error:
         if type(error).__name__ != "BackendError":

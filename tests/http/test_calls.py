@@ -21,7 +21,7 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
-from sandboxer.http import Api, Response, segment
+from sandboxer.http import ApiClient, Response, segment
 from sandboxer.http.address import destination_of, parse_base_url, proxy_for
 from sandboxer.http.pool import KEPT_ALL, HTTPConnectionPool
 from sandboxer.timing import Deadline
@@ -44,8 +44,8 @@ def _echo(request: Request) -> Reply:
     return Reply(status=201, json={"got": request.body.decode(), "kind": request.headers.get("content-type")})
 
 
-def _api(server: FakeServer, **more: str) -> Api:
-    return Api(server.url, name="Thing", headers={"X-API-Key": more.get("key", "k")})
+def _api(server: FakeServer, **more: str) -> ApiClient:
+    return ApiClient(server.url, name="Thing", headers={"X-API-Key": more.get("key", "k")})
 
 
 def test_json_goes_out_and_comes_back(server: FakeServer) -> None:
@@ -110,7 +110,7 @@ def test_a_connection_that_the_server_ended_meanwhile_is_not_used(server: FakeSe
 def test_an_answer_that_is_the_last_of_its_connection_is_read_whole() -> None:
     body = b'{"x": "' + b"y" * 200_000 + b'"}'
     with peer(saying(HEAD + b"Connection: close\r\n\r\n", body[:1000], body[1000:])) as url:
-        assert Api(url, name="Thing").call("GET", "/", Deadline(5)).body == body
+        assert ApiClient(url, name="Thing").call("GET", "/", Deadline(5)).body == body
 
 
 # -- what may have happened -------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_an_answer_that_is_the_last_of_its_connection_is_read_whole() -> None:
 def test_a_refused_connection_has_surely_failed() -> None:
     """Promise 7: only what may have arrived is unknown."""
     with pytest.raises(Unavailable) as caught:
-        Api(nobody(), name="Thing").call("POST", "/thing", Deadline(5))
+        ApiClient(nobody(), name="Thing").call("POST", "/thing", Deadline(5))
     assert caught.value.outcome == "failed"
 
 
@@ -145,7 +145,7 @@ def test_a_dead_peer_costs_the_deadline_and_no_more(method: str, outcome: str) -
     with peer(silent) as url:
         started = time.monotonic()
         with pytest.raises(Timeout) as caught:
-            Api(url, name="Thing").call(method, "/thing", Deadline(0.6))
+            ApiClient(url, name="Thing").call(method, "/thing", Deadline(0.6))
         assert 0.5 < time.monotonic() - started < 2
     assert caught.value.outcome == outcome
 
@@ -168,7 +168,7 @@ def test_a_peer_that_trickles_does_not_outlive_the_deadline(where: str) -> None:
     with peer(trickle) as url:
         started = time.monotonic()
         with pytest.raises(Timeout):
-            Api(url, name="Thing").call("GET", "/thing", Deadline(0.6))
+            ApiClient(url, name="Thing").call("GET", "/thing", Deadline(0.6))
         assert time.monotonic() - started < 2
 
 
@@ -181,7 +181,7 @@ def test_a_peer_that_does_not_read_does_not_outlive_the_deadline() -> None:
     with peer(deaf) as url:
         started = time.monotonic()
         with pytest.raises(Timeout):
-            Api(url, name="Thing").call("POST", "/thing", Deadline(0.6), content=b"x" * 50_000_000)
+            ApiClient(url, name="Thing").call("POST", "/thing", Deadline(0.6), content=b"x" * 50_000_000)
         assert time.monotonic() - started < 2
 
 
@@ -191,7 +191,7 @@ def test_a_cancelled_deadline_ends_a_call_within_a_second() -> None:
         threading.Timer(0.2, deadline.cancel).start()
         started = time.monotonic()
         with pytest.raises(Timeout):
-            Api(url, name="Thing").call("GET", "/thing", deadline)
+            ApiClient(url, name="Thing").call("GET", "/thing", deadline)
         assert time.monotonic() - started < 1.2
 
 
@@ -217,7 +217,7 @@ def test_without_time_nothing_is_sent(server: FakeServer) -> None:
 )
 def test_a_huge_body_is_not_read(answer: bytes) -> None:
     with peer(saying(answer)) as url, pytest.raises(BackendError, match="more than 1000 bytes"):
-        Api(url, name="Thing").call("GET", "/thing", Deadline(5), limit=1000)
+        ApiClient(url, name="Thing").call("GET", "/thing", Deadline(5), limit=1000)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_huge_body_is_not_read(answer: bytes) -> None:
 )
 def test_a_truncated_answer_is_not_taken_for_a_whole_one(answer: bytes) -> None:
     with peer(saying(answer)) as url, pytest.raises(SandboxerError) as caught:
-        Api(url, name="Thing").call("POST", "/thing", Deadline(5))
+        ApiClient(url, name="Thing").call("POST", "/thing", Deadline(5))
     assert caught.value.outcome == "unknown"
     assert caught.value.fault == "backend"
 
@@ -244,7 +244,7 @@ def test_a_truncated_answer_is_not_taken_for_a_whole_one(answer: bytes) -> None:
 )
 def test_what_is_not_http_is_a_backend_error(answer: bytes) -> None:
     with peer(saying(answer)) as url, pytest.raises(SandboxerError) as caught:
-        Api(url, name="Thing").call("GET", "/thing", Deadline(5))
+        ApiClient(url, name="Thing").call("GET", "/thing", Deadline(5))
     assert caught.value.fault == "backend"
     assert caught.value.code in ("backend_error", "unavailable")
 
@@ -324,7 +324,7 @@ def test_an_adapter_makes_its_own_errors_of_answers(server: FakeServer) -> None:
     def refuse(answer: Response) -> SandboxerError:
         return Denied(f"own: {answer.status}", hint="x")
 
-    api = Api(server.url, name="Thing", refuse=refuse)
+    api = ApiClient(server.url, name="Thing", refuse=refuse)
     with pytest.raises(Denied, match="own: 404"):
         api.call("GET", "/nope", Deadline(5))
     assert api.call("GET", "/nope", Deadline(5), expect=None).status == 404
@@ -429,7 +429,7 @@ def test_a_path_that_would_break_the_request_is_not_sent(server: FakeServer, pat
 )  # fmt: skip
 def test_an_address_that_cannot_be_used_is_invalid_and_not_quoted(base: str) -> None:
     with pytest.raises(Invalid) as caught:
-        Api(base, name="Thing")
+        ApiClient(base, name="Thing")
     assert "pw" not in caught.value.message
 
 
@@ -461,19 +461,19 @@ def test_a_proxy_is_asked_for_other_machines(server: FakeServer, monkeypatch: py
     monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://me:secret@"))
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    answer = Api("http://api.invalid:81/v1", name="Thing").call("GET", "/thing", Deadline(5), expect=None)
+    answer = ApiClient("http://api.invalid:81/v1", name="Thing").call("GET", "/thing", Deadline(5), expect=None)
     assert answer.status == 404
     asked = server.requests[-1]
     assert (asked.path, asked.headers["host"]) == ("/v1/thing", "api.invalid:81")
     assert asked.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     monkeypatch.setenv("NO_PROXY", "other.org, .invalid")
     with pytest.raises(Unavailable):
-        Api("http://api.invalid:81/v1", name="Thing").call("GET", "/thing", Deadline(5))
+        ApiClient("http://api.invalid:81/v1", name="Thing").call("GET", "/thing", Deadline(5))
 
 
 def test_a_name_that_nobody_knows_has_surely_failed() -> None:
     with pytest.raises(Unavailable) as caught:
-        Api("http://no-such-host.invalid", name="Thing").call("POST", "/thing", Deadline(10))
+        ApiClient("http://no-such-host.invalid", name="Thing").call("POST", "/thing", Deadline(10))
     assert caught.value.outcome == "failed"
     assert "no-such-host.invalid" in caught.value.message
 
@@ -489,7 +489,7 @@ def test_a_machine_that_does_not_answer_costs_seconds_and_not_the_whole_deadline
             each.connect_ex(("127.0.0.1", port))
         started = time.monotonic()
         with pytest.raises(Timeout) as caught:
-            Api(f"http://127.0.0.1:{port}", name="Thing").call("POST", "/thing", Deadline(0.7))
+            ApiClient(f"http://127.0.0.1:{port}", name="Thing").call("POST", "/thing", Deadline(0.7))
         assert time.monotonic() - started < 2
         assert caught.value.outcome == "failed"
         for each in waiting:

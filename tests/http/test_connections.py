@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
-from sandboxer.http import Api, Response
+from sandboxer.http import ApiClient, Response
 from sandboxer.timing import Deadline
 from tests.http.peers import peer, saying
 
@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 def _call(url: str, deadline: Deadline, method: str = "GET") -> Response:
-    return Api(url, name="Thing").call(method, "/thing", deadline)
+    return ApiClient(url, name="Thing").call(method, "/thing", deadline)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def test_an_answer_before_the_whole_request_was_read_is_heard() -> None:
         connection.sendall(b"HTTP/1.1 413 Too large\r\nContent-Length: 8\r\nConnection: close\r\n\r\nat most 1")
 
     with peer(refuse) as url, pytest.raises(BackendError, match=r"413: at most") as caught:
-        Api(url, name="Thing").call("POST", "/thing", Deadline(20), content=b"x" * 30_000_000)
+        ApiClient(url, name="Thing").call("POST", "/thing", Deadline(20), content=b"x" * 30_000_000)
     assert caught.value.outcome == "failed"
 
 
@@ -126,7 +126,7 @@ def test_a_body_whose_source_fails_ends_the_connection() -> None:
 
     with peer(read) as url:
         with pytest.raises(LookupError):
-            Api(url, name="Thing").call("POST", "/thing", Deadline(20), content=failing())
+            ApiClient(url, name="Thing").call("POST", "/thing", Deadline(20), content=failing())
         until = time.monotonic() + 20
         while got[-1:] != [b"end"] and time.monotonic() < until:
             threading.Event().wait(0.01)
@@ -141,7 +141,7 @@ def test_blanks_around_a_key_do_not_travel() -> None:
         connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
 
     with peer(note) as url:
-        Api(url, name="Thing", headers={"X-API-Key": " key\t"}).call("GET", "/thing", Deadline(20))
+        ApiClient(url, name="Thing", headers={"X-API-Key": " key\t"}).call("GET", "/thing", Deadline(20))
     assert b"X-API-Key: key\r\n" in got[0]
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from sandboxer.errors import Denied, Timeout, Unavailable
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.timing import Deadline
 from tests.fakes import FakeServer, Fault, Reply, Request
 from tests.testbed.waiting import eventually
@@ -43,8 +43,8 @@ def server() -> Iterator[Streaming]:
         yield fake
 
 
-def _api(server: FakeServer) -> Api:
-    return Api(server.url, name="Thing")
+def _api(server: FakeServer) -> ApiClient:
+    return ApiClient(server.url, name="Thing")
 
 
 def test_chunks_arrive_as_they_are_sent(server: Streaming) -> None:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandboxer.errors import NotConfigured, Timeout, Unavailable
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.timing import Deadline
 from tests.http.peers import peer, saying, silent
 
@@ -91,21 +91,21 @@ def port(certificate: Path) -> Iterator[int]:
 
 
 def test_a_certificate_of_a_named_authority_is_accepted_and_kept(port: int, certificate: Path) -> None:
-    api = Api(f"https://127.0.0.1:{port}", name="Thing", ca_file=str(certificate))
+    api = ApiClient(f"https://127.0.0.1:{port}", name="Thing", ca_file=str(certificate))
     for _ in range(3):
         assert api.call("GET", "/", Deadline(5)).json() == {}
 
 
 def test_a_certificate_of_nobody_known_is_refused(port: int) -> None:
     with pytest.raises(Unavailable, match="does not prove") as caught:
-        Api(f"https://127.0.0.1:{port}", name="Thing").call("POST", "/", Deadline(5))
+        ApiClient(f"https://127.0.0.1:{port}", name="Thing").call("POST", "/", Deadline(5))
     assert (caught.value.outcome, caught.value.retryable) == ("failed", False)
 
 
 def test_an_authority_of_the_environment_is_accepted(port: int, certificate: Path) -> None:
     """In a process of its own: the authorities are read once."""
     script = (
-        "import sys; from sandboxer.http import Api; from sandboxer.timing import Deadline; "
+        "import sys; from sandboxer.http import ApiClient; from sandboxer.timing import Deadline; "
         "print(Api(sys.argv[1], name='Thing').call('GET', '/', Deadline(5)).status)"
     )
     words = [sys.executable, "-c", script, f"https://127.0.0.1:{port}"]
@@ -114,13 +114,13 @@ def test_an_authority_of_the_environment_is_accepted(port: int, certificate: Pat
 
 
 def test_a_certificate_for_another_name_is_refused(port: int, certificate: Path) -> None:
-    api = Api(f"https://localhost:{port}", name="Thing", ca_file=str(certificate))
+    api = ApiClient(f"https://localhost:{port}", name="Thing", ca_file=str(certificate))
     with pytest.raises(Unavailable, match="does not prove that it is localhost"):
         api.call("GET", "/", Deadline(5))
 
 
 def test_authorities_that_are_not_there_are_not_configured(port: int, tmp_path: Path) -> None:
-    api = Api(f"https://127.0.0.1:{port}", name="Thing", ca_file=str(tmp_path / "nope.pem"))
+    api = ApiClient(f"https://127.0.0.1:{port}", name="Thing", ca_file=str(tmp_path / "nope.pem"))
     with pytest.raises(NotConfigured, match=r"nope\.pem"):
         api.call("GET", "/", Deadline(5))
 
@@ -128,7 +128,7 @@ def test_authorities_that_are_not_there_are_not_configured(port: int, tmp_path: 
 def test_a_plain_peer_is_not_talked_to(port: int) -> None:
     """The other way round: plain HTTP against a TLS server is an error, not a hang."""
     with pytest.raises(Unavailable):
-        Api(f"http://127.0.0.1:{port}", name="Thing").call("GET", "/", Deadline(5))
+        ApiClient(f"http://127.0.0.1:{port}", name="Thing").call("GET", "/", Deadline(5))
 
 
 # -- by a proxy -------------------------------------------------------------------------------------------------------
@@ -170,14 +170,14 @@ def test_tls_goes_through_the_tunnel_of_a_proxy(port: int, certificate: Path, pr
     """The proxy's credentials are for it alone, and the certificate is the other end's."""
     with tunnel(port) as (url, heads):
         proxied(url.replace("http://", "http://me:secret@"))
-        api = Api("https://api.invalid", name="Thing", ca_file=str(certificate))
+        api = ApiClient("https://api.invalid", name="Thing", ca_file=str(certificate))
         for _ in range(3):
             assert api.call("GET", "/", Deadline(20)).json() == {}
         (head,) = heads
         assert head.startswith(b"CONNECT api.invalid:443 HTTP/1.1\r\n")
         assert b"proxy-authorization: basic bwu6c2vjcmv0" in head.lower()
         assert b"sand-boxer" not in head
-        other = Api("https://other.invalid", name="Thing", ca_file=str(certificate))
+        other = ApiClient("https://other.invalid", name="Thing", ca_file=str(certificate))
         with pytest.raises(Unavailable, match=r"does not prove that it is other\.invalid"):
             other.call("GET", "/", Deadline(20))
 
@@ -196,7 +196,7 @@ def test_a_proxy_that_does_not_lead_there_is_named(answer: bytes, proxied: Calla
     with peer(saying(answer)) as url:
         proxied(url)
         with pytest.raises(Unavailable, match=r"the proxy 127\.0\.0\.1:.* does not lead there") as caught:
-            Api("https://api.invalid", name="Thing").call("POST", "/", Deadline(20))
+            ApiClient("https://api.invalid", name="Thing").call("POST", "/", Deadline(20))
     assert caught.value.outcome == "failed"
 
 
@@ -205,7 +205,7 @@ def test_a_proxy_that_never_answers_costs_the_deadline_and_no_more(proxied: Call
         proxied(url)
         started = time.monotonic()
         with pytest.raises(Timeout) as caught:
-            Api("https://api.invalid", name="Thing").call("POST", "/", Deadline(0.6))
+            ApiClient("https://api.invalid", name="Thing").call("POST", "/", Deadline(0.6))
     assert time.monotonic() - started < 4
     assert caught.value.outcome == "failed"
 
@@ -217,6 +217,6 @@ def test_a_handshake_is_cancelled_within_a_second() -> None:
         threading.Timer(0.2, deadline.cancel).start()
         started = time.monotonic()
         with pytest.raises(Timeout) as caught:
-            Api(url.replace("http://", "https://"), name="Thing").call("POST", "/", deadline)
+            ApiClient(url.replace("http://", "https://"), name="Thing").call("POST", "/", deadline)
     assert time.monotonic() - started < 4
     assert caught.value.outcome == "failed"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.events.relay import Relay
-from sandboxer.models import Neighbour
+from sandboxer.models import HubSettings
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
 from tests.installations import create, environment, installed
@@ -42,7 +42,7 @@ def test_an_installation_is_private_whatever_the_umask(tmp_path: Path, mask: int
 def test_a_relay_that_comes_first_makes_private_files(tmp_path: Path) -> None:
     data = tmp_path / "new" / "data"
     with umask(0):
-        Relay(JsonStore(data), Neighbour(url="http://127.0.0.1:9"), data).flush(Deadline(1))
+        Relay(JsonStore(data), HubSettings(url="http://127.0.0.1:9"), data).flush(Deadline(1))
     assert modes(tmp_path) == {"new": "0o700", "new/data": "0o700", "new/data/.relay.lock": "0o600"}
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer.events.relay import Relay, Relays
 from sandboxer.events.sink import fin_hub
 from sandboxer.manager import SandboxManager
-from sandboxer.models import Neighbour, Sandbox, Settings
+from sandboxer.models import HubSettings, Sandbox, Settings
 from sandboxer.store.json_store import JsonStore
 from sandboxer.testing.hub import FakeHub, answer, lost
 from sandboxer.timing import Deadline
@@ -26,7 +26,9 @@ KEYS = [
 def told(bank: Bank, *, state_hub: str | None, fin: str | None) -> Sandbox:
     """A metered sandbox that lived for 100 s, with these neighbours."""
     core = bank.manager.services
-    settings = msgspec.structs.replace(core.settings, state_hub=Neighbour(url=state_hub), fin_hub=Neighbour(url=fin))
+    settings = msgspec.structs.replace(
+        core.settings, state_hub=HubSettings(url=state_hub), fin_hub=HubSettings(url=fin)
+    )
     bank.manager = SandboxManager(dataclasses.replace(core, settings=settings))
     record = bank.create()
     bank.now += 100
@@ -125,7 +127,7 @@ def test_what_fin_hub_did_not_acknowledge_is_sent_again_under_the_same_key(tmp_p
 
 def relays_to_fin(root: Path, fin: FakeHub) -> Relay:
     data = root / "data"
-    return Relay(JsonStore(data), Neighbour(url=fin.url + "/"), data, sink=fin_hub)
+    return Relay(JsonStore(data), HubSettings(url=fin.url + "/"), data, sink=fin_hub)
 
 
 def test_a_relay_to_one_is_started_although_the_other_is_busy(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_relay_to_one_is_started_although_the_other_is_busy(tmp_path: Path) ->
     bank = Bank(tmp_path)
     told(bank, state_hub=None, fin="http://127.0.0.1:9")
     data, store = tmp_path / "data", JsonStore(tmp_path / "data")
-    nobody, somebody = Neighbour(), Neighbour(url="http://127.0.0.1:9")
+    nobody, somebody = HubSettings(), HubSettings(url="http://127.0.0.1:9")
     assert start_relay_process(store, somebody, data, ["true"]) is None, "nothing waits for the State Hub"
     with acquire_relay_lock(data / lock_name("state-hub"), Deadline(1)):
         assert start_relay_process(store, nobody, data, ["true"], fin_hub=somebody) is not None

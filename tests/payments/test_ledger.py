@@ -316,7 +316,7 @@ def test_the_model_catches_a_ledger_that_is_wrong(planted: type[Credits]) -> Non
         (lambda book: _with(book, reservations={}), "reservations"),
         (lambda book: _with(book, spent_by={}), "consumers"),
         (lambda book: _with(book, spent_by={ALICE: {"2027-01": 4}}), "consumers"),
-        (lambda book: _with(book, keys={"oct": ledger.Added(micro_usd=101, at=START)}), "under keys"),
+        (lambda book: _with(book, keys={"oct": ledger.KeyedCredit(micro_usd=101, at=START)}), "under keys"),
     ],
 )  # fmt: skip
 def test_every_sum_that_is_wrong_is_seen(change: Callable[[Book], Book], flaw: str) -> None:

@@ -19,7 +19,7 @@ from sandboxer.extensions.base import (
     Status,
 )
 from sandboxer.hosts.base import Command, Streams
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.models import Handle, Isolation, Reachability, Ready, Resources, Written
 from tests.fakes.server import FakeServer, Reply, Request
 
@@ -156,8 +156,8 @@ class EchoExtension(SandboxExtension, CanExec, CanMeter):
     def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
         raise BackendError(f"no metrics for {self._headers(ctx)}")
 
-    def _api(self, ctx: Context) -> Api:
-        return Api(ctx.endpoints["api"], name="Echo", headers=lambda: self._headers(ctx))
+    def _api(self, ctx: Context) -> ApiClient:
+        return ApiClient(ctx.endpoints["api"], name="Echo", headers=lambda: self._headers(ctx))
 
     def _headers(self, ctx: Context) -> dict[str, str]:
         values = [secret.reveal() for secret in ctx.secrets.values()]

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sandboxer.errors import BackendError, SandboxerError
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.timing import Deadline
 from tests.http.peers import peer, saying
 
@@ -30,7 +30,7 @@ CHUNKS = {
 @pytest.mark.parametrize("said", CHUNKS.values(), ids=CHUNKS.keys())
 def test_chunks_that_are_none_are_refused(said: bytes) -> None:
     with peer(saying(HEAD + said)) as address:
-        api = Api(address, name="Thing")
+        api = ApiClient(address, name="Thing")
         with pytest.raises(SandboxerError, match="Thing"):
             api.call("GET", "/x", Deadline(30))
         with pytest.raises(SandboxerError, match="Thing"), api.stream("GET", "/x", Deadline(30)) as streamed:
@@ -50,7 +50,7 @@ def test_a_chunk_of_minus_one_is_not_read_to_the_end_of_the_connection() -> None
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with peer(flood) as address, pytest.raises(SandboxerError):
-        Api(address, name="Thing").call("GET", "/x", Deadline(60), limit=1000)
+        ApiClient(address, name="Thing").call("GET", "/x", Deadline(60), limit=1000)
     assert sent[0] < 128 * MIB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
 
@@ -69,7 +69,7 @@ FLOODS = {
 @pytest.mark.parametrize("said", FLOODS.values(), ids=FLOODS.keys())
 def test_heads_that_flood_are_refused(said: bytes) -> None:
     with peer(saying(said)) as address, pytest.raises(SandboxerError, match="Thing"):
-        Api(address, name="Thing").call("GET", "/x", Deadline(30)).json()
+        ApiClient(address, name="Thing").call("GET", "/x", Deadline(30)).json()
 
 
 def test_a_packed_answer_is_not_unpacked() -> None:
@@ -79,4 +79,4 @@ def test_a_packed_answer_is_not_unpacked() -> None:
     packed = gzip.compress(b"0" * (64 * MIB))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     with peer(saying(head + packed)) as address, pytest.raises(BackendError, match="not JSON"):
-        Api(address, name="Thing").call("GET", "/x", Deadline(30)).json()
+        ApiClient(address, name="Thing").call("GET", "/x", Deadline(30)).json()

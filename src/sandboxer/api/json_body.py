@@ -12,11 +12,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.api.permissions import permission_of
 from sandboxer.api.request_context import REQUEST_CONTEXT, RequestContext
 
-BODY: Final = bounded.Bounds(size=1 << 20, values=20_000)
+BODY: Final = document_bounds.Bounds(size=1 << 20, values=20_000)
 """How large a body may be: the most that one takes is a command of 10,000 words."""
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -26,7 +26,7 @@ def read_json(body: bytes) -> object:
     """The value that a body holds; raises JSONDecodeError, also for a key that is given twice, for NaN, and for half of
     a surrogate pair: no program, file or store could be given such a text."""
     try:
-        bounded.check_json(body, BODY)
+        document_bounds.check_json(body, BODY)
         # the parser itself would take UTF-16, which nobody has measured, and surrogates in UTF-8
         value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_refuse)
         if _SURROGATE.search(body):
@@ -34,7 +34,7 @@ def read_json(body: bytes) -> object:
         return value
     except json.JSONDecodeError:  # a ValueError too, and already what it should be
         raise
-    except bounded.LimitExceeded as error:
+    except document_bounds.LimitExceeded as error:
         raise json.JSONDecodeError(f"it is {error}", "", 0) from None
     except UnicodeDecodeError:
         raise json.JSONDecodeError("it is not UTF-8", "", 0) from None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.api.auth import Rejection, bearer_token, needs_token, rejection
 from sandboxer.api.problem_details import problem_response
 from sandboxer.api.protocol import answering
@@ -25,7 +25,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_BODY: Final = bounded.SMALL.size
+MAX_BODY: Final = document_bounds.SMALL.size
 """The largest request body, in bytes."""
 BODY_SECONDS: Final = 30.0
 """How long a request may take to arrive."""

@@ -15,7 +15,7 @@ from sandboxer.api import responses
 from sandboxer.api.problem_details import MEDIA_TYPE, Problem
 from sandboxer.documents import ExecResult, SandboxDocument
 from sandboxer.manager.plan import Explanation
-from sandboxer.manager.sweep import Report
+from sandboxer.manager.sweep_report import Report
 from sandboxer.manager.tokens import NewToken
 from sandboxer.payments.credits import Balance
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sandboxer.errors import Invalid, NotFound, OverQuota, SandboxerError, Timeout
 from sandboxer.masking import masked
-from sandboxer.printable import json_safe
+from sandboxer.terminal_text import json_safe
 
 MEDIA_TYPE: Final = "application/problem+json"
 _MAX_COMPLAINTS: Final = 20

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, BinaryIO
 
 from sandboxer.errors import Invalid, SandboxerError, Unavailable
-from sandboxer.printable import json_safe, shown, shown_lines
+from sandboxer.terminal_text import json_safe, shown, shown_lines
 
 
 class OutputClosed(Exception):

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 
 from sandboxer.cli.output import colours, columns, note
-from sandboxer.printable import shown
+from sandboxer.terminal_text import shown
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_SECONDS = 0.1

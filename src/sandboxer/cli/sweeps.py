@@ -10,7 +10,7 @@ import typer
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, table, wants_json
 from sandboxer.errors import Partial
-from sandboxer.manager.sweep import Report
+from sandboxer.manager.sweep_report import Report
 from sandboxer.timing import parse_duration
 
 

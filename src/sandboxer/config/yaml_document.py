@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import Invalid
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def load(path: Path, model: type[T]) -> T:
     """The document at `path` as `model`. Raises Invalid naming file, line and key."""
     try:
         with path.open("rb") as file:
-            raw = file.read(bounded.SMALL.size + 1)  # of a file that has no end, no more
+            raw = file.read(document_bounds.SMALL.size + 1)  # of a file that has no end, no more
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}", hint=f"look at `ls -l {path}`") from error
     return parse(raw, model, source=str(path))
@@ -38,7 +38,7 @@ def load(path: Path, model: type[T]) -> T:
 
 def parse(raw: bytes, model: type[T], *, source: str) -> T:
     """The YAML text `raw` as `model`; `source` is what error messages call it."""
-    if len(raw) > bounded.SMALL.size:
+    if len(raw) > document_bounds.SMALL.size:
         raise Invalid(f"{source} is larger than 1 MiB", hint="is this the right file?")
     data = _data(raw, source)
     data = {} if data is None else data
@@ -55,9 +55,9 @@ def _data(raw: bytes, source: str) -> Any:
     import yaml
 
     try:
-        bounded.check_yaml(raw)
+        document_bounds.check_yaml(raw)
         return yaml.load(raw, Loader=_loader(yaml))  # noqa: S506 - a SafeLoader that also refuses duplicate keys
-    except bounded.LimitExceeded as error:
+    except document_bounds.LimitExceeded as error:
         where = f"{source}, line {error.line}" if error.line else source
         raise Invalid(f"{where}: {error}", hint="make the document smaller; is this the right file?") from None
     except yaml.MarkedYAMLError as error:
@@ -213,8 +213,8 @@ def _line_of(raw: bytes, steps: Sequence[str | int]) -> int | None:
     import yaml
 
     try:
-        bounded.check_yaml(raw)
-    except bounded.LimitExceeded:
+        document_bounds.check_yaml(raw)
+    except document_bounds.LimitExceeded:
         return None  # another one has been put there since
     # the loader that has read it: the two disagree about some texts
     node: yaml.Node | None = yaml.compose(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -11,7 +11,7 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.doctor import keys
 from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
-from sandboxer.manager import permissions
+from sandboxer.manager import path_checks
 from sandboxer.manager.tokens import TokenVerifier
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline
@@ -60,10 +60,10 @@ def _store(here: Installation) -> Iterator[Finding]:
         return
     yield Finding(subject="store", level="ok", text=f"{here.paths.data}: {len(records)} live records")
     try:
-        permissions.check_data_directory(here.manager.services)
+        path_checks.check_data_directory(here.manager.services)
     except SandboxerError as error:
         yield of_error("data directory", error, level="error")
-    if (owner := permissions.foreign_data_owner(here.manager.services)) is not None:
+    if (owner := path_checks.foreign_data_owner(here.manager.services)) is not None:
         yield Finding(
             subject="data directory",
             level="warning",

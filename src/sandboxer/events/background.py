@@ -9,21 +9,21 @@ from typing import Final
 from sandboxer.errors import SandboxerError
 from sandboxer.events.relay_lock import acquire_relay_lock, lock_name
 from sandboxer.hosts.process.detach import detach
-from sandboxer.models import Neighbour
+from sandboxer.models import HubSettings
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
 _NEWEST: Final = 50
-_NOBODY: Final = Neighbour()
+_NOBODY: Final = HubSettings()
 
 
 def start_relay_process(
     store: Store,
-    endpoint: Neighbour,
+    endpoint: HubSettings,
     directory: Path,
     argv: Sequence[str],
     *,
-    fin_hub: Neighbour = _NOBODY,
+    fin_hub: HubSettings = _NOBODY,
     env: Mapping[str, str] | None = None,
 ) -> int | None:
     """Start `argv`, which runs the relays, as a process of its own if something waits for a neighbour (`endpoint` is

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from sandboxer.models import Event, Neighbour, Sandbox
+from sandboxer.models import Event, HubSettings, Sandbox
 from sandboxer.timing import rfc3339
 
 SOURCE: Final = "sand-boxer"
@@ -86,7 +86,7 @@ def new_event_id() -> str:
     return raw.hex()
 
 
-def initial_status(endpoint: Neighbour) -> Literal["pending", "kept"]:
+def initial_status(endpoint: HubSettings) -> Literal["pending", "kept"]:
     """Tell the status with which an event is recorded: without a hub it is only kept."""
     return "pending" if endpoint.url else "kept"
 

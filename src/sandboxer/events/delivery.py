@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.events.sink import DeliveryResult, RetryLater, Sink, SinkDown, delivery_result
-from sandboxer.http import Api, StreamedResponse
+from sandboxer.http import ApiClient, StreamedResponse
 from sandboxer.models import Event
 from sandboxer.timing import Deadline
 
@@ -28,7 +28,7 @@ class EventSender:
         self._sink = sink
         self._seconds = seconds
         self._target = quote(f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", safe="/?%:@!$&'()*+,;=~")
-        self._api = Api(f"{parts.scheme}://{parts.netloc}", name=sink.name, headers=self._authorization)
+        self._api = ApiClient(f"{parts.scheme}://{parts.netloc}", name=sink.name, headers=self._authorization)
 
     def deliver(self, event: Event, deadline: Deadline) -> DeliveryResult:
         """Post an event and interpret the response. What the network or the neighbour does is in the result.

@@ -16,7 +16,7 @@ import msgspec
 from sandboxer.events.delivery import REQUEST_SECONDS, EventSender
 from sandboxer.events.relay_lock import acquire_relay_lock, lock_name, waiter_lock_name
 from sandboxer.events.sink import Delivered, DeliveryResult, Rejected, RetryLater, Sink, SinkDown, state_hub
-from sandboxer.models import Event, Neighbour, Value
+from sandboxer.models import Event, HubSettings, Value
 from sandboxer.store.base import Store
 from sandboxer.timing import Deadline
 
@@ -63,10 +63,10 @@ class Relay:
     def __init__(
         self,
         store: Store,
-        endpoint: Neighbour,
+        endpoint: HubSettings,
         directory: Path,
         *,
-        sink: Callable[[Neighbour], Sink] = state_hub,
+        sink: Callable[[HubSettings], Sink] = state_hub,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._store = store

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sandboxer.errors import Invalid, NotConfigured
 from sandboxer.events.builder import payload
-from sandboxer.models import Event, Neighbour
+from sandboxer.models import Event, HubSettings
 from sandboxer.secrets import Secret
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
@@ -36,7 +36,7 @@ class Sink:
     headers: Callable[[Event], Mapping[str, str]] = _no_headers
 
 
-def state_hub(endpoint: Neighbour) -> Sink:
+def state_hub(endpoint: HubSettings) -> Sink:
     """Configure the State Hub's sink. Raises NotConfigured without an address, Invalid when the address or the token
     cannot be used."""
     if not endpoint.url:
@@ -46,7 +46,7 @@ def state_hub(endpoint: Neighbour) -> Sink:
     return Sink(name="State Hub", url=address.url, shown=address.shown, token=token)
 
 
-def fin_hub(endpoint: Neighbour) -> Sink:
+def fin_hub(endpoint: HubSettings) -> Sink:
     """Configure fin-hub's sink: usage records, to the address itself. Raises as `state_hub` does."""
     if not endpoint.url:
         raise NotConfigured("no fin-hub is configured", hint="set SANDBOXER_FIN_HUB_URL, or fin_hub.url")

@@ -8,12 +8,12 @@ with api.stream("POST", "/process.Process/Start", deadline, content=...) as stre
 """
 
 from sandboxer.http.address import BaseURL, parse_base_url, segment
-from sandboxer.http.client import Api
+from sandboxer.http.client import ApiClient
 from sandboxer.http.errors import response_error
 from sandboxer.http.response import Response, StreamedResponse, retry_after, without_html
 
 __all__ = [
-    "Api",
+    "ApiClient",
     "BaseURL",
     "Response",
     "StreamedResponse",

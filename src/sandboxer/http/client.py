@@ -35,7 +35,7 @@ Headers = Mapping[str, str]
 Retry = Literal["never", "safe"]
 
 
-class Api:
+class ApiClient:
     """An API at one base address. Cheap to make; thread-safe; connections are shared by the whole process.
 
     `name` is the provider's in error texts. `headers` go with every request; a function is asked at each one, so that

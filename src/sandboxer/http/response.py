@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError
 
-MAX_BODY: Final = bounded.ANSWER.size
+MAX_BODY: Final = document_bounds.ANSWER.size
 """How much of an answer is read, in bytes, unless told otherwise."""
 
 PAGE: Final = "(a page of HTML)"
@@ -41,8 +41,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def json(self) -> Any:
         """Decode the body as JSON. Raises BackendError when it is not."""
         try:
-            return bounded.decode(self.body)
-        except bounded.LimitExceeded as error:
+            return document_bounds.decode(self.body)
+        except document_bounds.LimitExceeded as error:
             raise BackendError(
                 f"{self.name} answered {self.asked} with something that is not JSON within bounds: {error}",
                 hint="check the address",

@@ -12,21 +12,21 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import billing, failure_policy, permissions
+from sandboxer.manager import billing, failure_policy, path_checks
 from sandboxer.manager.candidates import Candidate, checked_options, manifests_of, refs_of
 from sandboxer.manager.destroy import rollback
 from sandboxer.manager.failure_policy import Cause, Circumstances, Phase
 from sandboxer.manager.inputs import opened_inputs
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services
-from sandboxer.manager.sweep import location_of
+from sandboxer.manager.sweep_report import location_of
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Handle, Isolation, Ready, Sandbox
 from sandboxer.names import new_id, resource_name
 from sandboxer.routing import LOCAL, decisions
 from sandboxer.routing.requirements import below_isolation_floor
 from sandboxer.secrets import Secret
-from sandboxer.state import Signal, State
+from sandboxer.state import State, Trigger
 from sandboxer.timing import Deadline
 
 LINKS_NOTE = (
@@ -64,7 +64,7 @@ def check_candidates(services: Services, plan: CreatePlan) -> None:
     def check(candidate: Candidate) -> None:
         examine(services, plan, candidate)
         if candidate.host is not None:
-            permissions.check_host_paths(services, candidate.host)
+            path_checks.check_host_paths(services, candidate.host)
 
     _check_each(plan, check)
 
@@ -146,7 +146,7 @@ class Attempt:
         self._progress("ready", "")
         with _our_fault():
             stored = self._services.move(
-                self.record.id, Signal.ESTABLISHED, edit=lambda now: self._established(now, handle, ready, report)
+                self.record.id, Trigger.ESTABLISHED, edit=lambda now: self._established(now, handle, ready, report)
             )
         self._services.health.succeeded(self.record.extension, self.record.host, seconds)
         return stored
@@ -170,7 +170,7 @@ class Attempt:
                 patience = None if self._last else services.limits.reach_host
                 host.connect(self._deadline.shorter(patience))
             self._phase = "prepare"
-            permissions.check_sandbox_paths(services, record, self._deadline)
+            path_checks.check_sandbox_paths(services, record, self._deadline)
             self._context = services.extension_context(
                 record.extension,
                 record.host,

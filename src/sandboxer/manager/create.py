@@ -21,12 +21,12 @@ from sandboxer.manager.destroy import rollback
 from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody_can_serve, place_next, with_decisions
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep import location_of
+from sandboxer.manager.sweep_report import location_of
 from sandboxer.models import Route, Sandbox
 from sandboxer.names import new_id
 from sandboxer.payments.usage import closed
 from sandboxer.routing import decisions
-from sandboxer.state import Signal, State
+from sandboxer.state import State, Trigger
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
 
@@ -236,7 +236,7 @@ def _give_up(
         error.sandbox_id, error.left = sandbox_id, "nothing" if clean else "kept" if keep else "unknown"
     failed = partial(_failed, document=document, clean=clean, kept=keep, at=services.clock())
     try:
-        services.move(sandbox_id, Signal.FAIL, edit=failed, must_succeed=True)
+        services.move(sandbox_id, Trigger.FAIL, edit=failed, must_succeed=True)
     except Conflict:
         return  # destroyed meanwhile: the record already says more than `failed`
     if clean:

@@ -12,9 +12,9 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.manager import billing
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep import Action, location_of
+from sandboxer.manager.sweep_report import Action, location_of
 from sandboxer.models import Sandbox
-from sandboxer.state import Signal, State
+from sandboxer.state import State, Trigger
 from sandboxer.timing import Deadline
 
 
@@ -31,7 +31,7 @@ def destroy(services: Services, sandbox_id: str, deadline: Deadline, progress: P
 
 def request_destroy(services: Services, sandbox_id: str) -> Sandbox:
     """Record that it shall go. From here on nothing is charged, and its owner, if it has one, gives up."""
-    return services.move(sandbox_id, Signal.DESTROY, must_succeed=True)
+    return services.move(sandbox_id, Trigger.DESTROY, must_succeed=True)
 
 
 def finish_destroy(
@@ -62,7 +62,7 @@ def finish_destroy(
         return billing.with_usage(last, at=at, metering=metering)
 
     ended = services.move(
-        sandbox_id, Signal.GONE, edit=gone, more=partial(billing.usage_events, services), must_succeed=True
+        sandbox_id, Trigger.GONE, edit=gone, more=partial(billing.usage_events, services), must_succeed=True
     )
     billing.settle(services, ended, progress)
     return ended

@@ -12,7 +12,7 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import permissions
+from sandboxer.manager import path_checks
 from sandboxer.manager.presence import stop_noticed
 from sandboxer.manager.quotas import exec_slot
 from sandboxer.manager.services import Services
@@ -110,7 +110,7 @@ def run(
         extension = services.extension(record)
         if not isinstance(extension, CanExec):
             raise lacks_capability(record, "exec")
-        permissions.check_sandbox_paths(services, record)
+        path_checks.check_sandbox_paths(services, record)
         deadline = (wanted or Deadline(None)).shorter(timeout)
         return extension.exec(handle, request, streams, services.context(record, deadline))
 
@@ -150,7 +150,7 @@ def copy(
         extension = services.extension(record)
         if not isinstance(extension, CanCopy):
             raise lacks_capability(record, "cp")
-        permissions.check_sandbox_paths(services, record)
+        path_checks.check_sandbox_paths(services, record)
         inside = file_copy.SandboxFiles(extension, handle, services.context(record, Deadline(None)), service)
         if inward:
             return file_copy.copy_in(source, target, inside)
@@ -169,7 +169,7 @@ def logs(
         raise lacks_capability(record, "logs")
     if record.handle is None or record.clean:
         raise Conflict(f"sandbox {record.id} is {record.state} and has no logs", hint="its error tells more")
-    permissions.check_sandbox_paths(services, record)  # a link in the file's place would be followed
+    path_checks.check_sandbox_paths(services, record)  # a link in the file's place would be followed
     context = services.context(record, Deadline(None if follow else services.limits.logs))
     with stop_noticed(services, record):
         extension.logs(record.handle, streams, context, service=service, follow=follow, tail=tail)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.copy import CopyReport
     from sandboxer.manager.create import PendingCreate
     from sandboxer.manager.plan import Caller, CreatePlan, Explanation
-    from sandboxer.manager.sweep import Report
+    from sandboxer.manager.sweep_report import Report
 
 
 class SandboxManager(AdminVerbs):

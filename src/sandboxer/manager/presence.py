@@ -10,11 +10,11 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.extensions.base import CanStop, Status
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep import Action, location_lane
+from sandboxer.manager.sweep_report import Action, location_lane
 from sandboxer.models import LastSeen, Sandbox
 from sandboxer.payments.prices import priced
 from sandboxer.payments.usage import with_billed
-from sandboxer.state import ESTABLISHED, Signal, State
+from sandboxer.state import ESTABLISHED, State, Trigger
 from sandboxer.timing import Deadline
 
 
@@ -77,7 +77,7 @@ def record_presence(services: Services, record: Sandbox, status: Status, *, sett
         if status.presence == "absent" or not may_be_stopped(services, record):
             # `reconcile` settles the one; of the other the state says whether it can be used, which it goes on to say
             return services.edit(record.id, edit)
-        signal = Signal.STOPPED if status.presence == "stopped" else Signal.STARTED
+        signal = Trigger.STOPPED if status.presence == "stopped" else Trigger.STARTED
         return services.move(record.id, signal, edit=edit)
     return services.current(record.id)
 

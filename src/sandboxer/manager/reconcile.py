@@ -14,7 +14,7 @@ from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.presence import may_be_stopped, note_presence, presence_change, record_presence
 from sandboxer.manager.services import Services
 from sandboxer.manager.stale import find_stale, reap_stale
-from sandboxer.manager.sweep import (
+from sandboxer.manager.sweep_report import (
     Action,
     ActionKind,
     Remaining,
@@ -28,7 +28,7 @@ from sandboxer.manager.sweep import (
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed
-from sandboxer.state import Signal, State
+from sandboxer.state import State, Trigger
 from sandboxer.timing import Deadline, rfc3339
 
 MASS_COUNT = 5
@@ -201,7 +201,7 @@ def _fail(services: Services, action: Action) -> Action:
     if record.state == State.FAILED:
         after = services.edit(record.id, failed)
     else:
-        after = services.move(record.id, Signal.FAIL, edit=failed, must_succeed=True)
+        after = services.move(record.id, Trigger.FAIL, edit=failed, must_succeed=True)
     billing.settle(services, after)
     if rest is not None:
         return msgspec.structs.replace(action, outcome="failed", error=rest.document())

@@ -24,17 +24,17 @@ from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INST
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
-from sandboxer.state import LIVE, Signal, State, advance
+from sandboxer.state import LIVE, State, Trigger, advance
 from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, OtherRecords, Store
 from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now
 
-ENDING_SIGNALS = frozenset({Signal.DESTROY, Signal.EXPIRE, Signal.FAIL})
+ENDING_SIGNALS = frozenset({Trigger.DESTROY, Trigger.EXPIRE, Trigger.FAIL})
 """What ends a sandbox's life, whatever is still left of it."""
 
-_EVENTS = {Signal.STARTED: "sandbox.started"}
+_EVENTS = {Trigger.STARTED: "sandbox.started"}
 """Events that are called by what happened; the others by the state that follows."""
 
 Progress = Callable[[str, str], None]
@@ -194,7 +194,7 @@ class Services:
     def move(
         self,
         sandbox_id: str,
-        signal: Signal,
+        signal: Trigger,
         *,
         edit: Edit = unchanged,
         more: Callable[[Sandbox, Sandbox], Sequence[Event]] = no_events,

@@ -9,11 +9,11 @@ import msgspec
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError
 from sandboxer.extensions.base import CanStop, Context, Status
-from sandboxer.manager import permissions
+from sandboxer.manager import path_checks
 from sandboxer.manager.exec import lacks_capability
 from sandboxer.manager.presence import look, record_presence
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep import location_of
+from sandboxer.manager.sweep_report import location_of
 from sandboxer.models import Handle, Sandbox
 from sandboxer.state import ESTABLISHED
 from sandboxer.timing import Deadline, rfc3339
@@ -60,7 +60,7 @@ def _change(
         if record.handle is None:
             raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
         progress(verb, location_of(record))
-        permissions.check_sandbox_paths(services, record)
+        path_checks.check_sandbox_paths(services, record)
         context = services.context(
             record, deadline, progress=progress, save=lambda handle: _save(services, record, handle)
         )

@@ -11,11 +11,11 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import CanRenew
-from sandboxer.manager import billing, permissions
+from sandboxer.manager import billing, path_checks
 from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.presence import is_stopped, may_be_stopped, note_presence, presence_action, stop_noticed
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep import (
+from sandboxer.manager.sweep_report import (
     Action,
     ActionKind,
     ActionOutcome,
@@ -27,7 +27,7 @@ from sandboxer.manager.sweep import (
     sweep_report,
 )
 from sandboxer.models import Isolation, Metering, Sandbox
-from sandboxer.state import Signal, State
+from sandboxer.state import State, Trigger
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, format_duration, rfc3339
 
@@ -58,7 +58,7 @@ def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, m
     extension = services.extension(record)
     handle = record.handle
     if isinstance(extension, CanRenew) and handle is not None:
-        permissions.check_sandbox_paths(services, record)  # its marker is written anew
+        path_checks.check_sandbox_paths(services, record)  # its marker is written anew
         saved = [handle]  # some remember when their backend ends it
         context = services.context(record, Deadline(services.limits.renew), save=saved.append)
         try:
@@ -230,7 +230,7 @@ def _expire_one(services: Services, action: Action) -> Action:
                 return _fund(services, record, again)
             if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
                 try:
-                    services.move(sandbox_id, Signal.EXPIRE)
+                    services.move(sandbox_id, Trigger.EXPIRE)
                 except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
                     return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
         return finish_teardown(services, again)

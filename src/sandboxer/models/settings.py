@@ -35,14 +35,14 @@ class Defaults(Written, frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Neighbour(Written, frozen=True, kw_only=True):
+class HubSettings(Written, frozen=True, kw_only=True):
     """A neighbour's address and token; off when `url` is None."""
 
     url: str | None = None
     token: str | None = None
 
     def __repr__(self) -> str:
-        return f"Neighbour(url={self.url!r})"
+        return f"HubSettings(url={self.url!r})"
 
 
 class TokenSettings(Written, frozen=True, kw_only=True):
@@ -127,6 +127,6 @@ class Settings(Written, frozen=True, kw_only=True):
     budgets: dict[str, Budget] = {}
     quotas: dict[str, Quota] = {}
     openbao: OpenBaoSettings = OpenBaoSettings()
-    state_hub: Neighbour = Neighbour()
-    fin_hub: Neighbour = Neighbour()
+    state_hub: HubSettings = HubSettings()
+    fin_hub: HubSettings = HubSettings()
     api: ApiSettings = ApiSettings()

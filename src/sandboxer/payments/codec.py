@@ -24,7 +24,7 @@ import msgspec
 
 from sandboxer.errors import StoreCorrupt
 from sandboxer.payments.consistency import flaw
-from sandboxer.payments.ledger import Accounts, Added, Book, LedgerEntry, Reservation
+from sandboxer.payments.ledger import Accounts, Book, KeyedCredit, LedgerEntry, Reservation
 from sandboxer.store.codec import check_keys
 
 SCHEMA_VERSION: Final = 1
@@ -32,7 +32,7 @@ HINT: Final = "run `sandboxer doctor`; the file is kept as it is"
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerFile(msgspec.Struct, frozen=True, kw_only=True):
     """What the file holds: the book, whose it is, and a count of its writes."""
 
     install: str
@@ -53,7 +53,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reservations: list[Reservation]
     seq: int
     entries: list[LedgerEntry]
-    keys: dict[str, Added] = {}  # books from before there were any have none
+    keys: dict[str, KeyedCredit] = {}  # books from before there were any have none
     spent_by_token: dict[str, int] = {}
 
 
@@ -69,7 +69,7 @@ def _decoder() -> msgspec.json.Decoder[_Envelope]:
     return msgspec.json.Decoder(_Envelope)
 
 
-def with_lines(page: Page, before: Page) -> Page:
+def with_lines(page: LedgerFile, before: LedgerFile) -> LedgerFile:
     """`page` with its entries encoded; those that `before`, the page it was made of, has encoded are not made again."""
     known = before.lines if before.lines is not None else [_encode(entry) for entry in before.book.entries]
     fresh = page.book.seq - before.book.seq
@@ -78,7 +78,7 @@ def with_lines(page: Page, before: Page) -> Page:
     return msgspec.structs.replace(page, lines=every[len(every) - len(page.book.entries) :])
 
 
-def render(page: Page) -> bytes:
+def render(page: LedgerFile) -> bytes:
     """The document."""
     book = page.book
     entries = page.lines if page.lines is not None else [_encode(entry) for entry in book.entries]
@@ -107,7 +107,7 @@ def encode_entry(entry: LedgerEntry) -> bytes:
     return _encode(entry)
 
 
-def parse(data: bytes, path: Path) -> Page:
+def parse(data: bytes, path: Path) -> LedgerFile:
     """The document; raises StoreCorrupt when it is not one of ours, complete, of this version, and adds up."""
     try:
         found = _decoder().decode(data)
@@ -128,7 +128,7 @@ def parse(data: bytes, path: Path) -> Page:
     wrong = "a sandbox has two reservations" if len(book.reservations) != len(found.reservations) else flaw(book)
     if wrong is not None:
         raise StoreCorrupt(f"{path} does not add up: {wrong}", hint=HINT)
-    page = Page(install=found.install, book=book, revision=found.revision)
+    page = LedgerFile(install=found.install, book=book, revision=found.revision)
     if render(page) != data:  # laid out by a person
         try:
             check_keys(data)

@@ -17,7 +17,7 @@ from sandboxer.errors import Internal, Invalid, StoreCorrupt
 from sandboxer.locks import this_owner
 from sandboxer.models import Budget, Value
 from sandboxer.payments import codec, ledger
-from sandboxer.payments.codec import Page
+from sandboxer.payments.codec import LedgerFile
 from sandboxer.payments.consistency import step_flaw
 from sandboxer.payments.ledger import Book, Reservation, TokenBudget
 from sandboxer.payments.prices import from_micro, micro_text, to_micro
@@ -249,10 +249,10 @@ class Credits:
             available_usd=micro_text(max(0, min(left or 0, book.accounts.available))),
         )
 
-    def _page(self) -> Page:
-        return self._parsed.read() or Page(install="")
+    def _page(self) -> LedgerFile:
+        return self._parsed.read() or LedgerFile(install="")
 
-    def _parse(self, data: bytes) -> Page:
+    def _parse(self, data: bytes) -> LedgerFile:
         page = codec.parse(data, self.path)
         if page.install != self._install():
             raise StoreCorrupt(
@@ -264,7 +264,7 @@ class Credits:
     def _change(self, change: Callable[[Book, float], Book], *, must_succeed: bool = False) -> None:
         install = self._install()  # may take the store's own lock: never inside ours
 
-        def decide(page: Page) -> tuple[Page, None]:
+        def decide(page: LedgerFile) -> tuple[LedgerFile, None]:
             book = change(page.book, self._clock())
             if book == page.book:
                 return page, None
@@ -273,8 +273,8 @@ class Credits:
 
         self._commits.change(decide, must_succeed=must_succeed)
 
-    def _commit(self, before: Page, after: Page, must_succeed: bool) -> None:
-        trimmed = Page(install=after.install, book=self._trimmed(after.book), revision=before.revision + 1)
+    def _commit(self, before: LedgerFile, after: LedgerFile, must_succeed: bool) -> None:
+        trimmed = LedgerFile(install=after.install, book=self._trimmed(after.book), revision=before.revision + 1)
         page = codec.with_lines(trimmed, before)
         self._parsed.replace(page, codec.render(page), must_succeed=must_succeed)
 

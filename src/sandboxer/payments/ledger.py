@@ -85,7 +85,7 @@ class Accounts(Value, frozen=True, kw_only=True):
         return Accounts(**found)
 
 
-class Added(Value, frozen=True, kw_only=True):
+class KeyedCredit(Value, frozen=True, kw_only=True):
     """What was added under an idempotency key, and when (unix seconds)."""
 
     micro_usd: int
@@ -103,7 +103,7 @@ class Book(Value, frozen=True, kw_only=True):
     reservations: Mapping[str, Reservation] = {}
     spent_by: Mapping[str, Mapping[str, int]] = {}
     entries: tuple[LedgerEntry, ...] = ()
-    keys: Mapping[str, Added] = {}
+    keys: Mapping[str, KeyedCredit] = {}
     spent_by_token: Mapping[str, int] = {}
 
 
@@ -129,7 +129,7 @@ def add(
     after = _entered(book, "add", at=at, move=("granted", "available", micro), actor=actor, note=note)
     if key is None:
         return after
-    return msgspec.structs.replace(after, keys={**book.keys, key: Added(micro_usd=micro, at=at)})
+    return msgspec.structs.replace(after, keys={**book.keys, key: KeyedCredit(micro_usd=micro, at=at)})
 
 
 def reserve(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
-from sandboxer.http import Api, Response, response_error, segment
+from sandboxer.http import ApiClient, Response, response_error, segment
 from sandboxer.models import AppRole, OpenBaoSettings
 from sandboxer.models.references import OpenBaoReference, expand
 from sandboxer.secrets.secret import Secret
@@ -15,7 +15,7 @@ from sandboxer.timing import Deadline, format_duration
 
 SECONDS: Final = 20.0
 """How long reading one value may take, login and repetitions included, within the deadline of the whole."""
-MAX_ANSWER: Final = bounded.SMALL.size
+MAX_ANSWER: Final = document_bounds.SMALL.size
 """The longest answer that is read, in bytes; OpenBao keeps secrets of up to 1 MiB by default."""
 _LOGIN: Final = "set BAO_TOKEN, or openbao.token or openbao.app_role in config.yaml"
 
@@ -144,7 +144,7 @@ def _lifetime(answer: Response) -> str:
     return f" for {format_duration(ttl)}" if isinstance(ttl, int) and ttl > 0 else ""
 
 
-def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None) -> Api:
+def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None) -> ApiClient:
     """Make the client of OpenBao's API for a token. Raises Invalid for an address that cannot be used."""
     assert settings.address is not None  # noqa: S101 - both callers have looked
     namespace = {} if settings.namespace is None else {"X-Vault-Namespace": settings.namespace}
@@ -154,7 +154,7 @@ def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None
         return {"X-Vault-Request": "true", **namespace, **({} if token is None else {"X-Vault-Token": token.reveal()})}
 
     ca_file = None if settings.ca_file is None else str(expand(settings.ca_file, home))
-    return Api(
+    return ApiClient(
         settings.address,
         name="OpenBao",
         headers=headers,

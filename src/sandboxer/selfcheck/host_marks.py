@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer import bounded, names, telemetry
+from sandboxer import document_bounds, names, telemetry
 from sandboxer.errors import BackendError
 from sandboxer.hosts.base import Host
 from sandboxer.models import Value
@@ -194,7 +194,7 @@ def read_facts(text: str, where: HostPaths, *, private: list[str], secret: str) 
 def end(host: Host, where: HostPaths, deadline: Deadline) -> dict[int, int]:
     """Take the planted file away. The owners (user numbers as the host sees them) of the marks, by inode."""
     result = host.run(["sh", "-c", _END, "sandboxer-selfcheck", where.plant, *where.marks], deadline, limit=65536)
-    pairs = ([bounded.number(word) for word in line.split()] for line in result.text.splitlines())
+    pairs = ([document_bounds.number(word) for word in line.split()] for line in result.text.splitlines())
     return {p[1]: p[0] for p in pairs if len(p) == 2 and p[0] is not None and p[1] is not None}
 
 
@@ -216,15 +216,15 @@ def _user_sockets(runtime: str) -> list[str]:
 
 def _process(line: str) -> tuple[int, int] | None:
     """(number, start time) in a line of /proc/PID/stat."""
-    number, fields = bounded.number(line.partition(" ")[0]), line.rpartition(")")[2].split()
-    started = bounded.number(fields[19]) if len(fields) >= 20 else None
+    number, fields = document_bounds.number(line.partition(" ")[0]), line.rpartition(")")[2].split()
+    started = document_bounds.number(fields[19]) if len(fields) >= 20 else None
     return None if number is None or started is None else (number, started)
 
 
 def _addresses(parts: Mapping[str, list[str]]) -> tuple[tuple[str, int], ...]:
     """The host's own addresses beyond loopback. The port need not be open: a refusal shows that we came through."""
     session = _lines(parts, "session").split()
-    port = (bounded.number(session[3]) if len(session) == 4 else None) or 22
+    port = (document_bounds.number(session[3]) if len(session) == 4 else None) or 22
     sshd = [(session[2], port)] if len(session) == 4 else []
     v4 = re.findall(r"\|-- (\d{1,3}(?:\.\d{1,3}){3})\n\s+/32 host LOCAL", _lines(parts, "addresses"))
     v6 = [_long_form(m[1]) for m in re.finditer(r"(?m)^([0-9a-f]{32}) \S+ \S+ 00 ", _lines(parts, "addresses6"))]

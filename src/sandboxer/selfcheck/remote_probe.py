@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, NotConfigured
 from sandboxer.extensions.base import CanCopy, CanExec, Context, Exec
 from sandboxer.hosts.base import Streams
@@ -102,7 +102,7 @@ _AGAIN: Final = f"create it with --keep-failed, then see what `sandboxer exec ID
 def read_answer(data: bytes, *, nonce: str) -> dict[str, Any]:
     """The probe's answer. Raises BackendError for anything but one JSON object that carries our nonce."""
     try:
-        answer = bounded.decode(data) if len(data) <= MAX_ANSWER else None
+        answer = document_bounds.decode(data) if len(data) <= MAX_ANSWER else None
     except msgspec.DecodeError:
         answer = None
     if not isinstance(answer, dict) or answer.get("nonce") != nonce:

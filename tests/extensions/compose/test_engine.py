@@ -9,10 +9,10 @@ import pytest
 
 from sandboxer.errors import BackendError
 from sandboxer.extensions.compose_ssh.engine import (
-    Broken,
     Container,
-    Settled,
-    Waiting,
+    StackFailed,
+    StackPending,
+    StackReady,
     parse_containers,
     parse_instant,
     published_services,
@@ -21,12 +21,12 @@ from sandboxer.extensions.compose_ssh.engine import (
 )
 
 ANY = "0.0.0.0"  # noqa: S104 - what an engine shows, nothing is bound
-SICK = Waiting(0.4, "the health check of service 'web' says unhealthy")
+SICK = StackPending(0.4, "the health check of service 'web' says unhealthy")
 NOW = 1_800_000_000.0
 
 
-def again(times: int) -> Waiting:
-    return Waiting(0.5, f"service 'web' has ended {times} times, and starts again")
+def again(times: int) -> StackPending:
+    return StackPending(0.5, f"service 'web' has ended {times} times, and starts again")
 
 
 def shown(
@@ -92,37 +92,37 @@ def test_a_clock_without_fractions_is_fine() -> None:
 @pytest.mark.parametrize(
     ("item", "verdict"),
     [
-        (shown(), Settled()),
-        (shown(since=0.5), Waiting(1.5, "service 'web' has just started")),
-        (shown(status="exited", code=0), Settled()),
+        (shown(), StackReady()),
+        (shown(since=0.5), StackPending(1.5, "service 'web' has just started")),
+        (shown(status="exited", code=0), StackReady()),
         (shown(status="exited", code=3), "ended with exit code 3"),
         (shown(status="restarting", code=1, restarts=4), again(4)),
         (shown(since=0.5, restarts=3), again(3)),
-        (shown(since=9, restarts=30), Settled()),
+        (shown(since=9, restarts=30), StackReady()),
         (shown(status="exited", code=3, restart="always"), again(1)),
         (shown(status="exited", code=0, restart="always"), again(1)),
         (shown(status="stopped", code=3, restart="unless-stopped", restarts=2), again(2)),
         (shown(status="exited", code=3, restart="on-failure", restarts=9), again(9)),
-        (shown(status="exited", code=0, restart="on-failure"), Settled()),
+        (shown(status="exited", code=0, restart="on-failure"), StackReady()),
         (shown(status="exited", code=3, restart="on-failure", restarts=1, most=2), again(1)),
         (shown(status="exited", code=3, restart="on-failure", restarts=2, most=2), "ended with exit code 3"),
-        (shown(health="healthy"), Settled()),
-        (shown(health="starting"), Waiting(0.4, "the health check of service 'web' says starting")),
+        (shown(health="healthy"), StackReady()),
+        (shown(health="starting"), StackPending(0.4, "the health check of service 'web' says starting")),
         (shown(health="unhealthy"), "is unhealthy"),
         (shown(health="unhealthy", podman=True, since=9), SICK),
         (shown(health="unhealthy", podman=True, since=11), "is unhealthy"),
         (shown(status="created", error="no port"), "was never started: no port"),
-        (shown(status="created"), Waiting(0.5, "service 'web' is created")),
-        (shown(status="paused"), Waiting(0.5, "service 'web' is paused")),
+        (shown(status="created"), StackPending(0.5, "service 'web' is created")),
+        (shown(status="paused"), StackPending(0.5, "service 'web' is paused")),
     ],
 )  # fmt: skip
 def test_one_container_is_judged(item: dict[str, Any], verdict: object) -> None:
     got = readiness(containers(item), {"web": 1}, settle=2, looked_for=0)
     if isinstance(verdict, str):
-        assert isinstance(got, Broken)
+        assert isinstance(got, StackFailed)
         assert verdict in got.reason
-    elif isinstance(verdict, Waiting):
-        assert isinstance(got, Waiting)
+    elif isinstance(verdict, StackPending):
+        assert isinstance(got, StackPending)
         assert got.what == verdict.what
         assert got.seconds == pytest.approx(verdict.seconds, abs=0.01)
     else:
@@ -130,10 +130,10 @@ def test_one_container_is_judged(item: dict[str, Any], verdict: object) -> None:
 
 
 def test_a_service_without_its_containers_is_waited_for_shortly_and_then_broken() -> None:
-    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=0), Waiting)
-    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=2), Broken)
-    assert isinstance(readiness(containers(shown()), {"web": 2}, settle=2, looked_for=2), Broken)
-    assert isinstance(readiness(containers(shown(status="created")), {"web": 1}, settle=2, looked_for=2), Broken)
+    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=0), StackPending)
+    assert isinstance(readiness([], {"web": 1}, settle=2, looked_for=2), StackFailed)
+    assert isinstance(readiness(containers(shown()), {"web": 2}, settle=2, looked_for=2), StackFailed)
+    assert isinstance(readiness(containers(shown(status="created")), {"web": 1}, settle=2, looked_for=2), StackFailed)
 
 
 def test_only_podmans_checks_are_run_by_us() -> None:

@@ -17,7 +17,7 @@ from sandboxer.errors import (
     Unavailable,
 )
 from sandboxer.extensions.daytona import DaytonaExtension
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_INSTALL, new_id, resource_name
 from sandboxer.timing import Deadline
@@ -106,7 +106,7 @@ def test_the_handle_is_saved_before_anything_is_asked_for(daytona_cloud: FakeDay
 def test_a_name_that_somebody_else_has_is_neither_taken_nor_removed(daytona_cloud: FakeDaytona) -> None:
     """Promise 8."""
     sandbox_id = new_id()
-    api = Api(daytona_cloud.url, name="the fake", headers={"Authorization": f"Bearer {KEY}"})
+    api = ApiClient(daytona_cloud.url, name="the fake", headers={"Authorization": f"Bearer {KEY}"})
     labels = {LABEL_INSTALL: "another", "sandboxer.id": sandbox_id}
     api.call("POST", "/api/sandbox", Deadline(5), json={"name": resource_name(sandbox_id), "labels": labels})
     with pytest.raises(Conflict) as caught:

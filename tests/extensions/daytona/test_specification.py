@@ -11,7 +11,7 @@ import pytest
 
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.hosts.base import Streams
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.names import new_id
 from sandboxer.timing import Deadline
 from tests.extensions.calls import archive_of
@@ -125,7 +125,7 @@ def test_a_wrong_request_is_seen(wrong: dict[str, Any]) -> None:
 
 
 def test_every_answer_of_the_fake_is_one_that_the_client_knows(daytona_cloud: FakeDaytona) -> None:
-    api = Api(daytona_cloud.url, name="the fake", headers={"Authorization": f"Bearer {KEY}"})
+    api = ApiClient(daytona_cloud.url, name="the fake", headers={"Authorization": f"Bearer {KEY}"})
 
     def ask(method: str, path: str, json_: Any = None) -> Any:
         return api.call(method, path, Deadline(20), json=json_, expect=(200, 201, 202)).json()

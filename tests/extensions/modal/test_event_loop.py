@@ -11,7 +11,7 @@ import pytest
 
 from sandboxer.errors import Timeout
 from sandboxer.extensions.modal import client
-from sandboxer.extensions.modal.client import Shared
+from sandboxer.extensions.modal.client import SharedLookups
 from sandboxer.extensions.modal.event_loop import LoopRunner, own_loop, sdk_loop
 from sandboxer.timing import Deadline
 
@@ -83,7 +83,7 @@ def test_nothing_is_begun_when_the_time_is_up(bridge: LoopRunner) -> None:
 
 
 def test_a_look_up_is_shared_and_kept_and_a_failure_is_not(bridge: LoopRunner) -> None:
-    shared: Shared[int] = Shared(2)
+    shared: SharedLookups[int] = SharedLookups(2)
     looks: list[str] = []
 
     async def look() -> int:
@@ -104,7 +104,7 @@ def test_a_look_up_is_shared_and_kept_and_a_failure_is_not(bridge: LoopRunner) -
 
 
 def test_a_shared_look_up_goes_on_without_one_of_those_who_wait_and_ends_with_the_last(bridge: LoopRunner) -> None:
-    shared: Shared[int] = Shared(2)
+    shared: SharedLookups[int] = SharedLookups(2)
     going, cancelled = threading.Event(), threading.Event()
 
     async def look() -> int:

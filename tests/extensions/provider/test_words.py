@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from sandboxer.errors import Invalid
-from sandboxer.extensions.provider import words
+from sandboxer.extensions.provider import command_bytes
 
 SHOW = ["sh", "-c", 'printf "%s|" "$@" "$A" "$B"', "sh"]
 EVERY_BYTE = os.fsdecode(bytes(range(1, 256)))
@@ -20,15 +20,15 @@ SHELLS = [shell for shell in ("sh", "bash", "dash", "busybox") if shutil.which(s
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_bytes_arrive_whatever_they_are(shell: str) -> None:
     env = {"A": EVERY_BYTE, "B": "plain"}
-    sent, left = words.carried([*SHOW, *TORTURE], env)
-    assert words.is_text([*sent, *left.values()])
+    sent, left = command_bytes.carried([*SHOW, *TORTURE], env)
+    assert command_bytes.is_text([*sent, *left.values()])
     program = ["busybox", "sh"] if shell == "busybox" else [shell]
     ran = subprocess.run([*program, *sent[1:]], env={**os.environ, **left}, capture_output=True, check=True)
     assert ran.stdout == b"".join(os.fsencode(word) + b"|" for word in [*TORTURE, EVERY_BYTE, "plain"])
 
 
 def test_text_is_sent_as_it_is() -> None:
-    sent, left = words.carried([*SHOW, "ä", "日本", "\x01"], {"A": "ö"})
+    sent, left = command_bytes.carried([*SHOW, "ä", "日本", "\x01"], {"A": "ö"})
     assert (sent, left) == ([*SHOW, "ä", "日本", "\x01"], {"A": "ö"})
 
 
@@ -36,11 +36,11 @@ def test_text_is_sent_as_it_is() -> None:
 def test_what_stands_for_no_byte_is_refused(word: str) -> None:
     for argv, env, cwd in (([word], {}, None), (["x"], {"A": word}, None), (["x"], {}, word)):
         with pytest.raises(Invalid) as caught:
-            words.check(argv, env=env, cwd=cwd)
+            command_bytes.check(argv, env=env, cwd=cwd)
         assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["", "a b", "A=B", "1A", "A\udcff", "A\0"])
 def test_what_is_no_name_of_a_variable_is_refused(name: str) -> None:
     with pytest.raises(Invalid):
-        words.check(["true"], env={name: "x"}, cwd=None)
+        command_bytes.check(["true"], env={name: "x"}, cwd=None)

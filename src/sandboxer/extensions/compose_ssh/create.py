@@ -123,7 +123,7 @@ def wait_ready(handle: Handle, ctx: Context) -> Ready:
     began = time.monotonic()
     codes: dict[str, int] = {}
     containers, verdict = _readiness(sandbox, [], 0.0, ctx)
-    while isinstance(verdict, engine.Waiting):
+    while isinstance(verdict, engine.StackPending):
         time.sleep(ctx.deadline.seconds(verdict.seconds))
         ctx.progress("wait", verdict.what)
         missing = verdict.what
@@ -140,7 +140,7 @@ def wait_ready(handle: Handle, ctx: Context) -> Ready:
             raise Timeout(
                 f"the stack did not come up in time: {missing}", hint="give it longer with --timeout"
             ) from error
-    if isinstance(verdict, engine.Broken):
+    if isinstance(verdict, engine.StackFailed):
         raise _broken(verdict, sandbox, ctx)
     address = ctx.host.address()
     reachability = Reachability(
@@ -189,10 +189,10 @@ def _why_up_failed(result: Result, sandbox: ComposeHandleData, ctx: Context) -> 
     if culprit is None or not culprit.age or culprit.error:
         return plain
     verdict = engine.readiness([culprit], {}, settle=0, looked_for=0)
-    return _broken(verdict, sandbox, ctx) if isinstance(verdict, engine.Broken) else plain
+    return _broken(verdict, sandbox, ctx) if isinstance(verdict, engine.StackFailed) else plain
 
 
-def _broken(verdict: engine.Broken, sandbox: ComposeHandleData, ctx: Context) -> SandboxerError:
+def _broken(verdict: engine.StackFailed, sandbox: ComposeHandleData, ctx: Context) -> SandboxerError:
     said = ""
     container = verdict.container
     if container is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sandboxer.bounded import SMALL, Bounds, Expansion, LimitExceeded
+from sandboxer.document_bounds import SMALL, Bounds, Expansion, LimitExceeded
 from sandboxer.errors import Invalid
 
 BOUNDS: Final = Bounds(size=SMALL.size, values=50_000, text=8 << 20)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError
 from sandboxer.models import Service
 
@@ -82,25 +82,25 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
         return self.restart in ("always", "unless-stopped")
 
 
-class Settled(msgspec.Struct, frozen=True):
+class StackReady(msgspec.Struct, frozen=True):
     """Everything is up."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class StackPending(msgspec.Struct, frozen=True):
     """Not yet: look again in `seconds`. `what` says what is missing, for the message of a time-out."""
 
     seconds: float
     what: str
 
 
-class Broken(msgspec.Struct, frozen=True):
+class StackFailed(msgspec.Struct, frozen=True):
     """It will not come up. `container` is the one to blame, if there is one."""
 
     reason: str
     container: Container | None = None
 
 
-Verdict = Settled | Waiting | Broken
+Verdict = StackReady | StackPending | StackFailed
 
 
 def parse_containers(output: str) -> list[Container]:
@@ -111,7 +111,7 @@ def parse_containers(output: str) -> list[Container]:
     try:
         seconds, _, fraction = first.partition(".")
         now = float(f"{seconds}.{fraction if fraction.isdigit() else 0}")
-        found = bounded.decode(rest)
+        found = document_bounds.decode(rest)
         containers = [_container(item, now) for item in found]
     except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackendError(
@@ -209,15 +209,15 @@ def readiness(
     for container in containers:
         reason = _broken(container, looked_for)
         if reason:
-            return Broken(f"service {container.service!r} {reason}", container)
+            return StackFailed(f"service {container.service!r} {reason}", container)
     for service, count in required.items():
         present = sum(1 for container in containers if container.service == service)
         if present < count:
             if looked_for > 1.0:
-                return Broken(f"service {service!r} has {present} of {count} containers")
-            return Waiting(0.5, f"service {service!r} has {present} of {count} containers")
+                return StackFailed(f"service {service!r} has {present} of {count} containers")
+            return StackPending(0.5, f"service {service!r} has {present} of {count} containers")
     waits = [wait for wait in (_wait(container, settle) for container in containers) if wait]
-    return max(waits, key=lambda wait: wait.seconds) if waits else Settled()
+    return max(waits, key=lambda wait: wait.seconds) if waits else StackReady()
 
 
 def _broken(container: Container, looked_for: float) -> str | None:
@@ -236,19 +236,19 @@ def _broken(container: Container, looked_for: float) -> str | None:
     return None
 
 
-def _wait(container: Container, settle: float) -> Waiting | None:
+def _wait(container: Container, settle: float) -> StackPending | None:
     if container.status in _ENDED and not container.comes_back:
         return None
     if crashing(container, settle):
-        return Waiting(
+        return StackPending(
             0.5, f"service {container.service!r} has ended {container.restarts or 1} times, and starts again"
         )
     if not container.running:
-        return Waiting(0.5, f"service {container.service!r} is {container.status}")
+        return StackPending(0.5, f"service {container.service!r} is {container.status}")
     if container.health and container.health.status != "healthy":
-        return Waiting(0.4, f"the health check of service {container.service!r} says {container.health.status}")
+        return StackPending(0.4, f"the health check of service {container.service!r} says {container.health.status}")
     if container.age < settle:
-        return Waiting(max(0.05, settle - container.age), f"service {container.service!r} has just started")
+        return StackPending(max(0.05, settle - container.age), f"service {container.service!r} has just started")
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError
 from sandboxer.extensions.base import Context, Found
 from sandboxer.extensions.compose_ssh import argv, engine, errors
@@ -71,7 +71,7 @@ def parse_present(text: str) -> ExistingParts:
 
 def _read_handle_data(text: str) -> ComposeHandleData | None:
     try:
-        return bounded.decode_as(ComposeHandleData, text, bounds=bounded.SMALL)
+        return document_bounds.decode_as(ComposeHandleData, text, bounds=document_bounds.SMALL)
     except msgspec.MsgspecError:
         return None
 
@@ -84,7 +84,7 @@ def marker(labels: Mapping[str, str], *, created_at: float) -> dict[str, str | i
 def read_marker(data: bytes | None, path: str) -> dict[str, Any]:
     """A marker file; raises BackendError when there is none or it is broken."""
     try:
-        value = bounded.decode(data or b"", bounds=bounded.SMALL)
+        value = document_bounds.decode(data or b"", bounds=document_bounds.SMALL)
     except msgspec.MsgspecError:
         value = None
     if not isinstance(value, dict):
@@ -207,7 +207,7 @@ def _labels(kind: str, block: list[str], install: str, seen: dict[str, _Seen]) -
     if not kind:
         return
     try:
-        items = bounded.decode("\n".join(block))
+        items = document_bounds.decode("\n".join(block))
     except (msgspec.DecodeError, ValueError) as error:
         raise BackendError(
             f"the listing of every {kind} cannot be read", hint="try again", outcome="unknown"

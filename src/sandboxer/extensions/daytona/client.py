@@ -12,13 +12,13 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.daytona.errors import refuse
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox, view
 from sandboxer.extensions.provider import account, wait
-from sandboxer.http import Api, BaseURL, Response, parse_base_url, segment
+from sandboxer.http import ApiClient, BaseURL, Response, parse_base_url, segment
 from sandboxer.secrets import Secret
 from sandboxer.timing import Deadline
 
@@ -46,7 +46,7 @@ class DaytonaClient:
         self._key: Secret = key
         self._chosen = ctx.endpoints.get("toolbox")
         self.key = key.fingerprint
-        self.api = Api(base.url, name="Daytona", headers=self._headers, refuse=refuse)
+        self.api = ApiClient(base.url, name="Daytona", headers=self._headers, refuse=refuse)
         self.base = self.api.base.url
 
     def _headers(self) -> Mapping[str, str]:
@@ -154,7 +154,7 @@ class DaytonaClient:
                 " the key is not sent there",
                 hint=f"if it is right, set DAYTONA_TOOLBOX_URL={base.url}",
             )
-        return Toolbox(Api(base.url, name="Daytona", headers=self._headers, refuse=refuse), sandbox_id)
+        return Toolbox(ApiClient(base.url, name="Daytona", headers=self._headers, refuse=refuse), sandbox_id)
 
     def _address(self, sandbox_id: str, deadline: Deadline) -> str | None:
         """Where the toolbox is, for a server that does not tell it with the sandbox."""
@@ -168,7 +168,7 @@ class DaytonaClient:
 class Toolbox:
     """The toolbox inside one sandbox."""
 
-    def __init__(self, api: Api, sandbox_id: str) -> None:
+    def __init__(self, api: ApiClient, sandbox_id: str) -> None:
         self.api = api
         self.prefix = f"/{segment(sandbox_id)}"
 
@@ -198,7 +198,7 @@ def _views(items: list[Any], answer: Response) -> Iterator[DaytonaSandbox]:
 def said_absent(answer: Response) -> Literal["yes", "no", "perhaps"]:
     """Tell whether a 404 is Daytona's own "there is no such thing"; "no" where it is about a path. Pure."""
     try:
-        document = bounded.decode(answer.body)
+        document = document_bounds.decode(answer.body)
     except msgspec.DecodeError:
         document = None
     said = document.get("message") if isinstance(document, dict) else None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Denied, NotFound, SandboxerError, Unavailable
 from sandboxer.extensions.provider.errors import over_quota, reason, unpaid
 from sandboxer.http import Response, response_error, retry_after, without_html
@@ -96,7 +96,7 @@ def _reworded(error: SandboxerError, text: str, details: dict[str, Any]) -> Sand
 
 def _document(answer: Response) -> dict[str, Any]:
     try:
-        found = bounded.decode(answer.body)
+        found = document_bounds.decode(answer.body)
     except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,12 +10,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona import scripts
 from sandboxer.extensions.daytona.client import Toolbox, rest
-from sandboxer.extensions.daytona.processes import PIECE, StdinReader
-from sandboxer.extensions.provider.words import check
+from sandboxer.extensions.daytona.stdin import PIECE, StdinReader
+from sandboxer.extensions.provider.command_bytes import check
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import capture_capped
 from sandboxer.http import without_html
@@ -85,7 +85,7 @@ def read(result: str, token: str) -> CommandProgress:
             outcome="unknown",
         )
     state, word = _STATES[words[1]], words[2] if len(words) > 2 else ""
-    code = (bounded.number(word) or 0) if state == "done" else 0
+    code = (document_bounds.number(word) or 0) if state == "done" else 0
     return CommandProgress(state=state, code=code, word=word, out=parts[0], err=parts[1])
 
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Invalid, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
     CanCopy,
@@ -314,6 +314,6 @@ def _found(view: DaytonaSandbox, cloud: DaytonaClient) -> Found:
         handle=to_handle(_remembered(view, cloud)),
         labels=view.labels,
         created_at=view.created_at,
-        expires_at=bounded.number(expires),
+        expires_at=document_bounds.number(expires),
         detail=f"{view.name} {view.trouble}",
     )

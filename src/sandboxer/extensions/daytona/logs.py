@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import NotFound
 from sandboxer.extensions.daytona.client import DaytonaClient, rest
 from sandboxer.extensions.daytona.errors import refuse
@@ -72,7 +72,7 @@ def _written(cloud: DaytonaClient, found: DaytonaSandbox, deadline: Deadline) ->
 def split_streams(answer: Response) -> LogStreams:
     """stdout and stderr of a log: as JSON, or as one text with marks (before 0.161), or without. Pure."""
     try:
-        document = bounded.decode(answer.body)
+        document = document_bounds.decode(answer.body)
     except msgspec.DecodeError:
         document = None
     if isinstance(document, dict) and ("stdout" in document or "stderr" in document):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError
 from sandboxer.extensions.base import from_handle
 from sandboxer.models import Handle, Value
@@ -43,7 +43,7 @@ def marker(directory: Path) -> Mapping[str, Any]:
     """The marker file; empty when it cannot be read."""
     try:
         with (directory / MARKER_FILE).open("rb") as file:
-            labels = bounded.decode(file.read(bounded.SMALL.size + 1), bounds=bounded.SMALL)
+            labels = document_bounds.decode(file.read(document_bounds.SMALL.size + 1), bounds=document_bounds.SMALL)
     except (OSError, msgspec.DecodeError):
         return {}
     return labels if isinstance(labels, dict) else {}

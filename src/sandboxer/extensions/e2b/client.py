@@ -23,7 +23,7 @@ from sandboxer.extensions.e2b.errors import refuse
 from sandboxer.extensions.e2b.handle import E2BHandleData, api_address, api_key, is_gone, other_key_error, seconds_until
 from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess, parse_access, parse_sandbox, required_text
 from sandboxer.extensions.provider.errors import ended, stopped
-from sandboxer.http import Api, Response, segment
+from sandboxer.http import ApiClient, Response, segment
 from sandboxer.timing import Deadline
 
 PAGE: Final = 100
@@ -43,7 +43,7 @@ class E2BClient:
         self.base = api_address(ctx)
         self.key = self._key.fingerprint
         self.deadline = deadline or ctx.deadline
-        self._api = Api(self.base, name="E2B", headers=self._headers, refuse=refuse)
+        self._api = ApiClient(self.base, name="E2B", headers=self._headers, refuse=refuse)
 
     def _headers(self) -> Mapping[str, str]:
         return {"X-API-Key": self._key.reveal()}

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError
 
 MAX_FRAME: Final = 16 << 20
@@ -119,9 +119,9 @@ def events(chunks: Iterable[bytes]) -> Iterator[ProcessEvent | ConnectError]:
     for flags, body in frames(chunks):
         try:
             if not flags & END:
-                yield bounded.decode_as(ProcessMessage, body).event
+                yield document_bounds.decode_as(ProcessMessage, body).event
                 continue
-            error = bounded.decode_as(StreamEnd, body).error
+            error = document_bounds.decode_as(StreamEnd, body).error
         except msgspec.DecodeError:
             raise BackendError(
                 "E2B's envd sent a message that is not understood", hint="check E2B_SANDBOX_URL"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.e2b.client import E2BClient
@@ -68,7 +68,7 @@ class UseLabel(msgspec.Struct, frozen=True, kw_only=True):
 def parse_use_label(metadata: Mapping[str, str]) -> UseLabel:
     """Parse what `remembered` wrote; anything else is that of a plain sandbox. Pure."""
     try:
-        return bounded.decode_as(UseLabel, metadata.get(LABEL_USE, "{}"))
+        return document_bounds.decode_as(UseLabel, metadata.get(LABEL_USE, "{}"))
     except msgspec.DecodeError:
         return UseLabel()
 

@@ -15,9 +15,9 @@ from sandboxer.extensions.e2b import connect
 from sandboxer.extensions.e2b.errors import envd_error, stream_error
 from sandboxer.extensions.e2b.handle import DEFAULT_API, E2BHandleData
 from sandboxer.extensions.e2b.sandbox import EnvdAccess
-from sandboxer.extensions.provider.words import carried
+from sandboxer.extensions.provider.command_bytes import carried
 from sandboxer.hosts.base import Sink
-from sandboxer.http import Api
+from sandboxer.http import ApiClient
 from sandboxer.timing import Deadline
 
 PORT: Final = 49983
@@ -78,7 +78,7 @@ class Envd:
         self._place = place
         self._user = user or place.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
         base = address_of(place, access, ctx.endpoints)
-        self._api = Api(base, name="E2B's sandbox", headers=self._headers, refuse=envd_error)
+        self._api = ApiClient(base, name="E2B's sandbox", headers=self._headers, refuse=envd_error)
 
     def _headers(self) -> Mapping[str, str]:
         told = {"E2b-Sandbox-Id": self._place.id, "E2b-Sandbox-Port": str(PORT)}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.provider.errors import over_quota, reason, unpaid
 from sandboxer.http import Response, response_error, without_html
@@ -31,7 +31,7 @@ class E2BErrorBody(msgspec.Struct, frozen=True):
 def error_body(answer: Response) -> E2BErrorBody:
     """Decode the body of an error response; empty when it is not in E2B's form."""
     try:
-        return bounded.decode_as(E2BErrorBody, answer.body)
+        return document_bounds.decode_as(E2BErrorBody, answer.body)
     except msgspec.DecodeError:
         return E2BErrorBody()
 

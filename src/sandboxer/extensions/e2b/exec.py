@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from sandboxer.errors import BackendError, SandboxerError, Timeout
 from sandboxer.extensions.e2b import scripts
 from sandboxer.extensions.e2b.envd import Envd
-from sandboxer.extensions.provider.words import check
+from sandboxer.extensions.provider.command_bytes import check
 from sandboxer.extensions.shell import processes
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import CappedOutput

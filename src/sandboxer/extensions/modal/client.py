@@ -123,7 +123,7 @@ def _without_user_config() -> Iterator[None]:
             os.environ[name] = before
 
 
-class Shared(Generic[T]):
+class SharedLookups(Generic[T]):
     """What was looked up, by key; the `most` used last are kept. Failures are not. Only used on one event loop.
 
     A look-up goes on when one of those who wait for it gives up, and is cancelled when the last one does."""
@@ -181,9 +181,9 @@ class ModalClient:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self._apps: Shared[Any] = Shared(KEPT_APPS)
-        self._images: Shared[Any] = Shared(KEPT_IMAGES)
-        self._sandboxes: Shared[Any] = Shared(KEPT_SANDBOXES)
+        self._apps: SharedLookups[Any] = SharedLookups(KEPT_APPS)
+        self._images: SharedLookups[Any] = SharedLookups(KEPT_IMAGES)
+        self._sandboxes: SharedLookups[Any] = SharedLookups(KEPT_SANDBOXES)
 
     async def app(self, where: ModalScope, *, make: bool = True) -> Any:
         """The installation's App; unless `make`, raises the SDK's NotFoundError when there is none yet."""
@@ -226,7 +226,7 @@ class ModalClient:
         self._sandboxes.forget(provider_id)
 
 
-_accounts: Final[Shared[ModalClient]] = Shared(KEPT_ACCOUNTS)
+_accounts: Final[SharedLookups[ModalClient]] = SharedLookups(KEPT_ACCOUNTS)
 
 
 async def account(ctx: Context) -> ModalClient:

@@ -14,7 +14,7 @@ from sandboxer.extensions.base import Exec
 from sandboxer.extensions.modal import client, scripts
 from sandboxer.extensions.modal.errors import translated
 from sandboxer.extensions.modal.event_loop import TICK, LoopRunner
-from sandboxer.extensions.provider.words import carried, check
+from sandboxer.extensions.provider.command_bytes import carried, check
 from sandboxer.extensions.shell import processes
 from sandboxer.hosts.base import Result, Sink, Streams
 from sandboxer.hosts.process.capture import capture_capped

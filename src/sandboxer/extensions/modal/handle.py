@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import NotConfigured
 from sandboxer.extensions.base import Spec, from_handle
 from sandboxer.extensions.modal.client import ModalScope
@@ -135,7 +135,7 @@ def again(name: str, where: ModalScope, found: Mapping[str, str], *, provider_id
     """Make the data of a sandbox that was found by its tags."""
     told = labels(found)
     known = bare(name, where)
-    ends = bounded.number(told.get(ENDS, ""))
+    ends = document_bounds.number(told.get(ENDS, ""))
     return msgspec.structs.replace(
         known,
         provider_id=provider_id,

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from sandboxer import bounded, timing
+from sandboxer import document_bounds, timing
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import bubblewrap, guard, scripts
@@ -173,7 +173,7 @@ def probe(ctx: Context) -> None:
 def decode_marker(text: str) -> dict[str, Any]:
     """The marker's fields; {} when it is missing or damaged (a creation that was killed half-way)."""
     try:
-        marker = bounded.decode(text, bounds=bounded.SMALL)
+        marker = document_bounds.decode(text, bounds=document_bounds.SMALL)
     except msgspec.DecodeError:
         return {}
     return marker if isinstance(marker, dict) else {}

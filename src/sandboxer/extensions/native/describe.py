@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Conflict
 from sandboxer.extensions.base import Context, Found, Presence
 from sandboxer.extensions.native import scripts
@@ -138,7 +138,7 @@ def _saved_handle(text: str, paths: SandboxPaths) -> NativeHandleData | None:
     if not text:
         return None
     try:
-        data = bounded.decode_as(dict[str, Any], text, bounds=bounded.SMALL)
+        data = document_bounds.decode_as(dict[str, Any], text, bounds=document_bounds.SMALL)
         sandbox = from_handle(Handle(version=UNGUARDED, data=data))
     except (msgspec.DecodeError, Conflict):
         return None  # half-written: a start that was killed

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sandboxer import bounded
+from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Denied, SandboxerError, Timeout, Unavailable
 from sandboxer.hosts.base import MAX_OUTPUT, Command, Host, HostAddress, Progress, Result, Streams, SyncReport
 from sandboxer.hosts.local import DEFAULT_WORK_DIR, LocalHost, check_started, expand_home
@@ -177,7 +177,7 @@ class SshHost(Host):
     def end_tracked(self, track: str, deadline: Deadline) -> int:
         """See Host."""
         result = self.run([launch.SHELL, "-c", launch.END_TRACKED, "sh", launch.anchored(track)], deadline)
-        count = bounded.number(result.text)
+        count = document_bounds.number(result.text)
         if result.code != 0 or count is None:
             raise BackendError(
                 f"some processes on {self.name} do not end: {result.complaint}",

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from sandboxer.bounded import SMALL
+from sandboxer.document_bounds import SMALL
 from sandboxer.errors import Invalid
 
 

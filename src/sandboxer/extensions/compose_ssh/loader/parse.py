@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandboxer.bounded import Expansion, LimitExceeded
+from sandboxer.document_bounds import Expansion, LimitExceeded
 from sandboxer.errors import Invalid
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
 from sandboxer.extensions.compose_ssh.loader.nodes import RESET, Map, Override, Seq

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandboxer.bounded import SMALL
+from sandboxer.document_bounds import SMALL
 from sandboxer.extensions.compose_ssh.policy.verdict import Kind
 from sandboxer.hosts.trees import beneath
 

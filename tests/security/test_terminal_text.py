@@ -17,8 +17,8 @@ from sandboxer.api.problem_details import encode
 from sandboxer.cli import output
 from sandboxer.cli.progress import Progress
 from sandboxer.errors import BackendError
-from sandboxer.printable import json_safe, shown, shown_lines
 from sandboxer.store.base import Change
+from sandboxer.terminal_text import json_safe, shown, shown_lines
 from tests.api.serving import serving
 from tests.cli.running import Command
 from tests.installations import create, installed

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxer import bounded
-from sandboxer.bounded import Bounds, LimitExceeded, check_json, check_yaml, decode
+from sandboxer import document_bounds
 from sandboxer.config.yaml_document import parse
+from sandboxer.document_bounds import Bounds, LimitExceeded, check_json, check_yaml, decode
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.compose_ssh import engine, errors, inventory
 from sandboxer.extensions.compose_ssh.loader.limits import LoadUsage
@@ -332,16 +332,16 @@ def test_what_a_build_prints_is_not_searched_for_ever() -> None:
 
 @pytest.mark.parametrize("text", ["\u00b2", "\u0663", "9" * 5000, "", "-1", "+1", " 1", "1_0", "1.5"])
 def test_what_is_no_number_is_none(text: str) -> None:
-    assert bounded.number(text) is None
+    assert document_bounds.number(text) is None
     assert daytona_exec.read(f"tok done {text.strip('1 ') or '-'}\n=\n=\n", "tok").code == 0
 
 
 def test_a_number_is_one() -> None:
-    assert [bounded.number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
+    assert [document_bounds.number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
 
 
 def test_the_bounds_are_what_they_say() -> None:
     assert issubclass(LimitExceeded, msgspec.DecodeError)
     assert issubclass(LimitExceeded, ValueError)
-    assert bounded.SMALL.size == MIB
-    assert bounded.ANSWER.depth == bounded.SMALL.depth == 64
+    assert document_bounds.SMALL.size == MIB
+    assert document_bounds.ANSWER.depth == document_bounds.SMALL.depth == 64
