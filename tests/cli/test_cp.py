@@ -150,7 +150,9 @@ def test_a_link_to_anywhere_goes_in_as_a_link_and_nothing_is_written_through_it(
     assert found == [str(precious), "../../../up", "a", "b"]
     (tmp_path / "src" / "out").unlink()
     (tmp_path / "src" / "out").write_text("file")
-    assert sandboxer("cp", "src", "box:tree/").status == 2
+    copied = sandboxer("cp", "src", "box:tree/")
+    assert copied.status == 0, copied.stderr
+    assert inside(sandboxer, "test -L tree/src/out || cat tree/src/out") == "file"
     assert precious.read_text() == "precious"
     inside(sandboxer, f"rm -r tree/src/sub tree/src/out; ln -s '{tmp_path}' tree/src/sub")
     copied = sandboxer("cp", "src", "box:tree/")
@@ -180,7 +182,7 @@ def test_a_name_that_cannot_be_is_an_error_and_no_bug(sandboxer: Command, tmp_pa
     for words in ((name, "box:"), (f"box:{name}", "out")):
         answer = sandboxer("cp", *words, "--json")
         assert answer.error["code"] in ("not_found", "invalid"), answer
-    if name != "\udcff":
+    if name not in ("\udcff", "loop"):  # a link inside is replaced, wherever it leads
         answer = sandboxer("cp", "src/sub/b", f"box:{name}", "--json")
         assert answer.error["code"] in ("invalid", "backend_error"), answer
 

@@ -147,6 +147,28 @@ def test_an_upload_does_not_leave_the_workspace(made: Made, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("escaped"))
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+@pytest.mark.parametrize("way", ["", "up/"])
+def test_an_upload_by_a_whole_path_touches_nothing_outside(
+    made: Made, tmp_path: Path, *, kind: bytes, way: str
+) -> None:
+    """It lands below the directory, as with other tars, or is refused."""
+    (tmp_path / "kept").write_text("kept")
+    made.run("sh", "-c", f"mkdir sub; ln -s {tmp_path} sub/up")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo()
+        member.name, member.type, member.linkname = f"{way}kept" if way else str(tmp_path / "kept"), kind, "elsewhere"
+        tar.addfile(member)
+    packed.seek(0)
+    if way:
+        with pytest.raises(Invalid):
+            STUB.put_archive(made.handle, "sub", packed, _context(made))
+    else:
+        STUB.put_archive(made.handle, "sub", packed, _context(made))
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
 def test_exec_on_one_that_is_gone_says_so() -> None:
     gone = Handle(version=1, data={"directory": "/nonexistent/sbx-a"})
     streams = Streams(stdout=lambda _: None, stderr=lambda _: None)

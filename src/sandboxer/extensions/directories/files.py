@@ -60,17 +60,19 @@ def _special(directory: str, names: list[str]) -> list[str]:
 
 
 def _replacing(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """tarfile's filter for data, but that a symbolic link may lead anywhere, as in other sandboxes. Nothing is written
-    through one that leads out."""
-    if not (member.islnk() or member.issym()):
+    """tarfile's filter for data, but that a symbolic link may lead anywhere, and that what is there by a file's name
+    goes first, as in other sandboxes. Nothing is written through a link that leads out."""
+    name = member.name.lstrip("/")
+    directory, base = os.path.split(name)
+    if not (member.isreg() or member.islnk() or member.issym()) or base in ("", ".", ".."):
         return tarfile.data_filter(member, path)
-    parent = copy.copy(member)
-    parent.name, parent.type = os.path.dirname(member.name) or ".", tarfile.DIRTYPE  # noqa: PTH120 - of an archive
+    placed, parent = copy.copy(member), copy.copy(member)
+    placed.name, parent.name, parent.type = name, directory or ".", tarfile.DIRTYPE
     tarfile.data_filter(parent, path)  # raises when it leads out
-    target = Path(path, member.name)
+    target = Path(path, name)
     if target.is_symlink() or not target.is_dir():
         target.unlink(missing_ok=True)
-    return member if member.issym() else tarfile.data_filter(member, path)
+    return placed if placed.issym() else tarfile.data_filter(placed, path)
 
 
 def _pack(tar: tarfile.TarFile, top: Path, name: str) -> list[str]:

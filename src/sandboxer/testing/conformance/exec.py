@@ -172,6 +172,16 @@ class ExecConformance(Conformance):
         assert made.run("cat", "names/hard/one", "names/hard/two")[1] == b"samesame"
         assert self._contents(made, "names/hard") == {"hard/one": b"same", "hard/two": b"same"}
 
+    def test_a_file_that_goes_in_replaces_a_link_and_not_what_it_led_to(self, made: Made) -> None:
+        extension, context = self._copier(made), made.bench.context(made.host)
+        script = "mkdir -p over && echo old >/tmp/led-to && ln -s /tmp/led-to over/x && ln -s /nowhere/at/all over/y"
+        assert made.run("sh", "-c", script)[0] == 0
+        extension.put_archive(made.handle, "over", _tar({"x": b"new", "y": b"new"}), context)
+        assert made.run("sh", "-c", "cat over/x over/y /tmp/led-to; test -L over/x || test -L over/y")[:2] == (
+            1,
+            b"newnewold\n",
+        )
+
     def test_a_tree_goes_in_as_a_whole_with_a_closed_directory_and_a_file_of_holes(
         self, made: Made, tmp_path: Path
     ) -> None:
