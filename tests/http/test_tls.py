@@ -106,7 +106,7 @@ def test_an_authority_of_the_environment_is_accepted(port: int, certificate: Pat
     """In a process of its own: the authorities are read once."""
     script = (
         "import sys; from sandboxer.http import ApiClient; from sandboxer.timing import Deadline; "
-        "print(Api(sys.argv[1], name='Thing').call('GET', '/', Deadline(5)).status)"
+        "print(ApiClient(sys.argv[1], name='Thing').call('GET', '/', Deadline(5)).status)"
     )
     words = [sys.executable, "-c", script, f"https://127.0.0.1:{port}"]
     env = {**os.environ, "SSL_CERT_FILE": str(certificate)}
