@@ -28,7 +28,7 @@ ENGINES = {"docker compose": "docker", "docker-compose": "docker", "podman-compo
 
 def pytest_configure() -> None:
     """Commands ignore what was ignored when they were started (`nohup`); the ones of the tests shall not."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
 
