@@ -68,17 +68,17 @@ ESTABLISHED: frozenset[State] = USABLE | {State.STOPPED}
 """Those that were ready, and have not begun to end."""
 
 
-def advance(state: State, signal: Trigger) -> State:
-    """The state that follows `state` when `signal` happens; raises Conflict where the table has no entry."""
-    after = _TABLE.get(state, {}).get(signal)
+def advance(state: State, trigger: Trigger) -> State:
+    """The state that follows `state` when `trigger` happens; raises Conflict where the table has no entry."""
+    after = _TABLE.get(state, {}).get(trigger)
     if after is None:
         raise Conflict(
-            f"a sandbox that is {state} cannot take '{signal}'",
+            f"a sandbox that is {state} cannot take '{trigger}'",
             hint="run `sandboxer get ID` to see its state",
         )
     return after
 
 
 def allowed(state: State) -> frozenset[Trigger]:
-    """The signals that `state` accepts."""
+    """The triggers that `state` accepts."""
     return frozenset(_TABLE.get(state, {}))

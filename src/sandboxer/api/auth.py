@@ -74,9 +74,7 @@ def _denied(message: str, hint: str, *, status: int = 403) -> Rejection:
 
 def _check_host(hosts: list[bytes], *, closed: bool, nameless: bool) -> Rejection | None:
     if not hosts and nameless:
-        return (
-            None  # HTTP/1.0: a load balancer's probe, or a program that has shown its token; no browser leaves it out
-        )
+        return None  # HTTP/1.0: a probe, or a program that has shown its token; no browser leaves it out
     if len(hosts) != 1:
         return _denied("the request needs exactly one Host header", "use an ordinary HTTP client")
     if closed:

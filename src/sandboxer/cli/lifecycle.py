@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -190,28 +190,25 @@ def extend_ttl(
 
 def stop(sandbox_id: SandboxId, timeout: Timeout = None, json: Json = False) -> None:
     """Keep a sandbox without running it, also while it is in use: at a provider it costs less then, or nothing."""
-    as_json = wants_json(json)
-    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
-    with installation() as here:
-        with Progress(quiet=as_json) as progress:
-            record = here.manager.stop(sandbox_id, timeout=seconds, progress=progress)
-        if as_json:
-            emit(here.manager.document(record))
-            return
-        say(f"{record.id} is stopped; it expires in {remaining(record.expires_at)}")
+    _stop_or_start("stop", sandbox_id, timeout, json)
 
 
 def start(sandbox_id: SandboxId, timeout: Timeout = None, json: Json = False) -> None:
     """Run a sandbox again that was stopped, whoever did that; one that runs is left as it is."""
+    _stop_or_start("start", sandbox_id, timeout, json)
+
+
+def _stop_or_start(verb: Literal["stop", "start"], sandbox_id: str, timeout: str | None, json: bool) -> None:
     as_json = wants_json(json)
     seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
     with installation() as here:
+        change, reached = {"stop": (here.manager.stop, "stopped"), "start": (here.manager.start, "ready")}[verb]
         with Progress(quiet=as_json) as progress:
-            record = here.manager.start(sandbox_id, timeout=seconds, progress=progress)
+            record = change(sandbox_id, timeout=seconds, progress=progress)
         if as_json:
             emit(here.manager.document(record))
             return
-        say(f"{record.id} is ready; it expires in {remaining(record.expires_at)}")
+        say(f"{record.id} is {reached}; it expires in {remaining(record.expires_at)}")
 
 
 def _row(document: dict[str, Any], record: Sandbox) -> list[str]:
