@@ -110,6 +110,42 @@ def test_an_answer_before_the_whole_request_was_read_is_heard() -> None:
     assert caught.value.outcome == "failed"
 
 
+@pytest.mark.parametrize("status", [b"500 Failed", b"413 Too large"])
+def test_what_may_not_be_repeated_never_follows_an_error_on_its_connection(status: bytes) -> None:
+    """A server may close behind an error, without saying so: here as late as it can, when the next request is there and
+    unread, which resets the connection."""
+    refused: list[bytes] = []
+
+    def fail_once(connection: socket.socket, first: bytes) -> None:
+        if refused:
+            connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
+            return
+        refused.append(first)
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+        connection.recv(1, socket.MSG_PEEK)
+
+    with peer(fail_once) as url:
+        api = ApiClient(url, name="Thing")
+        assert api.call("POST", "/thing", Deadline(20), json={}, expect=None).status >= 400
+        assert api.call("POST", "/thing", Deadline(20), json={}).status == 200
+
+
+def test_an_answer_that_something_is_not_there_costs_no_connection() -> None:
+    """Looking until it is there, or gone, is what is asked most."""
+    connections: list[int] = []
+
+    def absent(connection: socket.socket, first: bytes) -> None:
+        connections.append(connection.fileno())
+        while first:
+            connection.sendall(b"HTTP/1.1 404 Absent\r\nContent-Length: 2\r\n\r\n{}")
+            first = connection.recv(65536)
+
+    with peer(absent) as url:
+        for _ in range(3):
+            assert ApiClient(url, name="Thing").call("GET", "/thing", Deadline(20), expect=None).status == 404
+    assert len(connections) == 1
+
+
 def test_a_body_whose_source_fails_ends_the_connection() -> None:
     """The failure is the caller's own, and half a request is followed by nothing."""
     got: list[bytes] = []

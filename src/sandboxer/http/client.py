@@ -154,8 +154,8 @@ class ApiClient:
     def _exchange(
         self, request: _Request, deadline: Deadline, *, repeatable: bool
     ) -> Iterator[tuple[HTTPConnection, int, dict[str, str]]]:
-        """Send a request and read the head of its answer. The connection is kept afterwards if the answer was read to
-        its end, and closed otherwise."""
+        """Send a request and read the head of its answer. The connection is kept afterwards if another request may
+        follow (`HTTPConnection.reusable`), and closed otherwise."""
         connection = POOL.take(request.destination, deadline, repeatable=repeatable)
         try:
             with self._mapped_errors(request, connection):
@@ -163,7 +163,7 @@ class ApiClient:
                 status, headers = connection.receive_head()
             yield connection, status, headers
         finally:
-            if connection.finished:
+            if connection.reusable:
                 POOL.give(request.destination, connection)
             else:
                 connection.close()

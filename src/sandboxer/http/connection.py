@@ -109,6 +109,8 @@ class HTTPConnection:
         self._socket = connected
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._broken: OSError | None = None
+        self._with_body = False
+        self._refused = False
 
     @property
     def sent(self) -> bool:
@@ -120,6 +122,7 @@ class HTTPConnection:
 
         A connection that breaks meanwhile is told by `receive_head`: who refuses a body may answer, and read no more
         of it."""
+        self._with_body = body is not None
         fields = [(name.encode(), value.strip(" \t").encode("latin-1")) for name, value in headers.items()]
         if isinstance(body, bytes):
             fields.append((b"Content-Length", b"%d" % len(body)))
@@ -153,6 +156,7 @@ class HTTPConnection:
                 raise NotHTTP
         if len(event.headers) > MAX_HEADERS:
             raise NotHTTP
+        self._refused = event.status_code >= (400 if self._with_body else 500)
         return event.status_code, {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
 
     def receive_body(self) -> bytes:
@@ -166,8 +170,15 @@ class HTTPConnection:
             self._receive()
 
     @property
-    def finished(self) -> bool:
-        """Whether the response was read to its end, and another request may follow."""
+    def reusable(self) -> bool:
+        """Whether another request may follow: the response was read to its end, and the server has no reason to end
+        the connection behind it.
+
+        A server whose application failed closes after its whole answer, without saying so (uvicorn does, once it has
+        written its log), and so does one that did not read a body that it refuses: the next request would be reset, and
+        nobody could tell whether it was carried out."""
+        if self._refused or self._broken is not None:
+            return False
         return (self._http.our_state, self._http.their_state, *self._http.trailing_data) == (
             h11.DONE,
             h11.DONE,
@@ -181,7 +192,7 @@ class HTTPConnection:
         return self._socket.quiet
 
     def begin(self, deadline: Deadline) -> None:
-        """Start the next request on a finished connection."""
+        """Start the next request on a reusable connection."""
         self._socket.deadline = deadline
         self._socket.sent = False
         self._http.start_next_cycle()
