@@ -15,7 +15,7 @@ from tests.installations import create, installed, left_over
 from tests.testbed.waiting import eventually
 
 
-@pytest.mark.parametrize("path", ["/v1/expire", "/v1/reconcile"])
+@pytest.mark.parametrize("path", ["/v1/expire", "/v1/reconcile", "/v1/reap-stale"])
 def test_sweeps_are_dry_runs_unless_told_to_apply(api: Client, path: str) -> None:
     for body in (None, {}, {"apply": False}):
         answer = api.post(path, json=body)
@@ -33,6 +33,15 @@ def test_reconcile_settles_what_a_backend_has_lost(api: Client, here: Installati
     assert api.get(f"/v1/sandboxes/{record.id}").json()["state"] == "ready"
     assert api.post("/v1/reconcile", json={"apply": True}).status_code == 200
     assert api.get(f"/v1/sandboxes/{record.id}").json()["state"] == "failed"
+
+
+def test_what_is_stale_is_shown_and_reaped(api: Client, here: Installation, tmp_path: Path) -> None:
+    create(here)
+    assert api.get("/v1/stale").json() == {"stale": [], "foreign": [], "remaining": []}
+    assert api.post("/v1/reap-stale", json={"apply": True, "install": "no id"}).status_code == 422
+    answer = api.post("/v1/reap-stale", json={"apply": True, "install": "somebody-else", "force": True})
+    assert answer.json() == {"actions": [], "remaining": [], "applied": True}
+    assert len(left_over(tmp_path)) == 1
 
 
 def test_a_sweep_that_leaves_something_is_207(api: Client, here: Installation, faults: Faults) -> None:

@@ -72,7 +72,7 @@ def test_the_exit_statuses_beside_a_document_are_those_of_the_commands(tmp_path:
     """`doctor` and the others answer with their own document, and the status of the class that fits."""
     rows = table(ROOT / "docs" / "errors.md", "command", "exit", "when").rows
     documented = {(bare(command), int(status)) for command, status, _ in rows}
-    sweeps = {("expire --apply", Partial.exit_code), ("reconcile --apply", Partial.exit_code)}
+    sweeps = {(f"{verb} --apply", Partial.exit_code) for verb in ("expire", "reconcile", "reap-stale")}
     sandboxer = Command(tmp_path)
     nobody = "http://127.0.0.1:9"
     seen = {("doctor", sandboxer("doctor", "--json", VAULT_ADDR=nobody).status)}

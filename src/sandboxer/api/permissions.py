@@ -36,6 +36,8 @@ PERMISSIONS: Final[dict[tuple[str, str], Permission]] = {
     ("DELETE", "/v1/sandboxes/{id}/leases/{lease}"): Permission("use", "release-lease", changes=True),
     ("POST", "/v1/expire"): Permission("admin", "expire", changes=True),
     ("POST", "/v1/reconcile"): Permission("admin", "reconcile", changes=True),
+    ("POST", "/v1/reap-stale"): Permission("admin", "reap-stale", changes=True),
+    ("GET", "/v1/stale"): Permission("admin", "inspect stale"),
     ("GET", "/v1/profiles"): Permission("read", "profiles"),
     ("GET", "/v1/extensions"): Permission("read", "extensions"),
     ("GET", "/v1/events"): Permission("read", "events"),

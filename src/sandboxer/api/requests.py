@@ -220,6 +220,14 @@ class ReconcileBody(RequestBody):
     force: bool = False
 
 
+class ReapStaleBody(RequestBody):
+    """A dry run, unless `apply`. `force`: also more than a fifth of what is known. `install`: of another one."""
+
+    apply: bool = False
+    force: bool = False
+    install: str | None = None
+
+
 def _at_most(duration: int | str, limit: int, *, what: str) -> int:
     seconds = parse_duration(duration, what=what)
     if seconds > limit:

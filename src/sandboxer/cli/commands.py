@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),
     "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),
     "reconcile": ("sweeps:reconcile", "Settle records and resources against what really is."),
+    "reap-stale": ("sweeps:reap_stale", "Take away what no live record knows, on all hosts and providers."),
     "doctor": ("admin:doctor", "What is there, what is missing, and what to type to mend it."),
     "serve": ("admin:serve", "Serve the HTTP API."),
     "_work": ("background:work", ""),
@@ -34,7 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> its function below `sandboxer.cli`, and its line in `sandboxer --help`."""
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
-    "inspect": ("Look at placement hosts: host.", {"host": "admin:inspect_host"}),
+    "inspect": (
+        "Look at placement hosts: host, stale.",
+        {"host": "admin:inspect_host", "stale": "sweeps:inspect_stale"},
+    ),
     "profiles": (
         "Recipes: list, show, validate.",
         {

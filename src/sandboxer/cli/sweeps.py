@@ -1,7 +1,8 @@
-"""expire, reconcile: dry runs unless --apply; exit 10 when something remains."""
+"""expire, reconcile, reap-stale: dry runs unless --apply; exit 10 when something remains."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,7 @@ import typer
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, table, wants_json
 from sandboxer.errors import Partial
-from sandboxer.manager.sweep_report import Report
+from sandboxer.manager.sweep_report import Remaining, Report
 from sandboxer.timing import parse_duration
 
 
@@ -40,6 +41,65 @@ def reconcile(
         return _tell(report, as_json=wants_json(json), command="reconcile")
 
 
+def reap_stale(
+    apply: Apply = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also more than a fifth of what is known, and what may still be alive.")
+    ] = False,
+    grace: Annotated[str | None, typer.Option(metavar="D", help="Leave alone what is not this old yet (10m).")] = None,
+    install: Annotated[
+        str | None, typer.Option(metavar="ID", help="Take what this other installation left, and nothing of ours.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Look on all hosts and at all providers for what no live record knows, and take it away."""
+    seconds = None if grace is None else parse_duration(grace, what="--grace")
+    with installation() as here:
+        report = here.manager.reap_stale(apply=apply, force=force, grace=seconds, install=install)
+        return _tell(report, as_json=wants_json(json), command="reap-stale")
+
+
+def inspect_stale(
+    grace: Annotated[str | None, typer.Option(metavar="D", help="Leave out what is not this old yet (10m).")] = None,
+    json: Json = False,
+) -> None:
+    """What is stale on all hosts and at all providers, and what other installations have there."""
+    seconds = None if grace is None else parse_duration(grace, what="--grace")
+    with installation() as here:
+        report = here.manager.inspect_stale(grace=seconds)
+        if wants_json(json):
+            emit(msgspec.to_builtins(report))
+            return
+        table(
+            ["SANDBOX", "WHAT", "HOST", "WHY"],
+            [[item.sandbox_id or "-", item.kind, item.host or item.extension, item.why] for item in report.stale],
+            empty="nothing is stale",
+        )
+        if report.foreign:
+            say()
+            say("of other installations:")
+            table(
+                ["INSTALLATION", "SANDBOX", "HOST", "PROFILE", "EXPIRES"],
+                [[f.install, f.sandbox_id, f.host, f.profile or "-", f.expires_at or "-"] for f in report.foreign],
+                empty="",
+            )
+        _tell_remaining(report.remaining)
+        if report.stale:
+            note("take it away with: sandboxer reap-stale --apply")
+
+
+def _tell_remaining(remaining: Sequence[Remaining]) -> None:
+    if not remaining:
+        return
+    say()
+    say("not settled:")
+    table(
+        ["SANDBOX", "EXTENSION", "HOST", "WHY"],
+        [[r.sandbox_id or "-", r.extension, r.host or "-", r.why] for r in remaining],
+        empty="",
+    )
+
+
 def _tell(report: Report, *, as_json: bool, command: str) -> int:
     unfinished = report.applied and bool(report.remaining)
     if as_json:
@@ -51,14 +111,7 @@ def _tell(report: Report, *, as_json: bool, command: str) -> int:
         [[a.sandbox_id or "-", a.action, a.host or a.extension, a.outcome, a.why] for a in report.actions],
         empty="nothing to do",
     )
-    if report.remaining:
-        say()
-        say("not settled:")
-        table(
-            ["SANDBOX", "EXTENSION", "HOST", "WHY"],
-            [[r.sandbox_id or "-", r.extension, r.host or "-", r.why] for r in report.remaining],
-            empty="",
-        )
+    _tell_remaining(report.remaining)
     if not report.applied and report.actions:
         note(f"this was a dry run; do it with: sandboxer {command} --apply")
     return Partial.exit_code if unfinished else 0

@@ -75,12 +75,14 @@ class Status(msgspec.Struct, frozen=True):
     """What the backend shows of one sandbox. Only a definite `absent` clears a record; a failed look is `unknown`.
 
     `ends_at`: when the backend ends it by itself (unix seconds), None where it does not, or does not tell. `billed`:
-    what it bills for at present where that is less than the allotment, as of one that is stopped."""
+    what it bills for at present where that is less than the allotment, as of one that is stopped. `broken`: what is
+    left of it, which `detail` tells, cannot be run again."""
 
     presence: Presence
     detail: str = ""
     ends_at: float | None = None
     billed: Resources | None = None
+    broken: bool = False
 
     def __post_init__(self) -> None:
         # a backend's words, which may quote what it was given

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.copy import CopyReport
     from sandboxer.manager.create import PendingCreate
     from sandboxer.manager.plan import Caller, CreatePlan, Explanation
+    from sandboxer.manager.reap import StaleReport
     from sandboxer.manager.sweep_report import Report
 
 
@@ -274,6 +275,24 @@ class SandboxManager(AdminVerbs):
             return reconcile(self.services, apply=False, force=force, grace=seconds)
         with self._noted("reconcile", None):
             return reconcile(self.services, apply=True, force=force, grace=seconds)
+
+    def inspect_stale(self, *, grace: float | None = None) -> StaleReport:
+        """What is stale on every host and at every provider; see `reap.inspect_stale`."""
+        from sandboxer.manager.reap import inspect_stale
+
+        return inspect_stale(self.services, grace=self.services.limits.stale_grace if grace is None else grace)
+
+    def reap_stale(
+        self, *, apply: bool, force: bool = False, grace: float | None = None, install: str | None = None
+    ) -> Report:
+        """Take away what is stale, or what the installation `install` left; see `reap.reap`."""
+        from sandboxer.manager.reap import reap
+
+        seconds = self.services.limits.stale_grace if grace is None else grace
+        if not apply:
+            return reap(self.services, apply=False, force=force, grace=seconds, install=install)
+        with self._noted("reap-stale", install):
+            return reap(self.services, apply=True, force=force, grace=seconds, install=install)
 
     # -- use ------------------------------------------------------------------------------------------------------
 

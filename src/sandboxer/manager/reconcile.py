@@ -39,7 +39,7 @@ MASS_SHARE = 0.2
 def reconcile(services: Services, *, apply: bool, force: bool = False, grace: float) -> Report:
     """Settle every record, then look for resources of ours without a live record."""
     records = services.store.list()
-    looked = run_in_lanes(records, lambda record: _look(services, record, grace), lane=location_lane)
+    looked = run_in_lanes(records, lambda record: look_at(services, record, grace), lane=location_lane)
     planned = [item for item in looked if isinstance(item, Action)]
     remaining = [item for item in looked if isinstance(item, Remaining)]
     strays, unseen, shown = find_stale(services, records, grace)
@@ -62,15 +62,17 @@ def reconcile(services: Services, *, apply: bool, force: bool = False, grace: fl
         unsettled, unusable = billing.settle_open(services, grace=grace, apply=False)
         return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
     done = run_in_lanes(
-        planned, lambda action: _done(action, lambda: _settle(services, action, grace)), lane=location_lane
+        planned, lambda action: done_safely(action, lambda: settle_record(services, action, grace)), lane=location_lane
     )
-    done += run_in_lanes(strays, lambda action: _done(action, lambda: reap_stale(services, action)), lane=location_lane)
+    done += run_in_lanes(
+        strays, lambda action: done_safely(action, lambda: reap_stale(services, action)), lane=location_lane
+    )
     settled, unusable = billing.settle_open(services, grace=grace)
     report = sweep_report([*done, *settled])
     return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
 
 
-def _done(action: Action, do: Callable[[], Action]) -> Action:
+def done_safely(action: Action, do: Callable[[], Action]) -> Action:
     return caught(do, lambda error: failed_action(action, error))
 
 
@@ -79,7 +81,7 @@ def too_many(removals: int, known: int) -> bool:
     return removals > MASS_COUNT and removals > MASS_SHARE * known
 
 
-def _look(services: Services, record: Sandbox, grace: float) -> Action | Remaining | None:
+def look_at(services: Services, record: Sandbox, grace: float) -> Action | Remaining | None:
     """What should happen to one record; nothing while its owner lives and works on it."""
     lock = services.locks.try_acquire(record.id)
     if lock is None:
@@ -110,6 +112,8 @@ def _judge(services: Services, sandbox_id: str, grace: float) -> Action | Remain
         return action("fail", "the backend has lost it")
     if status.presence == "unknown":
         return _remains(record, status.detail or "the backend could not be asked")
+    if status.broken:
+        return action("fail", f"half of it is gone: {status.detail}")
     shorter = with_provider_end(record, status.ends_at, slack=services.limits.provider_end)
     if shorter is not record:
         return action("shorten", f"its provider ends it at {rfc3339(shorter.expires_at)}, earlier than was agreed")
@@ -145,7 +149,7 @@ def _status(services: Services, record: Sandbox) -> Status:
     return extension.status(record.handle, context)
 
 
-def _settle(services: Services, action: Action, grace: float) -> Action:
+def settle_record(services: Services, action: Action, grace: float) -> Action:
     assert action.sandbox_id is not None  # noqa: S101 - _judge makes actions of records only
     lock = services.locks.try_acquire(action.sandbox_id)
     if lock is None:
@@ -165,7 +169,7 @@ def _settle(services: Services, action: Action, grace: float) -> Action:
 
 def _shorten(services: Services, action: Action) -> Action:
     """Record the end that the provider has set."""
-    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    assert action.sandbox_id is not None  # noqa: S101 - see settle_record
     record = services.current(action.sandbox_id)
     status = _status(services, record)
     ends_at = status.ends_at
@@ -177,7 +181,7 @@ def _shorten(services: Services, action: Action) -> Action:
 
 def _fail(services: Services, action: Action) -> Action:
     """Take back what is left of a record and mark it failed; it keeps its error until its failure TTL is over."""
-    assert action.sandbox_id is not None  # noqa: S101 - see _settle
+    assert action.sandbox_id is not None  # noqa: S101 - see settle_record
     record = services.current(action.sandbox_id)
     rest = destroy.rollback(services, record, seconds=services.limits.rollback)
     code = "interrupted" if action.action == "take-back" else "backend_error"

@@ -144,10 +144,12 @@ class Services:
         progress: Progress = no_progress,
         save: Callable[[Handle], None] | None = None,
         refs: Mapping[str, SecretRef] | None = None,
+        install: str | None = None,
     ) -> Context:
         """A context for one extension on one host (None: it has no hosts, its calls go out from here).
 
-        `refs` are laid over the secret references of the extension. Raises NotConfigured for a secret that is not
+        `refs` are laid over the secret references of the extension; `install` is another installation than this one,
+        whose sandboxes are to be seen. Raises NotConfigured for a secret that is not
         there, before anything of the extension is imported or called."""
         manifest = self.extensions.manifest(extension)
         found: dict[str, secrets.Secret] = {}
@@ -157,7 +159,7 @@ class Services:
                 found[name] = value
         return Context(
             host=self.open_host(LOCAL if host is None else host),
-            install=self.store.install_id,
+            install=self.store.install_id if install is None else install,
             deadline=deadline,
             progress=no_progress if progress is no_progress else lambda phase, text: progress(phase, masked(text)),
             save=save or (lambda _handle: None),

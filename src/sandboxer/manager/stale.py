@@ -41,11 +41,12 @@ def find_stale(
 
 
 def list_everywhere(
-    services: Services, records: Iterable[Sandbox], *, strict: bool = False
+    services: Services, records: Iterable[Sandbox], *, strict: bool = False, install: str | None = None
 ) -> tuple[list[tuple[str, str | None, Found]], list[Remaining]]:
-    """Everything of this installation: on every host that is configured or that a record names, for every backend of
-    our own hosts, and at every provider: (extension, host, resource); and the places that could not be listed. `strict`
-    counts among those also backends that no record names and that are not there, switched off or without a key."""
+    """Everything of this installation (or of `install`): on every host that is configured or that a record names, for
+    every backend of our own hosts, and at every provider: (extension, host, resource); and the places that could not be
+    listed. `strict` counts among those also backends that no record names and that are not there, switched off or
+    without a key."""
     places = {(record.extension, record.host) for record in records}
     hosts = {LOCAL, *services.settings.hosts, *(host for _, host in places if host is not None)}
     everywhere: set[tuple[str, str | None]] = set(places)
@@ -54,7 +55,7 @@ def list_everywhere(
     wanted = sorted(everywhere, key=lambda place: (place[0], place[1] or ""))
     looks = run_in_lanes(
         wanted,
-        lambda place: _inventory(services, *place, strict=strict or place in places),
+        lambda place: _inventory(services, *place, strict=strict or place in places, install=install),
         lane=lambda place: place[1] or place[0],
     )
     seen: list[tuple[str, str | None, Found]] = []
@@ -88,11 +89,13 @@ def old_enough(found: Found, now: float, grace: float) -> bool:
     return found.created_at is not None and now - found.created_at > grace
 
 
-def _inventory(services: Services, extension: str, host: str | None, *, strict: bool) -> Sequence[Found] | Remaining:
+def _inventory(
+    services: Services, extension: str, host: str | None, *, strict: bool, install: str | None = None
+) -> Sequence[Found] | Remaining:
     deadline = Deadline(services.limits.inspect)
 
     def look() -> Sequence[Found]:
-        context = services.extension_context(extension, host, deadline)
+        context = services.extension_context(extension, host, deadline, install=install)
         context.host.connect(deadline)
         return list(services.extensions.get(extension).inventory(context))
 

@@ -1,4 +1,4 @@
-"""Run expire and reconcile: dry runs, unless told to apply."""
+"""Run expire, reconcile and reap-stale: dry runs, unless told to apply."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from sandboxer.api.json_body import JsonRoute
 from sandboxer.api.openapi import responses_of
-from sandboxer.api.requests import ExpireBody, ReconcileBody
+from sandboxer.api.requests import ExpireBody, ReapStaleBody, ReconcileBody
 from sandboxer.api.responses import json_response
 from sandboxer.api.routes.parameters import Context
 from sandboxer.errors import Partial
@@ -34,6 +34,24 @@ async def reconcile(context: Context, body: ReconcileBody | None = None) -> Resp
     """Settle every record and every labelled resource against what the backends really show."""
     asked = body or ReconcileBody()
     return _told(await context.host_calls.run(partial(context.manager.reconcile, apply=asked.apply, force=asked.force)))
+
+
+@router.post("/v1/reap-stale", responses=_SWEEPING, operation_id="reap-stale")
+async def reap_stale(context: Context, body: ReapStaleBody | None = None) -> Response:
+    """Take away what no live record knows, on all hosts and at all providers."""
+    asked = body or ReapStaleBody()
+    reap = partial(context.manager.reap_stale, apply=asked.apply, force=asked.force, install=asked.install)
+    return _told(await context.host_calls.run(reap))
+
+
+@router.get(
+    "/v1/stale",
+    responses=responses_of((200, "StaleReport", "What is stale, and what is others'")),
+    operation_id="stale",
+)
+async def stale(context: Context) -> Response:
+    """What is stale on all hosts and at all providers, and what other installations have there."""
+    return json_response(await context.host_calls.run(context.manager.inspect_stale))
 
 
 def _told(report: Report) -> Response:

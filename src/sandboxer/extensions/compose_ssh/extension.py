@@ -67,7 +67,9 @@ class ComposeExtension(ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension,
             return Status("absent")
         if seen.running:
             return Status("running", f"{seen.running} of {len(seen.containers)} containers run")
-        return Status("stopped", "no container runs" if seen.containers else "it has no containers")
+        if not seen.containers:
+            return Status("stopped", "its containers are gone", broken=True)  # `compose start` has nothing to start
+        return Status("stopped", "no container runs")
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By directory, containers, networks and volumes; the handle that was written, or as much as the name tells."""
