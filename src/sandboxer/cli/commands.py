@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("lifecycle:stop", "Keep a sandbox without running it."),
     "start": ("lifecycle:start", "Run a sandbox again that was stopped."),
     "exec": ("exec:exec_", "Run a command inside."),
+    "shell": ("shell:shell", "Open a shell inside."),
+    "ssh": ("shell:ssh", "Enter the workspace the way of a consumer."),
     "cp": ("files:cp", "Copy files into or out of a sandbox."),
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),
     "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),

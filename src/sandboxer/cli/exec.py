@@ -51,7 +51,7 @@ def exec_(
                 code = here.manager.exec(sandbox_id, request, captured, timeout=seconds)
             emit(msgspec.to_builtins(exec_result(code, stdout, stderr)))
             return code
-        streams = Streams(stdin=source, stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
+        streams = Streams(stdin=source, stdout=to_stream(sys.stdout.buffer), stderr=to_stream(sys.stderr.buffer))
         # without -i the keys stay ours, so that Ctrl-C reaches somebody
         if tty and interactive and sys.stdin.isatty():
             from sandboxer.cli.terminal import raw
@@ -61,7 +61,8 @@ def exec_(
         return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
 
 
-def _to(stream: BinaryIO) -> Sink:
+def to_stream(stream: BinaryIO) -> Sink:
+    """A sink that writes to one of our own streams."""
     return lambda chunk: put(stream, chunk)
 
 
@@ -83,5 +84,5 @@ def logs(
             del document["exit_code"]
             emit({"sandbox_id": here.manager.get(sandbox_id).id, **document})
             return
-        streams = Streams(stdout=_to(sys.stdout.buffer), stderr=_to(sys.stderr.buffer))
+        streams = Streams(stdout=to_stream(sys.stdout.buffer), stderr=to_stream(sys.stderr.buffer))
         here.manager.logs(sandbox_id, streams, service=service, follow=follow, tail=tail)

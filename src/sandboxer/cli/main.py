@@ -24,8 +24,10 @@ from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Tim
 from sandboxer.masking import masked
 
 _FAILED_INSIDE = 125
-"""What `exec` answers when sandboxer itself failed, so that the command's own codes stay its own (contract §3)."""
+"""What `exec`, `shell` and `ssh` answer when sandboxer itself failed, so that the command's own
+codes stay its own (contract §3)."""
 
+_ENTERING = frozenset({"exec", "shell", "ssh"})
 
 _PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version", "--show-completion"})
 
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (interrupt := _signal_behind(error)) is not None:
             return _interrupted(verb, interrupt, as_json=as_json)
         _tell(_bug(error), as_json=as_json)
-        return _FAILED_INSIDE if verb == "exec" else Internal.exit_code
+        return _FAILED_INSIDE if verb in _ENTERING else Internal.exit_code
     return status
 
 
@@ -163,7 +165,7 @@ def _usage(error: BaseException, words: Sequence[str]) -> Invalid:
 
 
 def _status(verb: str, error: SandboxerError) -> int:
-    if verb == "exec" and not isinstance(error, Timeout | Interrupted):
+    if verb in _ENTERING and not isinstance(error, Timeout | Interrupted):
         return _FAILED_INSIDE
     return exit_code_of(error)
 

@@ -311,6 +311,13 @@ class SandboxManager(AdminVerbs):
         with self._changing("exec", text) as found:
             return run(self.services, found, request, streams, timeout=timeout, wanted=wanted)
 
+    def ssh(self, text: str, words: Sequence[str], streams: Streams, *, tty: bool = False) -> int:
+        """Enter the way of a consumer; see `ssh.enter`."""
+        from sandboxer.manager.ssh import enter
+
+        with self._changing("ssh", text) as found:
+            return enter(self.services, found, words, streams, tty=tty)
+
     def copy(
         self,
         text: str,

@@ -1,0 +1,51 @@
+"""shell and ssh, as they are typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandboxer.manager.ssh import consumer_argv
+from sandboxer.models import HostSettings, Reachability
+from tests.cli.running import Command
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """An installation with a sandbox called box."""
+    here = Command(tmp_path_factory.mktemp("box"))
+    assert here("create", "--profile", "profile.fake", "--name", "box").status == 0
+    return here
+
+
+def test_a_shell_without_a_terminal_runs_what_it_reads_and_answers_its_code(box: Command) -> None:
+    said = box("shell", "box", stdin=b"echo in $((1+1)) >&2; pwd\nexit 7\n")
+    assert said.status == 7, said.stderr
+    assert said.stderr == "in 2\n"
+    assert said.stdout.endswith("/workspace\n")
+
+
+def test_ssh_of_a_local_sandbox_is_in_its_workspace(box: Command) -> None:
+    said = box("ssh", "box", "--", "sh", "-c", 'pwd; printf "%s|" "$@"; exit 9', "sh", "a b", "$HOME", ";")
+    assert said.status == 9, said.stderr
+    where, rest = said.stdout.split("\n")
+    assert where.endswith("/workspace")
+    assert rest == "a b|$HOME|;|"
+
+
+@pytest.mark.parametrize("verb", ["shell", "ssh"])
+def test_a_failure_of_our_own_is_125(box: Command, verb: str) -> None:
+    assert box(verb, "nothing-like-it").status == 125
+
+
+def test_ssh_words_are_quoted_for_the_shell_on_the_host_and_keys_stay_strict() -> None:
+    reached = Reachability(kind="ssh", host="h.example", port=2022, user="ops", remote_dir="/srv/sbx-a b")
+    words = consumer_argv(reached, ["echo", "a b", "$(id)"], HostSettings(identity="/k", proxy_jump="gate"), tty=False)
+    assert words == [
+        "ssh", "-o", "StrictHostKeyChecking=yes", "-T", "-p", "2022", "-i", "/k", "-J", "gate", "-l", "ops", "--",
+        "h.example", "cd -- '/srv/sbx-a b' && exec echo 'a b' '$(id)'",
+    ]  # fmt: skip
+
+
+def test_entering_is_noted_in_the_audit(box: Command) -> None:
+    box("ssh", "box", "--", "true")
+    assert '"ssh"' in box("audit", "list", "--json").stdout
