@@ -147,3 +147,31 @@ def test_a_create_killed_in_the_middle_of_up_is_taken_back(place: Place) -> None
     assert (record["state"], record["error"]["code"]) == ("failed", "interrupted")
     assert place.left() == []
     place.settle()
+
+
+def test_a_stack_that_somebody_took_down_by_hand_fails_with_the_reason_and_nothing_stays(place: Place) -> None:
+    """Its directory and its volumes are there, and no container: it cannot run again. One that was only stopped can."""
+    made = place.sandboxer(*place.create("profile.many"), seconds=150)
+    assert made.status == 0, made
+    sandbox_id, folder = made.document["id"], Path(made.document["reachability"]["remote_dir"])
+    engine = place.host.engine
+    containers = sorted(engine.resources()["containers"])
+    engine.run(engine.program, "stop", "-t", "0", *containers)
+    seen = place.sandboxer("reconcile", "--json", seconds=120)
+    assert "fail" not in [action["action"] for action in seen.document["actions"]], seen
+    engine.run(*place.host.compose.split(), "down", "-t", "0", cwd=folder)
+    assert [name for name in engine.resources()["containers"] if sandbox_id in name] == []
+    assert [name for name in engine.resources()["volumes"] if sandbox_id in name] != []
+
+    stale = place.sandboxer("inspect", "stale", "--grace", "1s", "--json", seconds=120)
+    assert [(item["kind"], item["sandbox_id"]) for item in stale.document["stale"]] == [("record", sandbox_id)]
+    report = place.sandboxer("reconcile", "--apply", "--json", seconds=120)
+    assert report.status == 0, report
+    assert [(a["sandbox_id"], a["action"], a["outcome"]) for a in report.document["actions"]] == [
+        (sandbox_id, "fail", "done")
+    ]
+    record = place.sandboxer("get", sandbox_id, "--json").document
+    assert (record["state"], record["error"]["code"]) == ("failed", "backend_error")
+    assert "its containers are gone" in record["error"]["message"]
+    assert place.left() == []
+    place.settle()
