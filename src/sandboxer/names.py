@@ -159,6 +159,23 @@ def parse_pairs(pairs: Iterable[str], *, what: str) -> dict[str, str]:
     return found
 
 
+def parse_label_changes(words: Iterable[str]) -> dict[str, str | None]:
+    """`["K=V", "K-", ...]` as values to set, and None for labels to take away; raises Invalid."""
+    found: dict[str, str | None] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            if not word.endswith("-"):
+                raise Invalid(
+                    f"{word[:80]!r} changes no label", hint="write KEY=VALUE to set one, KEY- to take it away"
+                )
+            key = word[:-1]
+        if key in found:
+            raise Invalid(f"label {key[:80]!r} is given twice", hint="give each key once")
+        found[key] = value if equals else None
+    return found
+
+
 def parse_size(text: str, *, what: str) -> int:
     """Bytes in `500M`, `8GiB`, `65536` (powers of 1024); raises Invalid."""
     match = SIZE.fullmatch(text)

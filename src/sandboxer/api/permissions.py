@@ -27,6 +27,8 @@ PERMISSIONS: Final[dict[tuple[str, str], Permission]] = {
     ("POST", "/v1/sandboxes/{id}/extend-ttl"): Permission("use", "extend-ttl", changes=True),
     ("POST", "/v1/sandboxes/{id}/stop"): Permission("use", "stop", changes=True),
     ("POST", "/v1/sandboxes/{id}/start"): Permission("use", "start", changes=True),
+    ("POST", "/v1/sandboxes/{id}/rename"): Permission("use", "rename", changes=True),
+    ("POST", "/v1/sandboxes/{id}/labels"): Permission("use", "label", changes=True),
     ("POST", "/v1/sandboxes/{id}/exec"): Permission("use", "exec", changes=True),
     ("GET", "/v1/sandboxes/{id}/leases"): Permission("read", "leases"),
     ("POST", "/v1/sandboxes/{id}/leases"): Permission("use", "lease", changes=True),

@@ -127,6 +127,18 @@ class ExtendBody(RequestBody):
     duration: Duration
 
 
+class RenameBody(RequestBody):
+    """What a sandbox shall be called."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, examples=["web"])]
+
+
+class LabelsBody(RequestBody):
+    """Labels to set; one that is null is taken away, and those that are not named stay."""
+
+    labels: Annotated[dict[str, str | None], Field(min_length=1, examples=[{"team": "blue", "old": None}])]
+
+
 class ExecBody(RequestBody):
     """A command to run inside. It ends at the latest after `timeout`, whether or not the client still waits."""
 

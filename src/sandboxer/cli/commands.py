@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
     "stop": ("lifecycle:stop", "Keep a sandbox without running it."),
     "start": ("lifecycle:start", "Run a sandbox again that was stopped."),
+    "rename": ("records:rename", "Give a sandbox a name."),
+    "label": ("records:label", "Set labels of a sandbox, or take them away."),
     "exec": ("exec:exec_", "Run a command inside."),
     "shell": ("shell:shell", "Open a shell inside."),
     "ssh": ("shell:ssh", "Enter the workspace the way of a consumer."),

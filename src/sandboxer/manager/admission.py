@@ -6,12 +6,12 @@ from sandboxer.errors import Conflict, Internal
 from sandboxer.locks import this_owner
 from sandboxer.manager import quotas
 from sandboxer.manager.fallback import PlacedCandidate
+from sandboxer.manager.naming import check_name_hides_nobody, check_name_is_free
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox
-from sandboxer.names import MIN_PREFIX
 from sandboxer.state import State
-from sandboxer.store.base import Change, OtherRecords, holds_name
+from sandboxer.store.base import Change, OtherRecords
 
 
 class Admission:
@@ -39,8 +39,7 @@ class Admission:
         self.look(record, others)
         if self.earlier is not None:
             return Change()
-        _check_name_is_free(plan, others)
-        _check_name_hides_nobody(plan, others)
+        _check_name(plan, others)
         quotas.check_live(self.quota, plan.consumer, others)
         placed.check_cap(others, without=None)
         fresh = placed.record(services, plan, self._new_record(placed))
@@ -76,8 +75,7 @@ def check_name_and_key(services: Services, plan: CreatePlan) -> None:
         return
     others = services.store.others()
     if _of_the_key(plan, others) is None:
-        _check_name_is_free(plan, others)
-        _check_name_hides_nobody(plan, others)
+        _check_name(plan, others)
 
 
 def _of_the_key(plan: CreatePlan, others: OtherRecords) -> Sandbox | None:
@@ -94,28 +92,6 @@ def _of_the_key(plan: CreatePlan, others: OtherRecords) -> Sandbox | None:
     return known
 
 
-def _check_name_is_free(plan: CreatePlan, others: OtherRecords) -> None:
-    """Raises Conflict when another sandbox holds the name that was asked for; which one, only its own consumer and the
-    operator learn."""
-    holder = None if plan.request.name is None else others.by_name(plan.request.name)
-    if holder is None or not holds_name(holder):
-        return
-    if not plan.grant.everything and holder.consumer != plan.consumer:
-        raise Conflict(f"the name {plan.request.name!r} is taken", hint="choose another name")
-    raise Conflict(
-        f"the name {plan.request.name!r} is taken by sandbox {holder.id}",
-        hint=f"choose another name, or `sandboxer destroy {holder.id}`",
-        sandbox_id=holder.id,
-    )
-
-
-def _check_name_hides_nobody(plan: CreatePlan, others: OtherRecords) -> None:
-    """Raises Conflict when the name that was asked for is the beginning of another sandbox's id, which it would stand
-    for. Who sees only a consumer's hears nothing of the others': by such names one could spell out all their ids. (To
-    who sees both, such a text means neither.)"""
-    name, whose = plan.request.name, None if plan.grant.everything else plan.consumer
-    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name, consumer=whose) is not None:
-        raise Conflict(
-            f"the name {name!r} is the beginning of another sandbox's id, which it could be taken for",
-            hint="choose another name",
-        )
+def _check_name(plan: CreatePlan, others: OtherRecords) -> None:
+    check_name_is_free(plan.request.name, others, consumer=plan.consumer, grant=plan.grant)
+    check_name_hides_nobody(plan.request.name, others, consumer=plan.consumer, grant=plan.grant)

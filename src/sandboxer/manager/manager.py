@@ -14,6 +14,7 @@ from sandboxer.documents import sandbox_document
 from sandboxer.errors import Invalid, SandboxerError
 from sandboxer.manager.access import Principal, consumer_name
 from sandboxer.manager.admin import AdminVerbs
+from sandboxer.manager.record_verbs import RecordVerbs
 from sandboxer.manager.services import Progress, no_progress
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import LIVE, State
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.sweep_report import Report
 
 
-class SandboxManager(AdminVerbs):
+class SandboxManager(AdminVerbs, RecordVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
     def acting(self, principal: Principal) -> SandboxManager:
