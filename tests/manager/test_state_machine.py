@@ -26,7 +26,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Event, Handle, Manifest, Request, Sandbox
 from sandboxer.registry import Registry
 from sandboxer.state import ESTABLISHED, State
-from sandboxer.store.base import OtherRecords, Store, UpdateFn, holds_name
+from sandboxer.store.base import OtherRecords, Predicate, Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
 from tests.installations import installed, left_over
 from tests.sizes import scaled
@@ -77,8 +77,10 @@ class MortalStore(Store):
     def find(self, text: str) -> Sequence[Sandbox]:
         return self._inner.find(text)
 
-    def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
-        return self._inner.list(ended=ended)
+    def list(
+        self, *, ended: bool = False, name: str | None = None, only: Predicate | None = None, limit: int | None = None
+    ) -> Sequence[Sandbox]:
+        return self._inner.list(ended=ended, name=name, only=only, limit=limit)
 
     def others(self) -> OtherRecords:
         return self._inner.others()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -109,6 +110,23 @@ class StoreContract:
         store.update(number(3), put(ended(number(3), created_at=NOON - 40)))
         assert [record.id for record in store.list()] == [number(0), number(2), number(1)]
         assert [record.id for record in store.list(ended=True)] == [number(3), number(0), number(2), number(1)]
+
+    def test_lists_show_those_alone_that_are_wanted(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for n, name in enumerate(["a", "b", "a", None]):
+            store.update(number(n), put(sandbox(number(n), name=name, created_at=NOON + n, labels={"n": f"{n}"})))
+        store.update(number(9), put(ended(number(9), name="a", created_at=NOON - 1)))
+
+        def shown(**wanted: Any) -> list[str]:
+            return [record.id for record in store.list(**wanted)]
+
+        assert shown(name="a") == [number(0), number(2)]
+        assert shown(name="a", ended=True) == [number(9), number(0), number(2)]
+        assert shown(name="a", ended=True, limit=2) == [number(9), number(0)]
+        assert shown(only=lambda record: record.labels.get("n") in ("1", "3")) == [number(1), number(3)]
+        assert shown(only=lambda record: record.state == State.DESTROYED, ended=True) == [number(9)]
+        assert shown(name="a", only=lambda record: record.id != number(0), limit=1) == [number(2)]
+        assert shown(limit=0) == shown(name="nobody", ended=True) == []
 
     # -- finding ----------------------------------------------------------------------------------------------
 

@@ -14,11 +14,6 @@ from sandboxer.names import ID
 Position = tuple[float, str]
 
 
-def position_of(record: Sandbox) -> Position:
-    """A record's place in every list: lists are ordered by this."""
-    return (record.created_at, record.id)
-
-
 def encode_cursor(record: Sandbox) -> str:
     """The cursor of the page that starts after this record."""
     text = f"{record.created_at.hex()} {record.id}"
@@ -38,9 +33,7 @@ def decode_cursor(cursor: str) -> Position:
     return place
 
 
-def page(records: Sequence[Sandbox], *, after: str | None, limit: int) -> tuple[Sequence[Sandbox], str | None]:
-    """One page of records that are ordered by `place_of`, and the cursor of the next one, if there is one."""
-    start = decode_cursor(after) if after is not None else None
-    rest = [record for record in records if start is None or position_of(record) > start]
-    shown = rest[:limit]
-    return shown, encode_cursor(shown[-1]) if len(rest) > limit else None
+def page(records: Sequence[Sandbox], *, limit: int) -> tuple[Sequence[Sandbox], str | None]:
+    """One page, of records of which there is one more when another page follows; and its cursor, if there is one."""
+    shown = records[:limit]
+    return shown, encode_cursor(shown[-1]) if len(records) > limit else None

@@ -10,9 +10,9 @@ from typing import Final
 from sandboxer.errors import Conflict, Denied, Internal, Interrupted, NotFound, SandboxerError
 from sandboxer.manager.services import Services
 from sandboxer.masking import masked
-from sandboxer.models import AuditEntry, Consumer, Grant, Sandbox
+from sandboxer.models import AuditEntry, Consumer, Grant, RecordSummary, Sandbox
 from sandboxer.names import ID, MIN_PREFIX, new_id, parse_actor, plain_actor_name
-from sandboxer.state import LIVE
+from sandboxer.state import LIVE, State
 from sandboxer.store.base import holds_name
 from sandboxer.timing import rfc3339
 
@@ -133,10 +133,12 @@ def find_sandbox(services: Services, principal: Principal, text: str) -> Sandbox
         if record is not None:
             services.store.get(new_id())  # what is looked for in vain takes this long
         raise _nothing(text)
-    found: Sequence[Sandbox] = ()
-    for ended in (False, True):  # the archive only when it must be
-        own = [record for record in services.store.list(ended=ended) if record.consumer == consumer]
-        found = found or matching(text, own)
+
+    def may_be_meant(record: RecordSummary | Sandbox) -> bool:
+        return record.consumer == consumer and (record.name == text or record.id.startswith(text))
+
+    own = services.store.list(ended=True, only=may_be_meant)  # also where a live one is meant: it takes as long
+    found = matching(text, [record for record in own if record.state != State.DESTROYED]) or matching(text, own)
     if not found:
         raise _nothing(text)
     if len(found) > 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sandboxer.manager.access import VerbSet, consumer_name
 from sandboxer.manager.services import Progress, no_progress
-from sandboxer.models import AuditEntry, Event, Manifest, Profile, Sandbox
+from sandboxer.models import AuditEntry, Event, Manifest, Profile, RecordSummary, Sandbox
 
 if TYPE_CHECKING:
     from sandboxer.manager import tokens
@@ -139,9 +139,8 @@ class AdminVerbs(VerbSet):
         Raises Invalid."""
         from sandboxer.payments.usage import usage_item
 
-        now, consumer = self.services.clock(), self.principal.consumer
-        found = [usage_item(record, now=now) for record in self._used(since, until, now)]
-        return [item for item in found if consumer is None or item.consumer == consumer_name(consumer)]
+        now = self.services.clock()
+        return [usage_item(record, now=now) for record in self._used(since, until, now)]
 
     def usage_table(self, kind: UsageFormat, *, since: str | None = None, until: str | None = None) -> str:
         """The same as CSV, or (settled usage only) with the columns of FOCUS."""
@@ -152,11 +151,19 @@ class AdminVerbs(VerbSet):
         return to_csv(records, now=now) if kind == "csv" else to_focus(records, install=self.services.store.install_id)
 
     def _used(self, since: str | None, until: str | None, now: float) -> list[Sandbox]:
-        from sandboxer.payments.usage import within
+        from sandboxer.payments.usage import touches, within
 
+        consumer = self.principal.consumer
         start = None if since is None else instant(since, now=now, what="since")
         end = None if until is None else instant(until, now=now, what="until")
-        return list(within(self.services.store.list(ended=True), since=start, until=end, now=now))
+
+        def may_be_meant(record: RecordSummary | Sandbox) -> bool:
+            if consumer not in (None, record.consumer):
+                return False
+            return record.usage is None or touches(record.usage, since=start, until=end)
+
+        found = self.services.store.list(ended=True, only=may_be_meant)
+        return list(within(found, since=start, until=end, now=now))
 
     # -- tokens and the audit -------------------------------------------------------------------------------------
 

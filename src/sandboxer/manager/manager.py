@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandboxer.documents import sandbox_document
-from sandboxer.errors import Invalid, SandboxerError
+from sandboxer.errors import SandboxerError
 from sandboxer.manager.access import Principal, consumer_name
 from sandboxer.manager.admin import AdminVerbs
 from sandboxer.manager.record_verbs import RecordVerbs
@@ -152,26 +152,15 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         profile: str | None = None,
         labels: Mapping[str, str] | None = None,
         ended: bool = False,
+        after: tuple[float, str] | None = None,
+        limit: int | None = None,
     ) -> Sequence[Sandbox]:
-        """Records, oldest first: the live ones, with `ended` also the destroyed. Filters add up."""
-        for state in states:
-            if state not in set(State):
-                raise Invalid(f"there is no state {state[:80]!r}", hint=f"the states: {', '.join(State)}")
-        found = self.services.store.list(ended=ended or State.DESTROYED in states)
-        wanted, consumer = labels or {}, self.principal.consumer
-        return [
-            record
-            for record in found
-            if consumer in (None, record.consumer)
-            and (profile is None or record.profile == profile)
-            and all(record.labels.get(key) == value for key, value in wanted.items())
-            and (not states or self._shown_state(record) in states)
-        ]
+        """Records, oldest first: the live ones, with `ended` also the destroyed. Filters add up. `after`: those behind
+        this place in the list (when one was created, and its id); `limit`: so many at most."""
+        from sandboxer.manager.record_filter import RecordFilter, list_records
 
-    def _shown_state(self, record: Sandbox) -> str:
-        if record.state == State.READY and self.services.leases.active(record.id):
-            return State.ACTIVE
-        return record.state
+        wanted = RecordFilter(states=states, profile=profile, labels=labels or {}, after=after)
+        return list_records(self.services, self.principal, wanted, ended=ended, limit=limit)
 
     def document(self, record: Sandbox) -> dict[str, Any]:
         """The public document of a record, with what the leases say."""

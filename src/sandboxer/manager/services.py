@@ -20,7 +20,7 @@ from sandboxer.manager.cancellation import Cancellations
 from sandboxer.manager.limits import DEFAULT, Limits
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
-from sandboxer.names import LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
+from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
 from sandboxer.routing import LOCAL
@@ -107,9 +107,9 @@ class Services:
 
     def _last_named(self, name: str) -> Sequence[Sandbox]:
         """The newest of the ended that had this name: whoever destroys by name may do so again."""
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or ID.fullmatch(name):
             return []
-        return [record for record in self.store.list(ended=True) if record.name == name][-1:]
+        return self.store.list(ended=True, name=name)[-1:]
 
     def current(self, sandbox_id: str) -> Sandbox:
         """The record as it is now; raises NotFound."""

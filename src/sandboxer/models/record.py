@@ -226,6 +226,19 @@ class Sandbox(Value, frozen=True, kw_only=True):
     """How many events this record has had."""
 
 
+class RecordSummary(Value, frozen=True, kw_only=True):
+    """What records are chosen by: a few fields of `Sandbox`, decoded in a fraction of its time."""
+
+    id: str
+    profile: str
+    state: str
+    consumer: Consumer
+    created_at: float
+    name: str | None = None
+    labels: dict[str, str] = {}
+    usage: Usage | None = None
+
+
 class Event(Value, frozen=True, kw_only=True):
     """A fact, recorded with the change it tells of. `status`: pending, sent, parked (refused for good) or kept.
     `sink`: the neighbour it is for."""

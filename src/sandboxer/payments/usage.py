@@ -181,10 +181,12 @@ def fin_hub_record(record: Sandbox) -> FinHubRecord:
 
 def within(records: Iterable[Sandbox], *, since: float | None, until: float | None, now: float) -> Iterator[Sandbox]:
     """The records whose usage touches the time from `since` to `until` (unix seconds; None: no bound)."""
-    for record in records:
-        used = usage_at(record, now)
-        if (since is None or used.ended_at >= since) and (until is None or used.started_at < until):
-            yield record
+    return (record for record in records if touches(usage_at(record, now), since=since, until=until))
+
+
+def touches(used: Usage, *, since: float | None, until: float | None) -> bool:
+    """Whether it was used between `since` and `until` (unix seconds; None: no bound)."""
+    return (since is None or used.ended_at >= since) and (until is None or used.started_at < until)
 
 
 def consumer_of(record: Sandbox) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Container, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -22,11 +22,24 @@ from sandboxer.timing import rfc3339
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandboxer.models import Consumer, Sandbox
+    from sandboxer.models import Consumer, RecordSummary, Sandbox
 
 _EVENTS = "events.jsonl"
 _MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
+_START = b'{"id":"'
 _Version = tuple[int, int, int, int]
+
+
+class ArchivedLine(NamedTuple):
+    """A record of the archive of which its summary alone is decoded."""
+
+    summary: RecordSummary
+    line: bytes
+    path: Path
+
+    def record(self) -> Sandbox:
+        """All of it; raises StoreCorrupt."""
+        return codec.decode_sandbox(self.line, self.path)
 
 
 class Archive:
@@ -72,12 +85,26 @@ class Archive:
         fits = (record for record in found if record.idempotency_key == key)
         return next((record for record in fits if consumer in (None, record.consumer)), None)
 
-    def all(self) -> dict[str, Sandbox]:
-        """Every record, by id."""
-        found: dict[str, Sandbox] = {}
-        for record in self._search(b""):
-            found.setdefault(record.id, record)
-        return found
+    def summaries(self, *, name: str | None = None, without: Container[str] = ()) -> Iterator[ArchivedLine]:
+        """Every record, as its newest line has it, but those with an id in `without`; with `name` those alone that have
+        it. What a record holds besides is not decoded."""
+        needle = b"" if name is None else codec.field("name", name)
+        seen: set[str] = set()
+        for path in self._months():
+            lines = private_files.read_file(path).split(b"\n")
+            if lines[-1] and _decode(lines[-1], path) is None:
+                lines.pop()  # a crash cut it short
+            for line in reversed(lines):
+                begins = _id_of(line)
+                if not line or begins in seen or begins in without:
+                    continue
+                if begins is not None and needle not in line:
+                    seen.add(begins)  # what an older line says of it does not hold
+                    continue
+                summary = codec.decode_summary(line, path)
+                if summary.id not in seen and summary.id not in without and name in (None, summary.name):
+                    yield ArchivedLine(summary, line, path)
+                seen.add(summary.id)
 
     def _search(self, needle: bytes, *, of: str | None = None) -> Iterator[Sandbox]:
         """Records whose line has these bytes (`{` first: starts with them), the newest month and line first; `of` when
@@ -138,6 +165,13 @@ class Archive:
             private_files.close(descriptor)
         private_files.flush_directory(self._directory)
         private_files.flush_directory(self._directory.parent)
+
+
+def _id_of(line: bytes) -> str | None:
+    """The id with which a line starts, as ours do; None for one that is written in another way."""
+    if not line.startswith(_START):
+        return None
+    return line[len(_START) : line.find(b'"', len(_START))].decode(errors="replace")
 
 
 def _month(record: Sandbox) -> str:

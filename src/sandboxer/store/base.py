@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from sandboxer.models import Consumer, Event, Sandbox, Value
+from sandboxer.models import Consumer, Event, RecordSummary, Sandbox, Value
 from sandboxer.state import State
 
 _FAILED = frozenset({State.FAILED, State.EXPIRED, State.DESTROYING})
@@ -51,6 +51,7 @@ class OtherRecords(Protocol):
 
 
 UpdateFn = Callable[[Sandbox | None, OtherRecords], Change]
+Predicate = Callable[[RecordSummary | Sandbox], bool]
 
 
 class Store(ABC):
@@ -78,8 +79,13 @@ class Store(ABC):
         when no other record matches."""
 
     @abstractmethod
-    def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
-        """Live records, oldest first; with `ended` also those that are destroyed, archive included."""
+    def list(
+        self, *, ended: bool = False, name: str | None = None, only: Predicate | None = None, limit: int | None = None
+    ) -> Sequence[Sandbox]:
+        """Live records, oldest first; with `ended` also those that are destroyed, archive included. Those alone that
+        have this `name`, and that `only` takes, and of these the first `limit`: the rest of the archive is not decoded.
+
+        `only` is asked once of each record, as it was written last."""
 
     @abstractmethod
     def others(self) -> OtherRecords:

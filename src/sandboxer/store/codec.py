@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from sandboxer.errors import Invalid, StoreCorrupt
-from sandboxer.models import Event, Sandbox
+from sandboxer.models import Event, RecordSummary, Sandbox
 from sandboxer.names import ID
 from sandboxer.state import State
 from sandboxer.store.private_files import DOCTOR
@@ -72,6 +72,7 @@ _encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _version = msgspec.json.Decoder(_Version).decode
 _sandbox = msgspec.json.Decoder(Sandbox).decode
+_summary = msgspec.json.Decoder(RecordSummary).decode
 _event = msgspec.json.Decoder(Event).decode
 
 
@@ -145,6 +146,14 @@ def _flaw(record: Sandbox, line: bytes, sandbox_id: str) -> str | None:
         except ValueError as error:
             return f"cannot be read: {error}"
     return None
+
+
+def decode_summary(line: bytes, path: Path) -> RecordSummary:
+    """What a record is chosen by; raises StoreCorrupt when it is none."""
+    try:
+        return _summary(line)
+    except UNREADABLE as error:
+        raise StoreCorrupt(f"{path}: a record cannot be read: {error}", hint=DOCTOR) from error
 
 
 def decode_event(line: bytes, path: Path) -> Event:

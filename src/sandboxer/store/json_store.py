@@ -19,8 +19,8 @@ from sandboxer.errors import Conflict, Denied, Internal, StoreCorrupt, Unavailab
 from sandboxer.models import Consumer, Event, Sandbox
 from sandboxer.state import State
 from sandboxer.store import codec, outbox, private_files
-from sandboxer.store.archive import Archive
-from sandboxer.store.base import OtherRecords, Store, UpdateFn, holds_name
+from sandboxer.store.archive import Archive, ArchivedLine
+from sandboxer.store.base import OtherRecords, Predicate, Store, UpdateFn, holds_name
 from sandboxer.store.codec import Content
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.group_commit import GroupCommit
@@ -83,12 +83,21 @@ class JsonStore(Store):
         found |= {key: self._decode(key, line) for key, line in content.records.items() if key.startswith(text)}
         return _oldest_first((found or self._archive.starting_with(text)).values())
 
-    def list(self, *, ended: bool = False) -> Sequence[Sandbox]:
+    def list(
+        self, *, ended: bool = False, name: str | None = None, only: Predicate | None = None, limit: int | None = None
+    ) -> Sequence[Sandbox]:
         content = self._content()
-        records = {key: self._decode(key, line) for key, line in content.records.items()}
-        if not ended:
-            return _oldest_first(record for record in records.values() if record.state != State.DESTROYED)
-        return _oldest_first((self._archive.all() | records).values())
+        needle = b"" if name is None else codec.field("name", name)
+        there = (self._decode(key, line) for key, line in content.records.items() if needle in line)
+        live = (record for record in there if ended or record.state != State.DESTROYED)
+        found: builtins.list[Sandbox | ArchivedLine] = [
+            record for record in live if name in (None, record.name) and (only is None or only(record))
+        ]
+        if ended:
+            archived = self._archive.summaries(name=name, without=content.records)
+            found += (one for one in archived if only is None or only(one.summary))
+        chosen = sorted(found, key=_place)[:limit]
+        return [one.record() if isinstance(one, ArchivedLine) else one for one in chosen]
 
     def update(self, sandbox_id: str, fn: UpdateFn, *, must_succeed: bool = False) -> Sandbox | None:
         def decide(draft: _Draft) -> tuple[_Draft, Sandbox | None]:
@@ -299,4 +308,9 @@ class _Others:
 
 
 def _oldest_first(records: Iterable[Sandbox]) -> builtins.list[Sandbox]:
-    return sorted(records, key=lambda record: (record.created_at, record.id))
+    return sorted(records, key=_place)
+
+
+def _place(one: Sandbox | ArchivedLine) -> tuple[float, str]:
+    record = one.summary if isinstance(one, ArchivedLine) else one
+    return record.created_at, record.id

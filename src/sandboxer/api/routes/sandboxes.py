@@ -105,8 +105,10 @@ def _list(context: RequestContext, query: ListQuery) -> dict[str, Any]:
         profile=query.profile,
         labels=parse_pairs(query.label, what="label"),
         ended=query.all,
+        after=pagination.decode_cursor(query.cursor) if query.cursor is not None else None,
+        limit=query.limit + 1,  # one more, to see whether there are more
     )
-    shown, following = pagination.page(found, after=query.cursor, limit=query.limit)
+    shown, following = pagination.page(found, limit=query.limit)
     return {"sandboxes": [manager.document(record) for record in shown], "next_cursor": following}
 
 
