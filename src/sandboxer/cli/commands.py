@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
     "stop": ("lifecycle:stop", "Keep a sandbox without running it."),
     "start": ("lifecycle:start", "Run a sandbox again that was stopped."),
+    "wait": ("records:wait", "Wait until a sandbox is ready, stopped or destroyed."),
     "rename": ("records:rename", "Give a sandbox a name."),
     "label": ("records:label", "Set labels of a sandbox, or take them away."),
     "exec": ("exec:exec_", "Run a command inside."),

@@ -1,4 +1,4 @@
-"""rename, label."""
+"""rename, label, wait."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from sandboxer.cli.options import Json, SandboxId, installation
+from sandboxer.cli.options import Json, SandboxId, Timeout, installation
 from sandboxer.cli.output import emit, say, wants_json
 from sandboxer.names import parse_label_changes
+from sandboxer.timing import parse_duration
 
 
 def rename(
@@ -40,3 +41,20 @@ def label(
             return
         shown = ", ".join(f"{key}={value}" for key, value in record.labels.items())
         say(f"{record.id} has the labels {shown}" if shown else f"{record.id} has no labels")
+
+
+def wait(
+    sandbox_id: SandboxId,
+    wanted: Annotated[str, typer.Option("--for", metavar="S", help="ready, stopped or destroyed.")],
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Wait until a sandbox is ready, stopped or destroyed, whoever sees to that: 15 minutes, unless --timeout says
+    otherwise. What cannot come any more is a conflict at once."""
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
+    with installation() as here:
+        record = here.manager.wait(sandbox_id, wanted, timeout=seconds)
+        if wants_json(json):
+            emit(here.manager.document(record))
+            return
+        say(f"{record.id} is {record.state}")

@@ -38,6 +38,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Stopping a sandbox at its backend, unless `--timeout` says otherwise."""
     start: float = 300.0
     """Starting it again, unless `--timeout` says otherwise."""
+    wait: float = 900.0
+    """Waiting for a state of a sandbox, unless `--timeout` says otherwise."""
     renew: float = 60.0
     """Telling a backend of a later end."""
     logs: float = 120.0

@@ -1,15 +1,17 @@
-"""The verbs on one sandbox that ask no backend: rename, label."""
+"""The verbs on one sandbox that ask no backend: rename, label, wait."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from sandboxer.manager.access import VerbSet
 from sandboxer.models import Sandbox
+from sandboxer.timing import Deadline
 
 
 class RecordVerbs(VerbSet):
-    """Change what a record says of a sandbox."""
+    """Change what a record says of a sandbox, and wait for what it will say."""
 
     def rename(self, text: str, name: str) -> Sandbox:
         """Give a sandbox a name, in place of the one it may have. Raises Invalid, and Conflict when another one holds
@@ -26,3 +28,11 @@ class RecordVerbs(VerbSet):
 
         with self._changing("label", text) as found:
             return label(self.services, found, changes)
+
+    def wait(self, text: str, wanted: str, *, timeout: float | None = None) -> Sandbox:
+        """Wait until a sandbox is `ready`, `stopped` or `destroyed`, whoever sees to that. Raises Conflict as soon as
+        that cannot come any more, and Timeout (`Limits.wait`)."""
+        from sandboxer.manager.wait import wait_for
+
+        deadline = Deadline(timeout or self.services.limits.wait)
+        return wait_for(self.services, self._find(text).id, wanted, deadline, time.sleep)
