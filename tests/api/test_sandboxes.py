@@ -442,6 +442,17 @@ def test_extend_ttl_lets_it_live_longer(api: Client, here: Installation) -> None
     assert api.post(f"/v1/sandboxes/{sandbox_id}/extend-ttl", json={"duration": 60}).status_code == 409
 
 
+def test_set_ttl_lets_it_end_sooner(api: Client, here: Installation) -> None:
+    made = api.post("/v1/sandboxes?wait=true", json=FAKE).json()
+    answer = api.post(f"/v1/sandboxes/{made['id']}/set-ttl", json={"ttl": "10m"})
+    assert answer.status_code == 200
+    assert made["ready_at"] < answer.json()["expires_at"] < made["expires_at"]
+    assert api.post(f"/v1/sandboxes/{made['id']}/set-ttl", json={"ttl": "5h"}).status_code == 422
+    assert api.post(f"/v1/sandboxes/{made['id']}/set-ttl", json={"duration": "1h"}).status_code == 422
+    here.manager.destroy(made["id"])
+    assert api.post(f"/v1/sandboxes/{made['id']}/set-ttl", json={"ttl": 60}).status_code == 409
+
+
 def test_waiting_requests_do_not_starve_short_ones(api: Client, here: Installation) -> None:
     """Forty callers that wait for their sandboxes hold no thread that a `get` needs."""
     with held(here) as backend:

@@ -25,6 +25,7 @@ PERMISSIONS: Final[dict[tuple[str, str], Permission]] = {
     ("DELETE", "/v1/sandboxes/{id}"): Permission("use", "destroy", changes=True),
     ("POST", "/v1/sandboxes/{id}/recreate"): Permission("use", "recreate", changes=True),
     ("POST", "/v1/sandboxes/{id}/extend-ttl"): Permission("use", "extend-ttl", changes=True),
+    ("POST", "/v1/sandboxes/{id}/set-ttl"): Permission("use", "set-ttl", changes=True),
     ("POST", "/v1/sandboxes/{id}/stop"): Permission("use", "stop", changes=True),
     ("POST", "/v1/sandboxes/{id}/start"): Permission("use", "start", changes=True),
     ("POST", "/v1/sandboxes/{id}/rename"): Permission("use", "rename", changes=True),

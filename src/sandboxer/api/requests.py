@@ -127,6 +127,12 @@ class ExtendBody(RequestBody):
     duration: Duration
 
 
+class SetTtlBody(RequestBody):
+    """How much longer from now on, whatever was agreed before."""
+
+    ttl: Duration
+
+
 class RenameBody(RequestBody):
     """What a sandbox shall be called."""
 

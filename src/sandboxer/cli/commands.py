@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "destroy": ("lifecycle:destroy", "Take sandboxes away, in whatever state they are."),
     "recreate": ("lifecycle:recreate", "Destroy a sandbox and establish a new one from the same request."),
     "extend-ttl": ("lifecycle:extend_ttl", "Let a sandbox live longer."),
+    "set-ttl": ("lifecycle:set_ttl", "Let a sandbox end that long from now, sooner too."),
     "stop": ("lifecycle:stop", "Keep a sandbox without running it."),
     "start": ("lifecycle:start", "Run a sandbox again that was stopped."),
     "wait": ("records:wait", "Wait until a sandbox is ready, stopped or destroyed."),

@@ -1,4 +1,4 @@
-"""create, get, list, destroy, recreate, extend-ttl, stop, start."""
+"""create, get, list, destroy, recreate, extend-ttl, set-ttl, stop, start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandboxer.manager import SandboxManager
 from sandboxer.models import Request, Sandbox
 from sandboxer.names import parse_pairs
 from sandboxer.state import LIVE
-from sandboxer.timing import format_duration, parse_duration, remaining
+from sandboxer.timing import brief, format_duration, parse_duration, remaining, rfc3339
 
 
 def create(
@@ -182,10 +182,25 @@ def extend_ttl(
     """Let a sandbox live longer."""
     with installation() as here:
         record = here.manager.extend_ttl(sandbox_id, parse_duration(duration, what="--duration"))
-        if wants_json(json):
-            emit(here.manager.document(record))
-            return
-        say(f"{record.id} expires in {remaining(record.expires_at)}")
+        _show_expiry(here.manager, record, as_json=wants_json(json))
+
+
+def set_ttl(
+    sandbox_id: SandboxId,
+    ttl: Annotated[str, typer.Option(metavar="D", help="How long from now on, such as 20m.")],
+    json: Json = False,
+) -> None:
+    """Let a sandbox end that long from now, sooner or later than agreed so far."""
+    with installation() as here:
+        record = here.manager.set_ttl(sandbox_id, parse_duration(ttl, what="--ttl"))
+        _show_expiry(here.manager, record, as_json=wants_json(json))
+
+
+def _show_expiry(manager: SandboxManager, record: Sandbox, *, as_json: bool) -> None:
+    if as_json:
+        emit(manager.document(record))
+        return
+    say(f"{record.id} expires in {remaining(record.expires_at)}, at {brief(rfc3339(record.expires_at) or '')}")
 
 
 def stop(sandbox_id: SandboxId, timeout: Timeout = None, json: Json = False) -> None:

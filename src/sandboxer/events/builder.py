@@ -21,6 +21,7 @@ _PHRASES: Final = {
     "sandbox.stopped": "is stopped",
     "sandbox.started": "runs again",
     "sandbox.extended": "lives longer",
+    "sandbox.shortened": "ends sooner",
     "sandbox.expired": "has expired",
     "sandbox.destroying": "is being destroyed",
     "sandbox.destroyed": "is gone",

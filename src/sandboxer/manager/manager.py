@@ -233,6 +233,14 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         with self._changing("extend-ttl", text) as found:
             return extend(self.services, found, seconds)
 
+    def set_ttl(self, text: str, seconds: int) -> Sandbox:
+        """Let a sandbox end `seconds` from now, whatever was agreed before: sooner, later, or at all. Raises Invalid
+        over the profile's maximum, Conflict when it has ended."""
+        from sandboxer.manager.ttl import set_ttl
+
+        with self._changing("set-ttl", text) as found:
+            return set_ttl(self.services, found, seconds)
+
     def stop(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:
         """Keep a sandbox without running it, also while it is in use; raises Unsupported where its backend cannot."""
         from sandboxer.manager.stop import stop
@@ -248,8 +256,8 @@ class SandboxManager(AdminVerbs, RecordVerbs):
             return start(self.services, found, Deadline(timeout or self.services.limits.start), progress)
 
     def expire(self, *, apply: bool) -> Report:
-        """End what is over; see `ttl.expire`."""
-        from sandboxer.manager.ttl import expire
+        """End what is over; see `expire.expire`."""
+        from sandboxer.manager.expire import expire
 
         if not apply:
             return expire(self.services, apply=False)

@@ -1,52 +1,58 @@
-"""Extend the TTL of a sandbox, and end what is over.
-
-To extend: the money first, then the backend's copy of the expiry, then the record, so that a renewal that was answered
-holds, and one that failed can be asked for again without adding twice."""
+"""Move the end of a sandbox: the money first, then the backend's copy of the expiry, then the record, so that a renewal
+that was answered holds, and one that failed can be asked for again without adding twice. Of a shorter life the money
+comes last: it is given back when the rest is durable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
 
 import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import CanRenew
 from sandboxer.manager import billing, path_checks
-from sandboxer.manager.destroy import finish_teardown
-from sandboxer.manager.presence import is_stopped, may_be_stopped, note_presence, presence_action, stop_noticed
+from sandboxer.manager.presence import is_stopped, stop_noticed
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep_report import (
-    Action,
-    ActionKind,
-    ActionOutcome,
-    Report,
-    caught,
-    failed_action,
-    location_lane,
-    run_in_lanes,
-    sweep_report,
-)
 from sandboxer.models import Isolation, Metering, Sandbox
-from sandboxer.state import State, Trigger
+from sandboxer.state import State
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, format_duration, rfc3339
 
 _PROVIDER_END = "its provider ends it at "
 
 
+Judge = Callable[[Sandbox], float]
+"""The new end of a record, in unix seconds; raises Conflict or Invalid."""
+
+
 def extend(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
     """Add `seconds` to a sandbox's life; see `SandboxManager.extend_ttl`."""
+    return _move_end(services, sandbox_id, lambda record: extended_expiry(record, seconds, now=services.clock()))
+
+
+def set_ttl(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
+    """Let a sandbox end `seconds` from now; see `SandboxManager.set_ttl`."""
+    return _move_end(services, sandbox_id, lambda record: new_expiry(record, seconds, now=services.clock()))
+
+
+def _move_end(services: Services, sandbox_id: str, judge: Judge) -> Sandbox:
     # The guard keeps `expire` and other renewals out between the look and the commit.
     with services.leases.guard(sandbox_id):
         record = services.current(sandbox_id)
-        until = extended_expiry(record, seconds, now=services.clock())
+        until = judge(record)
         metering = None if record.metering is None else billing.paid_until(record, record.metering, until)
-        if metering is None:
-            stored = _renew(services, record, seconds, until=until, metering=None)
+        if record.metering is None or metering is None:
+            stored = _renew(services, record, judge, until=until, metering=None)
+        elif Decimal(metering.reserved_usd) < Decimal(record.metering.reserved_usd):
+            stored = _renew(services, record, judge, until=until, metering=metering)
+            with suppress(SandboxerError):  # what stays reserved too much is given back at the end
+                billing.raise_reservation(services, stored, metering)
         else:
             billing.raise_reservation(services, record, metering)
             try:
-                stored = _renew(services, record, seconds, until=until, metering=metering)
+                stored = _renew(services, record, judge, until=until, metering=metering)
             except BaseException:
                 billing.restore_reservation(services, sandbox_id)
                 raise
@@ -54,7 +60,7 @@ def extend(services: Services, sandbox_id: str, seconds: int) -> Sandbox:
     return stored
 
 
-def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, metering: Metering | None) -> Sandbox:
+def _renew(services: Services, record: Sandbox, judge: Judge, *, until: float, metering: Metering | None) -> Sandbox:
     extension = services.extension(record)
     handle = record.handle
     if isinstance(extension, CanRenew) and handle is not None:
@@ -72,13 +78,15 @@ def _renew(services: Services, record: Sandbox, seconds: int, *, until: float, m
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None:
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
-        extended_expiry(now, seconds, now=services.clock())  # it may have been asked to go meanwhile
+        judge(now)  # it may have been asked to go meanwhile
         isolation = None if now.isolation is None else _without_end(now.isolation)
         after = msgspec.structs.replace(now, expires_at=until, handle=handle, isolation=isolation, seq=now.seq + 1)
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
             after = msgspec.structs.replace(after, metering=metering, cost=cost)
-        return Change(record=after, events=[services.event(now, after, "sandbox.extended")])
+        later = now.expires_at is not None and until >= now.expires_at
+        told = "sandbox.extended" if later else "sandbox.shortened"
+        return Change(record=after, events=[services.event(now, after, told)])
 
     stored = services.store.update(record.id, change)
     if stored is None:
@@ -107,8 +115,7 @@ def _without_end(isolation: Isolation) -> Isolation:
 
 def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
     """When a sandbox will end, in unix seconds, with `seconds` more; raises Conflict or Invalid. Pure."""
-    if record.state not in (State.PROVISIONING, State.READY, State.STOPPED):
-        raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox can be extended")
+    _check_lives(record)
     if record.expires_at is None:
         raise Conflict(f"sandbox {record.id} never expires", hint="there is nothing to extend")
     agreed = max(record.expires_at, now)
@@ -122,126 +129,21 @@ def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
     return agreed + seconds
 
 
-# -- expire -----------------------------------------------------------------------------------------------------------
-
-
-def expire(services: Services, *, apply: bool) -> Report:
-    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
-    for those without a TTL, and settle what ended and is not in the book."""
-    records = services.store.list()
-    due = [action for record in records if (action := _seen(services, record)) is not None]
-    due += _presence_actions(services, records, due)
-    if not apply:
-        unsettled, unusable = billing.settle_open(services, grace=services.limits.stale_grace, apply=False)
-        return Report(actions=[*due, *unsettled], remaining=unusable)
-    done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
-    settled, unusable = billing.settle_open(services, grace=services.limits.stale_grace)
-    report = sweep_report([*done, *settled])
-    return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
-
-
-def _seen(services: Services, record: Sandbox) -> Action | None:
-    def unseen(error: SandboxerError) -> Action:
-        return Action(
-            sandbox_id=record.id,
-            action="expire",
-            why=error.message,
-            host=record.host,
-            extension=record.extension,
-            outcome="failed",
-            error=error.document(),
+def new_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
+    """When a sandbox will end, in unix seconds, with `seconds` to live from `now`, whatever was agreed before; raises
+    Conflict or Invalid. Pure."""
+    _check_lives(record)
+    if record.max_expires_at is not None and now + seconds > record.max_expires_at:
+        spare = max(0, int(record.max_expires_at - now))
+        raise Invalid(
+            f"{record.profile} lets sandbox {record.id} live at most {format_duration(spare)} from now",
+            hint=f"give --ttl {format_duration(spare)} or less"
+            if spare
+            else f"run `sandboxer recreate {record.id}` instead",
         )
-
-    return caught(lambda: _due(services, record), unseen)
-
-
-def _presence_actions(services: Services, records: Sequence[Sandbox], due: Sequence[Action]) -> Sequence[Action]:
-    """What is to be noted of those that nothing else happens to, where somebody may have stopped them."""
-    busy = {action.sandbox_id for action in due}
-    others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
-
-    silent: set[str] = set()
-
-    def noted(record: Sandbox) -> Action | None:
-        return caught(lambda: presence_action(services, record, silent), lambda _error: None)
-
-    return [action for action in run_in_lanes(others, noted, lane=location_lane) if action is not None]
+    return now + seconds
 
 
-def _ended(services: Services, action: Action) -> Action:
-    return caught(lambda: _expire_one(services, action), lambda error: failed_action(action, error))
-
-
-def _due(services: Services, record: Sandbox) -> Action | None:
-    def action(does: ActionKind, why: str, outcome: ActionOutcome = "planned") -> Action:
-        return Action(
-            sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
-        )
-
-    if record.state == State.DESTROYED:
-        return None  # an overlapping run was faster
-    if record.state in (State.EXPIRED, State.DESTROYING):
-        return action("destroy", "its teardown has not finished")
-    if record.expires_at is None:
-        return _unpaid(services, record, action)
-    if record.expires_at > services.clock():
-        return None
-    if record.state == State.FAILED:
-        return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
-    if services.leases.active(record.id):
-        return action("expire", "its TTL is over, but it is in use", "skipped")
-    return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
-
-
-def _unpaid(services: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
-    """What follows from the money of a sandbox without a TTL."""
-    try:
-        found = billing.funding_due(services, record)
-    except SandboxerError as error:  # a book that cannot be used is no reason to end anything
-        return msgspec.structs.replace(action("fund", error.message, "failed"), error=error.document())
-    if found is None:
-        return None
-    if isinstance(found, Metering):
-        return action("fund", f"it has no TTL, and is paid for up to {rfc3339(found.funded_until)} then")
-    if services.leases.active(record.id):
-        return action("expire", f"{found}; but it is in use", "skipped")
-    return action("expire", found)
-
-
-def _expire_one(services: Services, action: Action) -> Action:
-    sandbox_id = action.sandbox_id
-    if sandbox_id is None or action.outcome != "planned":
-        return action
-    lock = services.locks.try_acquire(sandbox_id)
-    if lock is None:
-        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
-    with lock:
-        if action.action == "note":
-            return note_presence(services, action)
-        # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
-        with services.leases.guard(sandbox_id):
-            record = services.store.get(sandbox_id)
-            again = None if record is None else _due(services, record)
-            if record is None or again is None:
-                return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
-            if again.outcome != "planned":
-                return again
-            if again.action == "fund":
-                return _fund(services, record, again)
-            if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
-                try:
-                    services.move(sandbox_id, Trigger.EXPIRE)
-                except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
-                    return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
-        return finish_teardown(services, again)
-
-
-def _fund(services: Services, record: Sandbox, action: Action) -> Action:
-    """Pay further ahead; the caller holds the lock. When there is no money after all, the next run says so."""
-    try:
-        found = billing.funding_due(services, record)
-        if isinstance(found, Metering):
-            billing.pay_ahead(services, record, found)
-    except SandboxerError as error:
-        return msgspec.structs.replace(action, outcome="failed", error=error.document())
-    return msgspec.structs.replace(action, outcome="done")
+def _check_lives(record: Sandbox) -> None:
+    if record.state not in (State.PROVISIONING, State.READY, State.STOPPED):
+        raise Conflict(f"sandbox {record.id} is {record.state}", hint="only a living sandbox has an end to be moved")

@@ -15,7 +15,7 @@ from sandboxer.api import pagination
 from sandboxer.api.json_body import JsonRoute
 from sandboxer.api.openapi import responses_of
 from sandboxer.api.request_context import RequestContext
-from sandboxer.api.requests import CreateBody, ExtendBody, ListQuery
+from sandboxer.api.requests import CreateBody, ExtendBody, ListQuery, SetTtlBody
 from sandboxer.api.responses import json_response
 from sandboxer.api.routes.parameters import Context, SandboxParameter
 from sandboxer.api.server_context import DEFAULT_ACTOR, StartedCreate
@@ -160,6 +160,18 @@ async def extend_ttl(context: Context, sandbox: SandboxParameter, body: ExtendBo
     seconds = parse_duration(body.duration)
     manager = context.manager
     return json_response(await context.host_calls.run(lambda: manager.document(manager.extend_ttl(sandbox, seconds))))
+
+
+@router.post(
+    "/v1/sandboxes/{id}/set-ttl",
+    responses=responses_of((200, "SandboxDocument", "It ends then"), problems=(404, 409, 424, 502, 504)),
+    operation_id="set-ttl",
+)
+async def set_ttl(context: Context, sandbox: SandboxParameter, body: SetTtlBody) -> Response:
+    """Let a sandbox end that long from now, sooner or later than agreed so far."""
+    seconds = parse_duration(body.ttl, what="ttl")
+    manager = context.manager
+    return json_response(await context.host_calls.run(lambda: manager.document(manager.set_ttl(sandbox, seconds))))
 
 
 @router.post(

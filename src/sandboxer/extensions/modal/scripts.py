@@ -20,12 +20,13 @@ while :; do
   read -r up _ </proc/uptime
   left=$((end - ${{up%.*}}))
   [ "$left" -gt 0 ] || exit 0
+  [ "$left" -le 60 ] || left=60
   sleep "$left"
 done
 """
 """A sandbox's main program: it ends, and the sandbox with it, when the agreed life is over, whether or not anybody of
-ours is there to see to it. Arguments: seconds, then a program to run beside. It looks again only when it would end,
-since a life is prolonged and never cut short. Durations come in, not instants: the clocks may differ."""
+ours is there to see to it. Arguments: seconds, then a program to run beside. It looks again every minute,
+since a life may be cut short too. Durations come in, not instants: the clocks may differ."""
 
 READY: Final = f"""\
 tries=0

@@ -1,0 +1,149 @@
+"""End what is over: sandboxes whose TTL has passed, and teardowns that were begun and left. Made for cron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sandboxer.errors import Conflict, SandboxerError
+from sandboxer.manager import billing
+from sandboxer.manager.destroy import finish_teardown
+from sandboxer.manager.presence import may_be_stopped, note_presence, presence_action
+from sandboxer.manager.services import Services
+from sandboxer.manager.sweep_report import (
+    Action,
+    ActionKind,
+    ActionOutcome,
+    Report,
+    caught,
+    failed_action,
+    location_lane,
+    run_in_lanes,
+    sweep_report,
+)
+from sandboxer.models import Metering, Sandbox
+from sandboxer.state import State, Trigger
+from sandboxer.timing import rfc3339
+
+
+def expire(services: Services, *, apply: bool) -> Report:
+    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
+    for those without a TTL, and settle what ended and is not in the book."""
+    records = services.store.list()
+    due = [action for record in records if (action := _seen(services, record)) is not None]
+    due += _presence_actions(services, records, due)
+    if not apply:
+        unsettled, unusable = billing.settle_open(services, grace=services.limits.stale_grace, apply=False)
+        return Report(actions=[*due, *unsettled], remaining=unusable)
+    done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
+    settled, unusable = billing.settle_open(services, grace=services.limits.stale_grace)
+    report = sweep_report([*done, *settled])
+    return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
+
+
+def _seen(services: Services, record: Sandbox) -> Action | None:
+    def unseen(error: SandboxerError) -> Action:
+        return Action(
+            sandbox_id=record.id,
+            action="expire",
+            why=error.message,
+            host=record.host,
+            extension=record.extension,
+            outcome="failed",
+            error=error.document(),
+        )
+
+    return caught(lambda: _due(services, record), unseen)
+
+
+def _presence_actions(services: Services, records: Sequence[Sandbox], due: Sequence[Action]) -> Sequence[Action]:
+    """What is to be noted of those that nothing else happens to, where somebody may have stopped them."""
+    busy = {action.sandbox_id for action in due}
+    others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
+
+    silent: set[str] = set()
+
+    def noted(record: Sandbox) -> Action | None:
+        return caught(lambda: presence_action(services, record, silent), lambda _error: None)
+
+    return [action for action in run_in_lanes(others, noted, lane=location_lane) if action is not None]
+
+
+def _ended(services: Services, action: Action) -> Action:
+    return caught(lambda: _expire_one(services, action), lambda error: failed_action(action, error))
+
+
+def _due(services: Services, record: Sandbox) -> Action | None:
+    def action(does: ActionKind, why: str, outcome: ActionOutcome = "planned") -> Action:
+        return Action(
+            sandbox_id=record.id, action=does, why=why, host=record.host, extension=record.extension, outcome=outcome
+        )
+
+    if record.state == State.DESTROYED:
+        return None  # an overlapping run was faster
+    if record.state in (State.EXPIRED, State.DESTROYING):
+        return action("destroy", "its teardown has not finished")
+    if record.expires_at is None:
+        return _unpaid(services, record, action)
+    if record.expires_at > services.clock():
+        return None
+    if record.state == State.FAILED:
+        return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
+    if services.leases.active(record.id):
+        return action("expire", "its TTL is over, but it is in use", "skipped")
+    return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
+
+
+def _unpaid(services: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
+    """What follows from the money of a sandbox without a TTL."""
+    try:
+        found = billing.funding_due(services, record)
+    except SandboxerError as error:  # a book that cannot be used is no reason to end anything
+        return msgspec.structs.replace(action("fund", error.message, "failed"), error=error.document())
+    if found is None:
+        return None
+    if isinstance(found, Metering):
+        return action("fund", f"it has no TTL, and is paid for up to {rfc3339(found.funded_until)} then")
+    if services.leases.active(record.id):
+        return action("expire", f"{found}; but it is in use", "skipped")
+    return action("expire", found)
+
+
+def _expire_one(services: Services, action: Action) -> Action:
+    sandbox_id = action.sandbox_id
+    if sandbox_id is None or action.outcome != "planned":
+        return action
+    lock = services.locks.try_acquire(sandbox_id)
+    if lock is None:
+        return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
+    with lock:
+        if action.action == "note":
+            return note_presence(services, action)
+        # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
+        with services.leases.guard(sandbox_id):
+            record = services.store.get(sandbox_id)
+            again = None if record is None else _due(services, record)
+            if record is None or again is None:
+                return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
+            if again.outcome != "planned":
+                return again
+            if again.action == "fund":
+                return _fund(services, record, again)
+            if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
+                try:
+                    services.move(sandbox_id, Trigger.EXPIRE)
+                except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
+                    return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
+        return finish_teardown(services, again)
+
+
+def _fund(services: Services, record: Sandbox, action: Action) -> Action:
+    """Pay further ahead; the caller holds the lock. When there is no money after all, the next run says so."""
+    try:
+        found = billing.funding_due(services, record)
+        if isinstance(found, Metering):
+            billing.pay_ahead(services, record, found)
+    except SandboxerError as error:
+        return msgspec.structs.replace(action, outcome="failed", error=error.document())
+    return msgspec.structs.replace(action, outcome="done")

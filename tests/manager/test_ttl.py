@@ -1,0 +1,75 @@
+"""set-ttl: the end is so long from now, sooner or later than agreed so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandboxer.errors import Conflict, Invalid, Unavailable
+from sandboxer.extensions.directories.sandbox import marker
+from sandboxer.testing.fake import Faults
+from tests.installations import create, installed
+from tests.manager.metered import SECOND, Bank, MeteredFake
+
+
+def test_set_ttl_counts_from_now_and_may_be_sooner(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    record = bank.create()
+    bank.now += 100
+    assert bank.manager.set_ttl(record.id, 60).expires_at == bank.now + 60
+    assert bank.manager.set_ttl(record.id, 3000).expires_at == bank.now + 3000
+    assert bank.manager.set_ttl(record.id, 3000).expires_at == bank.now + 3000
+    told = [event.event_type for event in bank.manager.events() if event.event_type.startswith("sandbox.")]
+    assert told[-3:] == ["sandbox.shortened", "sandbox.extended", "sandbox.extended"]
+    shown = marker(tmp_path / "work" / "fake" / f"sbx-{record.id}")
+    assert shown["sandboxer.expires"] == str(int(bank.now + 3000))
+
+
+def test_set_ttl_is_capped_by_the_maximum_from_creation_on(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    record = bank.create()
+    bank.now += 600
+    with pytest.raises(Invalid) as caught:
+        bank.manager.set_ttl(record.id, 4 * 3600)
+    assert "3h50m" in caught.value.hint
+    assert bank.manager.set_ttl(record.id, 4 * 3600 - 600).expires_at == record.created_at + 4 * 3600
+
+
+def test_set_ttl_gives_back_at_once_what_a_shorter_life_does_not_need(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    record = bank.create()
+    assert bank.reserved == 1000 * SECOND
+    bank.now += 100
+    bank.manager.set_ttl(record.id, 50)
+    assert bank.reserved == 150 * SECOND
+    bank.manager.set_ttl(record.id, 400)
+    assert bank.reserved == 500 * SECOND
+
+
+def test_set_ttl_gives_an_end_to_what_never_expired(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    record = bank.create(profile="profile.endless")
+    assert record.expires_at is None
+    bank.manager.set_ttl(record.id, 600)
+    assert bank.reserved == 600 * SECOND
+    bank.now += 601
+    assert [action.outcome for action in bank.manager.expire(apply=True).actions] == ["done"]
+
+
+def test_a_shorter_life_that_the_backend_did_not_take_changes_nothing(tmp_path: Path) -> None:
+    faults = Faults({"renew": Unavailable("no answer")})
+    bank = Bank(tmp_path, extension=lambda: MeteredFake(faults))
+    record = bank.create()
+    with pytest.raises(Unavailable):
+        bank.manager.set_ttl(record.id, 60)
+    assert bank.manager.get(record.id).expires_at == record.expires_at
+    assert bank.reserved == 1000 * SECOND
+
+
+def test_set_ttl_of_what_has_ended_is_a_conflict(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    record = create(here)
+    here.manager.destroy(record.id)
+    with pytest.raises(Conflict):
+        here.manager.set_ttl(record.id, 60)
