@@ -63,6 +63,11 @@ def now() -> float:
     return time.time()
 
 
+def uptime() -> float:
+    """Seconds since this machine was started, sleep included: a clock that nobody sets."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def parse_time(text: str, *, what: str = "time") -> float:
     """Unix seconds of a time (`2027-01-15T08:00:00Z`) or a day (its first second in UTC). Raises Invalid."""
     try:

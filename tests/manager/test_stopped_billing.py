@@ -128,7 +128,7 @@ def test_silence_is_charged_as_before(hotel: Hotel) -> None:
 def test_a_provider_that_says_nothing_in_time_is_asked_once_in_a_sweep(hotel: Hotel) -> None:
     """`expire` is made for cron: a hundred sandboxes at a dead provider must not take a hundred times as long."""
     for _ in range(3 * LANES):
-        hotel.create(ttl=60)
+        hotel.create(ttl=600)
     asked: list[str] = []
 
     def hang(handle: Handle, ctx: Context) -> Status:

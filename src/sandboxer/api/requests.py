@@ -20,7 +20,7 @@ from sandboxer.timing import MAX_SECONDS, parse_duration
 MAX_EXEC_SECONDS = 3600
 DEFAULT_EXEC_SECONDS = 60
 MAX_LEASE_SECONDS = 86400
-"""A lease keeps a sandbox from expiring; who still needs it renews it."""
+"""A lease keeps a sandbox from being idle; who still needs it renews it."""
 DEFAULT_LEASE_SECONDS = 300
 
 Whole = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
@@ -180,7 +180,7 @@ class ExecBody(RequestBody):
 
 
 class LeaseBody(RequestBody):
-    """A lease to be had: as long as it lasts, the sandbox is `active` and does not expire."""
+    """A lease to be had: as long as it lasts, the sandbox is `active` and not idle. Its TTL ends it all the same."""
 
     holder: Annotated[str, Field(min_length=1, max_length=128, examples=["build 17"])] = "api"
     duration: Annotated[Duration, Field(description="at most 24h; default 5m")] = DEFAULT_LEASE_SECONDS

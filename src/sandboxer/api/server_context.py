@@ -21,6 +21,7 @@ from sandboxer.models import Sandbox, Settings
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
+    from sandboxer.api.expiry_watch import ExpiryWatch
     from sandboxer.bootstrap import Installation
     from sandboxer.events.relay_loop import RelayLoop
     from sandboxer.manager import SandboxManager
@@ -51,6 +52,7 @@ class ServerContext:
         self._opening_lock = threading.Lock()
         self._removals_lock = threading.Lock()
         self._relays: list[RelayLoop] = []
+        self._watch: ExpiryWatch | None = None
         self._removals: dict[str, Future[Sandbox]] = {}
         self._stopping: Deadline | None = None
         self._hurried = False
@@ -111,18 +113,21 @@ class ServerContext:
 
     def start(self) -> None:
         """Open the installation, and relay events to the State Hub and to fin-hub, where there is one, as they
-        happen."""
+        happen; tell of sandboxes that are about to end."""
         installation = self.installation
         installation.manager.prepare()  # before there are threads that read
         _ = self.keyring.closed  # a token that cannot be read keeps everybody out, so it is told now
-        if installation.settings.state_hub.url is None and installation.settings.fin_hub.url is None:
-            return
-        from sandboxer.events.relay_loop import RelayLoop
+        if installation.settings.state_hub.url is not None or installation.settings.fin_hub.url is not None:
+            from sandboxer.events.relay_loop import RelayLoop
 
-        self._relays = [RelayLoop(relay, alarm=_alarm) for relay in installation.relays().each]
-        installation.on_announce = self._wake
-        for relay in self._relays:
-            relay.start()
+            self._relays = [RelayLoop(relay, alarm=_alarm) for relay in installation.relays().each]
+            installation.on_announce = self._wake
+            for relay in self._relays:
+                relay.start()
+        from sandboxer.api.expiry_watch import ExpiryWatch
+
+        self._watch = ExpiryWatch(installation.manager.services, alarm=_alarm)
+        self._watch.start()
 
     def _wake(self) -> None:
         for relay in self._relays:
@@ -137,6 +142,8 @@ class ServerContext:
         left = sum(pool.close(deadline) for pool in pools)
         if left:
             _alarm(f"{left} pieces of work were cut off; run `sandboxer reconcile --apply`")
+        if self._watch is not None:
+            self._watch.stop()
         for relay in self._relays:
             relay.stop()
         if self._installation is not None and not left:

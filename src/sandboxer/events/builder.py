@@ -22,6 +22,7 @@ _PHRASES: Final = {
     "sandbox.started": "runs again",
     "sandbox.extended": "lives longer",
     "sandbox.shortened": "ends sooner",
+    "sandbox.expiring": "is about to expire",
     "sandbox.expired": "has expired",
     "sandbox.destroying": "is being destroyed",
     "sandbox.destroyed": "is gone",

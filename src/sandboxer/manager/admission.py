@@ -62,6 +62,7 @@ class Admission:
             inputs=plan.shown_inputs,
             expires_at=None if plan.ttl is None else created + plan.ttl,
             failed_ttl=plan.failed_ttl,
+            idle_ttl=plan.idle_ttl,
             idempotency_key=plan.idempotency_key,
             fingerprint=plan.fingerprint,
             owner=this_owner(),

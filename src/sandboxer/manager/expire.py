@@ -9,6 +9,8 @@ import msgspec
 from sandboxer.errors import Conflict, SandboxerError
 from sandboxer.manager import billing
 from sandboxer.manager.destroy import finish_teardown
+from sandboxer.manager.expiring import warn, warning_due
+from sandboxer.manager.idle import idle_end
 from sandboxer.manager.presence import may_be_stopped, note_presence, presence_action
 from sandboxer.manager.services import Services
 from sandboxer.manager.sweep_report import (
@@ -28,8 +30,9 @@ from sandboxer.timing import rfc3339
 
 
 def expire(services: Services, *, apply: bool) -> Report:
-    """End every sandbox whose TTL is over and that nobody uses; finish teardowns that were begun and left. Pay ahead
-    for those without a TTL, and settle what ended and is not in the book."""
+    """End every sandbox whose TTL is over, in use or not, and every one that was idle for too long; tell of those whose
+    end is near; finish teardowns that were begun and left. Pay ahead for those without a TTL, and settle what ended and
+    is not in the book."""
     records = services.store.list()
     due = [action for record in records if (action := _seen(services, record)) is not None]
     due += _presence_actions(services, records, due)
@@ -84,15 +87,30 @@ def _due(services: Services, record: Sandbox) -> Action | None:
         return None  # an overlapping run was faster
     if record.state in (State.EXPIRED, State.DESTROYING):
         return action("destroy", "its teardown has not finished")
+    now = services.clock()
+    if record.expires_at is not None and record.expires_at <= now:
+        if record.state == State.FAILED:
+            return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
+        return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
+    if (since := _idle_since(services, record, now)) is not None:
+        return action("expire", f"it was idle since {rfc3339(since)}")
     if record.expires_at is None:
         return _unpaid(services, record, action)
-    if record.expires_at > services.clock():
+    if warning_due(record, now=now, within=services.limits.warning):
+        return action("warn", f"its TTL is over at {rfc3339(record.expires_at)}")
+    return None
+
+
+def _idle_since(services: Services, record: Sandbox, now: float) -> float | None:
+    """Since when a sandbox was idle that was so for too long; None for all others. A command that runs in it holds a
+    lease, and so does whoever asked for one; services and what a command left in the background do not."""
+    end = idle_end(record, None)
+    if end is None or end > now or record.idle_ttl is None:  # most are not: the leases need no look
         return None
-    if record.state == State.FAILED:
-        return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
     if services.leases.active(record.id):
-        return action("expire", "its TTL is over, but it is in use", "skipped")
-    return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
+        return None
+    end = idle_end(record, services.leases.last_active(record.id))  # after the look, which notes ends
+    return None if end is None or end > now else end - record.idle_ttl
 
 
 def _unpaid(services: Services, record: Sandbox, action: Callable[..., Action]) -> Action | None:
@@ -114,6 +132,10 @@ def _expire_one(services: Services, action: Action) -> Action:
     sandbox_id = action.sandbox_id
     if sandbox_id is None or action.outcome != "planned":
         return action
+    if action.action == "warn":
+        if warn(services, sandbox_id):
+            return msgspec.structs.replace(action, outcome="done")
+        return msgspec.structs.replace(action, outcome="skipped", why="moved, or told of meanwhile")
     lock = services.locks.try_acquire(sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
@@ -128,6 +150,8 @@ def _expire_one(services: Services, action: Action) -> Action:
                 return msgspec.structs.replace(action, outcome="skipped", why="renewed or gone meanwhile")
             if again.outcome != "planned":
                 return again
+            if again.action == "warn":
+                return msgspec.structs.replace(action, outcome="skipped", why="renewed meanwhile")
             if again.action == "fund":
                 return _fund(services, record, again)
             if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):

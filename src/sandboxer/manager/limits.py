@@ -59,6 +59,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A resource without a record is left alone until it is this old: its record may be on its way back. So is a record
     whose owner cannot be proved dead."""
 
+    warning: float = 300.0
+    """So long before its hard end a sandbox is told to be expiring."""
+
     provider_end: float = 5.0
     """By so much a provider may end a sandbox earlier than agreed before that counts as less than was asked: clocks
     differ."""

@@ -41,6 +41,7 @@ class CreatePlan(Value, frozen=True, kw_only=True):
     ttl: int | None
     max_ttl: int | None
     failed_ttl: int
+    idle_ttl: int | None
     idempotency_key: str | None
     fingerprint: str
     refusal: dict[str, Any] | None = None
@@ -120,6 +121,7 @@ def make_plan(
         ttl=ttl,
         max_ttl=_optional(profile.ttl.max),
         failed_ttl=parse_duration(profile.ttl.failed),
+        idle_ttl=_optional(profile.ttl.idle),
         idempotency_key=idempotency_key,
         fingerprint=_fingerprint(request, shown, consumer),
         refusal=None if found.error is None else found.error.document(),

@@ -29,7 +29,7 @@ from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, OtherRecords, Store
 from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.tokens import TokenStore
-from sandboxer.timing import Deadline, now
+from sandboxer.timing import Deadline, now, uptime
 
 ENDING_SIGNALS = frozenset({Trigger.DESTROY, Trigger.EXPIRE, Trigger.FAIL})
 """What ends a sandbox's life, whatever is still left of it."""
@@ -75,6 +75,7 @@ class Services:
     recent: CreateRates
     slots: Slots
     clock: Callable[[], float] = field(default=now)
+    uptime: Callable[[], float] = field(default=uptime)
     limits: Limits = field(default=DEFAULT)
     cancellations: Cancellations = field(init=False)
 

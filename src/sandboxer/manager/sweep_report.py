@@ -18,7 +18,7 @@ MAX_THREADS = 128
 T = TypeVar("T")
 R = TypeVar("R")
 
-ActionKind = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle", "shorten", "note"]
+ActionKind = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle", "shorten", "note", "warn"]
 ActionOutcome = Literal["planned", "done", "failed", "skipped"]
 
 

@@ -80,7 +80,9 @@ def _renew(services: Services, record: Sandbox, judge: Judge, *, until: float, m
             raise NotFound(f"no sandbox {record.id!r}", hint="run `sandboxer list --all`")
         judge(now)  # it may have been asked to go meanwhile
         isolation = None if now.isolation is None else _without_end(now.isolation)
-        after = msgspec.structs.replace(now, expires_at=until, handle=handle, isolation=isolation, seq=now.seq + 1)
+        after = msgspec.structs.replace(
+            now, expires_at=until, renewed_at=services.clock(), handle=handle, isolation=isolation, seq=now.seq + 1
+        )
         if metering is not None:
             cost = msgspec.structs.replace(now.cost, estimated_usd=metering.reserved_usd)
             after = msgspec.structs.replace(after, metering=metering, cost=cost)

@@ -27,7 +27,8 @@ class PlacementSpec(Written, frozen=True, kw_only=True):
 
 
 class TtlSpec(Written, frozen=True, kw_only=True):
-    """Lifetimes. `default` None never expires; `max` None is no cap; `failed` is how long a failed record stays."""
+    """Lifetimes. `default` None never expires; `max` None is no cap; `idle` is how long it may be ready without being
+    in use (None: for ever); `failed` is how long a failed record stays."""
 
     default: DurationText | None = None
     max: DurationText | None = None

@@ -205,6 +205,12 @@ class Sandbox(Value, frozen=True, kw_only=True):
     handle: Handle | None = None
     options: dict[str, Any] = {}
     failed_ttl: int = 1800
+    idle_ttl: int | None = None
+    """For so many seconds it may be ready and not in use; None: for ever."""
+    renewed_at: float | None = None
+    """When its end was moved last (unix seconds): whoever does that has use for it."""
+    warned_until: float | None = None
+    """The end that `sandbox.expiring` has told of (unix seconds): each is told of once."""
     idempotency_key: str | None = None
     fingerprint: str | None = None
     owner: Owner | None = None

@@ -1,4 +1,4 @@
-"""Hold a sandbox, so that it does not expire meanwhile."""
+"""Hold a sandbox, so that it is not idle meanwhile."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def leases(context: Context, sandbox: SandboxParameter) -> Response:
     operation_id="lease",
 )
 async def grant(context: Context, sandbox: SandboxParameter, body: LeaseBody | None = None) -> Response:
-    """Hold a sandbox for a time: it is `active`, and does not expire meanwhile."""
+    """Hold a sandbox for a time: it is `active`, and not idle. Its TTL ends it all the same."""
     asked = body or LeaseBody()
     work = partial(context.manager.grant_lease, sandbox, holder=asked.holder, seconds=asked.seconds)
     return json_response(lease_document(await context.lookups.run(work)), status=201)
