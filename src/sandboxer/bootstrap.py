@@ -20,6 +20,7 @@ from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
 from sandboxer.manager import SandboxManager, Services
 from sandboxer.manager.backend_health import HealthStore
+from sandboxer.manager.sweep_log import SweepLog
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
@@ -101,6 +102,7 @@ class Installation:
                 audit=AuditLog(paths.data),
                 recent=CreateRates(paths.data),
                 slots=Slots(paths.data),
+                sweeps=SweepLog(paths.data),
                 credits=Credits(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )

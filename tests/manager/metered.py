@@ -107,7 +107,7 @@ class Bank:
 def with_clock(here: Installation, clock: Callable[[], float]) -> Services:
     core = here.manager.services
     ledger = Credits(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id, clock=clock)
-    return dataclasses.replace(core, clock=clock, credits=ledger)
+    return dataclasses.replace(core, clock=clock, uptime=clock, credits=ledger)
 
 
 def book(root: Path) -> Any:

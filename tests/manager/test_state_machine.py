@@ -28,6 +28,7 @@ from sandboxer.registry import Registry
 from sandboxer.state import ESTABLISHED, State
 from sandboxer.store.base import OtherRecords, Predicate, Store, UpdateFn, holds_name
 from sandboxer.testing.fake import POINTS, FakeExtension, Faults
+from sandboxer.timing import uptime
 from tests.installations import installed, left_over
 from tests.sizes import scaled
 
@@ -173,6 +174,7 @@ class Machine(RuleBasedStateMachine):
             store=MortalStore(here.store, self.life),
             extensions=extensions,
             clock=lambda: _real_time() + self.ahead,
+            uptime=lambda: uptime() + self.ahead,
         )
         self.manager = SandboxManager(core)
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),
     "reconcile": ("sweeps:reconcile", "Settle records and resources against what really is."),
     "reap-stale": ("sweeps:reap_stale", "Take away what no live record knows, on all hosts and providers."),
+    "install-units": ("units:install_units", "What has `expire` run every five minutes: systemd, or cron."),
     "doctor": ("admin:doctor", "What is there, what is missing, and what to type to mend it."),
     "serve": ("admin:serve", "Serve the HTTP API."),
     "_work": ("background:work", ""),

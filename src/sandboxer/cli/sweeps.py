@@ -16,7 +16,8 @@ from sandboxer.timing import parse_duration
 
 
 def expire(apply: Apply = False, json: Json = False) -> int:
-    """End the sandboxes whose TTL is over. Made for cron: safe to overlap, safe to miss."""
+    """End the sandboxes whose TTL is over, or that were idle for too long. Made for cron: safe to overlap, safe to
+    miss, and silent when there is nothing to do."""
     with installation() as here:
         return _tell(here.manager.expire(apply=apply), as_json=wants_json(json), command="expire")
 
@@ -106,6 +107,8 @@ def _tell(report: Report, *, as_json: bool, command: str) -> int:
         document = msgspec.to_builtins(report)
         emit(document)
         return Partial.exit_code if unfinished else 0
+    if command == "expire" and report.applied and not report.actions and not report.remaining:
+        return 0  # cron sends a mail for every word
     table(
         ["SANDBOX", "ACTION", "HOST", "OUTCOME", "WHY"],
         [[a.sandbox_id or "-", a.action, a.host or a.extension, a.outcome, a.why] for a in report.actions],

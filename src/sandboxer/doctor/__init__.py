@@ -14,7 +14,7 @@ from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreC
 from sandboxer.manager import path_checks
 from sandboxer.manager.tokens import TokenVerifier
 from sandboxer.store.json_store import JsonStore
-from sandboxer.timing import Deadline
+from sandboxer.timing import Deadline, rfc3339
 
 __all__ = ["Finding", "examine", "mend"]
 
@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
             *keys.private(here),
             *_catalog(here),
             *_health(here),
+            *_sweeps(here),
             *_events(here),
         ]
     finally:
@@ -157,6 +158,28 @@ def _health(here: Installation) -> Iterator[Finding]:
             text=f"routes decide without what was measured: {complaint}",
             hint=f"nothing is lost: the next create starts it afresh, or remove {health.path}",
         )
+
+
+def _sweeps(here: Installation) -> Iterator[Finding]:
+    """Whether somebody runs `expire`: without it nothing ends by itself."""
+    services = here.manager.services
+    now, late = services.clock(), services.limits.sweep_overdue
+    try:
+        ends = [record.expires_at for record in here.store.list() if record.expires_at is not None]
+    except SandboxerError:
+        return  # said above, of the store
+    log = services.sweeps.seen()
+    last = rfc3339(log.last_success) or "never"
+    overdue = sum(end < now - late for end in ends)
+    hint = "run `sandboxer expire --apply`, and have it run every five minutes: `sandboxer install-units`"
+    if overdue:
+        text = f"{overdue} sandboxes are over and still there; the last run that left nothing: {last}"
+        yield Finding(subject="expire", level="warning", text=text, hint=hint)
+    elif ends and (log.last_success is None or log.last_success < now - late):
+        text = f"{len(ends)} sandboxes have an end, and the last run of expire that left nothing: {last}"
+        yield Finding(subject="expire", level="warning", text=text, hint=hint)
+    else:
+        yield Finding(subject="expire", level="ok", text=f"the last run that left nothing: {last}")
 
 
 def _credits(here: Installation) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from sandboxer.manager.sweep_report import (
     Action,
     ActionKind,
     ActionOutcome,
+    Remaining,
     Report,
     caught,
     failed_action,
@@ -26,14 +27,19 @@ from sandboxer.manager.sweep_report import (
 )
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State, Trigger
-from sandboxer.timing import rfc3339
+from sandboxer.timing import format_duration, rfc3339
 
 
 def expire(services: Services, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over, in use or not, and every one that was idle for too long; tell of those whose
     end is near; finish teardowns that were begun and left. Pay ahead for those without a TTL, and settle what ended and
     is not in the book."""
+    wall, up, tolerance = services.clock(), services.uptime(), services.limits.clock_jump
+    note = services.sweeps.begin if apply else services.sweeps.look
+    jump = note(wall=wall, up=up, tolerance=tolerance)
     records = services.store.list()
+    if jump is not None:
+        return _held(services, records, jump, apply=apply)
     due = [action for record in records if (action := _seen(services, record)) is not None]
     due += _presence_actions(services, records, due)
     if not apply:
@@ -42,7 +48,26 @@ def expire(services: Services, *, apply: bool) -> Report:
     done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
     settled, unusable = billing.settle_open(services, grace=services.limits.stale_grace)
     report = sweep_report([*done, *settled])
-    return msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
+    report = msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
+    if not report.remaining:
+        services.sweeps.succeeded(wall=services.clock())
+    return report
+
+
+def _held(services: Services, records: Sequence[Sandbox], jump: float, *, apply: bool) -> Report:
+    """The report of a run that does nothing, since the clock cannot be trusted."""
+    by = f"{'forward' if jump > 0 else 'back'} by {format_duration(abs(jump))}" if jump else "just now"
+    why = f"the clock jumped {by} since the last run: this one ends nothing, the next one goes on"
+    due = [action for record in records if (action := _seen(services, record)) is not None]
+    held = [
+        msgspec.structs.replace(action, outcome="skipped", why=f"{action.why}; but the clock jumped") for action in due
+    ]
+    clock = Remaining(why=why, host=None, extension="clock")
+    left = [
+        Remaining(sandbox_id=action.sandbox_id, why=action.why, host=action.host, extension=action.extension)
+        for action in held
+    ]
+    return Report(actions=held, remaining=[clock, *left], applied=apply)
 
 
 def _seen(services: Services, record: Sandbox) -> Action | None:
@@ -62,7 +87,7 @@ def _seen(services: Services, record: Sandbox) -> Action | None:
 
 def _presence_actions(services: Services, records: Sequence[Sandbox], due: Sequence[Action]) -> Sequence[Action]:
     """What is to be noted of those that nothing else happens to, where somebody may have stopped them."""
-    busy = {action.sandbox_id for action in due}
+    busy = {action.sandbox_id for action in due if action.action != "warn"}
     others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
 
     silent: set[str] = set()

@@ -62,6 +62,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     warning: float = 300.0
     """So long before its hard end a sandbox is told to be expiring."""
 
+    clock_jump: float = 300.0
+    """By more than this the wall clock must not have gone apart from the uptime since the last `expire`."""
+    sweep_overdue: float = 900.0
+    """So long after the last `expire` without a remainder, or after an end that nobody saw to, `doctor` says so."""
+
     provider_end: float = 5.0
     """By so much a provider may end a sandbox earlier than agreed before that counts as less than was asked: clocks
     differ."""

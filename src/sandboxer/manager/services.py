@@ -18,6 +18,7 @@ from sandboxer.locks import Leases, SandboxLocks, Slots
 from sandboxer.manager.backend_health import HealthStore
 from sandboxer.manager.cancellation import Cancellations
 from sandboxer.manager.limits import DEFAULT, Limits
+from sandboxer.manager.sweep_log import SweepLog
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME
@@ -74,6 +75,7 @@ class Services:
     audit: AuditLog
     recent: CreateRates
     slots: Slots
+    sweeps: SweepLog
     clock: Callable[[], float] = field(default=now)
     uptime: Callable[[], float] = field(default=uptime)
     limits: Limits = field(default=DEFAULT)

@@ -1,0 +1,85 @@
+"""install-units: what has `expire` run every five minutes, by systemd or by cron."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandboxer.cli.options import Apply, Json, installation
+from sandboxer.cli.output import emit, note, say, wants_json
+
+NAME = "sandboxer-expire"
+TIMER = """\
+[Unit]
+Description=End sandboxes that are over, every five minutes
+
+[Timer]
+OnCalendar=*:0/5
+AccuracySec=15s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def install_units(apply: Apply = False, json: Json = False) -> None:
+    """Show a systemd unit with its timer, and the line of a crontab that does the same; --apply writes the units."""
+    with installation() as here:
+        settings = {"SANDBOXER_DATA_DIR": str(here.paths.data), "SANDBOXER_CONFIG_DIR": str(here.paths.config)}
+        words = here.worker("expire", "--apply")
+        folder = unit_directory(here.environment, root=os.geteuid() == 0)
+        texts = {f"{NAME}.service": service(words, settings, here.paths.config / "environment"), f"{NAME}.timer": TIMER}
+        units = {folder / name: text for name, text in texts.items()}
+        line = crontab(words, settings)
+    control = "systemctl" if os.geteuid() == 0 else "systemctl --user"
+    following = f"{control} daemon-reload && {control} enable --now {NAME}.timer"
+    if apply:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in units.items():
+            path.write_text(text)
+    if wants_json(json):
+        shown = [{"path": str(path), "text": text} for path, text in units.items()]
+        emit({"units": shown, "crontab": line, "next": following, "applied": apply})
+        return
+    for path, text in units.items():
+        say(f"# {path}" if not apply else f"{path} written")
+        if not apply:
+            say(text)
+    if not apply:
+        say("# or a line of a crontab")
+        say(line)
+        note("nothing was written; do it with: sandboxer install-units --apply")
+    note(f"then run: {following}")
+
+
+def unit_directory(environment: Mapping[str, str], *, root: bool) -> Path:
+    """Where systemd looks for units: the machine's for root, else the user's own. Pure."""
+    if root:
+        return Path("/etc/systemd/system")
+    home = Path(environment.get("HOME") or "~").expanduser()
+    return Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "systemd" / "user"
+
+
+def service(words: Sequence[str], settings: Mapping[str, str], keys: Path) -> str:
+    """The unit. `keys`: a file of lines `NAME=VALUE` for what the environment of a shell would hold. Pure."""
+    environment = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in settings.items())
+    return (
+        "[Unit]\nDescription=End sandboxes that are over\n\n[Service]\nType=oneshot\n"
+        f"{environment}EnvironmentFile=-{str(keys).replace('%', '%%')}\n"
+        f"ExecStart={' '.join(_quoted(word.replace('$', '$$')) for word in words)}\n"
+    )
+
+
+def crontab(words: Sequence[str], settings: Mapping[str, str]) -> str:
+    """The line of a crontab. Pure."""
+    assigned = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    return "*/5 * * * * " + " ".join([*assigned, shlex.join(words)]).replace("%", "\\%")
+
+
+def _quoted(word: str) -> str:
+    """A word of a unit file: its escapes, and no specifiers."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
+    return f'"{escaped}"'
