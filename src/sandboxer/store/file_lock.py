@@ -1,4 +1,4 @@
-"""A lock on a side file: exclusive between processes and between threads, waited for with a deadline."""
+"""A lock on a side file, between processes and between threads: exclusive or shared, waited for with a deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from sandboxer.errors import Unavailable
 from sandboxer.store import private_files
@@ -14,9 +14,12 @@ from sandboxer.store import private_files
 if TYPE_CHECKING:
     from pathlib import Path
 
+Kind = Literal["exclusive", "shared"]
+_OPERATION: Final[dict[Kind, int]] = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
+
 
 @contextmanager
-def locked(path: Path, *, seconds: float) -> Iterator[None]:
+def locked(path: Path, *, seconds: float, kind: Kind = "exclusive") -> Iterator[None]:
     """Hold the lock on `path`; raises Unavailable when others hold it for more than `seconds`.
 
     The file is never deleted: a waiter would then hold a lock on a file that nobody else sees. The lock belongs to
@@ -26,10 +29,10 @@ def locked(path: Path, *, seconds: float) -> Iterator[None]:
         with private_files.refusals("lock", path):
             descriptor = private_files.open_private(path, os.O_RDWR)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, _OPERATION[kind] | fcntl.LOCK_NB)
             except BlockingIOError:
                 waiting, descriptor = descriptor, -1  # `_wait` closes it, or leaves it to its thread
-                _wait(waiting, path, seconds)
+                _wait(waiting, path, seconds, _OPERATION[kind])
                 descriptor = waiting
         yield
     finally:
@@ -37,7 +40,26 @@ def locked(path: Path, *, seconds: float) -> Iterator[None]:
             private_files.close(descriptor)
 
 
-def _wait(descriptor: int, path: Path, seconds: float) -> None:
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock on `path` exclusively where nobody holds it; whether that is so. Does not wait."""
+    with private_files.refusals("lock", path):
+        descriptor = private_files.open_private(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except BaseException:
+            private_files.close(descriptor)
+            raise
+    try:
+        yield free
+    finally:
+        private_files.close(descriptor)
+
+
+def _wait(descriptor: int, path: Path, seconds: float, operation: int) -> None:
     """Wait in the kernel's queue, which is fair and costs nothing, on a thread, which can be left behind.
 
     A thread that is left behind closes the descriptor when its turn comes, so the lock goes on to the next."""
@@ -50,7 +72,7 @@ def _wait(descriptor: int, path: Path, seconds: float) -> None:
 
     def queue() -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, operation)
         except OSError as error:
             failure.append(error)
         with guard:
