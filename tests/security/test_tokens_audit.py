@@ -14,7 +14,8 @@ from httpx import Client
 
 from sandboxer.errors import Denied
 from sandboxer.models import AuditEntry
-from sandboxer.store.audit_log import FILE, REFUSED, STRANGERS, AuditLog
+from sandboxer.store.audit_file import share
+from sandboxer.store.audit_log import FILE, REFUSED, REFUSED_FILE, STRANGERS, STRANGERS_FILE, AuditLog
 from sandboxer.testing.fake import Faults
 from tests.api.serving import Served, serving
 from tests.api.tokens import bearing, made, token
@@ -145,7 +146,8 @@ def test_a_secret_that_somebody_sends_as_a_name_is_not_kept(scene: tuple[Command
         ann.delete(path)
     ann.post("/v1/sandboxes", json={"profile": "profile.fake", "name": text[4:]})
     ann.post("/v1/sandboxes", json={"profile": "profile.fake", "inputs": {"token": "in-put-s3cret-value"}})
-    stored = (command.root / "data" / FILE).read_text()
+    stored = "".join(file.read_text() for file in (command.root / "data").glob("audit*.jsonl"))
+    assert "not_found" in stored
     assert text not in stored
     assert "in-put-s3cret-value" not in stored
 
@@ -210,7 +212,96 @@ def test_who_has_many_addresses_or_names_does_not_wash_the_others_away_either(tm
     log.append(entry(2))
     noted = list(log.entries())
     assert len(noted) == STRANGERS + 2
-    assert [one.outcome for one in noted[-2:]] == ["denied", "ok"]
+    assert [one.outcome for one in noted if one.address is None] == ["ok", "denied"]
+
+
+def refused(number: int, *, token: str | None = None, address: str | None = None, minute: int = 0) -> AuditEntry:
+    """A refused change; the `number`-th in time."""
+    at = f"2027-01-01T{minute // 60:02}:{minute % 60:02}:00.000Z"
+    return msgspec.structs.replace(entry(number, outcome="denied"), at=at, from_="http", token=token, address=address)
+
+
+@pytest.mark.parametrize("token", [None, "tok-x"])
+def test_what_is_refused_pushes_out_nothing_that_was_done(tmp_path: Path, token: str | None) -> None:
+    """However long it goes on: neither strangers nor who has a token wash away what was done, nor one another."""
+    minute = 0
+    log = AuditLog(tmp_path, largest=4000, older=4, clock=lambda: minute * 61.0)
+    others = None if token else "tok-y"
+    log.append(entry(1))
+    log.append(refused(2, token=others, address="192.0.2.1"))
+    for minute in range(1, 40):
+        for number in range(100):
+            log.append(refused(number, token=token, address=f"2001:db8::{number:x}", minute=minute))
+    kept = list(log.entries())
+    assert kept[0].outcome == "ok"
+    assert (kept[1].token, kept[1].target) == (others, "2")
+    assert len(kept) > 20
+    assert sum(file.stat().st_size for file in tmp_path.glob("audit*")) < 3 * 5 * 4400
+
+
+def test_who_fills_the_audit_with_changes_pushes_out_their_own(tmp_path: Path) -> None:
+    """A consumer may renew a lease as fast as the server answers: what others did stays."""
+    log = AuditLog(tmp_path, largest=4000, older=4)
+    for number in range(12):
+        log.append(entry(number, actor=f"agt:{number % 3}"))
+    for number in range(3000):
+        log.append(entry(number, actor="agt:flood"))
+        if number == 1500:
+            log.append(entry(12, actor="agt:0"))
+    kept = list(log.entries())
+    assert [one.target for one in kept if one.actor != "agt:flood"] == [f"{number}" for number in range(13)]
+    flooded = [int(one.target or -1) for one in kept if one.actor == "agt:flood"]
+    assert flooded == sorted(flooded)
+    assert flooded[-50:] == list(range(2950, 3000))
+    assert sum(file.stat().st_size for file in tmp_path.glob("audit*")) < 5 * 4400
+
+
+def test_the_files_are_shown_as_one_list_in_the_order_of_time(tmp_path: Path) -> None:
+    minute = 0
+    log = AuditLog(tmp_path, clock=lambda: minute * 61.0)
+    for minute in range(9):
+        one = refused(minute, token="tok-x" if minute % 3 == 1 else None, address="192.0.2.1", minute=minute)
+        log.append(msgspec.structs.replace(one, outcome="ok") if minute % 3 == 0 else one)
+    assert [one.target for one in log.entries()] == [f"{number}" for number in range(9)]
+    assert sorted(file.name for file in tmp_path.glob("audit*")) == [REFUSED_FILE, STRANGERS_FILE, FILE]
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in tmp_path.glob("audit*"))
+
+
+def test_the_lines_of_earlier_versions_are_shown_in_their_place(tmp_path: Path) -> None:
+    """They had what was refused in the file of what was done."""
+    earlier = [entry(1), refused(2, token="tok-x", minute=1), refused(3, address="192.0.2.1", minute=2)]
+    (tmp_path / FILE).write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in earlier))
+    log = AuditLog(tmp_path)
+    later = [refused(4, token="tok-x", minute=3), msgspec.structs.replace(refused(5, minute=4), outcome="ok")]
+    for one in later:
+        log.append(one)
+    assert list(log.entries()) == [*earlier, *later]
+
+
+def test_a_line_that_a_crash_left_twice_stays_once(tmp_path: Path) -> None:
+    """A rotation that is killed half-way leaves the last part in the one before it too."""
+    log = AuditLog(tmp_path, largest=1000, older=3)
+    number = 0
+    while not (tmp_path / f"{FILE}.3").exists():
+        log.append(entry(number, actor=f"agt:{number}"))
+        number += 1
+    last, before = (tmp_path / f"{FILE}.{part}" for part in (3, 2))
+    before.write_bytes(last.read_bytes() + before.read_bytes())
+    inode = last.stat().st_ino
+    while last.stat().st_ino == inode:
+        log.append(entry(number, actor=f"agt:{number}"))
+        number += 1
+    kept = [one.target for one in log.entries()]
+    assert len(kept) == len(set(kept)) > 10
+
+
+@pytest.mark.parametrize(
+    ("sizes", "room", "most"),
+    [([], 10, 10), ([3, 4], 10, 10), ([1, 100], 10, 9), ([50, 100], 10, 5), ([2, 2, 50, 60], 10, 3)],
+)
+def test_who_has_little_keeps_it_and_the_others_share_what_is_left(sizes: list[int], room: int, most: int) -> None:
+    assert share(sizes, room) == most
+    assert sum(min(size, share(sizes, room)) for size in sizes) <= room
 
 
 def test_a_disk_that_takes_no_line_keeps_nobody_from_changing(tmp_path: Path) -> None:
