@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer.errors import Timeout
+from sandboxer.errors import SandboxerError, Timeout
 from sandboxer.masking import masked_values
 from sandboxer.models import Sandbox, Value
 from sandboxer.state import State
@@ -101,6 +101,12 @@ class ExecResult(Value, frozen=True, kw_only=True):
     stderr_truncated: bool
 
 
+class RunResult(ExecResult, frozen=True, kw_only=True):
+    """How the command of a `run` ended, and the sandbox that it ran in."""
+
+    sandbox_id: str
+
+
 class OutputCapture:
     """Keep the first bytes of an output stream. The rest is taken all the same, so that the command goes on, and is not
     kept."""
@@ -158,11 +164,13 @@ def exec_result(code: int, stdout: OutputCapture, stderr: OutputCapture) -> Exec
 
 @contextmanager
 def output_in_timeout(stdout: OutputCapture, stderr: OutputCapture) -> Iterator[None]:
-    """Let a Timeout of the block tell what the command had written until then."""
+    """Let a Timeout of the block tell what the command had written until then; and an error that came after its end,
+    which tells its exit code."""
     try:
         yield
-    except Timeout as error:
-        error.details = {**(error.details or {}), **masked_values(_output(stdout, stderr))}
+    except SandboxerError as error:
+        if isinstance(error, Timeout) or "exit_code" in (error.details or {}):
+            error.details = {**(error.details or {}), **masked_values(_output(stdout, stderr))}
         raise
 
 

@@ -210,10 +210,10 @@ class Interruption(BaseException):
     """An interrupt of the main thread: not an Exception, so that nothing that handles errors mistakes it for one.
 
     `sandbox_id` is the sandbox whose create it ended, and `left` what there still is of that one; None where no create
-    was recorded yet."""
+    was recorded yet. The last three are of a `run` whose sandbox was ready."""
 
     sandbox_id: str | None = None
-    left: Literal["nothing", "kept", "unknown"] | None = None
+    left: Literal["nothing", "kept", "unknown", "destroyed", "stays", "going"] | None = None
 
 
 class Interrupted(SandboxerError):

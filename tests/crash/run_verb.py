@@ -7,9 +7,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from sandboxer.bootstrap import Installation, install
+from sandboxer.extensions.base import Exec
+from sandboxer.hosts.base import Streams
 from sandboxer.hosts.factory import open_host
 from sandboxer.models import Request
 from tests.crash.crash_points import Doom, MortalHost, MortalPurse, MortalStore
@@ -35,6 +38,12 @@ def _create(here: Installation, argument: str) -> None:
     here.manager.create(here.manager.plan(Request(**asked), base=Path.cwd()))
 
 
+def _run(here: Installation, argument: str) -> None:
+    plan = here.manager.plan(Request(**json.loads(argument)), base=Path.cwd())
+    silent = Streams(stdout=lambda _chunk: None, stderr=lambda _chunk: None)
+    here.manager.run(plan, Exec(argv=("true",)), lambda _record: nullcontext(silent))
+
+
 def _reconcile(here: Installation, _argument: str) -> None:
     here.manager.reconcile(apply=True, force=True)
 
@@ -45,6 +54,7 @@ def _expire(here: Installation, _argument: str) -> None:
 
 _VERBS = {
     "create": _create,
+    "run": _run,
     "destroy": lambda here, argument: here.manager.destroy(argument),
     "extend-ttl": lambda here, argument: here.manager.extend_ttl(argument, 60),
     "stop": lambda here, argument: here.manager.stop(argument),

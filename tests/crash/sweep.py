@@ -141,6 +141,18 @@ class Sweep:
             wrong += [] if len(ended) == 1 else [f"the record of {sandbox_id} is lost"]
             yield dead.stderr.strip().splitlines()[-1], wrong
 
+    def kills_of_run(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill a run at its steps; after reconcile nothing of it is left, at whatever step that was."""
+        total = self.steps_of("run", self._asked)
+        for step in chosen(total, check):
+            dead = self.victim(step, "run", self._asked)
+            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            wrong = self.settle()
+            wrong += [f"{record.id} is {record.state}" for record in self.records() if record.state != State.FAILED]
+            wrong += self.remains("after reconcile")
+            self.clear()
+            yield dead.stderr.strip().splitlines()[-1], wrong
+
     def kills_of_power(self, verb: str, *, check: int) -> Iterator[tuple[str, list[str]]]:
         """Kill a stop or a start at its steps; after `reconcile` the record says what is, and both verbs work on."""
         total = self.steps_of(verb, self._before(verb))

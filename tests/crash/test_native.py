@@ -38,6 +38,11 @@ def test_a_destroy_killed_at_any_step_is_finished_by_reconcile(sweep: Sweep) -> 
     assert {where: wrong for where, wrong in sweep.kills_of_destroy(check=8) if wrong} == {}
 
 
+def test_a_run_killed_at_any_step_leaves_nothing_after_reconcile(sweep: Sweep) -> None:
+    """Promises 1 and 2, for the one-shot: also where its sandbox was ready, and nobody's any more."""
+    assert {where: wrong for where, wrong in sweep.kills_of_run(check=16) if wrong} == {}
+
+
 def test_a_reconcile_killed_at_any_step_converges_in_two_further_runs(sweep: Sweep) -> None:
     """Promise 2."""
     assert {where: wrong for where, wrong in sweep.kills_of_reconcile(check=6) if wrong} == {}

@@ -66,6 +66,22 @@ def test_a_signal_at_any_moment_of_a_create_leaks_nothing(sandboxer: Command, le
         assert left() == [], f"signal {number} after {moment:.3f} s"
 
 
+def test_a_signal_at_any_moment_of_a_run_leaves_nothing(sandboxer: Command, left: Callable[[], list[str]]) -> None:
+    """Promise 3, for the one-shot: no sandbox of it lives when it has ended, but for one that could not be recorded."""
+    chance = random.Random(20261129)  # noqa: S311 - moments, not secrets
+    for turn in range(scaled(12, soak=500)):
+        number = SIGNALS[turn % 3]
+        moment = chance.uniform(0.02, 0.4)
+        status, took = interrupt(sandboxer, ("run", *CREATE[1:], "--", "sleep", "0.1"), number, moment)
+        assert took < 10
+        assert status in (128 + number, -number, 0), f"{status} after {moment:.3f} s"
+        report = sandboxer("reconcile", "--apply", "--json")
+        assert report.status == 0, report
+        states = {record["state"] for record in sandboxer("list", "--json").document["sandboxes"]}
+        assert states <= {"failed"}, f"signal {number} after {moment:.3f} s"
+        assert left() == [], f"signal {number} after {moment:.3f} s"
+
+
 @pytest.mark.alone  # a second is little beside other tests
 def test_a_second_signal_ends_the_command_within_a_second(sandboxer: Command, left: Callable[[], list[str]]) -> None:
     """Promise 3; what was begun is left to reconcile."""

@@ -80,6 +80,8 @@ def test_every_option_of_create_is_one_of_the_contract() -> None:
     }  # fmt: skip
     offered = {name for parameter in _command("create", None).params for name in parameter.opts}
     assert contract <= offered
+    offered = {name for parameter in _command("run", None).params for name in parameter.opts}
+    assert contract | {"--keep", "-i", "-t"} <= offered
 
 
 def test_every_example_is_looked_at() -> None:

@@ -64,6 +64,7 @@ def test_what_the_command_prints_fits_its_schema(tmp_path: Path) -> None:
         "audit": ("audit", "list"),
         "events": ("events", "list"),
         "exec": ("exec", "box", "--json", "--", "true"),
+        "run": ("run", "--profile", "profile.fake", "--json", "--", "true"),
         "error": ("get", "nothing-here"),
     }.items():
         asked = words if "--json" in words else (*words, "--json")

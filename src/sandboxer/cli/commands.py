@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rename": ("records:rename", "Give a sandbox a name."),
     "label": ("records:label", "Set labels of a sandbox, or take them away."),
     "exec": ("exec:exec_", "Run a command inside."),
+    "run": ("run:run", "Run a command in a sandbox of its own, which goes with it."),
     "shell": ("shell:shell", "Open a shell inside."),
     "ssh": ("shell:ssh", "Enter the workspace the way of a consumer."),
     "cp": ("files:cp", "Copy files into or out of a sandbox."),

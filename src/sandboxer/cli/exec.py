@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, BinaryIO
 
 import msgspec
 import typer
 
-from sandboxer.cli.options import Json, SandboxId, Service, Timeout, installation
+from sandboxer.cli.options import (
+    Cwd,
+    Env,
+    Interactive,
+    Json,
+    SandboxId,
+    Service,
+    Timeout,
+    Tty,
+    Words,
+    installation,
+)
 from sandboxer.cli.output import emit, put, wants_json
 from sandboxer.documents import OutputCapture, exec_result, output_in_timeout
 from sandboxer.errors import Invalid
@@ -18,47 +31,53 @@ from sandboxer.names import parse_pairs
 from sandboxer.timing import parse_duration
 
 _CAPTURED = 16 << 20
-"""How much of each stream `exec --json` and `logs --json` keep, in bytes."""
+"""How much of each stream `exec --json`, `run --json` and `logs --json` keep, in bytes."""
 
 
 def exec_(
     sandbox_id: SandboxId,
-    command: Annotated[list[str], typer.Argument(metavar="CMD ARG...", help="The command, after --.")],
+    command: Words,
     service: Service = None,
-    cwd: Annotated[str | None, typer.Option(metavar="D", help="The directory to run in.")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable; repeatable.")] = None,
+    cwd: Cwd = None,
+    env: Env = None,
     timeout: Timeout = None,
-    interactive: Annotated[
-        bool,
-        typer.Option(
-            "-i",
-            "--interactive",
-            help="Pass our stdin on; without it the command has an empty one, also when something is piped in.",
-        ),
-    ] = False,
-    tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the command a terminal.")] = False,
+    interactive: Interactive = False,
+    tty: Tty = False,
     json: Json = False,
 ) -> int:
     """Run a command inside; the exit status is the command's own (125: sandboxer itself failed)."""
     request = Exec(argv=tuple(command), service=service, cwd=cwd, env=parse_pairs(env or [], what="env"), tty=tty)
     seconds = None if timeout is None else parse_duration(timeout, what="--timeout")
-    source: BinaryIO | None = sys.stdin.buffer if interactive else None
     with installation() as here:
         if wants_json(json):
-            stdout, stderr = OutputCapture(_CAPTURED), OutputCapture(_CAPTURED)
-            captured = Streams(stdin=source, stdout=stdout, stderr=stderr)
+            streams, stdout, stderr = captured_streams(interactive=interactive)
             with output_in_timeout(stdout, stderr):
-                code = here.manager.exec(sandbox_id, request, captured, timeout=seconds)
+                code = here.manager.exec(sandbox_id, request, streams, timeout=seconds)
             emit(msgspec.to_builtins(exec_result(code, stdout, stderr)))
             return code
-        streams = Streams(stdin=source, stdout=to_stream(sys.stdout.buffer), stderr=to_stream(sys.stderr.buffer))
-        # without -i the keys stay ours, so that Ctrl-C reaches somebody
-        if tty and interactive and sys.stdin.isatty():
-            from sandboxer.cli.terminal import raw
+        with own_streams(interactive=interactive, tty=tty) as streams:
+            return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
 
-            with raw(sys.stdin):
-                return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
-        return here.manager.exec(sandbox_id, request, streams, timeout=seconds)
+
+def captured_streams(*, interactive: bool) -> tuple[Streams, OutputCapture, OutputCapture]:
+    """Streams that keep the command's output for a document, and where they keep it."""
+    stdout, stderr = OutputCapture(_CAPTURED), OutputCapture(_CAPTURED)
+    return Streams(stdin=sys.stdin.buffer if interactive else None, stdout=stdout, stderr=stderr), stdout, stderr
+
+
+@contextmanager
+def own_streams(*, interactive: bool, tty: bool) -> Iterator[Streams]:
+    """Our own streams for the command; our terminal is raw meanwhile, where the command is to have the keys."""
+    source: BinaryIO | None = sys.stdin.buffer if interactive else None
+    streams = Streams(stdin=source, stdout=to_stream(sys.stdout.buffer), stderr=to_stream(sys.stderr.buffer))
+    # without -i the keys stay ours, so that Ctrl-C reaches somebody
+    if not (tty and interactive and sys.stdin.isatty()):
+        yield streams
+        return
+    from sandboxer.cli.terminal import raw
+
+    with raw(sys.stdin):
+        yield streams
 
 
 def to_stream(stream: BinaryIO) -> Sink:

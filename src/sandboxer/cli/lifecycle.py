@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sandboxer.cli.options import Host, Json, SandboxId, Timeout, installation
+from sandboxer.cli.options import (
+    Actor,
+    DryRun,
+    Host,
+    Input,
+    Json,
+    KeepFailed,
+    Label,
+    Name,
+    Profile,
+    SandboxId,
+    Timeout,
+    Ttl,
+    installation,
+)
 from sandboxer.cli.output import emit, facts, note, paint, say, table, wants_json, wrapped
 from sandboxer.cli.progress import Progress
 from sandboxer.cli.routing import show_decisions
@@ -21,49 +35,69 @@ from sandboxer.timing import brief, format_duration, parse_duration, remaining, 
 
 
 def create(
-    profile: Annotated[str | None, typer.Option(metavar="P", help="The recipe; see `sandboxer profiles list`.")] = None,
-    input_: Annotated[
-        list[str] | None, typer.Option("--input", metavar="K=V", help="An input of the profile; repeatable.")
-    ] = None,
-    ttl: Annotated[str | None, typer.Option(metavar="D", help="Its lifetime, such as 30m or 2h.")] = None,
+    profile: Profile = None,
+    input_: Input = None,
+    ttl: Ttl = None,
     host: Host = None,
-    name: Annotated[str | None, typer.Option(metavar="N", help="A name to use instead of the id.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label; repeatable.")] = None,
-    actor: Annotated[
-        str | None, typer.Option(metavar="T:NAME", help="Who asks: adm:NAME, agt:NAME or atm:NAME.")
-    ] = None,
+    name: Name = None,
+    label: Label = None,
+    actor: Actor = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="K", help="Asking again with the same key gives the same sandbox.")
     ] = None,
     timeout: Timeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touch nothing.")] = False,
+    dry_run: DryRun = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Answer at once; the work goes on by itself.")] = False,
-    keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep what a failed create has made.")] = False,
+    keep_failed: KeepFailed = False,
     json: Json = False,
 ) -> None:
     """Establish a sandbox and wait until it is ready; without options, the canary."""
     as_json = wants_json(json)
     with installation() as here:
-        request = Request(
-            profile=here.settings.defaults.profile if profile is None else profile,
-            inputs=dict(parse_pairs(input_ or [], what="input")),
+        manager = here.manager
+        request = request_of(
+            here.settings.defaults.profile if profile is None else profile,
+            inputs=input_,
+            ttl=ttl,
             host=host,
             name=name,
-            labels=parse_pairs(label or [], what="label"),
-            ttl=None if ttl is None else parse_duration(ttl, what="--ttl"),
+            labels=label,
+            timeout=timeout,
             keep_failed=keep_failed,
-            timeout=None if timeout is None else parse_duration(timeout, what="--timeout"),
         )
-        manager = here.manager
         plan = manager.plan(request, actor=actor, idempotency_key=idempotency_key, base=working_directory())
         if dry_run:
-            _show_plan(manager.dry_run(plan), as_json=as_json)
+            show_plan(manager.dry_run(plan), as_json=as_json)
         elif no_wait:
             _show(manager.document(here.create_detached(plan)), as_json=as_json)
         else:
             with Progress(quiet=as_json) as progress:
                 record = manager.create(plan, progress=progress)
             _show(manager.document(record), as_json=as_json)
+
+
+def request_of(
+    profile: str,
+    *,
+    inputs: list[str] | None,
+    ttl: str | None,
+    host: str | None,
+    name: str | None,
+    labels: list[str] | None,
+    timeout: str | None,
+    keep_failed: bool,
+) -> Request:
+    """What the options of a create ask for; raises Invalid."""
+    return Request(
+        profile=profile,
+        inputs=dict(parse_pairs(inputs or [], what="input")),
+        host=host,
+        name=name,
+        labels=parse_pairs(labels or [], what="label"),
+        ttl=None if ttl is None else parse_duration(ttl, what="--ttl"),
+        keep_failed=keep_failed,
+        timeout=None if timeout is None else parse_duration(timeout, what="--timeout"),
+    )
 
 
 def get(
@@ -307,7 +341,8 @@ def _passed_over(decisions: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+def show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    """What a create would do."""
     if as_json:
         emit(plan)
         return

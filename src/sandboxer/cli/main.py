@@ -24,10 +24,10 @@ from sandboxer.errors import Internal, Interrupted, Invalid, SandboxerError, Tim
 from sandboxer.masking import masked
 
 _FAILED_INSIDE = 125
-"""What `exec`, `shell` and `ssh` answer when sandboxer itself failed, so that the command's own
+"""What `exec`, `run`, `shell` and `ssh` answer when sandboxer itself failed, so that the command's own
 codes stay its own (contract §3)."""
 
-_ENTERING = frozenset({"exec", "shell", "ssh"})
+_ENTERING = frozenset({"exec", "run", "shell", "ssh"})
 
 _PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version", "--show-completion"})
 
@@ -70,6 +70,9 @@ _LEFT = {
     "nothing": ("interrupted before it was ready; what was begun was taken back", "create it again"),
     "kept": ("interrupted before it was ready; what was begun is kept", ""),
     "unknown": ("interrupted before it was ready; what was begun could not all be taken back", ""),
+    "destroyed": ("interrupted; the command was ended, and its sandbox destroyed", "run it again"),
+    "stays": ("interrupted; the command was ended, and its sandbox stays", ""),
+    "going": ("interrupted; its sandbox could not be destroyed yet", "run `sandboxer reconcile --apply`"),
 }
 """What an interrupt comes to, by what there still is: message and hint, where it is not that of the command."""
 
@@ -82,7 +85,7 @@ def _interrupted(verb: str, signalled: signals.Signalled, *, as_json: bool) -> i
         hint=hint or signals.notice_of(verb).hint,
         sandbox_id=signalled.sandbox_id,
     )
-    if signalled.left == "unknown":
+    if signalled.left in ("unknown", "going"):
         interrupted.outcome = "unknown"
     _tell(interrupted, as_json=as_json)
     return exit_code_of(interrupted)
@@ -158,8 +161,9 @@ def _usage(error: BaseException, words: Sequence[str]) -> Invalid:
     path = ["sandboxer", *([verb] if verb in COMMANDS or verb in GROUPS else [])]
     path += [word for word in rest if verb in GROUPS and word in GROUPS[verb][1]]
     hint = f"run `{' '.join(path)} --help`"
-    if verb == "exec" and "--" not in words:
-        hint = f"write -- ahead of the command: sandboxer exec ID -- CMD ARG...; or {hint}"
+    if verb in {"exec", "run"} and "--" not in words:
+        where = "exec ID" if verb == "exec" else verb
+        hint = f"write -- ahead of the command: sandboxer {where} -- CMD ARG...; or {hint}"
     format_message = getattr(error, "format_message", lambda: str(error))
     return Invalid(str(format_message()), hint=hint)
 

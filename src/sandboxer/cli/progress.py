@@ -35,9 +35,14 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.end(ok=error is None)
+
+    def end(self, *, ok: bool = True) -> None:
+        """Finish the present line, and show nothing more: the terminal is somebody else's from now on."""
         self._done.set()
         with self._lock:
-            self._finish(ok=error is None)
+            self._finish(ok=ok)
+            self._on = False
 
     def __call__(self, phase: str, text: str) -> None:
         if phase == "note":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sandboxer.cli.exec import to_stream
+from sandboxer.cli.exec import own_streams
 from sandboxer.cli.options import SandboxId, Service, installation
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
@@ -38,11 +38,6 @@ def ssh(
 @contextmanager
 def _typing() -> Iterator[tuple[Streams, bool]]:
     """Our own streams, and whether somebody sits at them: then every key is theirs."""
-    streams = Streams(stdin=sys.stdin.buffer, stdout=to_stream(sys.stdout.buffer), stderr=to_stream(sys.stderr.buffer))
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        yield streams, False
-        return
-    from sandboxer.cli.terminal import raw
-
-    with raw(sys.stdin):
-        yield streams, True
+    tty = sys.stdin.isatty() and sys.stdout.isatty()
+    with own_streams(interactive=True, tty=tty) as streams:
+        yield streams, tty

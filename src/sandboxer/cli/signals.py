@@ -43,6 +43,11 @@ _NOTICES = {
     "create": _CREATE,
     "recreate": _CREATE,
     "exec": Notice("ending the command (again to leave it)", "the command may still run inside", "run it again"),
+    "run": Notice(
+        "ending the command and its sandbox (again to leave them)",
+        "what is there is left to `sandboxer reconcile --apply`",
+        "run `sandboxer list` to see what is there",
+    ),
     "destroy": _TEARDOWN,
     "expire": _TEARDOWN,
     "reconcile": _TEARDOWN,

@@ -66,6 +66,7 @@ class Admission:
             idempotency_key=plan.idempotency_key,
             fingerprint=plan.fingerprint,
             owner=this_owner(),
+            ends_with=this_owner() if plan.one_shot else None,
             seq=1,
         )
 

@@ -98,7 +98,7 @@ def rollback(
     deadline = Deadline(seconds)
     try:
         if answer_by is not None:
-            _await_life(services, record, answer_by.shorter(deadline.left()))
+            await_life(services, record, answer_by.shorter(deadline.left()))
         _teardown(services, record, deadline, no_progress)
     except SandboxerError as error:
         return error
@@ -107,7 +107,7 @@ def rollback(
     return None
 
 
-def _await_life(services: Services, record: Sandbox, deadline: Deadline) -> None:
+def await_life(services: Services, record: Sandbox, deadline: Deadline) -> None:
     """Have the place of a record say anything at all; raises Unavailable or Timeout when it does not."""
     if record.host is not None:
         services.open_host(record.host).run(["true"], deadline)

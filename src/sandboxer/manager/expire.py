@@ -12,6 +12,7 @@ from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.expiring import warn, warning_due
 from sandboxer.manager.idle import idle_end
 from sandboxer.manager.presence import may_be_stopped, note_presence, presence_action
+from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
 from sandboxer.manager.sweep_report import (
     Action,
@@ -31,8 +32,8 @@ from sandboxer.timing import format_duration, rfc3339
 
 
 def expire(services: Services, *, apply: bool) -> Report:
-    """End every sandbox whose TTL is over, in use or not, and every one that was idle for too long; tell of those whose
-    end is near; finish teardowns that were begun and left. Pay ahead for those without a TTL, and settle what ended and
+    """End every sandbox whose TTL is over, in use or not, and every one that was idle for too long, or whose `run` was
+    killed; tell of those whose end is near; finish teardowns that were begun and left. Pay ahead for those without a TTL, and settle what ended and
     is not in the book."""
     wall, up, tolerance = services.clock(), services.uptime(), services.limits.clock_jump
     note = services.sweeps.begin if apply else services.sweeps.look
@@ -117,6 +118,8 @@ def _due(services: Services, record: Sandbox) -> Action | None:
         if record.state == State.FAILED:
             return action("destroy", f"failed, and kept until {rfc3339(record.expires_at)}")
         return action("expire", f"its TTL was over at {rfc3339(record.expires_at)}")
+    if (left := abandoned(services, record, grace=services.limits.stale_grace)) is not None:
+        return action("expire", left)
     if (since := _idle_since(services, record, now)) is not None:
         return action("expire", f"it was idle since {rfc3339(since)}")
     if record.expires_at is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.create import PendingCreate
     from sandboxer.manager.plan import Caller, CreatePlan, Explanation
     from sandboxer.manager.reap import StaleReport
+    from sandboxer.manager.run import OneShot, StreamsFor
     from sandboxer.manager.sweep_report import Report
 
 
@@ -315,6 +316,22 @@ class SandboxManager(AdminVerbs, RecordVerbs):
 
         with self._changing("ssh", text) as found:
             return enter(self.services, found, words, streams, tty=tty)
+
+    def run(
+        self,
+        plan: CreatePlan,
+        request: Exec,
+        streams: StreamsFor,
+        *,
+        timeout: float | None = None,
+        keep: bool = False,
+        progress: Progress = no_progress,
+    ) -> OneShot:
+        """Establish a sandbox, run a command in it and, unless `keep`, destroy it, whatever comes of the command.
+        `timeout` is for all of it up to the command's end; `streams` gives the command's, once the sandbox is ready."""
+        from sandboxer.manager.run import run
+
+        return run(self, plan, request, streams, timeout=timeout, keep=keep, progress=progress)
 
     def copy(
         self,

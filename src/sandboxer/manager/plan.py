@@ -29,7 +29,7 @@ class CreatePlan(Value, frozen=True, kw_only=True):
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
     request that nothing can serve now: it still gives the sandbox that its idempotency key gave before. `roots`, when
     not None, are the directories beneath which path inputs are opened, whoever opens them and whenever.
-    `grant`: what the one who asks may do."""
+    `grant`: what the one who asks may do. `one_shot`: it does not outlive the process that creates it."""
 
     request: Request
     consumer: Consumer
@@ -47,6 +47,7 @@ class CreatePlan(Value, frozen=True, kw_only=True):
     refusal: dict[str, Any] | None = None
     grant: Grant = Grant()
     roots: tuple[str, ...] | None = None
+    one_shot: bool = False
 
     @property
     def first(self) -> Candidate:

@@ -12,6 +12,7 @@ from sandboxer.locks import owner_state
 from sandboxer.manager import billing, destroy
 from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.presence import may_be_stopped, note_presence, presence_change, record_presence
+from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
 from sandboxer.manager.stale import find_stale, reap_stale
 from sandboxer.manager.sweep_report import (
@@ -28,7 +29,7 @@ from sandboxer.manager.sweep_report import (
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed
-from sandboxer.state import State, Trigger
+from sandboxer.state import ESTABLISHED, State, Trigger
 from sandboxer.timing import Deadline, rfc3339
 
 MASS_COUNT = 5
@@ -107,6 +108,8 @@ def _judge(services: Services, sandbox_id: str, grace: float) -> Action | Remain
         return action("destroy", "its teardown has not finished")
     if record.state == State.FAILED:
         return None if record.clean or record.request.keep_failed else action("take-back", "failed, not clean")
+    if (left := abandoned(services, record, grace=grace)) is not None:
+        return action("destroy", left)
     status = _status(services, record)
     if status.presence == "absent":
         return action("fail", "the backend has lost it")
@@ -159,12 +162,23 @@ def settle_record(services: Services, action: Action, grace: float) -> Action:
         if not isinstance(again, Action) or again.action != action.action:
             return msgspec.structs.replace(action, outcome="skipped", why="settled meanwhile")
         if action.action == "destroy":
-            return finish_teardown(services, action)
+            return _finish(services, action, grace)
         if action.action == "shorten":
             return _shorten(services, action)
         if action.action == "note":
             return note_presence(services, action)
         return _fail(services, action)
+
+
+def _finish(services: Services, action: Action, grace: float) -> Action:
+    """Finish a teardown, or take away what was made for one command; the caller holds the lock."""
+    assert action.sandbox_id is not None  # noqa: S101 - see settle_record
+    with services.leases.guard(action.sandbox_id):  # whoever uses it since then has it
+        record = services.current(action.sandbox_id)
+        if record.state in ESTABLISHED and abandoned(services, record, grace=grace) is None:
+            return msgspec.structs.replace(action, outcome="skipped", why="used meanwhile")
+        destroy.request_destroy(services, action.sandbox_id)
+    return finish_teardown(services, action)
 
 
 def _shorten(services: Services, action: Action) -> Action:

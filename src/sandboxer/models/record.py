@@ -214,6 +214,8 @@ class Sandbox(Value, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     fingerprint: str | None = None
     owner: Owner | None = None
+    ends_with: Owner | None = None
+    """The process whose end it does not outlive (`run`); None: it lives as long as its TTL."""
     secret_refs: dict[str, SecretRef] = {}
     """Where the credentials of its extension are found, so that it can be taken away when its profile has gone."""
     metering: Metering | None = None
