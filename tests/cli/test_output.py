@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandboxer.cli.host_report import bar
 from tests.cli.running import Command
 
 
@@ -22,8 +23,24 @@ def test_inspect_host_tells_a_host_in_words(sandboxer: Command) -> None:
     assert answer.status == 0, answer.stderr
     told = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
     assert told["host"] == "local"
-    assert re.fullmatch(r"[\d.]+ GiB free of [\d.]+ GiB", told["memory"])
+    assert re.fullmatch(r"[\d.]+ GiB free of [\d.]+ GiB \[#*-*\] \d+%", told["memory"])
+    assert re.search(r"load [\d.]+ \[#*-*\] \d+%$", told["processors"])
     assert "{" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("used", "total", "shown"),
+    [
+        (0, 8, " [----------] 0%"),
+        (4, 10, " [####------] 40%"),
+        (3.0, 2, " [##########] 150%"),  # a load over its processors
+        (-1, 10, " [----------] 0%"),
+        (1, 0, ""),
+        (1, None, ""),
+    ],
+)
+def test_a_bar_shows_the_share_that_is_in_use(used: float, total: object, shown: str) -> None:
+    assert bar(used, total) == shown
 
 
 def test_a_copy_that_cannot_be_put_somewhere_names_the_place(sandboxer: Command) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from sandboxer.cli.output import facts, paint, say
 from sandboxer.timing import format_duration
 
+_BAR = 10
+"""How wide a bar is, in characters; plain ones, which every terminal and every locale has."""
+
 
 def show_report(report: Mapping[str, Any]) -> None:
     """The host in a few lines, then each claim of isolation that was measured."""
@@ -47,10 +50,22 @@ def _join(*parts: Any) -> str | None:
 
 
 def _load(host: Mapping[str, Any]) -> str | None:
-    return f"load {host['load_1m']:g}" if isinstance(host.get("load_1m"), int | float) else None
+    load, count = host.get("load_1m"), host.get("cpu_count")
+    if not isinstance(load, int | float):
+        return None
+    return f"load {load:g}{bar(load, count)}"
 
 
 def _of(free: Any, total: Any) -> str | None:
     if not isinstance(free, int) or not isinstance(total, int):
         return None
-    return f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB"
+    return f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB{bar(total - free, total)}"
+
+
+def bar(used: float, total: Any) -> str:
+    """How much of something is in use, as ` [####------] 40%`; a load may be over it. Nothing without a total. Pure."""
+    if not isinstance(total, int | float) or total <= 0:
+        return ""
+    share = max(0.0, used / total)
+    full = min(_BAR, round(share * _BAR))
+    return f" [{'#' * full}{'-' * (_BAR - full)}] {share:.0%}"
