@@ -105,6 +105,11 @@ def test_a_stop_or_start_killed_at_any_step_is_settled_by_what_the_provider_show
     assert {where: wrong for where, wrong in sweep.kills_of_power(verb, check=8) if wrong} == {}
 
 
+def test_a_run_killed_at_any_step_leaves_nothing_at_the_provider(sweep: CloudSweep) -> None:
+    """Promises 1 and 2, for the one-shot."""
+    assert {where: wrong for where, wrong in sweep.kills_of_run(check=10) if wrong} == {}
+
+
 def test_a_reconcile_killed_at_any_step_converges_in_two_further_runs(sweep: CloudSweep) -> None:
     """Promise 2."""
     assert {where: wrong for where, wrong in sweep.kills_of_reconcile(check=6) if wrong} == {}
