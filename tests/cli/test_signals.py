@@ -275,3 +275,25 @@ def test_a_command_that_takes_no_keys_is_ended_by_those_that_interrupt(
     look = "for p in $(cat left); do [ ! -e /proc/$p ] || grep -qs ^State:.Z /proc/$p/status || echo $p; done"
     assert sandboxer("exec", made, "--", "sh", "-c", look).stdout == ""
     assert sandboxer("destroy", made).status == 0
+
+
+@pytest.mark.parametrize("profile", ["profile.fake", "profile.native"])
+@pytest.mark.parametrize("option", [(), ("-t",)], ids=["plain", "-t"])
+def test_the_keys_end_a_run_and_take_its_sandbox_with_it(tmp_path: Path, profile: str, option: tuple[str, ...]) -> None:
+    sandboxer = Command(tmp_path)
+    words = ("run", "--profile", profile, *option, "--", "sh", "-c", "echo begun; sleep 1000")
+    status, said = typed_at_a_terminal(sandboxer, b"\x03", *words, ready=b"begun")
+    assert status == 130, said
+    assert b"ending the command and its sandbox" in said
+    assert b"its sandbox destroyed" in said
+    assert [record["state"] for record in sandboxer("list", "--all", "--json").document["sandboxes"]] == ["destroyed"]
+
+
+def test_with_it_the_keys_are_the_commands_once_its_sandbox_is_ready(tmp_path: Path) -> None:
+    """It ends as it likes, and what it was made in goes all the same."""
+    sandboxer = Command(tmp_path)
+    script = "trap 'echo mine; exit 3' INT; echo begun; while :; do sleep 0.1; done"
+    words = ("run", "--profile", "profile.native", "-it", "--", "sh", "-c", script)
+    status, said = typed_at_a_terminal(sandboxer, b"\x03", *words, ready=b"begun")
+    assert (status, b"mine" in said) == (3, True), said
+    assert [record["state"] for record in sandboxer("list", "--all", "--json").document["sandboxes"]] == ["destroyed"]

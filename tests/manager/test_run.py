@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,13 +10,42 @@ import msgspec
 import pytest
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import BackendError, Interruption, SandboxerError, Timeout, Unavailable
-from sandboxer.extensions.base import Exec
+from sandboxer.errors import BackendError, Interruption, SandboxerError, Timeout, Unavailable, Unsupported
+from sandboxer.extensions.base import Context, Exec, Found, SandboxExtension, Spec, Status
 from sandboxer.hosts.base import Streams
 from sandboxer.manager.run import OneShot
-from sandboxer.models import Owner, Request, Sandbox
-from sandboxer.testing.fake import Faults
+from sandboxer.models import Handle, Owner, Ready, Request, Sandbox
+from sandboxer.testing.fake import FakeExtension, Faults
 from tests.installations import installed, left_over
+
+
+class Deaf(SandboxExtension):
+    """Runs no commands."""
+
+    Options = FakeExtension.Options
+    manifest = FakeExtension.manifest
+    _inner = FakeExtension()
+
+    def check(self, ctx: Context) -> None:
+        self._inner.check(ctx)
+
+    def provision(self, spec: Spec, ctx: Context) -> Handle:
+        return self._inner.provision(spec, ctx)
+
+    def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
+        return self._inner.wait_ready(handle, ctx)
+
+    def status(self, handle: Handle, ctx: Context) -> Status:
+        return self._inner.status(handle, ctx)
+
+    def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
+        return self._inner.find(sandbox_id, ctx)
+
+    def inventory(self, ctx: Context) -> Sequence[Found]:
+        return self._inner.inventory(ctx)
+
+    def teardown(self, handle: Handle, ctx: Context) -> None:
+        self._inner.teardown(handle, ctx)
 
 
 def run(
@@ -129,6 +158,14 @@ def test_an_interrupt_says_what_stays(tmp_path: Path) -> None:
     with pytest.raises(Interruption) as raised:
         run(here, raises=Interruption(), keep=True)
     assert (raised.value.left, only(here).state) == ("stays", "ready")
+
+
+def test_a_backend_that_runs_no_commands_creates_nothing(tmp_path: Path) -> None:
+    here = installed(tmp_path)
+    here.manager.services.extensions.add("ext.fake", Deaf)
+    with pytest.raises(Unsupported, match="has no exec"):
+        run(here)
+    assert here.manager.list(ended=True) == []
 
 
 def orphan(here: Installation, **owner: object) -> Sandbox:
