@@ -33,8 +33,8 @@ from sandboxer.timing import format_duration, rfc3339
 
 def expire(services: Services, *, apply: bool) -> Report:
     """End every sandbox whose TTL is over, in use or not, and every one that was idle for too long, or whose `run` was
-    killed; tell of those whose end is near; finish teardowns that were begun and left. Pay ahead for those without a TTL, and settle what ended and
-    is not in the book."""
+    killed; tell of those whose end is near; finish teardowns that were begun and left. Pay ahead for those without a
+    TTL, and settle what ended and is not in the book."""
     wall, up, tolerance = services.clock(), services.uptime(), services.limits.clock_jump
     note = services.sweeps.begin if apply else services.sweeps.look
     jump = note(wall=wall, up=up, tolerance=tolerance)
