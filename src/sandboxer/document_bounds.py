@@ -7,7 +7,6 @@ memory or end the process. So the text itself is looked at first, in time that g
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How large a document may be: `size` in bytes, `depth` in levels, `values` in scalars, lists and mappings once
     aliases are expanded, `text` in characters of its scalars once they are."""
 
@@ -99,8 +97,7 @@ Cost = tuple[int, int, int]
 """Of a YAML value: how many values it stands for, the characters of their scalars, and how deep they are nested."""
 
 
-@dataclass(slots=True)
-class _Level:
+class _Level(msgspec.Struct):
     """A list or mapping whose end has not come: what it holds so far."""
 
     anchor: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,9 @@ _PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version", "--show-complet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status."""
+    """Run one command; its exit status. Without `argv` the process is this command's."""
+    if argv is None:
+        gc.disable()  # until all is imported: `_call`
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = wants_json(JSON in before_separator(words))
     standard_streams.prepare()
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = words[0] if words else ""
         signals.announce(verb)
         check_output_format()
-        status = _call(words)
+        status = _call(words, own_process=argv is None)
         flush()
     except SandboxerError as error:
         _tell(error, as_json=as_json)
@@ -128,12 +131,16 @@ def _understood(words: list[str], *, as_json: bool) -> list[str]:
     return [*words, "--help"] if nothing_yet and not as_json else words
 
 
-def _call(words: list[str]) -> int:
+def _call(words: list[str], *, own_process: bool) -> int:
     import click  # `--version` does without
 
     from sandboxer.cli.commands import build
 
     program = build(words)
+    if own_process:
+        # what was imported stays to the end: looking for garbage in it, again and again, is a fifth of a short command
+        gc.freeze()
+        gc.enable()
     try:
         if "_SANDBOXER_COMPLETE" in os.environ:
             program.main(args=words, prog_name="sandboxer")
