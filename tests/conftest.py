@@ -12,6 +12,7 @@ import signal
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.sizes import scaled
 from tests.testbed import engine
@@ -24,6 +25,12 @@ SOAK_SECONDS = 3 * 3600
 """What a test in full size may take that says nothing else: 20,000 turns of a quarter of a second are 80 minutes."""
 ENGINES = {"docker compose": "docker", "docker-compose": "docker", "podman-compose": "podman"}
 """The engine that a front end works with."""
+
+# an example that takes long says something about the machine: what a test promises about time, it measures itself
+settings.register_profile(
+    "busy_machine", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy_machine")
 
 
 def pytest_configure() -> None:

@@ -220,7 +220,11 @@ def test_a_store_is_missing_only_when_its_file_is(tmp_path: Path) -> None:
     assert JsonStore(data).list() == []
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(at=st.floats(0, 1), length=st.integers(0, 40), new=st.binary(max_size=40))
 def test_no_damage_loses_a_record_in_silence(tmp_path: Path, at: float, length: int, new: bytes) -> None:
     """Promise 13: whatever bytes change, the answer is an error or has both records."""
