@@ -256,6 +256,17 @@ def test_who_fills_the_audit_with_changes_pushes_out_their_own(tmp_path: Path) -
     assert sum(file.stat().st_size for file in tmp_path.glob("audit*")) < 5 * 4400
 
 
+def test_who_may_say_whose_it_is_has_one_share_all_the_same(tmp_path: Path) -> None:
+    """An admin's token without a consumer, and whoever may use an open server, name another actor with each create."""
+    log = AuditLog(tmp_path, largest=4000, older=4)
+    for number in range(6):
+        log.append(entry(number))
+    for number in range(2000):
+        one = msgspec.structs.replace(entry(number, actor=f"agt:{number}"), from_="http")
+        log.append(msgspec.structs.replace(one, **({"token": "tok-x"} if number % 2 else {"address": "127.0.0.1"})))
+    assert [one.target for one in log.entries() if one.from_ == "cli"] == [f"{number}" for number in range(6)]
+
+
 def test_the_files_are_shown_as_one_list_in_the_order_of_time(tmp_path: Path) -> None:
     minute = 0
     log = AuditLog(tmp_path, clock=lambda: minute * 61.0)

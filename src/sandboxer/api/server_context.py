@@ -57,8 +57,8 @@ class ServerContext:
         self._stopping: Deadline | None = None
         self._hurried = False
         # Establishing is mostly waiting for programs and disks: more threads than cores, but not so many that fifty
-        # creates at once all time out together.
-        self.creates = WorkerPool("creates", threads=12, waiting=500, share=384)
+        # creates at once all time out together. A create may take a quarter of an hour: none has them all.
+        self.creates = WorkerPool("creates", threads=12, waiting=500, each=9, share=384)
         self.destroys = WorkerPool("removals", threads=8, waiting=500, each=6)
         # one look at, or write of, the store; callers in turn, so that who asks much waits for itself
         self.lookups = WorkerPool("requests", threads=16, waiting=1000, each=12, share=762)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sandboxer.errors import Conflict, Invalid, NotFound, Unavailable
+from sandboxer.errors import Conflict, Invalid, NotFound, OverQuota, Unavailable
 from sandboxer.locks.byte_locks import GUARD, LockFile
 from sandboxer.locks.lease_files import NEW, Lease, is_held, is_lease_id, names, new_lease_id, read, write_new
 from sandboxer.names import ID
@@ -26,6 +26,8 @@ from sandboxer.timing import Deadline
 
 DIRECTORY = "leases"
 _ACTIVITY = ".active"  # its modification time is the last activity
+MAX_GRANTED = 128
+"""How many granted leases one sandbox has at once: each is a file that every list of the sandbox reads."""
 _GUARD_WAIT = 10.0  # seconds; whoever has the guard needs it for one look or one commit
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.01
 
@@ -62,7 +64,8 @@ class Leases:
             os.close(fd)
 
     def grant(self, sandbox_id: str, *, holder: str, seconds: float, check: Callable[[], object]) -> Lease:
-        """A lease for a time, for a consumer that is no process of ours. `check` as in `hold`."""
+        """A lease for a time, for a consumer that is no process of ours. `check` as in `hold`. Raises OverQuota when
+        the sandbox has as many as it may."""
         lease, fd, _ = self._make(sandbox_id, holder=holder, seconds=seconds, check=check)
         os.close(fd)
         return lease
@@ -149,8 +152,11 @@ class Leases:
             acquired_at=now,
             expires_at=None if seconds is None else now + seconds,
         )
-        guard = self._enter(sandbox_id, shared=True)
+        # those that are granted are counted, so they come one by one
+        guard = self._enter(sandbox_id, shared=seconds is None)
         try:
+            if seconds is not None:
+                self._check_room(sandbox_id, now)
             with self._refusals():
                 fd = write_new(path, lease)
             try:
@@ -170,6 +176,15 @@ class Leases:
             raise
         os.close(guard)
         return lease, fd, answer
+
+    def _check_room(self, sandbox_id: str, now: float) -> None:
+        ends = [lease.expires_at for lease in self._look(sandbox_id)[0] if lease.expires_at is not None]
+        if len(ends) >= MAX_GRANTED:
+            raise OverQuota(
+                f"sandbox {sandbox_id} has {MAX_GRANTED} leases, and no more at once",
+                retry_after=min(ends) - now,
+                hint="renew one, or release those that are not needed",
+            )
 
     def _publish(self, lease: Lease) -> None:
         path = self._path(lease.sandbox_id)

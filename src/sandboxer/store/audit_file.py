@@ -95,22 +95,24 @@ def _lines(path: Path) -> list[bytes]:
     return [line + b"\n" for line in private_files.read_file(path).split(b"\n") if line]
 
 
-class _Actor(Value, frozen=True):
+class _Caller(Value, frozen=True):
     actor: str
+    address: str | None = None
+    token: str | None = None
 
 
 def fair_share(lines: Sequence[bytes], room: int) -> list[bytes]:
-    """The lines, oldest first, that stay where there is `room` for so many bytes: all of those actors who have little,
+    """The lines, oldest first, that stay where there is `room` for so many bytes: all of those callers who have little,
     and as many bytes for each of the others, the newest."""
-    actors = [_actor_of(line) for line in lines]
+    callers = [_caller_of(line) for line in lines]
     sizes: Counter[str] = Counter()
-    for actor, line in zip(actors, lines, strict=True):
-        sizes[actor] += len(line)
+    for caller, line in zip(callers, lines, strict=True):
+        sizes[caller] += len(line)
     left = dict.fromkeys(sizes, share(sizes.values(), room))
     kept = []
-    for actor, line in zip(reversed(actors), reversed(lines), strict=True):
-        left[actor] -= len(line)
-        if left[actor] >= 0:
+    for caller, line in zip(reversed(callers), reversed(lines), strict=True):
+        left[caller] -= len(line)
+        if left[caller] >= 0:
             kept.append(line)
     return kept[::-1]
 
@@ -127,7 +129,9 @@ def share(sizes: Iterable[int], room: int) -> int:
     return room
 
 
-def _actor_of(line: bytes) -> str:
+def _caller_of(line: bytes) -> str:
+    """Whose line it is: over HTTP by the token or the address, since who has no consumer says whose they are."""
     with suppress(*_UNREADABLE):
-        return msgspec.json.decode(line, type=_Actor).actor
+        caller = msgspec.json.decode(line, type=_Caller)
+        return caller.token or caller.address or caller.actor
     return ""  # cut short
