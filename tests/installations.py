@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.models import Request, Sandbox
 from sandboxer.testing.fake import FakeExtension, Faults
 
+MOVED_PYTHON = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH")
 FAKE_MANIFEST = """\
 id: ext.fake
 version: 1.0.0
@@ -30,8 +32,11 @@ inputs:
 
 
 def environment(root: Path, **more: str) -> dict[str, str]:
-    """The environment of an installation below `root`; nothing of ours is in it."""
+    """The environment of an installation below `root`; nothing of ours is in it, but what leads a Python that lies
+    elsewhere than it was built for to its own files."""
+    moved = MOVED_PYTHON if "PYTHONHOME" in os.environ else ()
     return {
+        **{name: os.environ[name] for name in moved if name in os.environ},
         "HOME": str(root / "home"),
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "USER": "tester",

@@ -43,7 +43,9 @@ def small(tmp_path: Path) -> Iterator[int]:
     """The port of a server with a token and few descriptors."""
     lay_out(tmp_path)
     program = f"{FEW}{START}serve(installed(pathlib.Path(sys.argv[1]), SANDBOXER_API_TOKEN='s3cret'), '127.0.0.1', 0)"
-    with started([sys.executable, "-c", program, str(tmp_path)], {"PYTHONPATH": str(ROOT)}) as (_, port):
+    environ = environment(tmp_path)
+    environ["PYTHONPATH"] = f"{ROOT}:{environ.get('PYTHONPATH', '')}"
+    with started([sys.executable, "-c", program, str(tmp_path)], environ) as (_, port):
         yield port
 
 

@@ -1,4 +1,4 @@
-"""Attacks on native sandboxes from inside, here and over SSH; test_native_elsewhere.py runs them as an ordinary user.
+"""Attacks on native sandboxes from inside, here and over SSH; test_other_users.py runs them as an ordinary user.
 
 Promise 31: nothing executed or read outside a sandbox can be written, traced or steered from inside.
 """
@@ -23,35 +23,12 @@ from sandboxer.errors import Conflict, SandboxerError, Timeout
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.local import LocalHost
-from sandboxer.hosts.ssh.host import SshHost
 from sandboxer.models import HostSettings
 from tests.extensions.native.sandboxes import EXTENSION, Bench, Box, over
-from tests.testbed.components import need
-from tests.testbed.sshd import Sshd
 from tests.testbed.waiting import eventually
 
 ROOT = os.geteuid() == 0
 ATTACKS = Path(__file__).parent / "native_attacks"
-
-
-@pytest.fixture(scope="module", params=["here", "over ssh"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    work = tmp_path_factory.mktemp("native") / "work"
-    if request.param == "here":
-        yield Bench(work, LocalHost("local", HostSettings(work_dir=str(work))))
-        return
-    need("sshd")
-    with Sshd(tmp_path_factory.mktemp("sshd")) as sshd:
-        host = SshHost("remote", sshd.settings(work))
-        yield Bench(work, host)
-        host.close()
-
-
-@pytest.fixture(scope="module")
-def box(bench: Bench) -> Iterator[Box]:
-    """One sandbox for attacks that leave it as it is."""
-    with bench.box(python=True) as made:
-        yield made
 
 
 def attack(box: Box, name: str, *words: str, seconds: float = 60) -> tuple[int, bytes, bytes]:
