@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from sandboxer.errors import BackendError, NotConfigured
-from sandboxer.extensions.native import scripts
+from sandboxer.extensions.native import scripts, start_file
 from sandboxer.extensions.native.errors import OldBubblewrap, why_not_started
 from sandboxer.extensions.native.handle import FIRST_UID, LAST_UID, SandboxPaths, suffix
 from sandboxer.extensions.native.host_facts import HostFacts, parse
@@ -228,8 +228,8 @@ def test_values_are_arguments_of_the_scripts_and_never_a_part_of_them() -> None:
     paths = SandboxPaths("/a $(id) 'b", "abcdefghijkl", "in$(id)stall")
     sandbox = plan(paths, NativeOptions(), ROOT, python_home=None, synced=False).sandbox
     for words in (
-        scripts.claim(paths, "marker $(id)"), scripts.start(paths), scripts.look(paths), scripts.end(paths),
-        scripts.inventory(paths.work_dir, paths.install), scripts.enter(sandbox, token="t"),
+        scripts.claim(paths, "marker $(id)"), scripts.start(paths, owners=True), scripts.look(paths),
+        scripts.end(paths), scripts.inventory(paths.work_dir, paths.install), scripts.enter(sandbox, token="t"),
     ):  # fmt: skip
         assert words[:2] == ["/bin/sh", "-c"]
         assert "$(id)" not in words[2]
@@ -288,3 +288,13 @@ def test_other_reasons_are_told_as_they_are() -> None:
     error = why_not_started("bwrap: Can't find source path /x: No such file or directory", ROOT)
     assert isinstance(error, BackendError)
     assert "/x" in error.message
+
+
+def test_the_folders_of_a_first_start_belong_to_those_who_write_them() -> None:
+    made = start_file.folders(owner=7, root=True, synced=False)
+    assert made["workspace"] == made["tmp"] == (0o755, 7, 7)
+    assert made["run"] == (0o755, 0, 0)
+    # the sandbox's group may pass the directory, and its uid does not own it
+    assert made["."] == (0o710, 0, 7)
+    assert "workspace" not in start_file.folders(owner=7, root=True, synced=True)
+    assert "." not in start_file.folders(owner=7, root=False, synced=False)

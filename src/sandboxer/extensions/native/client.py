@@ -90,26 +90,30 @@ def start(plan: StartPlan, facts: HostFacts, ctx: Context) -> None:
     paths = plan.sandbox.paths
     # clean: what the holder is started with can be read from inside, in the environment of its first process
     # tagged from the start: a shell that outlives a killed client is found and ended like the rest
-    command = Command(argv=scripts.start(paths), clean_env=True, env={TAG: paths.tag}, track=paths.track)
+    command = Command(
+        argv=scripts.start(paths, owners=facts.root), clean_env=True, env={TAG: paths.tag}, track=paths.track
+    )
     packed = _packed(
+        plan.folders,
         {
             "start": (plan.start.encode("utf-8", "surrogateescape"), 0o600),
             "run/handle.json": (msgspec.json.encode(plan.sandbox) + b"\n", 0o600),
             guard.FILE: (plan.guard, 0o700),
-        }
+        },
     )
     done = capture_output(ctx.host.stream, command, ctx.deadline, stdin=packed, limit=_SAID)
     if done.code != 0:
         raise why_not_started(done.complaint, facts)
 
 
-def _packed(members: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """An archive of the files; the folder run/ comes first, as start.sh would make it."""
+def _packed(folders: Mapping[str, tuple[int, int, int]], members: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """An archive of the folders (mode, uid, gid) and then the files (content, mode)."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        folder = tarfile.TarInfo("run")
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(folder)
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:  # whose uids may be large
+        for name, (mode, uid, gid) in folders.items():
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, mode, uid, gid
+            tar.addfile(folder)
         for name, (data, mode) in members.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), mode

@@ -29,11 +29,13 @@ _ETC_OF_HOST_NETWORK: Final = ("/etc/resolv.conf",)
 
 
 class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How one sandbox is started: what is remembered of it, the text of its start file, and its guard."""
+    """How one sandbox is started: what is remembered of it, the text of its start file, its guard, and its folders
+    (mode, uid and gid of each)."""
 
     sandbox: NativeHandleData
     start: str
     guard: bytes
+    folders: Mapping[str, tuple[int, int, int]]
 
 
 def plan(
@@ -81,7 +83,12 @@ def plan(
         trusted=trusted,
     )
     digest = hashlib.sha256(start.encode("utf-8", "surrogateescape")).hexdigest()
-    return StartPlan(sandbox=msgspec.structs.replace(sandbox, start=digest), start=start, guard=image)
+    return StartPlan(
+        sandbox=msgspec.structs.replace(sandbox, start=digest),
+        start=start,
+        guard=image,
+        folders=start_file.folders(owner=sandbox.owner, root=facts.root, synced=synced),
+    )
 
 
 def directory_inside(paths: SandboxPaths, facts: HostFacts) -> str:

@@ -46,9 +46,11 @@ def probe(facts: HostFacts, bwrap: str) -> list[str]:
     return [facts.tools["unshare"], "--mount", "--propagation", "private", *drop, *words]
 
 
-def start(paths: SandboxPaths) -> list[str]:
-    """Keeps the start file and the guard, of which it reads an archive from stdin, and runs the start file."""
-    keep = f'PATH={PATH}:$PATH; umask 077; cd -- "$1" && tar -x -p -o -f - && cd / && set -- first && . "$0"'
+def start(paths: SandboxPaths, *, owners: bool) -> list[str]:
+    """Keeps the start file and the guard, of which it reads an archive from stdin with the folders, and runs the start
+    file. `owners`: the archive says to whom they belong (for root)."""
+    tar = f"tar -x -p {'' if owners else '-o '}-f -"
+    keep = f'PATH={PATH}:$PATH; umask 077; cd -- "$1" && {tar} && cd / && set -- first && . "$0"'
     return [SHELL, "-c", keep, paths.start_file, paths.directory]
 
 

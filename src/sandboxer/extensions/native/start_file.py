@@ -124,15 +124,29 @@ def _owners(paths: SandboxPaths, options: NativeOptions, *, owner: int, synced: 
     """Lines that give the sandbox's uid what it writes, and let its group pass the directory: the uid must not own it,
     because it holds what root will run again."""
     written = [paths.workspace, paths.path("tmp"), *(paths.path(f"logs/{name}.log") for name in options.services)]
+    # the archive of the first start brings its folders as they shall be: see `folders`
+    unless_new = "" if synced or options.services else '[ -n "$first" ] || '
     lines = [
-        shlex.join(["chown", f"{owner}:{owner}", *written]) + " || return 1",
-        shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", paths.directory]) + " || return 1",
+        unless_new + shlex.join(["chown", f"{owner}:{owner}", *written]) + " || return 1",
+        unless_new + shlex.join(["install", "-d", "-g", str(owner), "-m", "0710", paths.directory]) + " || return 1",
     ]
     if synced:
         # only before anything ran inside: later the tree is as its processes left it
         whole = shlex.join(["chown", "-Rh", f"{owner}:{owner}", paths.workspace])
         lines.append(f'[ -z "$first" ] || {whole} || return 1')
     return lines
+
+
+def folders(*, owner: int, root: bool, synced: bool) -> dict[str, tuple[int, int, int]]:
+    """Path in the directory to mode, uid and gid, as start.sh would make them one by one; "." is the directory itself.
+    Who is not root gets them as its own. A tree that was given is left as it is: `_owners` sees to that."""
+    made = dict.fromkeys(("tmp", "logs", "run", "run/binds", "run/inside", "run/inside/services"), (0o755, 0, 0))
+    if not synced:
+        made["workspace"] = (0o755, 0, 0)
+    if root:
+        made |= {name: (0o755, owner, owner) for name in ("workspace", "tmp") if name in made}
+        made["."] = (0o710, 0, owner)
+    return made
 
 
 def etc(paths: SandboxPaths) -> dict[str, str]:

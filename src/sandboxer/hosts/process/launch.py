@@ -104,14 +104,18 @@ _SUPERVISE: Final = (
     '[ -z "$sbx_f" ] || rm -f "$sbx_f"; exit 0; }; '
     "exec 4>&2 2>/dev/null; ( exec </dev/null >/dev/null 4>&-; __WATCH__ ) & sbx_w=$!; trap : INT QUIT; "
     "( exec 2>&4 4>&- __FD3__; PATH=$sbx_path; __PROGRAM__ ); sbx_c=$?; "
-    'kill $sbx_w; wait $sbx_w; [ -z "$sbx_f" ] || rm -f "$sbx_f"; exit $sbx_c'
+    'kill $sbx_w; wait $sbx_w; __FORGET__exit $sbx_c'
 )  # fmt: skip
 # -9: until it has become `sleep`, the child still has this shell's handler, which would swallow any other signal
 _TERMINABLE: Final = 'trap "kill -9 \\$! 2>/dev/null; wait; exit 0" TERM; trap sbx_fire HUP; '
 
 
-def _supervise(*, watch: str, say: str, fd3: str, program: str) -> str:
+_FORGET: Final = '[ -z "$sbx_f" ] || rm -f "$sbx_f"; '
+
+
+def _supervise(*, watch: str, say: str, fd3: str, program: str, forget: str = _FORGET) -> str:
     text = _SUPERVISE.replace("__WATCH__", watch).replace("__SAY__", say).replace("__FD3__", fd3)
+    text = text.replace("__FORGET__", forget)
     return FUNCTIONS + text.replace("__PROGRAM__", program)
 
 
@@ -122,6 +126,7 @@ LOCAL: Final = (
         watch=_WATCH_PIPE,
         say="",
         fd3="3<&-",
+        forget="",  # we do, which takes no program; when we die before that, whoever reads the record finds it dead
         program='[ -z "$sbx_pre" ] || exec 3<&5 5<&-; '
         '[ -z "$sbx_cwd" ] || cd "$sbx_cwd" || exit 126; '
         '[ -z "$sbx_clean" ] || unset PWD OLDPWD SHLVL; exec "$@"',

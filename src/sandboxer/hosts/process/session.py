@@ -9,6 +9,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -97,6 +98,9 @@ class LocalSession:
                 fds[5] = _memory(command.prelude)
                 theirs.append(fds[5])
             self._open_stdin(b"" if command.tty else command.prelude, self._source, fds, theirs)
+            if self._track is not None:
+                with suppress(OSError):  # it may be there; the leader makes it otherwise, or says why not
+                    self._track.mkdir(0o700)  # by us it takes no program
             spawn(self._words(command, tty), env=env, fds=fds, started=self._started)
             self._pidfd = os.pidfd_open(self._pid)
         finally:
@@ -164,6 +168,8 @@ class LocalSession:
             if self._started:
                 self._pidfd = os.pidfd_open(self._pid) if self._pidfd is None else self._pidfd
                 if _readable(self._pidfd, 5000):
+                    with suppress(OSError):  # its directory may just be going
+                        self._forget_record()
                     os.waitpid(self._pid, 0)
         finally:
             ours, self._ours = self._ours, []

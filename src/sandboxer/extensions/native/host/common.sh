@@ -62,7 +62,20 @@ my_uid() {
   while read -r key first rest; do [ "$key" != Uid: ] || echo "$first"; done </proc/self/status
 }
 
+lives() { # PID START: whether that very process does
+  start_of "$1" && [ "$start" = "$2" ]
+}
+
 end_holder() { # kills it with all that is inside; fails when something lives on
+  recorded
+  # Who is recorded goes first: all that is inside ends with it, and so does the holder. Looking through the processes of
+  # the whole host, which costs most, then mostly finds nothing the first time.
+  if [ -n "$child" ] && outside "$child" first && kill -9 "$child" 2>/dev/null; then
+    tries=0
+    while [ $tries -lt 30 ] && { lives "$child" "$child_began" || lives "${monitor:-0}" "${monitor_began-}"; }; do
+      tries=$((tries + 1))
+    done
+  fi
   tries=0
   while :; do
     recorded

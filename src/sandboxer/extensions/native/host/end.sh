@@ -10,7 +10,7 @@ fi
 cd / && here=''
 [ ! -d "$dir" ] || [ -x "$dir" ] || chmod u+rwx -- "$dir" 2>/dev/null
 if [ -d "$dir" ] && cd -P -- "$dir" 2>/dev/null; then
-  here=$(pwd -P)
+  here=$PWD
   dir=.
   if [ ! -O . ] || [ "${here##*/}" != "$name" ]; then
     dir=/proc/none # the record in it may name anybody; processes of ours are known by what they carry
@@ -43,8 +43,11 @@ while read -r _ _ _ _ at _; do
 done </proc/self/mountinfo
 [ -z "$mounted" ] || exit 0
 remove() { # the marker goes last: a half-removed sandbox can still be told as ours
-  rm -rf -- ./workspace ./tmp ./logs ./run && find . ! -name . -prune ! -name .sandboxer.json -exec rm -rf -- {} + &&
-    rm -f -- ./.sandboxer.json
+  set --
+  for item in ./* ./.[!.]* ./..?*; do
+    if [ "$item" != ./.sandboxer.json ] && { [ -e "$item" ] || [ -L "$item" ]; }; then set -- "$@" "$item"; fi
+  done
+  { [ $# -eq 0 ] || rm -rf -- "$@"; } && rm -f -- ./.sandboxer.json
 }
 dir=$work/$name
 if [ -n "$here" ]; then
@@ -52,7 +55,7 @@ if [ -n "$here" ]; then
     remove 2>/dev/null || {
       # folders that their owner may not enter
       chmod -R u+rwX -- . 2>/dev/null
-      remove
+      find . ! -name . -prune ! -name .sandboxer.json -exec rm -rf -- {} + && rm -f -- ./.sandboxer.json
     }
     rmdir -- "$dir" 2>/dev/null || [ ! -d "$dir" ] && break
   done
