@@ -15,8 +15,9 @@ from sandboxer.extensions.base import Context
 from sandboxer.hosts.base import Host, Result
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager, limits
-from sandboxer.manager.sweep_report import run_in_lanes
+from sandboxer.manager.sweep_report import LANES, run_in_lanes
 from sandboxer.models import Handle, HostSettings, Ready, Request
+from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension
 from sandboxer.timing import Deadline
 from tests.installations import environment, lay_out
@@ -130,6 +131,42 @@ def test_ten_hanging_hosts_of_fifty_do_not_slow_the_others(fleet: Fleet) -> None
     assert {record.host for record in manager.list()} == fleet.dead
     fleet.dead = set()
     assert fleet.manager().expire(apply=True).remaining == []
+
+
+def test_a_host_that_was_silent_once_is_not_tried_again_for_each_sandbox_on_it(tmp_path: Path) -> None:
+    """Twelve at a dead host took three times as long as one, and a hundred took twenty-five times."""
+    lay_out(tmp_path, config=f"hosts:\n  alpha: {{address: local, work_dir: {tmp_path}/work}}\n")
+    tried: list[str] = []
+
+    class Dead(LocalHost):
+        def connect(self, deadline: Deadline) -> None:
+            tried.append(self.name)
+            if len(tried) < LANES:  # the first ones, together
+                together.wait(20)
+            together.set()
+            raise Unavailable(f"host {self.name} did not answer")
+
+    def manager(kind: type[LocalHost]) -> SandboxManager:
+        def opener(name: str, settings: HostSettings | None) -> Host:
+            return kind(name, settings or HostSettings())
+
+        here = install(environment(tmp_path), relay_in_background=False, opener=opener)
+        here.manager.services.extensions.add("ext.fake", FakeExtension)
+        return here.manager
+
+    together = threading.Event()
+    up = manager(LocalHost)
+    for _ in range(3 * LANES):
+        up.create(up.plan(Request(profile="profile.fake", host="alpha", ttl=1)))
+    eventually(lambda: all(_over(r.expires_at) for r in up.list()), within=5, what="every TTL is over")
+    report = manager(Dead).expire(apply=True)
+    assert [action.outcome for action in report.actions] == ["failed"] * 3 * LANES
+    assert len(report.remaining) == 3 * LANES, "each is told"
+    assert len(tried) == LANES
+    assert {record.state for record in up.list()} == {State.DESTROYING}, "and each has begun to end"
+    assert all("alpha did not answer" in (record.error or {}).get("message", "") for record in up.list())
+    assert up.expire(apply=True).remaining == []
+    assert up.list() == []
 
 
 def test_a_host_that_hangs_holds_up_only_what_is_on_it() -> None:

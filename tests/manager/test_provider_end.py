@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Context, Status
-from sandboxer.models import Handle, Ready
-from tests.manager.metered import Bank, MeteredFake
+from sandboxer.models import Handle, Ready, Sandbox
+from sandboxer.state import State
+from tests.manager.metered import SECOND, Bank, MeteredFake
 
 HOUR = 3600.0
 
@@ -99,3 +102,84 @@ def test_an_end_that_was_recorded_is_no_longer_noted_once_it_was_extended(bank: 
     bank.provider.own_end = bank.now + 300
     bank.manager.reconcile(apply=True)
     assert len(noted()) == 1
+
+
+def lose(bank: Lent, record: Sandbox) -> None:
+    """The provider ends it without a word."""
+    shutil.rmtree(bank.root / "work" / "fake" / f"sbx-{record.id}")
+
+
+def test_what_a_provider_has_ended_is_charged_up_to_the_last_run_of_expire_that_saw_it(bank: Lent) -> None:
+    """Also at one that cannot stop sandboxes: `expire` asked only those that can, and the meter ran on to the TTL."""
+    record = bank.create(ttl=int(HOUR))
+    bank.now += 100
+    assert bank.manager.expire(apply=True).actions == []
+    bank.now += 200
+    lose(bank, record)
+    bank.now += 300
+    planned = bank.manager.expire(apply=False)
+    assert [(one.action, one.outcome) for one in planned.actions] == [("fail", "planned")]
+    assert bank.manager.get(record.id).state == State.READY, "a dry run changes nothing"
+    report = bank.manager.expire(apply=True)
+    assert [(one.action, one.outcome) for one in report.actions] == [("fail", "done")]
+    assert report.remaining == []
+    after = bank.manager.get(record.id)
+    assert (after.state, (after.error or {}).get("message")) == (State.FAILED, "the backend has lost it")
+    assert bank.spent == 100 * SECOND
+    assert bank.reserved == 0
+    assert bank.manager.events()[-1].event_type == "sandbox.failed"
+
+
+def test_one_that_nobody_has_looked_at_is_charged_up_to_the_look_that_missed_it(bank: Lent) -> None:
+    record = bank.create(ttl=int(HOUR))
+    bank.now += 100
+    lose(bank, record)
+    bank.manager.reconcile(apply=True)
+    assert bank.spent == 100 * SECOND
+
+
+def test_use_after_the_last_look_is_charged(bank: Lent) -> None:
+    """Whoever used it knows that it was there."""
+    record = bank.create(ttl=int(HOUR))
+    bank.manager.expire(apply=True)
+    bank.now += 100
+    bank.manager.services.edit(record.id, lambda now: msgspec.structs.replace(now, last_active_at=bank.now))
+    lose(bank, record)
+    bank.now += 100
+    bank.manager.expire(apply=True)
+    assert bank.spent == 100 * SECOND
+
+
+def test_expire_records_an_end_that_a_provider_has_shortened(bank: Lent) -> None:
+    record = bank.create(ttl=int(HOUR))
+    bank.provider.own_end = bank.now + 600
+    assert [(one.action, one.outcome) for one in bank.manager.expire(apply=True).actions] == [("shorten", "done")]
+    assert bank.manager.get(record.id).expires_at == bank.provider.own_end
+    assert bank.manager.expire(apply=True).actions == []
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["says unknown", "raises"])
+def test_a_provider_that_does_not_say_ends_nothing(bank: Lent, silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = bank.create(ttl=int(HOUR))
+
+    def status(_handle: Handle, _ctx: Context) -> Status:
+        if silent:
+            raise Unavailable("503")
+        return Status("unknown", "503")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bank.provider, "status", status)
+        report = bank.manager.expire(apply=True)
+    assert (report.actions, report.remaining) == ([], [])
+    assert bank.manager.get(record.id).state == State.READY
+
+
+def test_a_provider_that_shows_none_of_many_is_not_believed_without_a_person(bank: Lent) -> None:
+    records = [bank.create(ttl=int(HOUR)) for _ in range(6)]
+    for record in records:
+        lose(bank, record)
+    report = bank.manager.expire(apply=True)
+    assert report.actions == []
+    assert {one.sandbox_id for one in report.remaining} == {record.id for record in records}
+    assert {bank.manager.get(record.id).state for record in records} == {State.READY}
+    assert bank.spent == 0

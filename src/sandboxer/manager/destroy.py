@@ -12,6 +12,7 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.manager import billing
 from sandboxer.manager.services import Progress, Services, no_progress
+from sandboxer.manager.silent_hosts import SilentHosts
 from sandboxer.manager.sweep_report import Action, location_of
 from sandboxer.models import Sandbox
 from sandboxer.state import State, Trigger
@@ -68,15 +69,26 @@ def finish_destroy(
     return ended
 
 
-def finish_teardown(services: Services, action: Action) -> Action:
-    """Finish a destroy for a sweep; the caller holds the lock."""
+def finish_teardown(services: Services, action: Action, silent: SilentHosts | None = None) -> Action:
+    """Finish a destroy for a sweep; the caller holds the lock. What is on a host that is `silent` is not tried."""
     assert action.sandbox_id is not None  # noqa: S101 - a sweep plans it for a record only
     try:
-        request_destroy(services, action.sandbox_id)
+        record = request_destroy(services, action.sandbox_id)
+        if silent is not None and not record.clean:
+            _reach(services, record, silent)
         finish_destroy(services, action.sandbox_id, Deadline(services.limits.sweep_one))
     except SandboxerError as error:
         return msgspec.structs.replace(action, outcome="failed", error=error.document())
     return msgspec.structs.replace(action, outcome="done")
+
+
+def _reach(services: Services, record: Sandbox, silent: SilentHosts) -> None:
+    try:
+        silent.reach(services, record.host)
+    except SandboxerError as error:
+        error.sandbox_id, error.outcome = record.id, "unknown"
+        _remember(services, record, error)
+        raise
 
 
 def _leave_nothing(services: Services, record: Sandbox, progress: Progress) -> None:

@@ -11,9 +11,11 @@ from sandboxer.manager import billing
 from sandboxer.manager.destroy import finish_teardown
 from sandboxer.manager.expiring import warn, warning_due
 from sandboxer.manager.idle import idle_end
-from sandboxer.manager.presence import may_be_stopped, note_presence, presence_action
+from sandboxer.manager.provider_looks import provider_actions
+from sandboxer.manager.reconcile import settle_record
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
+from sandboxer.manager.silent_hosts import SilentHosts
 from sandboxer.manager.sweep_report import (
     Action,
     ActionKind,
@@ -42,14 +44,16 @@ def expire(services: Services, *, apply: bool) -> Report:
     if jump is not None:
         return _held(services, records, jump, apply=apply)
     due = [action for record in records if (action := _seen(services, record)) is not None]
-    due += _presence_actions(services, records, due)
+    shown, held = _provider_actions(services, records, due, apply=apply)
+    due += shown
     if not apply:
         unsettled, unusable = billing.settle_open(services, grace=services.limits.stale_grace, apply=False)
-        return Report(actions=[*due, *unsettled], remaining=unusable)
-    done = run_in_lanes(due, lambda action: _ended(services, action), lane=location_lane)
+        return Report(actions=[*due, *unsettled], remaining=[*held, *unusable])
+    silent = SilentHosts()
+    done = run_in_lanes(due, lambda action: _ended(services, action, silent), lane=location_lane)
     settled, unusable = billing.settle_open(services, grace=services.limits.stale_grace)
     report = sweep_report([*done, *settled])
-    report = msgspec.structs.replace(report, remaining=[*report.remaining, *unusable])
+    report = msgspec.structs.replace(report, remaining=[*held, *report.remaining, *unusable])
     if not report.remaining:
         services.sweeps.succeeded(wall=services.clock())
     return report
@@ -86,21 +90,16 @@ def _seen(services: Services, record: Sandbox) -> Action | None:
     return caught(lambda: _due(services, record), unseen)
 
 
-def _presence_actions(services: Services, records: Sequence[Sandbox], due: Sequence[Action]) -> Sequence[Action]:
-    """What is to be noted of those that nothing else happens to, where somebody may have stopped them."""
+def _provider_actions(
+    services: Services, records: Sequence[Sandbox], due: Sequence[Action], *, apply: bool
+) -> tuple[Sequence[Action], Sequence[Remaining]]:
+    """What follows from what providers show of those that nothing else happens to."""
     busy = {action.sandbox_id for action in due if action.action != "warn"}
-    others = [record for record in records if record.id not in busy and may_be_stopped(services, record)]
-
-    silent: set[str] = set()
-
-    def noted(record: Sandbox) -> Action | None:
-        return caught(lambda: presence_action(services, record, silent), lambda _error: None)
-
-    return [action for action in run_in_lanes(others, noted, lane=location_lane) if action is not None]
+    return provider_actions(services, [record for record in records if record.id not in busy], apply=apply)
 
 
-def _ended(services: Services, action: Action) -> Action:
-    return caught(lambda: _expire_one(services, action), lambda error: failed_action(action, error))
+def _ended(services: Services, action: Action, silent: SilentHosts) -> Action:
+    return caught(lambda: _expire_one(services, action, silent), lambda error: failed_action(action, error))
 
 
 def _due(services: Services, record: Sandbox) -> Action | None:
@@ -156,7 +155,7 @@ def _unpaid(services: Services, record: Sandbox, action: Callable[..., Action]) 
     return action("expire", found)
 
 
-def _expire_one(services: Services, action: Action) -> Action:
+def _expire_one(services: Services, action: Action, silent: SilentHosts) -> Action:
     sandbox_id = action.sandbox_id
     if sandbox_id is None or action.outcome != "planned":
         return action
@@ -164,12 +163,12 @@ def _expire_one(services: Services, action: Action) -> Action:
         if warn(services, sandbox_id):
             return msgspec.structs.replace(action, outcome="done")
         return msgspec.structs.replace(action, outcome="skipped", why="moved, or told of meanwhile")
+    if action.action in ("fail", "shorten", "note"):
+        return settle_record(services, action, services.limits.stale_grace)
     lock = services.locks.try_acquire(sandbox_id)
     if lock is None:
         return msgspec.structs.replace(action, outcome="skipped", why="another command is working on it")
     with lock:
-        if action.action == "note":
-            return note_presence(services, action)
         # The decision is made again under the lock and the lease guard: a renewal or a new use since then wins.
         with services.leases.guard(sandbox_id):
             record = services.store.get(sandbox_id)
@@ -187,7 +186,7 @@ def _expire_one(services: Services, action: Action) -> Action:
                     services.move(sandbox_id, Trigger.EXPIRE)
                 except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
                     return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
-        return finish_teardown(services, again)
+        return finish_teardown(services, again, silent)
 
 
 def _fund(services: Services, record: Sandbox, action: Action) -> Action:

@@ -70,6 +70,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     provider_end: float = 5.0
     """By so much a provider may end a sandbox earlier than agreed before that counts as less than was asked: clocks
     differ."""
+    seen_again: float = 60.0
+    """After so long `expire` records again that a sandbox at a provider was seen to run."""
     replaced_charge: float = 10.0
     """For so long a sandbox that is to be replaced may go on being charged until its destroy is requested."""
     min_funded: float = 60.0

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.extensions.base import CanStop, Status
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep_report import Action, location_lane
+from sandboxer.manager.sweep_report import Action
 from sandboxer.models import LastSeen, Sandbox
 from sandboxer.payments.prices import priced
 from sandboxer.payments.usage import with_billed
@@ -25,6 +25,8 @@ def with_presence(record: Sandbox, status: Status, *, at: float) -> Sandbox:
     before = record.last_seen
     same = before is not None and before.presence == status.presence
     since = before.since if before is not None and same else at
+    if before is None and status.presence == "running" and record.ready_at is not None:
+        since = record.ready_at  # that is when it was seen to run first
     seen = LastSeen(presence=status.presence, detail=status.detail or status.presence, since=since, at=at)
     after = msgspec.structs.replace(record, last_seen=seen)
     metering = record.metering
@@ -56,6 +58,14 @@ def bills_otherwise(record: Sandbox, status: Status) -> bool:
     """Whether its backend bills from now on for something else than the record says. Pure."""
     at = 0.0 if record.last_seen is None else record.last_seen.at
     return with_presence(record, status, at=at).reduced_billing != record.reduced_billing
+
+
+def last_seen_alive(record: Sandbox) -> float | None:
+    """When a sandbox was known to run last, in unix seconds; None where nobody has looked since it was ready. Pure."""
+    seen = record.last_seen
+    if seen is None or seen.presence == "absent" or record.ready_at is None:
+        return None
+    return max(record.ready_at, record.last_active_at or record.ready_at, seen.at)
 
 
 def record_presence(services: Services, record: Sandbox, status: Status, *, settles: bool = False) -> Sandbox:
@@ -150,20 +160,6 @@ def may_be_stopped(services: Services, record: Sandbox) -> bool:
         return isinstance(services.extension(record), CanStop)
     except SandboxerError:
         return False
-
-
-def presence_action(services: Services, record: Sandbox, silent: set[str]) -> Action | None:
-    """What a sweep is to note of a sandbox whose backend may have it stopped. `silent`: where one was asked about in
-    vain for the whole time that a look has; nothing more is asked there in this sweep."""
-    lane = location_lane(record)
-    if lane in silent:
-        return None
-    deadline = Deadline(services.limits.refresh)
-    status = look(services, record, deadline)
-    if status.presence == "unknown" and deadline.passed:
-        silent.add(lane)
-    why = presence_change(record, status)
-    return None if why is None else noted_action(record, why)
 
 
 def noted_action(record: Sandbox, why: str) -> Action:

@@ -11,7 +11,13 @@ from sandboxer.extensions.base import Status
 from sandboxer.locks import owner_state
 from sandboxer.manager import billing, destroy
 from sandboxer.manager.destroy import finish_teardown
-from sandboxer.manager.presence import may_be_stopped, note_presence, presence_change, record_presence
+from sandboxer.manager.presence import (
+    last_seen_alive,
+    may_be_stopped,
+    note_presence,
+    presence_change,
+    record_presence,
+)
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
 from sandboxer.manager.stale import find_stale, reap_stale
@@ -212,6 +218,9 @@ def _fail(services: Services, action: Action) -> Action:
         document = destroy.settled_error(document)
 
     def failed(now: Sandbox) -> Sandbox:
+        if action.action == "fail" and now.wished_at is not None and (alive := last_seen_alive(now)) is not None:
+            # Nothing is charged beyond the real end, and nobody knows when after the last look that was.
+            now = msgspec.structs.replace(now, wished_at=min(now.wished_at, alive))
         expires = now.expires_at if now.state == State.FAILED else services.clock() + now.failed_ttl
         after = msgspec.structs.replace(now, error=document, clean=rest is None, owner=None, expires_at=expires)
         return closed(after, at=services.clock()) if rest is None else after
