@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, ClassVar, Literal, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
-from sandboxer.errors import Conflict, Unsupported
-from sandboxer.hosts.base import Host, Streams
+from sandboxer.errors import Conflict, Internal, Unsupported
+from sandboxer.hosts.base import Host, Sink, Streams
 from sandboxer.masking import masked
 from sandboxer.models import Handle, Ready, Requirements, Resources, Written
 from sandboxer.secrets import Secret
@@ -52,6 +53,22 @@ def _ignore(*_: object) -> None:
     """Progress or a handle that nobody wants."""
 
 
+class KeptStreams(Protocol):
+    """One snapshot's files as the core keeps them, for backends that keep none: byte streams by name."""
+
+    def put(self, name: str) -> AbstractContextManager[Sink]:
+        """A sink for a stream, which is whole when the block ends."""
+
+    def get(self, name: str) -> BinaryIO:
+        """A stream that was put, every byte proved. Raises NotFound; reading raises StoreCorrupt."""
+
+    def inconsistent(self, why: str) -> None:
+        """Say that the streams are not what there was at one moment."""
+
+    def note(self, text: str) -> None:
+        """Say what else whoever restores it should know, as what was left out."""
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What an extension may use: the host, the time it has, and ways to tell the core something.
 
@@ -60,6 +77,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     `progress(phase, text)`: phases are resolve, sync, start, wait, ready. `save(handle)` makes the handle durable and
     raises Conflict when the sandbox is no longer wanted: let it pass, the core takes back what was made.
+
+    `kept`: in `snapshot` and `restore_from_snapshot`, where the files of a backend go that keeps none by itself.
     """
 
     host: Host
@@ -69,6 +88,14 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     save: Callable[[Handle], None] = _ignore
     secrets: Mapping[str, Secret] = {}
     endpoints: Mapping[str, str] = {}
+    kept: KeptStreams | None = None
+
+
+def kept_streams(ctx: Context) -> KeptStreams:
+    """Where the core keeps a snapshot's streams. Raises Internal outside of the verbs that have it."""
+    if ctx.kept is None:
+        raise Internal("a snapshot has no place for its streams")
+    return ctx.kept
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -270,7 +297,8 @@ class CanStop(ABC):
 
 
 class CanSnapshot(ABC):
-    """Keeps a sandbox's files on the backend, and makes new sandboxes of them."""
+    """Keeps a sandbox's files on the backend, or gives them to the core (`ctx.kept`), and makes new sandboxes of them.
+    What the core keeps can be restored on another host, and when the first is gone."""
 
     @abstractmethod
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:

@@ -6,6 +6,8 @@ import posixpath
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
+import msgspec
+
 from sandboxer.errors import BackendError, Invalid, SandboxerError, Unsupported
 from sandboxer.extensions.base import (
     CanCopy,
@@ -13,6 +15,7 @@ from sandboxer.extensions.base import (
     CanLogs,
     CanMeter,
     CanRenew,
+    CanSnapshot,
     Context,
     Exec,
     Found,
@@ -21,18 +24,26 @@ from sandboxer.extensions.base import (
     SandboxExtension,
     Spec,
     Status,
+    kept_streams,
 )
+from sandboxer.extensions.base import from_handle as read_handle
 from sandboxer.extensions.native import client, describe, files, logs
 from sandboxer.extensions.native.create import create
 from sandboxer.extensions.native.exec import run
-from sandboxer.extensions.native.handle import SandboxPaths, from_handle, to_handle
+from sandboxer.extensions.native.handle import (
+    SNAPSHOT_VERSION,
+    NativeSnapshotData,
+    SandboxPaths,
+    from_handle,
+    to_handle,
+)
 from sandboxer.extensions.native.options import WORKSPACE, NativeOptions, decode, size
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.trees import strict_modes
 from sandboxer.models import Handle, Ready, Resources
 
 
-class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter):
+class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanSnapshot):
     """Namespaces and a persistent directory, on any host that this machine can run words on."""
 
     Options = NativeOptions
@@ -139,6 +150,30 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Rewrites the marker."""
         client.renew(from_handle(handle).paths, expires_at, ctx)
+
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        """The workspace goes to the core; nothing stays here."""
+        files.snapshot(from_handle(handle), kept_streams(ctx), ctx)
+        return Handle(version=SNAPSHOT_VERSION, data={})
+
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        """A create without the tree of the request; then the files, unpacked inside."""
+        read_handle(snapshot, NativeSnapshotData, version=SNAPSHOT_VERSION)
+        kept = kept_streams(ctx)
+        if decode(spec.options).services:
+            raise Unsupported(
+                "a native sandbox with services cannot be restored: they would start before their files are there",
+                hint="restore it with a profile without services, and start them by `sandboxer exec`",
+            )
+        inputs = {name: value for name, value in spec.inputs.items() if name != "repo"}
+        bare = msgspec.structs.replace(spec, inputs=inputs)
+        handle = create(bare, ctx, filter_program=self.filter_program)
+        files.restore(from_handle(handle), kept, ctx)
+        return handle
+
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """The core has all of it."""
+        read_handle(snapshot, NativeSnapshotData, version=SNAPSHOT_VERSION)
 
 
 def _no_service(service: str | None) -> None:

@@ -97,6 +97,13 @@ class SandboxPaths(msgspec.Struct, frozen=True):
         return f"{self.directory}/{below}"
 
 
+SNAPSHOT_VERSION: Final = 1
+
+
+class NativeSnapshotData(Value, frozen=True, kw_only=True):
+    """The data of a snapshot's handle: nothing, the core keeps its files."""
+
+
 class NativeHandleData(Value, frozen=True, kw_only=True):
     """A handle's data. The first three always hold; the rest is there from the moment the sandbox is started.
 

@@ -59,6 +59,16 @@ PACK: Final = _ENTRY + 'exec tar -c $follow -f - -- "$name"'
 PACK_FILE: Final = _ENTRY + f'(umask 077; : >"$3") || exit {REFUSED}; exec tar -c $follow -f "$3" -- "$name"'
 """DIRECTORY NAME ARCHIVE: the same to a file of ours (an absolute path), which only its user can read."""
 
+PACK_WHOLE: Final = (
+    f'{_TAR}cd -- "$1" 2>/dev/null || exit {ABSENT}; export LC_ALL=C.UTF-8 LANGUAGE=; '
+    'case $(tar --version 2>/dev/null) in *"GNU tar"*) set -- -S --sort=name --format=posix '
+    "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f ;; *) set -- ;; esac; "
+    'exec tar -c "$@" -f - .'
+)
+"""DIRECTORY: pack all that is in it, and itself as `.`, to stdout. Two of an unchanged tree are alike byte for byte, as
+far as tar can: in the order of names, and without what reading or a process id leaves in the headers of pax (GNU's
+writes its id beside a file with holes all the same)."""
+
 _SHELL: Final = ("/bin/sh", "-c")
 _KINDS: Final[dict[str, PathKind]] = {"file": "file", "directory": "directory", "absent": "absent"}
 _UNREADABLE: Final = "is it readable for the sandbox's user?"
@@ -121,6 +131,14 @@ def get_archive_file(run: Run, path: str, file: str) -> LeftOut | None:
     said = _Complaints()
     code = run([*_SHELL, PACK_FILE, "sh", *_parts(path), file], stderr=said.take).code
     return said.judge(code, path)
+
+
+def pack_whole(run: Run, directory: str, sink: Sink) -> LeftOut | None:
+    """Pack what is in a directory inside as a tar stream, for `put_archive`; what of it was left out. Raises as
+    `get_archive` does."""
+    said = _Complaints()
+    code = run([*_SHELL, PACK_WHOLE, "sh", guarded(directory)], stdout=sink, stderr=said.take).code
+    return said.judge(code, directory)
 
 
 def guarded(path: str) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import msgspec
 import pytest
 
-from sandboxer.extensions.base import CanExec, Context, Exec, SandboxExtension, Spec
-from sandboxer.hosts.base import Host, Streams
+from sandboxer.errors import NotFound
+from sandboxer.extensions.base import CanExec, Context, Exec, KeptStreams, SandboxExtension, Spec
+from sandboxer.hosts.base import Host, Sink, Streams
 from sandboxer.models import Handle, Ready, Requirements
 from sandboxer.names import (
     LABEL_EXPIRES,
@@ -91,6 +93,7 @@ class Bench:
         save: Callable[[Handle], None] = lambda _handle: None,
         seconds: float | None = None,
         install: str = INSTALL,
+        kept: KeptStreams | None = None,
     ) -> Context:
         """A context with a deadline."""
         deadline = Deadline(self.seconds if seconds is None else seconds)
@@ -102,7 +105,37 @@ class Bench:
             save=save,
             secrets=self.secrets,
             endpoints=self.endpoints,
+            kept=kept,
         )
+
+
+class StreamsInMemory:
+    """Keeps a snapshot's streams as the core does, as long as the test goes on."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, bytes] = {}
+        self.said: list[str] = []
+
+    @contextmanager
+    def put(self, name: str) -> Iterator[Sink]:
+        """A sink."""
+        data = bytearray()
+        yield data.extend
+        self.streams[name] = bytes(data)
+
+    def get(self, name: str) -> BinaryIO:
+        """A stream that was put."""
+        if name not in self.streams:
+            raise NotFound(f"there is no stream {name!r}", hint="put it first")
+        return io.BufferedReader(io.BytesIO(self.streams[name]))  # no BytesIO: as a store's
+
+    def inconsistent(self, why: str) -> None:
+        """Remember what was said."""
+        self.said.append(why)
+
+    def note(self, text: str) -> None:
+        """Remember what was said."""
+        self.said.append(text)
 
 
 @dataclass(frozen=True, kw_only=True)

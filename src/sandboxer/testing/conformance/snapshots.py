@@ -12,7 +12,7 @@ from sandboxer.extensions.base import CanSnapshot, CanStop
 from sandboxer.hosts.base import Host
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_ID, new_id
-from sandboxer.testing.conformance.bench import Bench, Conformance, Made, make, remove
+from sandboxer.testing.conformance.bench import Bench, Conformance, Made, StreamsInMemory, make, remove
 
 _KEEP = ("sh", "-c", "mkdir -p kept && printf 'of the first' > kept/file && chmod 640 kept/file")
 _LOOK = ("sh", "-c", "cat kept/file && stat -c ' %a' kept/file")
@@ -62,17 +62,19 @@ class SnapshotConformance(Conformance):
         before = set(bench.census())
         first = make(bench, host)
         assert first.run(*_KEEP)[0] == 0
-        kept = extension.snapshot(first.handle, f"snap-{new_id()}", bench.context(host))
+        streams = StreamsInMemory()
+        kept = extension.snapshot(first.handle, f"snap-{new_id()}", bench.context(host, kept=streams))
         snapshot = msgspec.json.decode(msgspec.json.encode(kept), type=Handle)
         assert first.run("sh", "-c", "printf later > kept/file")[0] == 0
         assert extension.status(first.handle, bench.context(host)).presence == "running"
         extension.teardown(first.handle, bench.context(host))
-        if bench.counts_snapshots:
+        if bench.counts_snapshots and not streams.streams:
             assert set(bench.census()) - before, "the snapshot is still there"
+        assert streams.said == [], "nobody worked in it"
         other = new_id()
         saved: list[Handle] = []
         handle = bench.extension().restore_from_snapshot(  # type: ignore[attr-defined]  # looked at above
-            bench.spec(other), snapshot, bench.context(host, save=saved.append)
+            bench.spec(other), snapshot, bench.context(host, save=saved.append, kept=streams)
         )
         assert saved, "the handle is saved as soon as there is something to remember"
         ready = extension.wait_ready(handle, bench.context(host))
