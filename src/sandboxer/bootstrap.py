@@ -13,7 +13,7 @@ import msgspec
 
 from sandboxer.config.catalog import shelves
 from sandboxer.config.paths import Paths, find_paths
-from sandboxer.config.settings import host_settings, load_settings
+from sandboxer.config.settings import host_settings, load_settings, snapshot_files
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.process.detach import detach
@@ -27,6 +27,7 @@ from sandboxer.registry import Registry
 from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.create_rates import CreateRates
 from sandboxer.store.json_store import JsonStore
+from sandboxer.store.snapshot_records import SnapshotRecords
 from sandboxer.store.tokens import TokenStore
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Installation:
                 recent=CreateRates(paths.data),
                 slots=Slots(paths.data),
                 sweeps=SweepLog(paths.data),
+                snapshots=SnapshotRecords(paths.data, install=lambda: store.install_id),
+                snapshot_files=snapshot_files(settings, paths.data),
                 credits=Credits(paths.data, settings.budgets, install=lambda: store.install_id),
             )
         )

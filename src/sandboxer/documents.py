@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from sandboxer.errors import SandboxerError, Timeout
 from sandboxer.masking import masked_values
-from sandboxer.models import Sandbox, Value
+from sandboxer.models import Sandbox, Snapshot, Value
 from sandboxer.state import State
 from sandboxer.timing import rfc3339
 
@@ -85,6 +85,47 @@ def _last_seen(record: Sandbox) -> dict[str, Any] | None:
         "detail": seen.detail,
         "since": rfc3339(seen.since),
         "at": rfc3339(seen.at),
+    }
+
+
+class SnapshotDocument(Value, frozen=True, kw_only=True):
+    """The public document of one snapshot. `size_bytes` and `stored_bytes` (what it added to what was kept) are null
+    where a provider keeps the files; `consistent`: they are certainly those of one moment; `notes`: what was left
+    out."""
+
+    id: str
+    name: str | None
+    sandbox_id: str
+    profile: str
+    extension: str
+    consumer: dict[str, str]
+    state: Literal["taking", "kept", "deleting", "deleted"]
+    created_at: str
+    size_bytes: int | None
+    stored_bytes: int | None
+    consistent: bool
+    contents: list[str]
+    host: str | None
+    notes: list[str]
+
+
+def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
+    """The document of `snapshot`."""
+    return {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "sandbox_id": snapshot.sandbox_id,
+        "profile": snapshot.profile,
+        "extension": snapshot.extension,
+        "consumer": msgspec.to_builtins(snapshot.consumer),
+        "state": snapshot.state,
+        "created_at": rfc3339(snapshot.created_at),
+        "size_bytes": snapshot.size_bytes,
+        "stored_bytes": snapshot.stored_bytes,
+        "consistent": snapshot.consistent,
+        "contents": snapshot.contents,
+        "host": snapshot.host,
+        "notes": snapshot.notes,
     }
 
 

@@ -19,6 +19,7 @@ HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:%\[\]-]{0,254}")
 ACTOR = re.compile(r"(adm|agt|atm):([A-Za-z0-9][A-Za-z0-9._@/+-]{0,127})")
 SIZE = re.compile(r"(\d{1,12})([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 PREFIX = "sbx-"
+SNAPSHOT_PREFIX = "snap-"
 TOKEN_PREFIX = "sbx_"  # noqa: S105 - how tokens begin
 MAX_KEY = 255
 """The longest idempotency key, in characters."""
@@ -39,6 +40,11 @@ _ALPHABET = string.ascii_lowercase + string.digits
 def new_id() -> str:
     """A fresh sandbox id: 12 characters, 61 bits."""
     return random_text(string.ascii_lowercase, 1) + random_text(_ALPHABET, 11)
+
+
+def new_snapshot_id() -> str:
+    """A fresh id of a snapshot: `snap-` and what an id of a sandbox looks like, so that it has a lock of its own."""
+    return SNAPSHOT_PREFIX + new_id()
 
 
 def new_token() -> str:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sandboxer.hosts.base import MAX_OUTPUT, Command, Host, HostAddress, Progress, Result, Streams, SyncReport
-from sandboxer.models import Sandbox
+from sandboxer.models import Sandbox, Snapshot
 from sandboxer.payments.credits import Credits
 from sandboxer.payments.ledger import Book
 from sandboxer.store.base import UpdateFn
 from sandboxer.store.json_store import JsonStore
+from sandboxer.store.snapshot_records import SnapshotEdit, SnapshotRecords
 from sandboxer.timing import Deadline
 
 
@@ -56,6 +57,18 @@ class MortalPurse(Credits):
         self.doom.step("before a change of the credits")
         super()._change(change, must_succeed=must_succeed)
         self.doom.step("after a change of the credits")
+
+
+class MortalSnapshots(SnapshotRecords):
+    """Every change of the records of snapshots is two steps."""
+
+    doom: Doom
+
+    def update(self, snapshot_id: str, edit: SnapshotEdit, *, must_succeed: bool = False) -> Snapshot | None:
+        self.doom.step("before a change of the snapshots")
+        stored = super().update(snapshot_id, edit, must_succeed=must_succeed)
+        self.doom.step("after a change of the snapshots")
+        return stored
 
 
 class MortalHost(Host):

@@ -15,7 +15,8 @@ from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.hosts.factory import open_host
 from sandboxer.models import Request
-from tests.crash.crash_points import Doom, MortalHost, MortalPurse, MortalStore
+from tests.crash.crash_points import Doom, MortalHost, MortalPurse, MortalSnapshots, MortalStore
+from tests.crash.snapshot_sweep import restore
 
 
 def main(step: int, verb: str, argument: str) -> None:
@@ -28,7 +29,9 @@ def main(step: int, verb: str, argument: str) -> None:
     )
     ledger = MortalPurse(here.paths.data, here.settings.budgets, install=lambda: here.store.install_id)
     ledger.doom = doom
-    here.manager.services = dataclasses.replace(here.manager.services, credits=ledger)
+    snapshots = MortalSnapshots(here.paths.data, install=lambda: here.store.install_id)
+    snapshots.doom = doom
+    here.manager.services = dataclasses.replace(here.manager.services, credits=ledger, snapshots=snapshots)
     _VERBS[verb](here, argument)
     sys.stdout.write(f"{doom.steps}\n")
 
@@ -59,6 +62,9 @@ _VERBS = {
     "extend-ttl": lambda here, argument: here.manager.extend_ttl(argument, 60),
     "stop": lambda here, argument: here.manager.stop(argument),
     "start": lambda here, argument: here.manager.start(argument),
+    "snapshot": lambda here, argument: here.manager.snapshot(argument),
+    "restore": restore,
+    "snapshots-delete": lambda here, argument: here.manager.delete_snapshot(argument),
     "expire": _expire,
     "reconcile": _reconcile,
 }

@@ -19,7 +19,18 @@ from starlette.routing import Match
 from sandboxer.api.middleware import ApiMiddleware
 from sandboxer.api.openapi import openapi_document
 from sandboxer.api.problem_details import from_http_exception, from_validation, problem_response
-from sandboxer.api.routes import billing, catalog, health, leases, records, routing, sandboxes, sweeps, tokens
+from sandboxer.api.routes import (
+    billing,
+    catalog,
+    health,
+    leases,
+    records,
+    routing,
+    sandboxes,
+    snapshots,
+    sweeps,
+    tokens,
+)
 from sandboxer.api.routes import exec as commands
 from sandboxer.api.server_context import STOP_SECONDS, ServerContext
 from sandboxer.errors import SandboxerError
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
     from sandboxer.manager.tokens import TokenVerifier
 
-ROUTES: Final = (health, sandboxes, records, commands, leases, sweeps, catalog, routing, billing, tokens)
+ROUTES: Final = (health, sandboxes, snapshots, records, commands, leases, sweeps, catalog, routing, billing, tokens)
 
 
 def create_app(opening: Callable[[], Installation], *, keyring: TokenVerifier | None = None) -> FastAPI:

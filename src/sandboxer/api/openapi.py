@@ -13,17 +13,18 @@ from fastapi.openapi.utils import get_openapi
 from sandboxer import __version__
 from sandboxer.api import responses
 from sandboxer.api.problem_details import MEDIA_TYPE, Problem
-from sandboxer.documents import ExecResult, SandboxDocument
+from sandboxer.documents import ExecResult, SandboxDocument, SnapshotDocument
 from sandboxer.manager.plan import Explanation
 from sandboxer.manager.reap import StaleReport
+from sandboxer.manager.snapshots import VerifyReport
 from sandboxer.manager.sweep_report import Report
 from sandboxer.manager.tokens import NewToken
 from sandboxer.payments.credits import Balance
 
 _REF: Final = "#/components/schemas/"
 _MODELS: Final = (
-    Problem, SandboxDocument, Report, StaleReport, Explanation, responses.SandboxList, responses.LeaseDocument,
-    responses.LeaseList,
+    Problem, SandboxDocument, Report, StaleReport, Explanation, responses.SandboxList, SnapshotDocument,
+    responses.SnapshotList, VerifyReport, responses.LeaseDocument, responses.LeaseList,
     ExecResult, responses.ProfileList, responses.ExtensionList, responses.EventList, responses.HostDocument,
     responses.UsageList, Balance, responses.HealthDocument, responses.TokenList, NewToken, responses.AuditList,
 )  # fmt: skip

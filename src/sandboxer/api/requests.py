@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
+from sandboxer.manager.restore import RestoreRequest
 from sandboxer.manager.tokens import TokenRequest
 from sandboxer.models import Request
 from sandboxer.state import State
@@ -104,6 +105,48 @@ class CreateBody(ExplainBody):
         """The request as the manager takes it."""
         asked = super().request(default_profile=default_profile)
         return msgspec.structs.replace(asked, name=self.name, labels=dict(self.labels))
+
+
+class SnapshotBody(RequestBody):
+    """What a snapshot is called."""
+
+    name: Annotated[str | None, Field(max_length=63)] = None
+
+
+class RestoreBody(RequestBody):
+    """What the new sandbox shall be; what is left out is as it was with the first one, but for the name."""
+
+    ttl: Duration | None = None
+    host: Annotated[
+        str | None, Field(max_length=253, description="`local`, or a host of the server's configuration")
+    ] = None
+    name: Annotated[str | None, Field(max_length=63)] = None
+    labels: dict[str, str] | None = None
+    inputs: Annotated[
+        dict[str, Annotated[str | int | bool, _worded("Input should be text, a whole number, true or false")]],
+        Field(description="laid over those of the first sandbox; secret ones are not kept"),
+    ] = {}
+
+    @property
+    def asked(self) -> RestoreRequest:
+        """The same as the manager takes it."""
+        return RestoreRequest(
+            host=self.host,
+            ttl=None if self.ttl is None else parse_duration(self.ttl, what="ttl"),
+            name=self.name,
+            labels=self.labels,
+            inputs=dict(self.inputs),
+        )
+
+
+class SnapshotQuery(BaseModel):
+    """Which snapshots to list, and from where on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sandbox: Annotated[str | None, Field(max_length=63, description="only of this sandbox, by its whole id")] = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before")] = None
 
 
 class ListQuery(BaseModel):

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from sandboxer.api.problem_details import encode
-from sandboxer.documents import SandboxDocument
+from sandboxer.documents import SandboxDocument, SnapshotDocument
 from sandboxer.locks import Lease
 from sandboxer.manager.tokens import TokenDocument
 from sandboxer.models import AuditEntry, Event, Manifest, Profile, Value
@@ -23,6 +23,13 @@ class SandboxList(Value, frozen=True, kw_only=True):
     """A page of sandboxes, oldest first. `next_cursor` is null on the last page."""
 
     sandboxes: list[SandboxDocument]
+    next_cursor: str | None
+
+
+class SnapshotList(Value, frozen=True, kw_only=True):
+    """A page of snapshots, oldest first. `next_cursor` is null on the last page."""
+
+    snapshots: list[SnapshotDocument]
     next_cursor: str | None
 
 

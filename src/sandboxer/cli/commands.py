@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ssh": ("shell:ssh", "Enter the workspace the way of a consumer."),
     "cp": ("files:cp", "Copy files into or out of a sandbox."),
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),
+    "snapshot": ("snapshots:snapshot", "Keep a sandbox's files, to make others of them."),
+    "restore": ("snapshots:restore", "Make a new sandbox of a snapshot."),
     "expire": ("sweeps:expire", "End the sandboxes whose TTL is over; made for cron."),
     "reconcile": ("sweeps:reconcile", "Settle records and resources against what really is."),
     "reap-stale": ("sweeps:reap_stale", "Take away what no live record knows, on all hosts and providers."),
@@ -46,6 +48,15 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "inspect": (
         "Look at placement hosts: host, stale.",
         {"host": "admin:inspect_host", "stale": "sweeps:inspect_stale"},
+    ),
+    "snapshots": (
+        "Files of sandboxes that were kept: list, get, delete, verify.",
+        {
+            "list": "snapshots:snapshots_list",
+            "get": "snapshots:snapshots_get",
+            "delete": "snapshots:snapshots_delete",
+            "verify": "snapshots:snapshots_verify",
+        },
     ),
     "profiles": (
         "Recipes: list, show, validate.",

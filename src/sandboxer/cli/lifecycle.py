@@ -69,11 +69,11 @@ def create(
         if dry_run:
             show_plan(manager.dry_run(plan), as_json=as_json)
         elif no_wait:
-            _show(manager.document(here.create_detached(plan)), as_json=as_json)
+            show_sandbox(manager.document(here.create_detached(plan)), as_json=as_json)
         else:
             with Progress(quiet=as_json) as progress:
                 record = manager.create(plan, progress=progress)
-            _show(manager.document(record), as_json=as_json)
+            show_sandbox(manager.document(record), as_json=as_json)
 
 
 def request_of(
@@ -109,7 +109,7 @@ def get(
 ) -> None:
     """Show one sandbox."""
     with installation() as here:
-        _show(here.manager.document(here.manager.get(sandbox_id, refresh=refresh)), as_json=wants_json(json))
+        show_sandbox(here.manager.document(here.manager.get(sandbox_id, refresh=refresh)), as_json=wants_json(json))
 
 
 def list_(
@@ -205,7 +205,7 @@ def recreate(
     with installation() as here:
         with Progress(quiet=as_json) as progress:
             record = here.manager.recreate(sandbox_id, actor=actor, timeout=seconds, progress=progress)
-        _show(here.manager.document(record), as_json=as_json)
+        show_sandbox(here.manager.document(record), as_json=as_json)
 
 
 def extend_ttl(
@@ -282,7 +282,7 @@ def _isolation(isolation: dict[str, Any]) -> str:
     return f"{isolation['class']}, network {isolation['network']}{calls.get(isolation['syscalls'], '')}"
 
 
-def _show(document: dict[str, Any], *, as_json: bool) -> None:
+def show_sandbox(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit(document)
         return

@@ -11,9 +11,17 @@ from sandboxer.config.catalog import EXTENSION_ID
 from sandboxer.config.prices import check_amount, check_prices
 from sandboxer.config.yaml_document import load, with_line
 from sandboxer.errors import Invalid
-from sandboxer.models import ApiSettings, ExtensionSettings, HostSettings, OpenBaoSettings, Settings, TokenSettings
+from sandboxer.models import (
+    ApiSettings,
+    ExtensionSettings,
+    HostSettings,
+    OpenBaoSettings,
+    Settings,
+    SnapshotSettings,
+    TokenSettings,
+)
 from sandboxer.models.references import check_references, parse_local_reference, parse_reference
-from sandboxer.names import LABEL_KEY, parse_actor
+from sandboxer.names import LABEL_KEY, parse_actor, parse_size
 from sandboxer.timing import parse_duration, parse_time
 
 MOST = 65536
@@ -98,8 +106,29 @@ def _check(settings: Settings) -> None:
         for key, limit in limits.items():
             if limit is not None and not 0 <= limit <= MOST:
                 raise Invalid(f"config.yaml: quotas.{consumer}.{key} is not 0 to {MOST}", hint="leave it out for none")
+    _check_snapshots(settings.snapshots)
     _check_api(settings.api)
     _check_openbao(settings.openbao)
+
+
+def snapshot_files(settings: Settings, data: Path) -> Path:
+    """Where the files of snapshots are kept."""
+    store = settings.snapshots.store
+    return data / "snapshots" if store is None else Path(store).expanduser()
+
+
+def _check_snapshots(snapshots: SnapshotSettings) -> None:
+    if snapshots.store is not None and not snapshots.store.startswith(("/", "~/")):
+        raise Invalid(
+            f"config.yaml: snapshots.store {snapshots.store[:80]!r} is not absolute", hint="start it with / or ~/"
+        )
+    most = snapshots.max_bytes
+    if isinstance(most, str):
+        most = parse_size(most, what="config.yaml: snapshots.max_bytes")
+    if most is not None and most < 1:
+        raise Invalid("config.yaml: snapshots.max_bytes is below 1", hint="write it like 20G, or leave it out")
+    if snapshots.keep is not None and not 1 <= snapshots.keep <= MOST:
+        raise Invalid(f"config.yaml: snapshots.keep is not 1 to {MOST}", hint="leave it out to keep all")
 
 
 def _check_api(api: ApiSettings) -> None:

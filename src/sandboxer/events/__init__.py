@@ -4,6 +4,6 @@ Here is what commands need. `relay.Relay` and `loop.RelayLoop` are imported wher
 """
 
 from sandboxer.events.background import start_relay_process
-from sandboxer.events.builder import build_event, initial_status, payload
+from sandboxer.events.builder import build_event, initial_status, new_event_id, payload
 
-__all__ = ["build_event", "initial_status", "payload", "start_relay_process"]
+__all__ = ["build_event", "initial_status", "new_event_id", "payload", "start_relay_process"]

@@ -61,7 +61,7 @@ def build_event(
         event_type=event_type,
         occurred_at=rfc3339(now) or "",
         actor=f"{record.consumer.actor}:{record.consumer.name}",
-        summary=_summary(record, event_type),
+        summary=_summary(record, event_type, dict(detail or {})),
         detail=usual | dict(detail or {}),
     )
 
@@ -106,6 +106,17 @@ def payload(event: Event) -> dict[str, Any]:
     }
 
 
-def _summary(record: Sandbox, event_type: str) -> str:
+_OF_SNAPSHOTS: Final = {
+    "snapshot.created": "was taken of",
+    "snapshot.deleted": "is gone, of",
+    "snapshot.restored": "was restored as",
+}
+
+
+def _summary(record: Sandbox, event_type: str, detail: Mapping[str, Any]) -> str:
+    if event_type in _OF_SNAPSHOTS:
+        return (
+            f"snapshot {detail.get('snapshot_id')} {_OF_SNAPSHOTS[event_type]} sandbox {record.id} ({record.profile})"
+        )
     phrase = _PHRASES.get(event_type, f"has a new fact, {event_type},")
     return f"sandbox {record.id} {phrase} on {record.host or record.extension} ({record.profile})"

@@ -308,6 +308,11 @@ class CanSnapshot(ABC):
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """Make a new sandbox from a snapshot; the rules of `provision` hold."""
 
+    def find_snapshot(self, name: str, ctx: Context) -> Handle | None:
+        """The snapshot that a backend keeps under this name, where the answer to `snapshot` never came; None where
+        there is none, and where it cannot be looked for. Called by `reconcile`, to delete it."""
+        return None
+
     @abstractmethod
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Remove a snapshot; one that is gone already is success."""

@@ -138,6 +138,12 @@ class SaasStubExtension(DirectoryExtension, CanMeter, CanStop, CanSnapshot):
             raise NotFound("the snapshot is gone", hint="run `sandboxer snapshots list`", fault="backend")
         return self.make(spec, ctx, tree=files)
 
+    def find_snapshot(self, name: str, ctx: Context) -> Handle | None:
+        """The copy of this name; what of it is not whole is removed."""
+        target = self.root(ctx) / _SNAPSHOTS / name
+        shutil.rmtree(target.with_name(f".new-{name}"), ignore_errors=True)
+        return Handle(version=1, data={"snapshot": str(target)}) if target.exists() else None
+
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Remove the copy."""
         kept = _kept(snapshot)

@@ -10,7 +10,7 @@ from typing import Final
 from sandboxer.errors import Conflict, Denied, Internal, Interrupted, NotFound, SandboxerError
 from sandboxer.manager.services import Services
 from sandboxer.masking import masked
-from sandboxer.models import AuditEntry, Consumer, Grant, RecordSummary, Sandbox
+from sandboxer.models import AuditEntry, Consumer, Grant, RecordSummary, Request, Sandbox
 from sandboxer.names import ID, MIN_PREFIX, new_id, parse_actor, plain_actor_name
 from sandboxer.state import LIVE, State
 from sandboxer.store.base import holds_name
@@ -177,6 +177,11 @@ def check_profile_allowed(grant: Grant, profile: str) -> None:
 def consumer_name(consumer: Consumer) -> str:
     """A consumer as budgets and quotas name it, such as `agt:builder`."""
     return f"{consumer.actor}:{consumer.name}"
+
+
+def create_action(request: Request) -> str:
+    """What the audit calls a create: one of a snapshot is a restore."""
+    return "create" if request.snapshot is None else "restore"
 
 
 class VerbSet:

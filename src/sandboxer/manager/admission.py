@@ -65,6 +65,7 @@ class Admission:
             idle_ttl=plan.idle_ttl,
             idempotency_key=plan.idempotency_key,
             fingerprint=plan.fingerprint,
+            snapshot_of=plan.request.snapshot,
             owner=this_owner(),
             ends_with=this_owner() if plan.one_shot else None,
             seq=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import billing, failure_policy, path_checks
+from sandboxer.manager import billing, failure_policy, path_checks, restore
 from sandboxer.manager.candidates import Candidate, checked_options, manifests_of, refs_of
 from sandboxer.manager.destroy import rollback
 from sandboxer.manager.failure_policy import Cause, Circumstances, Phase
@@ -146,7 +147,10 @@ class Attempt:
         self._progress("ready", "")
         with _our_fault():
             stored = self._services.move(
-                self.record.id, Trigger.ESTABLISHED, edit=lambda now: self._established(now, handle, ready, report)
+                self.record.id,
+                Trigger.ESTABLISHED,
+                edit=lambda now: self._established(now, handle, ready, report),
+                more=partial(restore.restored_event, self._services),
             )
         self._services.health.succeeded(self.record.extension, self.record.host, seconds)
         return stored
@@ -154,7 +158,10 @@ class Attempt:
     def _provision(self) -> tuple[Handle, Context]:
         services, plan, record = self._services, self._plan, self.record
         extension = services.extensions.get(record.extension)
-        with opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs:
+        with (
+            opened_inputs(plan.profile, plan.inputs, plan.roots) as inputs,
+            restore.source_of(services, record.snapshot_of, self._progress) as source,
+        ):
             spec = Spec(
                 sandbox_id=record.id,
                 resource=resource_name(record.id),
@@ -180,7 +187,7 @@ class Attempt:
                 refs=refs_of(plan.profile, manifests_of(services, plan.profile), record.extension),
             )
             self._phase = "provision"
-            return extension.provision(spec, self._context), self._context
+            return restore.provision(extension, spec, source, self._context), self._context
 
     def _share(self) -> Deadline:
         """Half of what is left, as long as there is another candidate to leave time for."""
@@ -218,6 +225,7 @@ class Attempt:
             report=report,
             ready_at=self._services.clock(),
             owner=None,
+            seq=now.seq if now.snapshot_of is None else now.seq + 1,  # of the restore, besides that it is ready
         )
         return with_provider_end(after, ready.ends_at, slack=self._services.limits.provider_end)
 

@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Starting it again, unless `--timeout` says otherwise."""
     wait: float = 900.0
     """Waiting for a state of a sandbox, unless `--timeout` says otherwise."""
+    snapshot: float = 3600.0
+    """Taking a snapshot, unless `--timeout` says otherwise."""
+    snapshot_lock: float = 10.0
+    """Waiting for who works on a snapshot before it is deleted."""
     renew: float = 60.0
     """Telling a backend of a later end."""
     logs: float = 120.0

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxer.documents import sandbox_document
 from sandboxer.errors import SandboxerError
-from sandboxer.manager.access import Principal, consumer_name
+from sandboxer.manager.access import Principal, consumer_name, create_action
 from sandboxer.manager.admin import AdminVerbs
 from sandboxer.manager.record_verbs import RecordVerbs
 from sandboxer.manager.services import Progress, no_progress
+from sandboxer.manager.snapshot_verbs import SnapshotVerbs
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import LIVE, State
 from sandboxer.timing import Deadline
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.sweep_report import Report
 
 
-class SandboxManager(AdminVerbs, RecordVerbs):
+class SandboxManager(SnapshotVerbs, AdminVerbs, RecordVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
     def acting(self, principal: Principal) -> SandboxManager:
@@ -43,8 +44,9 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         """Import what verbs would import when they are called, and make all records ready (`models.prepared`). To be
         called before there are many threads."""
         from sandboxer import manager
+        from sandboxer.store import chunks
 
-        self.services.extensions.prepare(manager)
+        self.services.extensions.prepare(manager, chunks)
 
     # -- create ---------------------------------------------------------------------------------------------------
 
@@ -64,7 +66,7 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         try:
             return make_plan(self.services, request, caller, idempotency_key=idempotency_key)
         except SandboxerError as error:
-            self.principal.note(self.services, "create", None, error.code, actor=actor)
+            self.principal.note(self.services, create_action(request), None, error.code, actor=actor)
             raise
 
     def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
@@ -90,7 +92,8 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
         from sandboxer.manager.create import begin
 
-        with self._noted("create", plan.request.name, actor=consumer_name(plan.consumer)) as known:
+        action, actor = create_action(plan.request), consumer_name(plan.consumer)
+        with self._noted(action, plan.request.name, actor=actor) as known:
             pending = begin(self.services, plan)
             known.append(pending.id if isinstance(pending, Sandbox) else pending.record.id)
             return pending
@@ -107,7 +110,8 @@ class SandboxManager(AdminVerbs, RecordVerbs):
         from sandboxer.manager.create import carry_out
 
         seconds = timeout or plan.request.timeout or self.services.limits.create
-        with self.principal.failure(self.services, "create", [pending.record.id], actor=consumer_name(plan.consumer)):
+        action, actor = create_action(plan.request), consumer_name(plan.consumer)
+        with self.principal.failure(self.services, action, [pending.record.id], actor=actor):
             return carry_out(self.services, plan, pending, Deadline(seconds), progress)
 
     def create(self, plan: CreatePlan, *, timeout: float | None = None, progress: Progress = no_progress) -> Sandbox:

@@ -17,6 +17,7 @@ from sandboxer.manager.access import check_profile_allowed, consumer_name, opera
 from sandboxer.manager.billing import token_budget
 from sandboxer.manager.candidates import Candidate, Constraints, find_candidates
 from sandboxer.manager.inputs import outside_roots
+from sandboxer.manager.restore import narrowed
 from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Sandbox, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
@@ -91,7 +92,10 @@ def make_plan(
 
     `replaces`: the sandbox that goes before the new one comes."""
     check_profile_allowed(caller.grant, request.profile)
-    profile = services.profiles.get(request.profile)
+    if request.snapshot is None:
+        profile = services.profiles.get(request.profile)
+    else:
+        profile, request = narrowed(services, request.snapshot, request)
     inputs = resolve_inputs(profile, request.inputs, base=caller.base)
     if caller.roots is not None:
         _check_roots(profile, inputs, caller.roots)
@@ -253,6 +257,8 @@ def _fingerprint(request: Request, shown: Mapping[str, Any], consumer: Consumer)
     import hashlib  # 7 ms that only a create pays
 
     asked = msgspec.to_builtins(msgspec.structs.replace(request, inputs=dict(shown), timeout=None))
+    if request.snapshot is None:
+        del asked["snapshot"]  # fingerprints that were taken before there were snapshots go on to be the same
     text = json.dumps([asked, msgspec.to_builtins(consumer)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -20,6 +20,7 @@ from sandboxer.manager.presence import (
 )
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
+from sandboxer.manager.snapshot_ends import settle_snapshots
 from sandboxer.manager.stale import find_stale, reap_stale
 from sandboxer.manager.sweep_report import (
     Action,
@@ -67,7 +68,9 @@ def reconcile(services: Services, *, apply: bool, force: bool = False, grace: fl
         planned, strays = [action for action in planned if action.action != "fail"], []
     if not apply:
         unsettled, unusable = billing.settle_open(services, grace=grace, apply=False)
-        return Report(actions=[*planned, *strays, *unsettled], remaining=[*remaining, *unusable])
+        snapshots, unknown = settle_snapshots(services, grace=grace, apply=False)
+        actions = [*planned, *strays, *unsettled, *snapshots]
+        return Report(actions=actions, remaining=[*remaining, *unusable, *unknown])
     done = run_in_lanes(
         planned, lambda action: done_safely(action, lambda: settle_record(services, action, grace)), lane=location_lane
     )
@@ -75,8 +78,9 @@ def reconcile(services: Services, *, apply: bool, force: bool = False, grace: fl
         strays, lambda action: done_safely(action, lambda: reap_stale(services, action)), lane=location_lane
     )
     settled, unusable = billing.settle_open(services, grace=grace)
-    report = sweep_report([*done, *settled])
-    return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable])
+    snapshots, unknown = settle_snapshots(services, grace=grace, apply=True)
+    report = sweep_report([*done, *settled, *snapshots])
+    return msgspec.structs.replace(report, remaining=[*remaining, *report.remaining, *unusable, *unknown])
 
 
 def done_safely(action: Action, do: Callable[[], Action]) -> Action:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from sandboxer.state import LIVE, State, Trigger, advance
 from sandboxer.store.audit_log import AuditLog
 from sandboxer.store.base import Change, OtherRecords, Store
 from sandboxer.store.create_rates import CreateRates
+from sandboxer.store.snapshot_records import SnapshotRecords
 from sandboxer.store.tokens import TokenStore
 from sandboxer.timing import Deadline, now, uptime
 
@@ -76,6 +78,8 @@ class Services:
     recent: CreateRates
     slots: Slots
     sweeps: SweepLog
+    snapshots: SnapshotRecords
+    snapshot_files: Path
     clock: Callable[[], float] = field(default=now)
     uptime: Callable[[], float] = field(default=uptime)
     limits: Limits = field(default=DEFAULT)

@@ -32,6 +32,8 @@ class Action(Value, frozen=True, kw_only=True):
     extension: str
     outcome: ActionOutcome = "planned"
     error: dict[str, Any] | None = None
+    snapshot_id: str | None = None
+    """The snapshot that it is done to, of that sandbox."""
 
 
 class Remaining(Value, frozen=True, kw_only=True):
@@ -42,6 +44,7 @@ class Remaining(Value, frozen=True, kw_only=True):
     extension: str
     sandbox_id: str | None = None
     error: dict[str, Any] | None = None
+    snapshot_id: str | None = None
 
 
 class Located(Protocol):
@@ -128,6 +131,7 @@ def sweep_report(done: list[Action]) -> Report:
             host=action.host,
             extension=action.extension,
             error=action.error,
+            snapshot_id=action.snapshot_id,
         )
         for action in done
         if action.outcome == "failed"

@@ -61,8 +61,10 @@ from sandboxer.models.settings import (
     OpenBaoSettings,
     Quota,
     Settings,
+    SnapshotSettings,
     TokenSettings,
 )
+from sandboxer.models.snapshot import Snapshot, SnapshotState, UntoldFact
 from sandboxer.models.tokens import AuditEntry, Grant, Token
 
 __all__ = [
@@ -113,10 +115,14 @@ __all__ = [
     "SecretRef",
     "Service",
     "Settings",
+    "Snapshot",
+    "SnapshotSettings",
+    "SnapshotState",
     "SyscallFilter",
     "Token",
     "TokenSettings",
     "TtlSpec",
+    "UntoldFact",
     "Usage",
     "Value",
     "Written",

@@ -160,7 +160,7 @@ class LastSeen(Value, frozen=True, kw_only=True):
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """What was asked for, complete enough to ask again (`recreate`)."""
+    """What was asked for, complete enough to ask again (`recreate`). `snapshot`: of which one it is made."""
 
     profile: str
     inputs: dict[str, Any] = {}
@@ -170,6 +170,7 @@ class Request(Value, frozen=True, kw_only=True):
     ttl: int | None = None
     keep_failed: bool = False
     timeout: int | None = None
+    snapshot: str | None = None
 
 
 class Sandbox(Value, frozen=True, kw_only=True):

@@ -118,6 +118,16 @@ class Budget(Written, frozen=True, kw_only=True):
     per: Literal["month"] | None = None
 
 
+class SnapshotSettings(Written, frozen=True, kw_only=True):
+    """Where the files of snapshots are kept and how much of them. `store`: a directory (default: `snapshots` in the
+    data directory); `max_bytes`: the most that each consumer's may take there, such as 20G; `keep`: how many of each
+    sandbox, the oldest going first."""
+
+    store: str | None = None
+    max_bytes: int | str | None = None
+    keep: int | None = None
+
+
 class Settings(Written, frozen=True, kw_only=True):
     """config.yaml, with the environment laid over it."""
 
@@ -126,6 +136,7 @@ class Settings(Written, frozen=True, kw_only=True):
     extensions: dict[str, ExtensionSettings] = {}
     budgets: dict[str, Budget] = {}
     quotas: dict[str, Quota] = {}
+    snapshots: SnapshotSettings = SnapshotSettings()
     openbao: OpenBaoSettings = OpenBaoSettings()
     state_hub: HubSettings = HubSettings()
     fin_hub: HubSettings = HubSettings()

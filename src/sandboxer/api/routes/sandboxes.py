@@ -29,7 +29,7 @@ router = APIRouter(route_class=JsonRoute)
 
 WAIT_SECONDS = 900.0
 """How long `?wait=true` holds a request; the work goes on after that."""
-_ESTABLISHING = responses_of(
+ESTABLISHING = responses_of(
     (201, "SandboxDocument", "It is ready (only with `wait=true`)"),
     (202, "SandboxDocument", "It is being established: ask for it again until its state has changed"),
     problems=(402, 404, 409, 424, 501, 502, 504),
@@ -48,7 +48,7 @@ Key = Annotated[
 ]
 
 
-@router.post("/v1/sandboxes", status_code=202, responses=_ESTABLISHING, operation_id="create")
+@router.post("/v1/sandboxes", status_code=202, responses=ESTABLISHING, operation_id="create")
 async def create(
     context: Context, body: CreateBody | None = None, wait: Wait = False, idempotency_key: Key = None
 ) -> Response:
@@ -59,7 +59,7 @@ async def create(
         started = await context.lookups.run(partial(_create, context, asked, slot, idempotency_key))
     finally:
         slot.close()
-    return await _established(context, started, wait=wait)
+    return await established(context, started, wait=wait)
 
 
 def _create(context: RequestContext, body: CreateBody, slot: Any, key: str | None) -> StartedCreate:
@@ -75,7 +75,7 @@ def _create(context: RequestContext, body: CreateBody, slot: Any, key: str | Non
     return context.establish(plan, slot)
 
 
-@router.post("/v1/sandboxes/{id}/recreate", status_code=202, responses=_ESTABLISHING, operation_id="recreate")
+@router.post("/v1/sandboxes/{id}/recreate", status_code=202, responses=ESTABLISHING, operation_id="recreate")
 async def recreate(context: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
@@ -89,7 +89,7 @@ async def recreate(context: Context, sandbox: SandboxParameter, wait: Wait = Fal
         started = await context.lookups.run(partial(context.establish, plan, slot))
     finally:
         slot.close()
-    return await _established(context, started, wait=wait)
+    return await established(context, started, wait=wait)
 
 
 @router.get("/v1/sandboxes", responses=responses_of((200, "SandboxList", "A page of sandboxes")), operation_id="list")
@@ -196,7 +196,8 @@ async def start(context: Context, sandbox: SandboxParameter) -> Response:
     return json_response(await context.host_calls.run(lambda: manager.document(manager.start(sandbox))))
 
 
-async def _established(context: RequestContext, started: StartedCreate, *, wait: bool) -> Response:
+async def established(context: RequestContext, started: StartedCreate, *, wait: bool) -> Response:
+    """The answer to an establishment that was begun."""
     record = started.record
     if wait and started.work is not None:
         record = await _waited(started.work, record)

@@ -271,6 +271,14 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         options = msgspec.structs.replace(decode(spec.options), image=None, snapshot=kept.name)
         return self._made(spec, options, ctx)
 
+    def find_snapshot(self, name: str, ctx: Context) -> Handle | None:
+        """By its name, which is ours alone."""
+        cloud = DaytonaClient(ctx)
+        found = snapshots.named(cloud, name, ctx.deadline)
+        if found is None:
+            return None
+        return to_handle(DaytonaHandleData(name=name, base=cloud.base, key=cloud.key, kind="snapshot", id=found))
+
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Removes it and sees that it is gone."""
         snapshots.forget(DaytonaClient(ctx), from_handle(snapshot), ctx.deadline)

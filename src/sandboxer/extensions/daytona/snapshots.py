@@ -42,6 +42,12 @@ def keep(cloud: DaytonaClient, sandbox: str, name: str, deadline: Deadline) -> s
     raise AssertionError("pauses do not end")
 
 
+def named(cloud: DaytonaClient, name: str, deadline: Deadline) -> str | None:
+    """Daytona's id of the snapshot with that name, whatever its state; None where there is none."""
+    found = _snapshot(cloud, name, deadline)
+    return None if found is None else str(found["id"])
+
+
 def forget(cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
     """Remove a snapshot and see that it is gone; one that is gone already is success."""
     check_base(remembered, cloud.base)

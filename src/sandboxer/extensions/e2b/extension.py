@@ -322,6 +322,14 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         check_address(kept.api, ctx)
         return self._make(spec, ctx, template=kept.snapshot)
 
+    def find_snapshot(self, name: str, ctx: Context) -> Handle | None:
+        """By its name."""
+        control = E2BClient(ctx)
+        found = control.snapshot_named(name)
+        if found is None:
+            return None
+        return E2BSnapshotData(snapshot=found, name=name, api=control.base, key=control.key).handle()
+
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Removes the template that it is."""
         kept, control = snapshot_data(snapshot), E2BClient(ctx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sandboxer.errors import NotFound, StoreCorrupt
@@ -27,12 +27,12 @@ class SnapshotReader:
     def __init__(self, recipe: Recipe, index: dict[bytes, Chunk], reader: PackReader) -> None:
         self.recipe, self._index, self._reader = recipe, index, reader
 
-    def open(self, name: str) -> io.BufferedReader:
-        """One of its streams; every byte is proved before it is given out. Raises NotFound; reads raise
-        StoreCorrupt."""
+    def open(self, name: str, *, seen: Callable[[int], None] | None = None) -> io.BufferedReader:
+        """One of its streams; every byte is proved before it is given out. `seen` is told how many were. Raises
+        NotFound; reads raise StoreCorrupt."""
         for stream in self.recipe.streams:
             if stream.name == name:
-                return io.BufferedReader(_Proved(stream, self._chunks(stream)), 1 << 18)
+                return io.BufferedReader(_Proved(stream, self._chunks(stream), seen), 1 << 18)
         raise NotFound(
             f"{self.recipe.snapshot_id} has no {name!r}",
             hint=f"run `sandboxer snapshots get {self.recipe.snapshot_id}`",
@@ -71,8 +71,8 @@ class SnapshotReader:
 class _Proved(io.RawIOBase):
     """A stream's bytes. Its end is given out only when all of them are what came."""
 
-    def __init__(self, stream: Stream, chunks: Iterator[bytes]) -> None:
-        self._stream, self._chunks = stream, chunks
+    def __init__(self, stream: Stream, chunks: Iterator[bytes], seen: Callable[[int], None] | None) -> None:
+        self._stream, self._chunks, self._seen = stream, chunks, seen
         self._sum, self._size, self._left = hashlib.sha256(), 0, memoryview(b"")
 
     def readable(self) -> bool:
@@ -92,4 +92,6 @@ class _Proved(io.RawIOBase):
         count = min(len(target), len(self._left))
         target[:count] = self._left[:count]
         self._left = self._left[count:]
+        if self._seen is not None:
+            self._seen(count)
         return count
