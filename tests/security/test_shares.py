@@ -11,10 +11,11 @@ from typing import Any
 from httpx import Client
 
 from sandboxer.locks.leases import MAX_GRANTED
+from sandboxer.store.document import AtomicDocument
 from sandboxer.testing.fake import Faults
 from tests.api.serving import serving
 from tests.api.tokens import bearing, made, token
-from tests.installations import installed
+from tests.installations import installed, lay_out
 from tests.testbed.waiting import eventually
 
 
@@ -55,6 +56,19 @@ def test_one_consumers_slow_creates_leave_the_others_room(tmp_path: Path) -> Non
             backend.go_on.set()
     finally:
         backend.go_on.set()
+
+
+def test_who_is_over_a_quota_holds_up_nobody(tmp_path: Path) -> None:
+    """A new idempotency key is looked for in the archive, which takes long when that is large: not under the lock that
+    every change of the store needs."""
+    lay_out(
+        tmp_path, config=f"hosts:\n  local: {{work_dir: {tmp_path}/work}}\nquotas: {{'*': {{creates_per_minute: 0}}}}\n"
+    )
+    here = installed(tmp_path)
+    with serving(here) as server, bearing(server, token(here, "use", "agt:ann").token) as ann:
+        with AtomicDocument(tmp_path / "data" / "sandboxes.json").locked():
+            answer = ann.post("/v1/sandboxes", json={"profile": "profile.fake"}, headers={"Idempotency-Key": "new"})
+        assert answer.status_code == 429, answer.text
 
 
 def test_a_sandbox_has_so_many_leases_and_no_more(tmp_path: Path) -> None:

@@ -241,6 +241,32 @@ def test_what_others_move_to_the_archive_is_found_by_one_that_knows_it(data: Pat
     assert store.get(number(100)) is None
 
 
+KEYS = ["plain", 'with "quotes"', "back\\slash\\", "ünïcode ✓", "tab\there", "{", '","idempotency_key":"plain2']
+
+
+def test_a_key_is_found_in_the_archive_however_often_it_is_asked_and_whatever_is_in_it(data: Path) -> None:
+    """Whoever asks again and again reads the archive once, until it changes."""
+    store, other = JsonStore(data), JsonStore(data)
+
+    def found(key: str) -> str | None:
+        record = store.others().by_idempotency_key(key)
+        return None if record is None else record.id
+
+    for n, key in enumerate(KEYS):
+        other.update(number(n), put(ended(number(n), idempotency_key=key)))
+    fill_archive(other, first=100)
+    assert len(json.loads((data / "sandboxes.json").read_bytes())["sandboxes"]) < 10
+    for _ in range(3):
+        assert [found(key) for key in KEYS] == [number(n) for n in range(len(KEYS))]
+        assert [found(key) for key in ("none", "plain2", "", "plai", "null", "with ")] == [None] * 6
+    other.update(number(200), put(ended(number(200), idempotency_key="later")))
+    fill_archive(other, first=201)
+    for _ in range(3):
+        assert found("later") == number(200)
+        assert found("plain") == number(0)
+        assert found("none") is None
+
+
 def test_an_archive_that_a_crash_cut_short_is_read_and_mended(data: Path) -> None:
     """Promise 10: the record whose line was cut is still in the document."""
     store = JsonStore(data)

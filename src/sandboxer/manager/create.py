@@ -76,7 +76,9 @@ def _placed_first(services: Services, plan: CreatePlan, first: Admission) -> San
     """Reserve and place the first candidate that admits it, in the write that makes the record; or the sandbox that the
     idempotency key gave before."""
     if plan.idempotency_key is not None:
-        services.store.update(first.sandbox_id, first.look)  # what was given before costs nothing, and is not judged
+        # What was given before costs nothing, and is not judged. Not under the store's lock: who is over a quota must
+        # not hold up the others; the write looks again.
+        first.look(None, services.store.others())
     if first.earlier is not None:
         return first.earlier
     check_request(services, plan)  # what is refused from what lies here leaves no record

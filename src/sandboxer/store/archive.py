@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _EVENTS = "events.jsonl"
 _MONTH = re.compile(r"\d{4}-\d{2}\.jsonl")
+_IDS = re.compile(rb'^\{"id":("[^"\\]*")', re.MULTILINE)
+_KEYS = re.compile(rb'"idempotency_key":("(?:[^"\\]|\\.)*")')
+"""What is looked for in the archive again and again, as records have it; other texts may look like it."""
 _START = b'{"id":"'
 _Version = tuple[int, int, int, int]
 
@@ -47,7 +50,7 @@ class Archive:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._ids: dict[Path, tuple[_Version, frozenset[bytes] | None]] = {}
+        self._indexes: dict[tuple[Path, re.Pattern[bytes]], tuple[_Version, frozenset[bytes] | None]] = {}
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Make these ended records durable here. Raises OSError, with nothing half-written where it can be helped."""
@@ -69,7 +72,8 @@ class Archive:
 
     def get(self, sandbox_id: str) -> Sandbox | None:
         """The record with this id."""
-        found = self._search(b'{"id":' + codec.quoted(sandbox_id), of=sandbox_id)
+        sought = (_IDS, codec.quoted(sandbox_id)) if ID.fullmatch(sandbox_id) else None
+        found = self._search(b'{"id":' + codec.quoted(sandbox_id), sought)
         return next((record for record in found if record.id == sandbox_id), None)
 
     def starting_with(self, prefix: str) -> dict[str, Sandbox]:
@@ -81,7 +85,7 @@ class Archive:
 
     def by_idempotency_key(self, key: str, *, consumer: Consumer | None = None) -> Sandbox | None:
         """The newest record that was created with this key (by `consumer`, when that is given)."""
-        found = self._search(codec.field("idempotency_key", key))
+        found = self._search(codec.field("idempotency_key", key), (_KEYS, codec.quoted(key)))
         fits = (record for record in found if record.idempotency_key == key)
         return next((record for record in fits if consumer in (None, record.consumer)), None)
 
@@ -106,14 +110,14 @@ class Archive:
                     yield ArchivedLine(summary, line, path)
                 seen.add(summary.id)
 
-    def _search(self, needle: bytes, *, of: str | None = None) -> Iterator[Sandbox]:
-        """Records whose line has these bytes (`{` first: starts with them), the newest month and line first; `of` when
-        only those with this id are of interest.
+    def _search(self, needle: bytes, sought: tuple[re.Pattern[bytes], bytes] | None = None) -> Iterator[Sandbox]:
+        """Records whose line has these bytes (`{` first: starts with them), the newest month and line first; `sought`
+        when only those are of interest in which a pattern finds this value.
 
         A search for bytes, because decoding every record that ever was takes a hundred times as long."""
         at_start = needle.startswith(b"{")
         for path in self._months():
-            if of is not None and not self._may_have(path, of):
+            if sought is not None and not self._may_have(path, *sought):
                 continue
             for line in reversed(list(_lines_with(private_files.read_file(path), needle))):
                 if at_start and not line.startswith(needle):
@@ -122,23 +126,22 @@ class Archive:
                 if record is not None:
                     yield record
 
-    def _may_have(self, path: Path, sandbox_id: str) -> bool:
+    def _may_have(self, path: Path, pattern: re.Pattern[bytes], value: bytes) -> bool:
         """Whether a file is worth a search. Whoever asks of the same file again is likely to go on: a server asks with
-        each create. Then its ids are kept, as long as it is as it was."""
+        each create, under the store's lock. Then what the pattern finds is kept, as long as the file is as it was."""
         try:
             status = path.stat()
         except OSError:
             return True  # reading it says what is wrong
         version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        known, ids = self._ids.get(path, (None, None))
+        known, values = self._indexes.get((path, pattern), (None, None))
         if known != version:
-            self._ids[path] = version, None
+            self._indexes[path, pattern] = version, None
             return True
-        if ids is None:
-            starts = (line[7:] for line in private_files.read_file(path).split(b"\n") if line.startswith(b'{"id":"'))
-            ids = frozenset(start[: start.find(b'"')] for start in starts)
-            self._ids[path] = version, ids
-        return not ID.fullmatch(sandbox_id) or sandbox_id.encode() in ids
+        if values is None:
+            values = frozenset(pattern.findall(private_files.read_file(path)))
+            self._indexes[path, pattern] = version, values
+        return value in values
 
     def _months(self) -> list[Path]:
         """The files, newest first. Not by `glob`, which takes a directory that it may not read for an empty one."""
