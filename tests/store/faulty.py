@@ -83,10 +83,10 @@ def document(kind: type[AtomicDocument], data: Path) -> AtomicDocument:
 class Hasty(GroupCommit[S]):
     """Tells those who wait what was decided, and writes then."""
 
-    def _carry_out(self, wishes: Sequence[PendingChange[S]]) -> None:
+    def _carry_out(self, changes: Sequence[PendingChange[S]]) -> None:
         before = self._read()
-        after, changing = _decided(wishes, before, None)
-        self._tell([wish for wish in wishes if wish.taken])
+        after, changing = _decided(changes, before, None)
+        self._wake([change for change in changes if change.claimed])
         if changing:
             self._write(before, after, False)
 
@@ -94,11 +94,11 @@ class Hasty(GroupCommit[S]):
 class Stubborn(GroupCommit[S]):
     """Lets a decision stand that was made by what was never written."""
 
-    def _carry_out(self, wishes: Sequence[PendingChange[S]]) -> None:
+    def _carry_out(self, changes: Sequence[PendingChange[S]]) -> None:
         before = self._read()
-        after, changing = _decided(wishes, before, None)
+        after, changing = _decided(changes, before, None)
         try:
             self._write(before, after, False)
         except SandboxerError as error:
-            for wish in changing:
-                wish.error = error
+            for change in changing:
+                change.error = error

@@ -22,7 +22,7 @@ WINDOW: Final = 60.0
 """How far back a quota looks, in seconds."""
 
 
-class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _RatesDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     # The count of writes comes first, so that two versions never look alike.
     schema_version: int = 1
     revision: int = 0
@@ -35,41 +35,41 @@ class CreateRates:
     def __init__(self, directory: Path) -> None:
         self._document = AtomicDocument(directory / FILE)
         self._parsed = ParseCache(self._document, self._parse)
-        self._commits = GroupCommit(self._document, read=self._page, write=self._commit)
+        self._commits = GroupCommit(self._document, read=self._content, write=self._commit)
 
     def take(self, consumer: str, limit: int, *, at: float) -> float | None:
         """Count one more create at `at` (unix seconds), if that makes no more than `limit` in a minute: None; else the
         seconds until there is room, and nothing is counted."""
 
-        def decide(page: _Page) -> tuple[_Page, float | None]:
-            recent = {name: _within(times, at) for name, times in page.creates.items()}
+        def decide(document: _RatesDocument) -> tuple[_RatesDocument, float | None]:
+            recent = {name: _within(times, at) for name, times in document.creates.items()}
             mine = recent.get(consumer, ())
             if (wait := _wait(mine, limit, at=at)) is not None:
-                return page, wait
+                return document, wait
             kept = {name: times for name, times in recent.items() if times} | {consumer: (*mine, at)}
-            return msgspec.structs.replace(page, creates=kept), None
+            return msgspec.structs.replace(document, creates=kept), None
 
         return self._commits.change(decide)
 
     def wait(self, consumer: str, limit: int, *, at: float) -> float | None:
         """The seconds until there is room for one more create; None when there is. Counts nothing."""
-        return _wait(_within(self._page().creates.get(consumer, ()), at), limit, at=at)
+        return _wait(_within(self._content().creates.get(consumer, ()), at), limit, at=at)
 
-    def _page(self) -> _Page:
-        return self._parsed.read() or _Page()
+    def _content(self) -> _RatesDocument:
+        return self._parsed.read() or _RatesDocument()
 
-    def _parse(self, data: bytes) -> _Page:
+    def _parse(self, data: bytes) -> _RatesDocument:
         try:
-            return msgspec.json.decode(data, type=_Page)
+            return msgspec.json.decode(data, type=_RatesDocument)
         except UNREADABLE as error:
             raise StoreCorrupt(
                 f"{self._document.path} cannot be read: {error}",
                 hint="remove it: it is only about the last minute",
             ) from error
 
-    def _commit(self, before: _Page, after: _Page, must_succeed: bool) -> None:
-        page = msgspec.structs.replace(after, revision=before.revision + 1)
-        self._parsed.replace(page, msgspec.json.encode(page) + b"\n", must_succeed=must_succeed)
+    def _commit(self, before: _RatesDocument, after: _RatesDocument, must_succeed: bool) -> None:
+        document = msgspec.structs.replace(after, revision=before.revision + 1)
+        self._parsed.replace(document, msgspec.json.encode(document) + b"\n", must_succeed=must_succeed)
 
 
 def _within(times: Sequence[float], at: float) -> Sequence[float]:

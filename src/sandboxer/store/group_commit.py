@@ -33,18 +33,18 @@ class PendingChange(Generic[S]):
 
     settled: threading.Event
 
-    __slots__ = ("answer", "decide", "error", "must_succeed", "settled", "taken")
+    __slots__ = ("answer", "claimed", "decide", "error", "must_succeed", "settled")
 
     def __init__(self, decide: Callable[[S], tuple[S, Any]], *, must_succeed: bool) -> None:
         self.decide = decide
         self.must_succeed = must_succeed
-        self.taken = False
+        self.claimed = False
         self.answer: Any = None
         self.error: BaseException | None = None
 
     def outcome(self) -> Any:
         """The answer; raises what went wrong."""
-        error, self.error = self.error, None  # its traceback will hold this wish: no ring of the two
+        error, self.error = self.error, None  # its traceback will hold this change: no ring of the two
         if error is None:
             return self.answer
         try:
@@ -63,7 +63,7 @@ class GroupCommit(Generic[S]):
         self._document = document
         self._read = read
         self._write = write
-        self._turn = threading.Lock()  # held by the one that decides and writes
+        self._write_lock = threading.Lock()  # held by the one that decides and writes
         self._guard = threading.Lock()  # of the two below
         self._waiting: deque[PendingChange[S]] = deque()
         self._serving = False  # True whenever somebody waits
@@ -74,13 +74,16 @@ class GroupCommit(Generic[S]):
 
         It is pure: it may run on another thread, and again after a failed write that others were part of. Raises what
         `read` and `write` raise, and Unavailable when others are at work for too long."""
-        wish: PendingChange[S] = PendingChange(decide, must_succeed=must_succeed)
+        pending: PendingChange[S] = PendingChange(decide, must_succeed=must_succeed)
         # Not exact without the guard: who takes the wrong way only waits for a write that it could have been part of.
-        busy = self._serving or self._turn.locked()
-        if not (busy and self._in_company(wish)):
-            with self._turn, self._document.locked():  # by `with`: no interrupt comes between taking and keeping it
-                self._carry_out([wish])
-        answer: T = wish.outcome()
+        busy = self._serving or self._write_lock.locked()
+        if not (busy and self._wait_with_others(pending)):
+            with (
+                self._write_lock,
+                self._document.locked(),
+            ):  # by `with`: no interrupt comes between taking and keeping it
+                self._carry_out([pending])
+        answer: T = pending.outcome()
         return answer
 
     @property
@@ -90,50 +93,50 @@ class GroupCommit(Generic[S]):
 
     # -- those who wait -------------------------------------------------------------------------------------------
 
-    def _in_company(self, wish: PendingChange[S]) -> bool:
-        """Wait until the wish is settled with those of others; False when nobody can be found to do it."""
-        wish.settled = threading.Event()
+    def _wait_with_others(self, pending: PendingChange[S]) -> bool:
+        """Wait until a change is settled with those of others; False when nobody can be found to do it."""
+        pending.settled = threading.Event()
         try:
-            if not self._enqueued(wish):
+            if not self._enqueued(pending):
                 return False
-            if not wish.settled.wait(self._document.lock_seconds) and self._withdrawn(wish):
+            if not pending.settled.wait(self._document.lock_seconds) and self._withdrawn(pending):
                 raise Unavailable(
                     f"{self._document.path} has been in use for more than {self._document.lock_seconds:g} s",
                     hint="try again in a moment",
                 )
-            wish.settled.wait()
+            pending.settled.wait()
         except BaseException:
             # Whoever is interrupted looks for what became of its change: by then it is durable, or never will be.
-            if not self._withdrawn(wish):
-                wish.settled.wait()
+            if not self._withdrawn(pending):
+                pending.settled.wait()
             raise
         return True
 
-    def _enqueued(self, wish: PendingChange[S]) -> bool:
+    def _enqueued(self, pending: PendingChange[S]) -> bool:
         with self._guard:
-            self._waiting.append(wish)
+            self._waiting.append(pending)
             if not self._serving:
                 try:
                     threading.Thread(target=self._serve, name="sandboxer-commits", daemon=True).start()
                 except RuntimeError:  # as many threads as the system allows
-                    self._waiting.remove(wish)
+                    self._waiting.remove(pending)
                     return False
                 self._serving = True  # last: a second one does no harm
             return True
 
-    def _withdrawn(self, wish: PendingChange[S]) -> bool:
-        """Take a wish back; False when it is too late for that."""
+    def _withdrawn(self, pending: PendingChange[S]) -> bool:
+        """Withdraw a change; False when it is too late for that."""
         with self._guard:
-            if wish in self._waiting:
-                self._waiting.remove(wish)
-            return not wish.taken
+            if pending in self._waiting:
+                self._waiting.remove(pending)
+            return not pending.claimed
 
     # -- the one who serves them ----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         while self._anybody_waits():
             # Told without the locks: those who wait for them meanwhile, here or in other processes, have their chance.
-            self._tell(self._served())
+            self._wake(self._served())
 
     def _anybody_waits(self) -> bool:
         with self._guard:
@@ -141,76 +144,76 @@ class GroupCommit(Generic[S]):
             return self._serving
 
     def _served(self) -> Sequence[PendingChange[S]]:
-        wishes: Sequence[PendingChange[S]] = ()
+        changes: Sequence[PendingChange[S]] = ()
         try:
-            with self._turn, self._document.locked():
-                wishes = self._taken(LARGEST)
-                self._carry_out(wishes)
+            with self._write_lock, self._document.locked():
+                changes = self._claim(LARGEST)
+                self._carry_out(changes)
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            wishes = wishes or self._taken(len(self._waiting))
-            _fail(wishes, error)
-        return wishes
+            changes = changes or self._claim(len(self._waiting))
+            _fail(changes, error)
+        return changes
 
-    def _taken(self, most: int) -> Sequence[PendingChange[S]]:
+    def _claim(self, most: int) -> Sequence[PendingChange[S]]:
         with self._guard:
-            wishes = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-            for wish in wishes:
-                wish.taken = True
-        return wishes
+            changes = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            for pending in changes:
+                pending.claimed = True
+        return changes
 
-    def _tell(self, wishes: Sequence[PendingChange[S]]) -> None:
-        for wish in wishes:
-            wish.settled.set()
+    def _wake(self, changes: Sequence[PendingChange[S]]) -> None:
+        for pending in changes:
+            pending.settled.set()
 
     # -- under the locks ------------------------------------------------------------------------------------------
 
-    def _carry_out(self, wishes: Sequence[PendingChange[S]]) -> None:
+    def _carry_out(self, changes: Sequence[PendingChange[S]]) -> None:
         """Decide all, and write once. When that fails, those that wanted a change fail, and the others, which may have
         been decided by what never came to be, are decided again: `must_succeed` among them by a write of their own."""
-        refusal: Exception | None = None
-        while wishes:
+        refused: Exception | None = None
+        while changes:
             before = self._read()
-            after, changing = _decided(wishes, before, refusal)
+            after, changing = _decided(changes, before, refused)
             if not changing:
                 return
             try:
-                self._write(before, after, all(wish.must_succeed for wish in changing))
+                self._write(before, after, all(pending.must_succeed for pending in changing))
             except Exception as error:  # noqa: BLE001 - it goes to each of them
-                failed = [wish for wish in changing if not wish.must_succeed] or changing
+                failed = [pending for pending in changing if not pending.must_succeed] or changing
                 if isinstance(error, SandboxerError) and error.outcome == "unknown":
-                    failed = wishes  # nobody can say on what state to decide again
+                    failed = changes  # nobody can say on what state to decide again
                 _fail(failed, error)
-                wishes = [wish for wish in wishes if wish not in failed]
-                refusal = refusal or error
+                changes = [pending for pending in changes if pending not in failed]
+                refused = refused or error
             else:
                 return
 
 
 def _decided(
-    wishes: Sequence[PendingChange[S]], state: S, refusal: Exception | None
+    changes: Sequence[PendingChange[S]], state: S, refused: Exception | None
 ) -> tuple[S, Sequence[PendingChange[S]]]:
-    """The state after all wishes, and those that changed it. With a `refusal` only what must succeed may."""
+    """The state after all changes, and those that changed it. After a `refused` write only what must succeed may."""
     changing = []
-    for wish in wishes:
-        wish.error = None
+    for pending in changes:
+        pending.error = None
         try:
-            after, wish.answer = wish.decide(state)
+            after, pending.answer = pending.decide(state)
         except BaseException as error:  # noqa: BLE001 - its own, and raised again by its own thread
-            wish.error = error
+            pending.error = error
             continue
         if after is state:
             continue
-        if refusal is not None and not wish.must_succeed:
-            wish.error = _another(refusal)
+        if refused is not None and not pending.must_succeed:
+            pending.error = _another(refused)
             continue
         state = after
-        changing.append(wish)
+        changing.append(pending)
     return state, changing
 
 
-def _fail(wishes: Sequence[PendingChange[S]], error: BaseException) -> None:
-    for number, wish in enumerate(wishes):
-        wish.error = _another(error) if number else error
+def _fail(changes: Sequence[PendingChange[S]], error: BaseException) -> None:
+    for number, pending in enumerate(changes):
+        pending.error = _another(error) if number else error
 
 
 def _another(error: BaseException) -> BaseException:

@@ -30,7 +30,7 @@ MOST: Final = 10_000
 _DIGEST: Final = 64
 
 
-class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _TokensDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     install: str = ""
     revision: int = 0
@@ -52,7 +52,7 @@ class TokenStore:
 
     def __init__(self, directory: Path, *, install: Callable[[], str], clock: Callable[[], float] = now) -> None:
         self._document = AtomicDocument(directory / FILE)
-        self._commits = GroupCommit(self._document, read=self._page, write=self._commit)
+        self._commits = GroupCommit(self._document, read=self._content, write=self._commit)
         self._install = install
         self._clock = clock
         self._parsed = ParseCache(self._document, self._parse)
@@ -71,66 +71,66 @@ class TokenStore:
         """Keep a new token. Raises Conflict when there are too many."""
         install = self._install()  # may take the store's own lock: never inside ours
 
-        def decide(page: _Page) -> tuple[_Page, None]:
-            kept = [one for one in page.tokens if not _gone(one, self._clock())]
+        def decide(document: _TokensDocument) -> tuple[_TokensDocument, None]:
+            kept = [one for one in document.tokens if not _gone(one, self._clock())]
             if len(kept) >= MOST:
                 raise Conflict(f"there are {len(kept)} tokens", hint="revoke some: see `sandboxer tokens list`")
-            return msgspec.structs.replace(page, install=install, tokens=[*kept, token]), None
+            return msgspec.structs.replace(document, install=install, tokens=[*kept, token]), None
 
         self._commits.change(decide)
 
     def revoke(self, token_id: str) -> Token:
         """End a token, at once; again is fine. Raises NotFound."""
 
-        def decide(page: _Page) -> tuple[_Page, Token]:
-            place = next((n for n, one in enumerate(page.tokens) if one.id == token_id), None)
-            if place is None:
+        def decide(document: _TokensDocument) -> tuple[_TokensDocument, Token]:
+            position = next((n for n, one in enumerate(document.tokens) if one.id == token_id), None)
+            if position is None:
                 raise NotFound(f"no token {token_id[:80]!r}", hint="run `sandboxer tokens list`")
-            one = page.tokens[place]
+            one = document.tokens[position]
             if one.revoked_at is not None:
-                return page, one
+                return document, one
             ended = msgspec.structs.replace(one, revoked_at=self._clock())
-            tokens = [*page.tokens[:place], ended, *page.tokens[place + 1 :]]
-            return msgspec.structs.replace(page, tokens=tokens), ended
+            tokens = [*document.tokens[:position], ended, *document.tokens[position + 1 :]]
+            return msgspec.structs.replace(document, tokens=tokens), ended
 
         # What ends somebody's rights must work on a full disk too.
         return self._commits.change(decide, must_succeed=True)
 
     # -- the file -------------------------------------------------------------------------------------------------
 
-    def _page(self) -> _Page:
+    def _content(self) -> _TokensDocument:
         found = self._parsed.read()
-        return _Page() if found is None else found[0]
+        return _TokensDocument() if found is None else found[0]
 
-    def _parse(self, data: bytes) -> tuple[_Page, TokenIndex]:
+    def _parse(self, data: bytes) -> tuple[_TokensDocument, TokenIndex]:
         try:
-            page = msgspec.json.decode(data, type=_Page)
+            document = msgspec.json.decode(data, type=_TokensDocument)
             check_keys(data)
         except (*UNREADABLE, ValueError) as error:
             raise StoreCorrupt(f"{self.path} is not a list of tokens: {error}", hint=DOCTOR) from error
-        if page.schema_version != SCHEMA_VERSION:
+        if document.schema_version != SCHEMA_VERSION:
             raise StoreCorrupt(
-                f"{self.path} was written by another sandboxer (schema version {page.schema_version})", hint=DOCTOR
+                f"{self.path} was written by another sandboxer (schema version {document.schema_version})", hint=DOCTOR
             )
-        if page.install != self._install():
-            raise StoreCorrupt(f"{self.path} belongs to another installation ({page.install!r})", hint=DOCTOR)
-        known = _known(page)
+        if document.install != self._install():
+            raise StoreCorrupt(f"{self.path} belongs to another installation ({document.install!r})", hint=DOCTOR)
+        known = _indexed(document)
         if known is None:
             raise StoreCorrupt(f"{self.path} does not hold what it should: a token is there twice", hint=DOCTOR)
-        if any(one.role != "admin" and one.consumer is None for one in page.tokens):
+        if any(one.role != "admin" and one.consumer is None for one in document.tokens):
             raise StoreCorrupt(f"{self.path} does not hold what it should: a token is for no consumer", hint=DOCTOR)
-        return page, known
+        return document, known
 
-    def _commit(self, before: _Page, after: _Page, must_succeed: bool) -> None:
-        page = msgspec.structs.replace(after, revision=before.revision + 1)
-        known = _known(page) or TokenIndex()
-        self._parsed.replace((page, known), _render(page), must_succeed=must_succeed)
+    def _commit(self, before: _TokensDocument, after: _TokensDocument, must_succeed: bool) -> None:
+        document = msgspec.structs.replace(after, revision=before.revision + 1)
+        known = _indexed(document) or TokenIndex()
+        self._parsed.replace((document, known), _render(document), must_succeed=must_succeed)
 
 
-def _known(page: _Page) -> TokenIndex | None:
-    by_id = {one.id: one for one in page.tokens}
-    by_digest = {one.digest: one for one in page.tokens if len(one.digest) == _DIGEST}
-    if not len(page.tokens) == len(by_id) == len(by_digest):
+def _indexed(document: _TokensDocument) -> TokenIndex | None:
+    by_id = {one.id: one for one in document.tokens}
+    by_digest = {one.digest: one for one in document.tokens if len(one.digest) == _DIGEST}
+    if not len(document.tokens) == len(by_id) == len(by_digest):
         return None
     return TokenIndex(by_id=by_id, by_digest=by_digest)
 
@@ -140,13 +140,13 @@ def _gone(token: Token, at: float) -> bool:
     return ended is not None and ended + ENDED_SECONDS < at
 
 
-def _render(page: _Page) -> bytes:
+def _render(document: _TokensDocument) -> bytes:
     """A token a line; the count of writes first, so that two versions never look alike."""
     encode = msgspec.json.encode
     head = b'{"schema_version":%d,"install":%s,"revision":%d,\n"tokens":[' % (
-        page.schema_version,
-        encode(page.install),
-        page.revision,
+        document.schema_version,
+        encode(document.install),
+        document.revision,
     )
-    lines = b",\n".join(encode(one) for one in page.tokens)
+    lines = b",\n".join(encode(one) for one in document.tokens)
     return head + (b"\n" + lines + b"\n" if lines else b"") + b"]}\n"
