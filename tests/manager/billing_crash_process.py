@@ -35,7 +35,7 @@ class ForgetfulPurse(Credits):
     """The planted fault: charges whenever it is asked, whether the sandbox has an open reservation or not."""
 
     def settle(self, sandbox_id: str, usd: Decimal, *, usage_id: str, overrun: Decimal = Decimal(0)) -> None:
-        other = sandbox_id[::-1] + str(len(self._page().book.entries))
+        other = sandbox_id[::-1] + str(len(self._file().book.entries))
         self.release(sandbox_id)
         self.reserve(other, usd, consumer="adm:tester")
         super().settle(other, usd, usage_id=other, overrun=overrun)

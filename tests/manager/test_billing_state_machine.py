@@ -113,7 +113,7 @@ class _ChargesWhoeverAsks(Credits):
         if self.reserved(sandbox_id) is not None:
             super().settle(sandbox_id, usd, usage_id=usage_id, overrun=overrun)
             return
-        again = f"{sandbox_id}-{len(self._page().book.entries)}"
+        again = f"{sandbox_id}-{len(self._file().book.entries)}"
         self.reserve(again, usd, consumer="adm:tester")
         super().settle(again, usd, usage_id=usage_id + again, overrun=overrun)
 

@@ -69,23 +69,23 @@ def _decoder() -> msgspec.json.Decoder[_Envelope]:
     return msgspec.json.Decoder(_Envelope)
 
 
-def with_lines(page: LedgerFile, before: LedgerFile) -> LedgerFile:
-    """`page` with its entries encoded; those that `before`, the page it was made of, has encoded are not made again."""
+def with_lines(file: LedgerFile, before: LedgerFile) -> LedgerFile:
+    """`file` with its entries encoded; those that `before`, the file it was made of, has encoded are not made again."""
     known = before.lines if before.lines is not None else [_encode(entry) for entry in before.book.entries]
-    fresh = page.book.seq - before.book.seq
-    new = [_encode(entry) for entry in page.book.entries[len(page.book.entries) - fresh :]]
+    fresh = file.book.seq - before.book.seq
+    new = [_encode(entry) for entry in file.book.entries[len(file.book.entries) - fresh :]]
     every = [*known, *new]
-    return msgspec.structs.replace(page, lines=every[len(every) - len(page.book.entries) :])
+    return msgspec.structs.replace(file, lines=every[len(every) - len(file.book.entries) :])
 
 
-def render(page: LedgerFile) -> bytes:
+def render(file: LedgerFile) -> bytes:
     """The document."""
-    book = page.book
-    entries = page.lines if page.lines is not None else [_encode(entry) for entry in book.entries]
+    book = file.book
+    entries = file.lines if file.lines is not None else [_encode(entry) for entry in book.entries]
     return b"".join(
         (
             b'{"schema_version":%d,"install":%s,"revision":%d,\n'
-            % (SCHEMA_VERSION, _encode(page.install), page.revision),
+            % (SCHEMA_VERSION, _encode(file.install), file.revision),
             b'"accounts":%s,"carried":%s,"spent_by":%s,"keys":%s,\n'
             % (_encode(book.accounts), _encode(book.carried), _encode(book.spent_by), _encode(book.keys)),
             b'"spent_by_token":%s,\n' % _encode(book.spent_by_token) if book.spent_by_token else b"",
@@ -128,13 +128,13 @@ def parse(data: bytes, path: Path) -> LedgerFile:
     wrong = "a sandbox has two reservations" if len(book.reservations) != len(found.reservations) else flaw(book)
     if wrong is not None:
         raise StoreCorrupt(f"{path} does not add up: {wrong}", hint=HINT)
-    page = LedgerFile(install=found.install, book=book, revision=found.revision)
-    if render(page) != data:  # laid out by a person
+    file = LedgerFile(install=found.install, book=book, revision=found.revision)
+    if render(file) != data:  # laid out by a person
         try:
             check_keys(data)
         except ValueError as error:
             _refuse(data, path, error)
-    return page
+    return file
 
 
 def _refuse(data: bytes, path: Path, error: Exception | None) -> NoReturn:

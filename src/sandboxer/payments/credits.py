@@ -82,7 +82,7 @@ class Credits:
         document: AtomicDocument | None = None,
     ) -> None:
         self._document = document or AtomicDocument(directory / FILE)
-        self._commits = GroupCommit(self._document, read=self._page, write=self._commit)
+        self._commits = GroupCommit(self._document, read=self._file, write=self._commit)
         self._archive = Archive(directory / "archive")
         self._budgets = budgets
         self._install = install
@@ -99,7 +99,7 @@ class Credits:
     def show_for(self, consumer: str, *, token: TokenBudget | None = None) -> Balance:
         """How it stands for one consumer, which learns nothing of the others: what is available is what it could have,
         and what was added is that with what it has had."""
-        book, at = self._page().book, self._clock()
+        book, at = self._file().book, self._clock()
         spare = self._spare(book, consumer, token)
         spent = sum(book.spent_by.get(consumer, {}).values())
         own = [one for one in book.reservations.values() if one.consumer == consumer]
@@ -118,7 +118,7 @@ class Credits:
 
     def show(self) -> Balance:
         """How it stands."""
-        book, at = self._page().book, self._clock()
+        book, at = self._file().book, self._clock()
         accounts = book.accounts
         named = [name for name in self._budgets if name != ledger.ANYBODY]
         others = {*book.spent_by, *(one.consumer for one in book.reservations.values())} - set(named)
@@ -136,11 +136,11 @@ class Credits:
 
     def open(self) -> Sequence[Reservation]:
         """What is set aside now, oldest first: the list of what is still to be settled."""
-        return sorted(self._page().book.reservations.values(), key=lambda one: one.since)
+        return sorted(self._file().book.reservations.values(), key=lambda one: one.since)
 
     def reserved(self, sandbox_id: str) -> Decimal | None:
         """What is set aside for a sandbox, in dollars; None when nothing is."""
-        found = self._page().book.reservations.get(sandbox_id)
+        found = self._file().book.reservations.get(sandbox_id)
         return None if found is None else from_micro(found.micro_usd)
 
     def covers(self, usd: Decimal, *, consumer: str, token: TokenBudget | None = None) -> str | None:
@@ -149,7 +149,7 @@ class Credits:
         if usd <= 0:
             return None
         return ledger.shortfall(
-            self._page().book,
+            self._file().book,
             to_micro(usd),
             consumer=consumer,
             at=self._clock(),
@@ -159,7 +159,7 @@ class Credits:
 
     def spare(self, consumer: str, *, token: TokenBudget | None = None) -> Decimal:
         """How many dollars more can be reserved for a consumer now."""
-        return from_micro(self._spare(self._page().book, consumer, token))
+        return from_micro(self._spare(self._file().book, consumer, token))
 
     def _spare(self, book: Book, consumer: str, token: TokenBudget | None) -> int:
         left = ledger.room(book, consumer=consumer, at=self._clock(), budget=ledger.budget_of(self._budgets, consumer))
@@ -170,12 +170,12 @@ class Credits:
 
     def token_of(self, sandbox_id: str) -> TokenBudget | None:
         """The token's budget that a reservation counts in."""
-        found = self._page().book.reservations.get(sandbox_id)
+        found = self._file().book.reservations.get(sandbox_id)
         return None if found is None else found.token
 
     def added_at(self, key: str) -> float | None:
         """When credits were added under an idempotency key, in unix seconds; None when none were."""
-        found = self._page().book.keys.get(key)
+        found = self._file().book.keys.get(key)
         return None if found is None else found.at
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -249,34 +249,34 @@ class Credits:
             available_usd=micro_text(max(0, min(left or 0, book.accounts.available))),
         )
 
-    def _page(self) -> LedgerFile:
+    def _file(self) -> LedgerFile:
         return self._parsed.read() or LedgerFile(install="")
 
     def _parse(self, data: bytes) -> LedgerFile:
-        page = codec.parse(data, self.path)
-        if page.install != self._install():
+        file = codec.parse(data, self.path)
+        if file.install != self._install():
             raise StoreCorrupt(
-                f"{self.path} belongs to another installation ({page.install!r}; this one is {self._install()!r})",
+                f"{self.path} belongs to another installation ({file.install!r}; this one is {self._install()!r})",
                 hint=codec.HINT,
             )
-        return page
+        return file
 
     def _change(self, change: Callable[[Book, float], Book], *, must_succeed: bool = False) -> None:
         install = self._install()  # may take the store's own lock: never inside ours
 
-        def decide(page: LedgerFile) -> tuple[LedgerFile, None]:
-            book = change(page.book, self._clock())
-            if book == page.book:
-                return page, None
-            _check(page.book, book)
-            return msgspec.structs.replace(page, install=install, book=book), None
+        def decide(file: LedgerFile) -> tuple[LedgerFile, None]:
+            book = change(file.book, self._clock())
+            if book == file.book:
+                return file, None
+            _check(file.book, book)
+            return msgspec.structs.replace(file, install=install, book=book), None
 
         self._commits.change(decide, must_succeed=must_succeed)
 
     def _commit(self, before: LedgerFile, after: LedgerFile, must_succeed: bool) -> None:
         trimmed = LedgerFile(install=after.install, book=self._trimmed(after.book), revision=before.revision + 1)
-        page = codec.with_lines(trimmed, before)
-        self._parsed.replace(page, codec.render(page), must_succeed=must_succeed)
+        file = codec.with_lines(trimmed, before)
+        self._parsed.replace(file, codec.render(file), must_succeed=must_succeed)
 
     def _trimmed(self, book: Book) -> Book:
         """The book without its oldest entries, which are durable in the archive before. After a crash between the two
