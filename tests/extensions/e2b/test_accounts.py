@@ -28,8 +28,8 @@ def cloud() -> Iterator[FakeE2B]:
 
 def aged(handle: Handle, *, by: float, **more: object) -> Handle:
     """The handle of a sandbox that was made earlier."""
-    place = sandbox_data(handle)
-    return msgspec.structs.replace(place, born=place.born - by, **more).handle()
+    data = sandbox_data(handle)
+    return msgspec.structs.replace(data, born=data.born - by, **more).handle()
 
 
 def test_with_another_accounts_key_a_sandbox_is_unknown_and_stays(cloud: FakeE2B) -> None:

@@ -277,13 +277,13 @@ def test_many_at_once_are_as_many_as_were_asked_for(fake: FakeE2B) -> None:
 def test_a_sandbox_that_was_found_again_is_used_like_one_that_was_never_lost(fake: FakeE2B) -> None:
     wanted = spec(options={"user": "root", "ports": [80], "vcpu": 8, "template": "large"})
     extension = E2BExtension()
-    place = sandbox_data(extension.provision(wanted, context(fake)))
+    data = sandbox_data(extension.provision(wanted, context(fake)))
     found = extension.find(wanted.sandbox_id, context(fake))
     assert found is not None
     again = sandbox_data(found)
     assert (
         (again.user, again.ports, again.declared)
-        == (place.user, place.ports, place.declared)
+        == (data.user, data.ports, data.declared)
         == (
             "root",
             [80],

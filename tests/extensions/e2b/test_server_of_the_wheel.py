@@ -124,11 +124,9 @@ def served() -> Iterator[tuple[Small, str]]:
 
 @pytest.fixture
 def envd(served: tuple[Small, str], shared: FakeE2B) -> Envd:
-    place = E2BHandleData(
-        sandbox_id="a23456789012", id="i1", api=shared.url, key="0" * 8, born=time.time(), user="user"
-    )
+    data = E2BHandleData(sandbox_id="a23456789012", id="i1", api=shared.url, key="0" * 8, born=time.time(), user="user")
     access = EnvdAccess(envd=version("0.6.7"), token=Secret("token-of-the-sandbox"))
-    return Envd(place, access, context(shared, endpoints={"api": shared.url, "sandbox": served[1]}))
+    return Envd(data, access, context(shared, endpoints={"api": shared.url, "sandbox": served[1]}))
 
 
 def run(envd: Envd, *argv: str, stdin: bytes | None = None, seconds: float = 20.0) -> tuple[int, bytes, bytes]:

@@ -20,7 +20,14 @@ import msgspec
 from sandboxer.errors import BackendError, SandboxerError, Unsupported
 from sandboxer.extensions.base import Context
 from sandboxer.extensions.e2b.errors import refuse
-from sandboxer.extensions.e2b.handle import E2BHandleData, api_address, api_key, is_gone, other_key_error, seconds_until
+from sandboxer.extensions.e2b.handle import (
+    E2BHandleData,
+    api_address,
+    api_key,
+    other_key_error,
+    proves_absence,
+    seconds_until,
+)
 from sandboxer.extensions.e2b.sandbox import E2BSandbox, EnvdAccess, parse_access, parse_sandbox, required_text
 from sandboxer.extensions.provider.errors import ended, stopped
 from sandboxer.http import ApiClient, Response, segment
@@ -214,17 +221,17 @@ def metadata_filter(labels: Mapping[str, str]) -> str:
     return urlencode({quote(key): quote(value) for key, value in labels.items()})
 
 
-def running_sandbox(control: E2BClient, place: E2BHandleData, ctx: Context) -> tuple[E2BSandbox, EnvdAccess]:
+def running_sandbox(control: E2BClient, data: E2BHandleData, ctx: Context) -> tuple[E2BSandbox, EnvdAccess]:
     """Look at a sandbox that is to be used. Raises Conflict, saying why, when it does not run."""
-    looked = control.look(place.id)
+    looked = control.look(data.id)
     if looked is None:
         raise (
-            ended(place.id, provider="E2B", sandbox_id=place.sandbox_id)
-            if is_gone(place, ctx)
-            else other_key_error(place)
+            ended(data.id, provider="E2B", sandbox_id=data.sandbox_id)
+            if proves_absence(data, ctx)
+            else other_key_error(data)
         )
     if looked[0].state != "running":
-        raise stopped(place.id, looked[0].state, provider="E2B", sandbox_id=place.sandbox_id)
+        raise stopped(data.id, looked[0].state, provider="E2B", sandbox_id=data.sandbox_id)
     return looked
 
 
@@ -248,28 +255,28 @@ class AccessCache:
         with self._lock:
             self._known.pop((control.base, control.key, sandbox), None)
 
-    def known(self, control: E2BClient, place: E2BHandleData) -> EnvdAccess | None:
+    def known(self, control: E2BClient, data: E2BHandleData) -> EnvdAccess | None:
         """How a sandbox is reached, if this process knows."""
         with self._lock:
-            return self._known.get((control.base, control.key, place.id))
+            return self._known.get((control.base, control.key, data.id))
 
-    def of(self, control: E2BClient, place: E2BHandleData, ctx: Context) -> EnvdAccess:
+    def of(self, control: E2BClient, data: E2BHandleData, ctx: Context) -> EnvdAccess:
         """How a sandbox is reached, asked for if it is not known. Raises Conflict when it does not run."""
-        known = self.known(control, place)
+        known = self.known(control, data)
         if known is not None:
             return known
-        shown, access = running_sandbox(control, place, ctx)
-        return self.learn(control, place, shown, access)
+        shown, access = running_sandbox(control, data, ctx)
+        return self.learn(control, data, shown, access)
 
-    def learn(self, control: E2BClient, place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> EnvdAccess:
+    def learn(self, control: E2BClient, data: E2BHandleData, shown: E2BSandbox, access: EnvdAccess) -> EnvdAccess:
         """How a running sandbox is reached, from a look at it. A look need not tell the token: the answer to the create
         did, and the one to `connect` does. That is told the end which the sandbox has anyway."""
-        known = self.known(control, place)
+        known = self.known(control, data)
         if access.token is None and known is not None and known.token is not None:
             access = msgspec.structs.replace(known, domain=access.domain or known.domain)
         elif access.token is None:
             with suppress(SandboxerError):  # then envd says whether it wants one
-                ends = shown.end_at or place.ends or 0.0
-                access = control.connect(place.id, seconds_until(ends, time.time())) or access
-        self.keep(control, place.id, access)
+                ends = shown.end_at or data.ends or 0.0
+                access = control.connect(data.id, seconds_until(ends, time.time())) or access
+        self.keep(control, data.id, access)
         return access

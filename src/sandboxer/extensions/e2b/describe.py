@@ -22,17 +22,17 @@ _UNREACHED: Final = "check E2B_SANDBOX_URL and the network; sandboxes are reache
 _OWN: Final = ("e2b.app", "e2b.dev", "e2b.pro")
 
 
-def ready(place: E2BHandleData, shown: E2BSandbox, access: EnvdAccess, *, domain: str | None) -> Ready:
+def ready(data: E2BHandleData, shown: E2BSandbox, access: EnvdAccess, *, domain: str | None) -> Ready:
     """Describe how a ready sandbox is reached and isolated; `domain` is the one that was chosen. Pure."""
-    domain = domain_of(place.api, access, domain)
+    domain = domain_of(data.api, access, domain)
     return Ready(
         reachability=Reachability(
             kind="api",
-            provider_id=place.id,
-            command=f"sandboxer exec {place.sandbox_id} -- sh",
-            services=[] if domain is None else [_service(place, port, domain) for port in place.ports],
+            provider_id=data.id,
+            command=f"sandboxer exec {data.sandbox_id} -- sh",
+            services=[] if domain is None else [_service(data, port, domain) for port in data.ports],
         ),
-        isolation=isolation(place, shown),
+        isolation=isolation(data, shown),
         resources=shown.resources,
         ends_at=shown.end_at,
     )
@@ -45,28 +45,28 @@ def status(shown: E2BSandbox) -> Status:
     return Status("stopped", f"{shown.state} at E2B", billed=Resources())
 
 
-def _service(place: E2BHandleData, port: int, domain: str) -> Service:
-    host = f"{port}-{place.id}.{domain}"
+def _service(data: E2BHandleData, port: int, domain: str) -> Service:
+    host = f"{port}-{data.id}.{domain}"
     return Service(name=str(port), container_port=port, host=host, port=443, url=f"https://{host}")
 
 
-def isolation(place: E2BHandleData, shown: E2BSandbox) -> Isolation:
+def isolation(data: E2BHandleData, shown: E2BSandbox) -> Isolation:
     """Describe the isolation: E2B's own sandboxes are Firecracker virtual machines; of another server that speaks its
     API, nothing is known from here. Pure."""
-    domain = domain_of(place.api, None, None) or ""
+    domain = domain_of(data.api, None, None) or ""
     own = any(domain == known or domain.endswith(f".{known}") for known in _OWN)
     notes = ["whatever listens on a port inside can be reached from the internet by who knows the sandbox's id"]
     if not own:
-        notes.insert(0, f"what isolates the sandboxes of {place.api} is not known from here")
+        notes.insert(0, f"what isolates the sandboxes of {data.api} is not known from here")
     return Isolation(
         class_="microvm" if own else "remote", network="none" if shown.internet is False else "internet", notes=notes
     )
 
 
-def check_declared(place: E2BHandleData, has: Resources) -> None:
+def check_declared(data: E2BHandleData, has: Resources) -> None:
     """Raise BackendError when a template has less than the profile says of it."""
     for name, unit in (("vcpu", "vCPU"), ("memory_gib", "GiB of memory"), ("disk_gib", "GiB of disk")):
-        declared, there = place.declared.get(name), getattr(has, name)
+        declared, there = data.declared.get(name), getattr(has, name)
         if declared is not None and there < declared:
             raise BackendError(
                 f"the sandbox has {there:g} {unit}, and the profile declares {declared:g}",

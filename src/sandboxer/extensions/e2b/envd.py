@@ -51,42 +51,42 @@ def domain_of(api: str, access: EnvdAccess | None, chosen: str | None) -> str | 
     return host.removeprefix("api.") if host.startswith("api.") else None
 
 
-def address_of(place: E2BHandleData, access: EnvdAccess, endpoints: Mapping[str, str]) -> str:
+def address_of(data: E2BHandleData, access: EnvdAccess, endpoints: Mapping[str, str]) -> str:
     """Choose the address of a sandbox's envd: at E2B_SANDBOX_URL when that is set. Pure. Raises NotConfigured when
     nothing tells: what another server made is not looked for at E2B, and its token not sent there."""
     if endpoint := endpoints.get("sandbox"):
         return endpoint
-    domain = domain_of(place.api, access, endpoints.get("domain"))
+    domain = domain_of(data.api, access, endpoints.get("domain"))
     if domain is None:
         raise NotConfigured(
-            f"{place.api} does not tell how its sandboxes are reached",
+            f"{data.api} does not tell how its sandboxes are reached",
             hint="set E2B_DOMAIN, or E2B_SANDBOX_URL to the address at which they are",
         )
-    return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{place.id}.{domain}"
+    return f"https://sandbox.{domain}" if domain in _SHARED_DOMAINS else f"https://{PORT}-{data.id}.{domain}"
 
 
-def told(place: E2BHandleData, access: EnvdAccess, ctx: Context) -> bool:
+def address_known(data: E2BHandleData, access: EnvdAccess, ctx: Context) -> bool:
     """Tell whether the address of a sandbox's envd is known. Pure."""
-    return bool(ctx.endpoints.get("sandbox")) or domain_of(place.api, access, ctx.endpoints.get("domain")) is not None
+    return bool(ctx.endpoints.get("sandbox")) or domain_of(data.api, access, ctx.endpoints.get("domain")) is not None
 
 
 class Envd:
     """Calls on the envd of one sandbox, as the user of its profile or as `user`."""
 
-    def __init__(self, place: E2BHandleData, access: EnvdAccess, ctx: Context, *, user: str | None = None) -> None:
+    def __init__(self, data: E2BHandleData, access: EnvdAccess, ctx: Context, *, user: str | None = None) -> None:
         self._access = access
-        self._place = place
-        self._user = user or place.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
-        base = address_of(place, access, ctx.endpoints)
+        self._data = data
+        self._user = user or data.user or (None if access.envd >= _DEFAULT_USER else _OLD_USER)
+        base = address_of(data, access, ctx.endpoints)
         self._api = ApiClient(base, name="E2B's sandbox", headers=self._headers, refuse=envd_error)
 
     def _headers(self) -> Mapping[str, str]:
-        told = {"E2b-Sandbox-Id": self._place.id, "E2b-Sandbox-Port": str(PORT)}
+        headers = {"E2b-Sandbox-Id": self._data.id, "E2b-Sandbox-Port": str(PORT)}
         if self._access.token is not None:
-            told["X-Access-Token"] = self._access.token.reveal()
+            headers["X-Access-Token"] = self._access.token.reveal()
         if self._user is not None:
-            told["Authorization"] = "Basic " + base64.b64encode(f"{self._user}:".encode()).decode()
-        return told
+            headers["Authorization"] = "Basic " + base64.b64encode(f"{self._user}:".encode()).decode()
+        return headers
 
     @property
     def closes_stdin(self) -> bool:
@@ -110,30 +110,30 @@ class Envd:
         """Start a process (`sh -c SCRIPT NAME WORD...`) and read its events. `size` (columns, rows) gives it a
         terminal. Leaving the `with` does not end the process. Raises what envd says of it, and Invalid."""
         (command, *args), envs = carried(words, env or {})
-        asked: dict[str, Any] = {"process": {"cmd": command, "args": args, "envs": envs}}
+        request: dict[str, Any] = {"process": {"cmd": command, "args": args, "envs": envs}}
         if size is not None:
-            asked["pty"] = {"size": {"cols": size[0], "rows": size[1]}}
+            request["pty"] = {"size": {"cols": size[0], "rows": size[1]}}
         if self._access.envd >= _STDIN_FLAG:
-            asked["stdin"] = stdin
-        told = {
+            request["stdin"] = stdin
+        headers = {
             "Content-Type": "application/connect+json",
             "Connect-Protocol-Version": "1",
             "Keepalive-Ping-Interval": str(_KEEPALIVE_SECONDS),
         }
         left = deadline.left()
         if left is not None:
-            told["Connect-Timeout-Ms"] = str(int((left + _BACKSTOP_SECONDS) * 1000))
+            headers["Connect-Timeout-Ms"] = str(int((left + _BACKSTOP_SECONDS) * 1000))
         with self._api.stream(
-            "POST", "/process.Process/Start", deadline, content=connect.frame(asked), headers=told
+            "POST", "/process.Process/Start", deadline, content=connect.frame(request), headers=headers
         ) as answer:
             yield _events(answer.chunks())
 
     def send(self, pid: int, data: bytes, deadline: Deadline, *, terminal: bool) -> None:
         """Write to a process's input. Raises BrokenPipeError when it takes no more."""
         kind = "pty" if terminal else "stdin"
-        said = {"process": {"pid": pid}, "input": {kind: data}}
+        request = {"process": {"pid": pid}, "input": {kind: data}}
         try:
-            self._api.call("POST", "/process.Process/SendInput", deadline, json=said)
+            self._api.call("POST", "/process.Process/SendInput", deadline, json=request)
         except SandboxerError as error:
             # a process that has ended, or closed its input, is "not found" or an internal error of the write
             details = error.details or {}
@@ -143,13 +143,13 @@ class Envd:
 
     def end_input(self, pid: int, deadline: Deadline) -> None:
         """Tell a process that its input has ended; one that is gone does not care."""
-        said = {"process": {"pid": pid}}
-        self._api.call("POST", "/process.Process/CloseStdin", deadline, json=said, expect=(200, 404))
+        request = {"process": {"pid": pid}}
+        self._api.call("POST", "/process.Process/CloseStdin", deadline, json=request, expect=(200, 404))
 
     def kill(self, pid: int, deadline: Deadline) -> None:
         """Kill one process, not what it has started; one that is gone is success."""
-        said = {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"}
-        self._api.call("POST", "/process.Process/SendSignal", deadline, json=said, retry="safe", expect=(200, 404))
+        request = {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"}
+        self._api.call("POST", "/process.Process/SendSignal", deadline, json=request, retry="safe", expect=(200, 404))
 
     def upload(self, path: str, content: BinaryIO, deadline: Deadline) -> None:
         """Write a file; missing directories are made. A small one goes as the field of a form, of a length that is told

@@ -30,14 +30,14 @@ from sandboxer.extensions.base import (
 from sandboxer.extensions.e2b import create, describe, files, logs
 from sandboxer.extensions.e2b import exec as e2b_exec
 from sandboxer.extensions.e2b.client import AccessCache, E2BClient, running_sandbox
-from sandboxer.extensions.e2b.envd import Envd, told
+from sandboxer.extensions.e2b.envd import Envd, address_known
 from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.extensions.e2b.handle import (
     E2BHandleData,
     E2BSnapshotData,
     check_address,
-    is_gone,
     other_key_error,
+    proves_absence,
     sandbox_data,
     seconds_until,
     snapshot_data,
@@ -54,7 +54,7 @@ from sandboxer.timing import Deadline
 _SUPERUSER: Final = "root"
 LOOK_SECONDS: Final = 10.0
 """How long it may take to find out why a sandbox could not be used."""
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanStop, CanSnapshot):
@@ -109,40 +109,42 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """E2B answers a create when the sandbox runs: one look at it, and one at its envd, both at once where it is
         known already how that is reached."""
-        place, control = self._place(handle, ctx)
-        known = self._accesses.known(control, place)
-        envd = None if known is None or not told(place, known, ctx) else Envd(place, known, ctx)
+        data, control = self._identified(handle, ctx)
+        known = self._accesses.known(control, data)
+        envd = None if known is None or not address_known(data, known, ctx) else Envd(data, known, ctx)
         asked = None if envd is None else describe.BackgroundCall(lambda: describe.reach(envd, ctx))
-        looked = control.look(place.id)
+        looked = control.look(data.id)
         if looked is None:
-            raise BackendError(f"E2B does not have {place.id} any more", hint="create it again")
+            raise BackendError(f"E2B does not have {data.id} any more", hint="create it again")
         shown, access = looked
         if shown.state != "running":
-            raise stopped(place.id, shown.state, provider="E2B", sandbox_id=place.sandbox_id)
-        describe.check_declared(place, shown.resources)
-        access = self._accesses.learn(control, place, shown, access)
+            raise stopped(data.id, shown.state, provider="E2B", sandbox_id=data.sandbox_id)
+        describe.check_declared(data, shown.resources)
+        access = self._accesses.learn(control, data, shown, access)
         if asked is None:
-            describe.reach(Envd(place, access, ctx), ctx)
+            describe.reach(Envd(data, access, ctx), ctx)
         else:
             asked.wait(ctx.deadline)
-        return describe.ready(place, shown, access, domain=ctx.endpoints.get("domain"))
+        return describe.ready(data, shown, access, domain=ctx.endpoints.get("domain"))
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look, which is about this sandbox only where the address and the key are those it was made with."""
         try:
-            place, control = self._intended(handle, ctx)
-            shown = self._shown(place, control, ctx)
+            data, control = self._handle_data(handle, ctx)
+            shown = self._shown(data, control, ctx)
             if shown is None:
-                return Status("absent") if is_gone(place, ctx) else Status("unknown", other_key_error(place).message)
+                return (
+                    Status("absent") if proves_absence(data, ctx) else Status("unknown", other_key_error(data).message)
+                )
         except SandboxerError as error:
             return Status("unknown", error.message)
         return describe.status(shown)
 
-    def _shown(self, place: E2BHandleData, control: E2BClient, ctx: Context) -> E2BSandbox | None:
-        if not place.id:
-            found = create.find_surely(control, place.sandbox_id, ctx)
+    def _shown(self, data: E2BHandleData, control: E2BClient, ctx: Context) -> E2BSandbox | None:
+        if not data.id:
+            found = create.find_surely(control, data.sandbox_id, ctx)
             return found[0] if found else None
-        looked = control.look(place.id)
+        looked = control.look(data.id)
         return None if looked is None else looked[0]
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
@@ -186,24 +188,24 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Kills it, and looks. Where an answer was lost while it was made, all that carries its label goes."""
-        place, control = self._intended(handle, ctx)
-        self._accesses.forget(control, place.id)
-        if not place.id:
-            create.remove_labelled(control, place.sandbox_id, ctx)
+        data, control = self._handle_data(handle, ctx)
+        self._accesses.forget(control, data.id)
+        if not data.id:
+            create.remove_labelled(control, data.sandbox_id, ctx)
         else:
-            if place.lost:
-                for shown in create.find_labelled(control, place.sandbox_id, ctx.install):
+            if data.lost:
+                for shown in create.find_labelled(control, data.sandbox_id, ctx.install):
                     control.kill(shown.id)
-            create.kill(control, place.id)
-        if not is_gone(place, ctx):
-            raise other_key_error(place)
+            create.kill(control, data.id)
+        if not proves_absence(data, ctx):
+            raise other_key_error(data)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """E2B counts whole seconds from the request."""
-        place, control = self._place(handle, ctx)
-        if not control.end_in(place.id, _seconds(expires_at)):
-            running_sandbox(control, place, ctx)  # a paused one has no end that could be moved
-            raise BackendError(f"E2B does not prolong {place.id}", hint="run `sandboxer reconcile`")
+        data, control = self._identified(handle, ctx)
+        if not control.end_in(data.id, _seconds(expires_at)):
+            running_sandbox(control, data, ctx)  # a paused one has no end that could be moved
+            raise BackendError(f"E2B does not prolong {data.id}", hint="run `sandboxer reconcile`")
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -216,61 +218,61 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
                 envd, root, request.argv, streams, ctx.deadline, cwd=request.cwd, env=request.env, tty=request.tty
             )
 
-        return self._inside(handle, ctx, run, again=streams.stdin is None)
+        return self._with_envd(handle, ctx, run, again=streams.stdin is None)
 
     def path_kind(self, handle: Handle, path: str, ctx: Context, *, service: str | None = None) -> PathKind:
         """Looks from inside."""
         _no_service(service)
-        return self._inside(handle, ctx, lambda envd, _root: files.kind(envd, path, ctx.deadline))
+        return self._with_envd(handle, ctx, lambda envd, _root: files.kind(envd, path, ctx.deadline))
 
     def knows_holes(self, handle: Handle, ctx: Context, *, service: str | None = None) -> bool:
         """Whether tar inside does."""
         _no_service(service)
-        return self._inside(handle, ctx, lambda envd, _root: files.knows_holes(envd, ctx.deadline))
+        return self._with_envd(handle, ctx, lambda envd, _root: files.knows_holes(envd, ctx.deadline))
 
     def put_archive(
         self, handle: Handle, directory: str, archive: BinaryIO, ctx: Context, *, service: str | None = None
     ) -> None:
         """tar runs inside: whatever the archive says, it stays there."""
         _no_service(service)
-        self._inside(handle, ctx, lambda envd, _root: files.put(envd, directory, archive, ctx.deadline), again=False)
+        self._with_envd(handle, ctx, lambda envd, _root: files.put(envd, directory, archive, ctx.deadline), again=False)
 
     def get_archive(
         self, handle: Handle, path: str, sink: Callable[[bytes], None], ctx: Context, *, service: str | None = None
     ) -> LeftOut | None:
         """tar runs inside: links cannot lead out."""
         _no_service(service)
-        return self._inside(handle, ctx, lambda envd, _root: files.take(envd, path, sink, ctx.deadline))
+        return self._with_envd(handle, ctx, lambda envd, _root: files.take(envd, path, sink, ctx.deadline))
 
     def logs(
         self, handle: Handle, streams: Streams, ctx: Context, *, service: str | None, follow: bool, tail: int | None
     ) -> None:
         """What E2B keeps: starts and ends of processes, and what they wrote."""
         _no_service(service)
-        place, control = self._place(handle, ctx)
-        logs.write(control, place.id, streams.stdout, follow=follow, tail=tail)
+        data, control = self._identified(handle, ctx)
+        logs.write(control, data.id, streams.stdout, follow=follow, tail=tail)
 
-    def _inside(
-        self, handle: Handle, ctx: Context, call: Callable[[Envd, Envd], _Answer], *, again: bool = True
-    ) -> _Answer:
+    def _with_envd(
+        self, handle: Handle, ctx: Context, call: Callable[[Envd, Envd], _Result], *, again: bool = True
+    ) -> _Result:
         """Make a call on the sandbox's envd; once more with a fresh token when the one that was known is refused. Not
         `again`: what it reads from is used up by then. Raises Conflict, saying why, when the sandbox does not run."""
-        place, control = self._place(handle, ctx)
-        access = self._accesses.of(control, place, ctx)
+        data, control = self._identified(handle, ctx)
+        access = self._accesses.of(control, data, ctx)
         try:
-            return call(Envd(place, access, ctx), Envd(place, access, ctx, user=_SUPERUSER))
+            return call(Envd(data, access, ctx), Envd(data, access, ctx, user=_SUPERUSER))
         except Denied:
-            self._accesses.forget(control, place.id)
+            self._accesses.forget(control, data.id)
             if not again:
                 raise
-            fresh = self._accesses.of(control, place, ctx)
-            return call(Envd(place, fresh, ctx), Envd(place, fresh, ctx, user=_SUPERUSER))
+            fresh = self._accesses.of(control, data, ctx)
+            return call(Envd(data, fresh, ctx), Envd(data, fresh, ctx, user=_SUPERUSER))
         except (BackendError, Conflict, Unavailable) as error:
             if isinstance(error, BackendError) and error.outcome != "unknown":
                 raise  # it was answered from inside
-            self._accesses.forget(control, place.id)
+            self._accesses.forget(control, data.id)
             with suppress(Unavailable, Timeout):  # then the first error says more
-                running_sandbox(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), place, ctx)
+                running_sandbox(E2BClient(ctx, deadline=Deadline(LOOK_SECONDS)), data, ctx)
             raise error
 
     # -- money, pauses, snapshots ---------------------------------------------------------------------------------
@@ -281,34 +283,34 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
 
     def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
         """As E2B shows it."""
-        place, control = self._intended(handle, ctx)
-        shown = self._shown(place, control, ctx)
+        data, control = self._handle_data(handle, ctx)
+        shown = self._shown(data, control, ctx)
         return None if shown is None else shown.resources
 
     def stop(self, handle: Handle, ctx: Context) -> None:
         """Pauses it with its memory. A paused sandbox costs nothing, and E2B never ends it by itself."""
-        place, control = self._place(handle, ctx)
-        if not control.pause(place.id):
-            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
-        self._accesses.forget(control, place.id)
-        ctx.save(_changed(place, paused=True))
+        data, control = self._identified(handle, ctx)
+        if not control.pause(data.id):
+            raise BackendError(f"E2B does not have {data.id} any more", hint="run `sandboxer reconcile`")
+        self._accesses.forget(control, data.id)
+        ctx.save(_changed(data, paused=True))
 
     def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Resumes it; `connect` only extends, so the end is set once more."""
-        place, control = self._place(handle, ctx)
-        if control.connect(place.id, _seconds(expires_at)) is None:
-            raise BackendError(f"E2B does not have {place.id} any more", hint="run `sandboxer reconcile`")
-        control.end_in(place.id, _seconds(expires_at))
-        ctx.save(_changed(place, paused=False, born=time.time()))
+        data, control = self._identified(handle, ctx)
+        if control.connect(data.id, _seconds(expires_at)) is None:
+            raise BackendError(f"E2B does not have {data.id} any more", hint="run `sandboxer reconcile`")
+        control.end_in(data.id, _seconds(expires_at))
+        ctx.save(_changed(data, paused=False, born=time.time()))
 
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
         """A template of its own, found by its name where the answer is lost."""
-        place, control = self._place(handle, ctx)
+        data, control = self._identified(handle, ctx)
         try:
-            snapshot = control.snapshot(place.id, name)
+            snapshot = control.snapshot(data.id, name)
         except SandboxerError as error:
             if error.outcome != "unknown":
-                running_sandbox(control, place, ctx)
+                running_sandbox(control, data, ctx)
                 raise
             found = control.snapshot_named(name)
             if found is None:
@@ -340,26 +342,26 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
         if control.key != kept.key:
             raise other_key(f"the snapshot {kept.name}", provider="E2B", variables=KEY)
 
-    def _intended(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+    def _handle_data(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
         """What was asked for, whether E2B has told its id or not."""
-        place = sandbox_data(handle)
-        check_address(place.api, ctx)
-        return place, E2BClient(ctx)
+        data = sandbox_data(handle)
+        check_address(data.api, ctx)
+        return data, E2BClient(ctx)
 
-    def _place(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
+    def _identified(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
         """One whose id E2B has told. Raises Conflict."""
-        place, control = self._intended(handle, ctx)
-        if not place.id:
+        data, control = self._handle_data(handle, ctx)
+        if not data.id:
             raise Conflict(
-                f"E2B has not told what became of the create of {place.sandbox_id}",
+                f"E2B has not told what became of the create of {data.sandbox_id}",
                 hint="run `sandboxer reconcile --apply`",
                 fault="backend",
             )
-        return place, control
+        return data, control
 
 
-def _changed(place: E2BHandleData, **fields: Any) -> Handle:
-    return msgspec.structs.replace(place, **fields).handle()
+def _changed(data: E2BHandleData, **fields: Any) -> Handle:
+    return msgspec.structs.replace(data, **fields).handle()
 
 
 def _seconds(expires_at: float | None) -> int:

@@ -107,16 +107,16 @@ def check_address(made_at: str, ctx: Context) -> None:
     account.check_address("it", made_at, api_address(ctx), variable="E2B_API_URL")
 
 
-def is_gone(place: E2BHandleData, ctx: Context) -> bool:
+def proves_absence(data: E2BHandleData, ctx: Context) -> bool:
     """Tell whether "not found" proves that a sandbox is gone: it does if the key is the one that it was made with, or
     if it has no longer any time to live. Another account's key sees nothing of it, and so says nothing of it."""
-    over_at = None if place.paused else place.born + LONGEST
-    return account.proves_absence(place.key, api_key(ctx).fingerprint, over_at=over_at, now=time.time())
+    over_at = None if data.paused else data.born + LONGEST
+    return account.proves_absence(data.key, api_key(ctx).fingerprint, over_at=over_at, now=time.time())
 
 
-def other_key_error(place: E2BHandleData) -> BackendError:
+def other_key_error(data: E2BHandleData) -> BackendError:
     """Make the error for a sandbox that the present key cannot see."""
-    return account.other_key(place.id or f"sandbox {place.sandbox_id}", provider="E2B", variables=KEY)
+    return account.other_key(data.id or f"sandbox {data.sandbox_id}", provider="E2B", variables=KEY)
 
 
 def seconds_until(expires_at: float, now: float) -> int:
