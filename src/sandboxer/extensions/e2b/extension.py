@@ -27,14 +27,12 @@ from sandboxer.extensions.base import (
     Spec,
     Status,
 )
-from sandboxer.extensions.e2b import create, describe, files, logs
+from sandboxer.extensions.e2b import create, describe, files, logs, snapshots
 from sandboxer.extensions.e2b import exec as e2b_exec
 from sandboxer.extensions.e2b.client import AccessCache, E2BClient, running_sandbox
 from sandboxer.extensions.e2b.envd import Envd, address_known
-from sandboxer.extensions.e2b.errors import KEY
 from sandboxer.extensions.e2b.handle import (
     E2BHandleData,
-    E2BSnapshotData,
     check_address,
     other_key_error,
     proves_absence,
@@ -44,7 +42,6 @@ from sandboxer.extensions.e2b.handle import (
 )
 from sandboxer.extensions.e2b.options import E2BOptions, allotted, decode, fitted
 from sandboxer.extensions.e2b.sandbox import E2BSandbox
-from sandboxer.extensions.provider.account import other_key
 from sandboxer.extensions.provider.errors import stopped
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle, Ready, Requirements, Resources
@@ -306,41 +303,22 @@ class E2BExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMet
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
         """A template of its own, found by its name where the answer is lost."""
         data, control = self._identified(handle, ctx)
-        try:
-            snapshot = control.snapshot(data.id, name)
-        except SandboxerError as error:
-            if error.outcome != "unknown":
-                running_sandbox(control, data, ctx)
-                raise
-            found = control.snapshot_named(name)
-            if found is None:
-                raise
-            snapshot = found
-        return E2BSnapshotData(snapshot=snapshot, name=name, api=control.base, key=control.key).handle()
+        return snapshots.take(control, data, name, ctx).handle()
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """A create with the snapshot as its template."""
-        kept = snapshot_data(snapshot)
-        check_address(kept.api, ctx)
-        return self._make(spec, ctx, template=kept.snapshot)
+        data = snapshot_data(snapshot)
+        check_address(data.api, ctx)
+        return self._make(spec, ctx, template=data.snapshot)
 
     def find_snapshot(self, name: str, ctx: Context) -> Handle | None:
         """By its name."""
-        control = E2BClient(ctx)
-        found = control.snapshot_named(name)
-        if found is None:
-            return None
-        return E2BSnapshotData(snapshot=found, name=name, api=control.base, key=control.key).handle()
+        found = snapshots.find(E2BClient(ctx), name)
+        return None if found is None else found.handle()
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
         """Removes the template that it is."""
-        kept, control = snapshot_data(snapshot), E2BClient(ctx)
-        check_address(kept.api, ctx)
-        control.remove_template(kept.snapshot)
-        if control.snapshot_named(kept.name) is not None:
-            raise BackendError(f"E2B still shows the snapshot {kept.name}", hint="try again", outcome="unknown")
-        if control.key != kept.key:
-            raise other_key(f"the snapshot {kept.name}", provider="E2B", variables=KEY)
+        snapshots.delete(snapshot_data(snapshot), ctx)
 
     def _handle_data(self, handle: Handle, ctx: Context) -> tuple[E2BHandleData, E2BClient]:
         """What was asked for, whether E2B has told its id or not."""
