@@ -338,3 +338,14 @@ def test_a_repository_that_is_built_mounted_whole_and_given_a_settings_file_work
         assert (directory / "src" / "main").read_text() == "new\n"
         assert not (directory / "node_modules" / "x").exists()
         assert any("settings.ini as it was sent" in note for note in ready.isolation.notes)
+
+
+def test_a_build_gets_what_its_instructions_mount_of_the_context_and_memory(podman: Bed, tmp_path: Path) -> None:
+    dockerfile = (
+        f"FROM {BASE}\nRUN --mount=type=bind,source=src,target=/given --mount=type=tmpfs,target=/memory "
+        "cp /given/text /memory/text && cp /memory/text /kept && ! touch /given/new\n"
+    )
+    document = {"version": "3.9", "services": {"main": {"build": ".", "command": IDLE}}}
+    repo = written(tmp_path / "app", document, Dockerfile=dockerfile, **{"src/text": "mounted"})
+    with podman.sandbox(repo, settle=0) as (handle, _):
+        assert podman.run(handle, "cat", "/kept")[1] == b"mounted"

@@ -55,7 +55,7 @@ services:
     told = [one["gives_away"] for one in (error.details or {})["violations"]]
     assert any("./data/sub lies beneath ./data, " in text for text in told)
     pasted = yaml.safe_load(error.hint.partition(" in a profile")[0])
-    assert pasted == {"options": {"grants": ["bind:/srv/a:ro"]}}
+    assert pasted == {"options": {"grants": ["frontend:x/y", "bind:/srv/a:ro"]}}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

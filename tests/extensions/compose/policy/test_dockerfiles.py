@@ -103,6 +103,10 @@ HONEST: dict[str, tuple[str, dict[str, str]]] = {
     "line ends of Windows and a BOM": ("\ufeffFROM alpine\r\nRUN echo a && \\\r\n    echo b\r\nCOPY . /app\r\n", {}),
     "comments between lines": ("FROM alpine\nRUN apk add \\\n    # the first\n    a \\\n\n    b\n", {}),
     "sources with quotes": ('FROM alpine\nCOPY ["a b", "/x"]\nADD "app.tar.gz" /x/\nADD app.tar.gz /y/\n', {}),
+    "what is mounted of the context, and memory, for one instruction": (
+        "FROM golang AS build\nWORKDIR /src\nRUN --mount=target=. --mount=type=tmpfs,target=/tmp,size=64m go build\n"
+        "RUN --mount=type=bind,source=./deploy,dst=/deploy,readonly ls\n", {},
+    ),
     "a health check": ("FROM alpine\nHEALTHCHECK --interval=5s --timeout=3s CMD curl -f localhost || exit 1\n", {}),
 }  # fmt: skip
 
@@ -134,9 +138,16 @@ def test_a_dockerfile_of_a_megabyte_is_read_in_no_time(line: str, tmp_path: Path
 
 def test_what_steers_the_builder_itself_is_no_argument_of_a_build(tmp_path: Path) -> None:
     verdict = judged(
-        repository(tmp_path, "FROM alpine\n", {"BUILDKIT_SYNTAX": "example.com/any", "BUILDKIT_INLINE_CACHE": "1"})
+        repository(
+            tmp_path,
+            "FROM alpine\n",
+            {"BUILDKIT_SYNTAX": "example.com/any", "BUILDKIT_INLINE_CACHE": "1", "BUILDKIT_SANDBOX_HOSTNAME": "x"},
+        )
     )
-    assert [one.path for one in verdict.violations] == ["services.a.build.args.BUILDKIT_SYNTAX"]
+    assert [(one.path, one.grant) for one in verdict.violations] == [
+        ("services.a.build.args.BUILDKIT_SANDBOX_HOSTNAME", None),
+        ("services.a.build.args.BUILDKIT_SYNTAX", "frontend:example.com/any"),
+    ]
 
 
 def test_an_ignore_file_through_a_link_is_refused_beside_a_dockerfile_in_place_too(tmp_path: Path) -> None:
@@ -178,3 +189,14 @@ def test_labels_of_a_dockerfile_are_taken_back_from_the_containers(tmp_path: Pat
 def test_a_label_that_claims_something_or_cannot_be_told_is_refused(line: str, tmp_path: Path) -> None:
     (found,) = judged(repository(tmp_path, f"FROM alpine\nLABEL {line}\n", {})).violations
     assert (found.file, found.line) == ("Dockerfile", 2)
+
+
+def test_a_grant_for_one_frontend_is_none_for_another_and_its_file_is_judged_all_the_same(tmp_path: Path) -> None:
+    text = "# syntax=docker/dockerfile:1\nFROM alpine\nRUN --mount=type=cache,target=/c true\n"
+    root = repository(tmp_path, text, {})
+    granted = [one.grant for one in judged(root, grants=["frontend:docker/dockerfile:1"]).violations]
+    assert granted == ["build:cache"]
+    other = judged(root, grants=["frontend:docker/dockerfile", "build:cache"]).violations
+    assert [one.grant for one in other] == ["frontend:docker/dockerfile:1"]
+    verdict = judged(root, grants=["frontend:docker/dockerfile:1", "build:cache"])
+    assert verdict.violations == ()

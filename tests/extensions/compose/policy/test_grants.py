@@ -11,7 +11,7 @@ from sandboxer.extensions.compose_ssh.policy.grants import FORMS
 WORDS = [
     "bind:/srv/data", "bind:/srv/data:ro", "bind:/", "volume:db", "network:front", "network:host", "pid:host",
     "ipc:host", "privileged", "cap:NET_ADMIN", "device:/dev/kvm", "sysctl:net.core.somaxconn", "port:public", "env:CI",
-    "runtime:runsc", "logging:syslog", "build:network",
+    "runtime:runsc", "logging:syslog", "build:network", "build:cache", "frontend:docker/dockerfile:1",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from sandboxer.extensions.compose_ssh.policy.paths import MAX_DEPTH, HostPath, n
 
 _IGNORES: Final = (".dockerignore", ".containerignore")
 MAX_SOURCES: Final = 2_000
-"""Of COPY and ADD in one Dockerfile: each is looked up."""
+"""Of COPY, ADD and mounts in one Dockerfile: each is looked up."""
 MAX_LABELS: Final = 200
 """Of one image: each is taken back from the container."""
 MAX_READ: Final = 2 << 20
@@ -47,9 +47,12 @@ def _network(gate: Gate, path: Path, build: dict[str, Any]) -> None:
 
 
 def _steering(gate: Gate, path: Path, build: dict[str, Any]) -> None:
-    for name in build.get("args") or {}:
-        if _STEERING.fullmatch(name):
-            gives = "the build to another program, or another way to build: BuildKit itself reads this argument"
+    gives = "the build to another program, or another way to build: BuildKit itself reads this argument"
+    for name, value in (build.get("args") or {}).items():
+        frontend = plain(value) or ""
+        if name == "BUILDKIT_SYNTAX" and image_fault(frontend) is None:
+            gate.granted((*path, "args", name), gives, f"frontend:{frontend}")
+        elif _STEERING.fullmatch(name):
             gate.refuse((*path, "args", name), gives)
 
 
@@ -175,13 +178,30 @@ def _judge(
     gate.image_labels.setdefault(str(path[1]), {}).update(dict.fromkeys(faults.labels))
     if len(faults.labels) > MAX_LABELS:
         gate.refuse(path, f"the time of whoever reads it: at most {MAX_LABELS} labels")
-    if len(faults.sources) > MAX_SOURCES:
-        gate.refuse(path, f"the time of whoever reads it: at most {MAX_SOURCES} sources of COPY")
+    if len(faults.sources) + len(faults.mounted) > MAX_SOURCES:
+        gate.refuse(path, f"the time of whoever reads it: at most {MAX_SOURCES} sources of COPY and mounts")
         return
     for line, source in faults.sources:
         leaving = _leaves(gate, context.inside or "", source)
         if leaving is not None:
             gate.refuse(path, f"what the link {leaving} leads to, outside of the context", at=where(line))
+    for line, source in faults.mounted:
+        link = _link_on(gate, context.inside or "", source)
+        if link is not None:
+            gate.refuse(path, f"what {link} leads to: a mount of RUN shows a plain path of the context", at=where(line))
+
+
+def _link_on(gate: Gate, context: str, source: str) -> str | None:
+    """The first part of a path that is no file or directory, if any: not every builder keeps a link in the context."""
+    here = context
+    for part in [part for part in source[:4096].split("/") if part not in ("", ".")][:MAX_DEPTH]:
+        here = f"{here}/{part}".lstrip("/")
+        kind = gate.kind(here)
+        if kind == "missing":
+            return None  # then there is nothing to mount
+        if kind not in ("file", "directory"):
+            return here
+    return None
 
 
 def _leaves(gate: Gate, context: str, source: str) -> str | None:

@@ -8,14 +8,15 @@ known to all. Every such reading is judged. Where there are more ways than are w
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
+from sandboxer.extensions.compose_ssh.policy.dockerfile_words import is_address, label_names, split_flags, split_words
 from sandboxer.extensions.compose_ssh.policy.names import claims, describes, image_fault
+from sandboxer.extensions.compose_ssh.policy.run_mounts import judge_mount
 from sandboxer.extensions.compose_ssh.policy.verdict import DockerfileFinding, DockerfileFindings
 from sandboxer.names import PREFIX
 
@@ -31,12 +32,6 @@ _BUILDERS_OWN: Final = re.compile(
     r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|OSVERSION|STAGE)|BUILDKIT_.*|SOURCE_DATE_EPOCH|\w+_PROXY", re.IGNORECASE
 )
 """Arguments that builders set by themselves."""
-_FLAG: Final = re.compile(r"--([A-Za-z][A-Za-z-]*)(?:=([A-Za-z0-9_./:@,$+%=~{}*-]*))?(?: +|$)")
-"""Without quotes, backslashes and letters of two bytes: builders also split flags at bytes that are a space alone."""
-_LABEL: Final = re.compile(
-    r"""\s*(?:"([^"\\$]+)"|'([^'\\$]+)'|([^\s"'\\$=]+))=(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s"'\\])*(?=\s|$)"""
-)
-_OLD_LABEL: Final = re.compile(r"""([^\s"'\\$=]+)(?:\s.*|$)""")
 MAX_WORD: Final = 4096
 """Of an image's name and of an argument that it may come from: arguments can be doubled line by line."""
 _KNOWN: Final = frozenset(
@@ -68,6 +63,7 @@ def check_dockerfile(text: str, *, args: Mapping[str, str], contexts: set[str]) 
         )
     found: dict[DockerfileFinding, None] = {}
     sources: dict[tuple[int, str], None] = {}
+    mounted: dict[tuple[int, str], None] = {}
     labels: dict[str, None] = {}
     indented = _margins(lines, found)
     escape = _escape(lines, found)
@@ -84,8 +80,9 @@ def check_dockerfile(text: str, *, args: Mapping[str, str], contexts: set[str]) 
             judging.take(instruction)
         found.update(judging.found)
         sources.update(judging.sources)
+        mounted.update(judging.mounted)
         labels.update(judging.labels)
-    return DockerfileFindings(tuple(found), tuple(sources), tuple(labels))
+    return DockerfileFindings(tuple(found), tuple(sources), tuple(labels), tuple(mounted))
 
 
 def _margins(lines: list[str], found: dict[DockerfileFinding, None]) -> bool:
@@ -112,12 +109,18 @@ def _escape(lines: list[str], found: dict[DockerfileFinding, None]) -> str:
             break
         name, _, value = text.lstrip("#/").partition("=")
         if name.strip().lower() == "syntax":
-            found[
-                DockerfileFinding(number, "the build to another program: `syntax` names an image that reads this file")
-            ] = None
+            found[_frontend(number, value.strip(), usual=text.startswith("#"))] = None
         if name.strip().lower() == "escape" and value.strip() == "`":
             escape = "`"
     return escape
+
+
+def _frontend(line: int, image: str, *, usual: bool) -> DockerfileFinding:
+    fault = image_fault(image)
+    if fault is not None:
+        return DockerfileFinding(line, f"the build to another program, and {fault}")
+    gives = "the build to another program: `syntax` names an image that reads this file, and is not judged"
+    return DockerfileFinding(line, gives, f"frontend:{image}" if usual else None)
 
 
 def _instructions(
@@ -170,6 +173,7 @@ class _Reading:
     def __init__(self, args: Mapping[str, str], contexts: set[str], *, lenient: bool, here: bool) -> None:
         self.found: dict[DockerfileFinding, None] = {}
         self.sources: dict[tuple[int, str], None] = {}
+        self.mounted: dict[tuple[int, str], None] = {}
         self.labels: dict[str, None] = {}
         self._args = args
         self._contexts = contexts
@@ -194,7 +198,7 @@ class _Reading:
             word, _, rest = one.rest.partition(" ")
             self.take(_Instruction(one.line, word.upper(), rest.strip(), later=True))
             return
-        flags, rest = _flags(one.rest) if one.word in _FLAGS else ([], one.rest)
+        flags, rest = split_flags(one.rest) if one.word in _FLAGS else ([], one.rest)
         if one.word in _FLAGS and rest.startswith("--"):
             self._fault(one, f"a flag that builders read in different ways: {rest[:40]}")
         for name, value in flags:
@@ -215,7 +219,7 @@ class _Reading:
         if name not in _FLAGS[one.word]:
             self._fault(one, f"whatever a builder takes --{name[:40]} for: nobody has looked at it yet")
         elif one.word == "RUN" and name == "mount":
-            self._fault(one, "caches, secrets or files that a build shares with others: a mount of RUN")
+            self._mount(one, value)
         elif one.word == "RUN" and name == "network" and value not in ("none", "default"):
             self._fault(one, "the network of the host, while it builds", "build:network" if value == "host" else None)
         elif one.word == "RUN" and name == "security" and value != "sandbox":
@@ -224,6 +228,15 @@ class _Reading:
             self._fault(one, f"an image that nobody can name: {value[:120]}")
         elif one.word == "COPY" and name == "from":
             self._image(one, value)
+
+    def _mount(self, one: _Instruction, value: str) -> None:
+        mount = judge_mount(value)
+        if mount.gives_away is not None:
+            self._fault(one, mount.gives_away, mount.grant)
+        elif mount.source is not None and one.later:
+            self._fault(one, "files of a build that uses the image: a mount of its context by ONBUILD")
+        elif mount.source is not None:
+            self.mounted[one.line, mount.source] = None
 
     def _arg(self, one: _Instruction, rest: str) -> None:
         if len(rest.split()) > 1 and any(mark in rest for mark in "\"'\\"):
@@ -270,7 +283,7 @@ class _Reading:
         self._fault(one, fault)
 
     def _label(self, one: _Instruction) -> None:
-        keys = _label_keys(one.rest)
+        keys = label_names(one.rest)
         if keys is None:
             self._fault(one, "a label that builders read in different ways: write NAME=VALUE, the name without `$`")
         for key in keys or ():
@@ -280,12 +293,12 @@ class _Reading:
                 self.labels[key] = None
 
     def _copy(self, one: _Instruction, rest: str, *, stage: bool) -> None:
-        for source in _words(rest)[:-1]:
+        for source in split_words(rest)[:-1]:
             if source.startswith("<<"):
                 continue
             if one.word == "ADD" and any(mark in source for mark in "\"'\\"):
                 self._fault(one, "what the host's network reaches: quotes and backslashes can make up an address")
-            elif one.word == "ADD" and _fetched(source):
+            elif one.word == "ADD" and is_address(source):
                 self._fault(one, "what the host's network reaches: the builder fetches it, not the container")
             elif one.word == "ADD" and "$" in source:
                 self._fault(one, "what the host's network reaches: a variable can hold an address")
@@ -310,46 +323,3 @@ class _Reading:
         expanded = _VARIABLE.sub(value, text)
         unclear = missing or "$" in expanded or "\\" in expanded or len(expanded) > MAX_WORD
         return None if unclear else expanded
-
-
-def _flags(rest: str) -> tuple[list[tuple[str, str]], str]:
-    """The flags, and the rest: it begins with `--` where a flag is of another form."""
-    flags, place = [], 0
-    while match := _FLAG.match(rest, place):
-        flags.append((match[1].lower(), match[2] or ""))
-        place = match.end()
-    return flags, rest[place:]
-
-
-def _label_keys(rest: str) -> list[str] | None:
-    """The names in a LABEL; None where they cannot be told."""
-    keys, place = [], 0
-    while match := _LABEL.match(rest, place):
-        keys.append(match[1] or match[2] or match[3])
-        place = match.end()
-    if "`" in rest or not rest:
-        return None  # it may be an escape
-    if place == 0 and (match := _OLD_LABEL.fullmatch(rest)):
-        return [match[1]]
-    return keys if keys and place == len(rest) else None
-
-
-def _fetched(source: str) -> bool:
-    """Whether a builder may take it for an address."""
-    scp = "@" in source and ":" in source
-    return scp or "://" in source or source.startswith("github.com/") or source.partition("#")[0].endswith(".git")
-
-
-def _words(rest: str) -> list[str]:
-    if rest.startswith("["):
-        try:
-            found = json.loads(rest)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return found
-    return [_unquoted(word) for word in rest.split()]
-
-
-def _unquoted(word: str) -> str:
-    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word

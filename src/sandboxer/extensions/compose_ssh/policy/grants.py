@@ -18,6 +18,7 @@ _FIXED: Final = {
     "privileged": "services may run privileged: they are as good as root on the host",
     "port:public": "ports are published at the addresses that the file names, not on the loopback alone",
     "build:network": "builds may use the network of the host",
+    "build:cache": "builds may read and write the caches that all builds of the engine share",
 }
 _NAMED: Final = {
     "bind": "{name} of the host is open to services, for reading and writing",
@@ -29,10 +30,11 @@ _NAMED: Final = {
     "env": "services may read the variable {name}, taken from outside the repository",
     "runtime": "services may run with the runtime {name}",
     "logging": "services may log with the driver {name}",
+    "frontend": "Dockerfiles may be read by the image {name}, which tells the builder what to do",
 }
 FORMS: Final = (
     "bind:PATH[:ro]", "volume:NAME", "network:NAME", "cap:NAME", "device:PATH", "sysctl:NAME", "env:NAME",
-    "runtime:NAME", "logging:DRIVER", *_FIXED,
+    "runtime:NAME", "logging:DRIVER", "frontend:IMAGE", *_FIXED,
 )  # fmt: skip
 
 

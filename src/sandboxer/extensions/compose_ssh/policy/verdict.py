@@ -63,12 +63,13 @@ class DockerfileFinding(msgspec.Struct, frozen=True):
 
 
 class DockerfileFindings(msgspec.Struct, frozen=True):
-    """What was found in a Dockerfile, the sources in the context that are copied, by line, and the labels that a
-    container of the image would have."""
+    """What was found in a Dockerfile, the sources in the context that are copied, by line, the labels that a container
+    of the image would have, and the paths in the context that are mounted while it builds, by line."""
 
     found: tuple[DockerfileFinding, ...]
     sources: tuple[tuple[int, str], ...]
     labels: tuple[str, ...] = ()
+    mounted: tuple[tuple[int, str], ...] = ()
 
 
 class SourceTree(Protocol):
