@@ -167,6 +167,8 @@ def check_profile(profile: Profile, source: str) -> None:
             lifetimes[key] = _within(source, f"ttl.{key}", value)
     if lifetimes.get("default", 0) > lifetimes.get("max", lifetimes.get("default", 0)):
         raise Invalid(f"{source}: ttl.default is longer than ttl.max", hint="make it at most ttl.max")
+    if profile.ttl.idle_action == "stop" and profile.ttl.idle is None:
+        raise Invalid(f"{source}: ttl.idle_action is stop, and ttl.idle is null", hint="say after how long: idle: 30m")
     for key, spec in profile.inputs.items():
         _match(INPUT, key, source, f"inputs.{key}", "a name of a-z, 0-9 and '_'")
         _check_input(key, spec, f"{source}: inputs.{key}")

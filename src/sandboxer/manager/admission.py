@@ -63,6 +63,7 @@ class Admission:
             expires_at=None if plan.ttl is None else created + plan.ttl,
             failed_ttl=plan.failed_ttl,
             idle_ttl=plan.idle_ttl,
+            idle_action=plan.profile.ttl.idle_action,
             idempotency_key=plan.idempotency_key,
             fingerprint=plan.fingerprint,
             snapshot_of=plan.request.snapshot,

@@ -16,7 +16,7 @@ from sandboxer.extensions.base import CAPABILITIES, capabilities
 from sandboxer.manager import billing
 from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Services
-from sandboxer.models import Consumer, Decision, Manifest, Profile, SecretRef, Value
+from sandboxer.models import Consumer, Decision, Manifest, Profile, Requirements, SecretRef, Value
 from sandboxer.names import check_host
 from sandboxer.payments.ledger import TokenBudget
 from sandboxer.payments.usage import consumer_of, usage_at
@@ -77,7 +77,7 @@ def find_candidates(services: Services, profile: Profile, asked: Constraints) ->
         found += [candidate for _, candidate in of_extension.candidates]
         passed_over += of_extension.passed_over
     strategy = profile.route.strategy if profile.route is not None else "explicit"
-    decided: Selection = select(facts, strategy=strategy, require=profile.require, ttl=asked.ttl, subject=profile.id)
+    decided: Selection = select(facts, strategy=strategy, require=_required(profile), ttl=asked.ttl, subject=profile.id)
     decisions = [*decided.usable, *decided.skipped, *passed_over]
     if decided.error is not None:
         decided.error.details = {"decisions": msgspec.to_builtins(decisions)}
@@ -125,6 +125,14 @@ class _ExtensionFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     candidates: Sequence[tuple[CandidateFacts, Candidate | None]]
     passed_over: Sequence[Decision] = ()
+
+
+def _required(profile: Profile) -> Requirements:
+    """What a profile requires: also that what is to be stopped when it is idle can be."""
+    require = profile.require
+    if profile.ttl.idle_action != "stop" or "stop" in require.capabilities:
+        return require
+    return msgspec.structs.replace(require, capabilities=[*require.capabilities, "stop"])
 
 
 def _facts_of(shared: _SharedFacts, name: str) -> _ExtensionFacts:

@@ -31,6 +31,12 @@ def check_usable(services: Services, sandbox_id: str) -> Sandbox:
     record = services.current(sandbox_id)
     if record.state == State.STOPPED:
         raise stopped_error(record)
+    if record.intent == "stop":  # what is begun now would be ended with it
+        raise Conflict(
+            f"a stop of sandbox {record.id} has begun",
+            hint=f"run `sandboxer start {record.id}`",
+            sandbox_id=record.id,
+        )
     if record.state not in USABLE:
         raise Conflict(
             f"sandbox {record.id} is {record.state}",

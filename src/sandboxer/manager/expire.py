@@ -16,6 +16,7 @@ from sandboxer.manager.reconcile import settle_record
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
 from sandboxer.manager.silent_hosts import SilentHosts
+from sandboxer.manager.stop import carry_out, intend
 from sandboxer.manager.sweep_report import (
     Action,
     ActionKind,
@@ -30,7 +31,7 @@ from sandboxer.manager.sweep_report import (
 )
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State, Trigger
-from sandboxer.timing import format_duration, rfc3339
+from sandboxer.timing import Deadline, format_duration, rfc3339
 
 
 def expire(services: Services, *, apply: bool) -> Report:
@@ -120,7 +121,8 @@ def _due(services: Services, record: Sandbox) -> Action | None:
     if (left := abandoned(services, record, grace=services.limits.stale_grace)) is not None:
         return action("expire", left)
     if (since := _idle_since(services, record, now)) is not None:
-        return action("expire", f"it was idle since {rfc3339(since)}")
+        does: ActionKind = "stop" if record.idle_action == "stop" else "expire"
+        return action(does, f"it was idle since {rfc3339(since)}")
     if record.expires_at is None:
         return _unpaid(services, record, action)
     if warning_due(record, now=now, within=services.limits.warning):
@@ -181,11 +183,17 @@ def _expire_one(services: Services, action: Action, silent: SilentHosts) -> Acti
                 return msgspec.structs.replace(action, outcome="skipped", why="renewed meanwhile")
             if again.action == "fund":
                 return _fund(services, record, again)
-            if record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
+            if again.action == "stop":
+                intend(services, sandbox_id, "stop")  # from here on no use begins
+            elif record.state not in (State.EXPIRED, State.DESTROYING, State.FAILED):
                 try:
                     services.move(sandbox_id, Trigger.EXPIRE)
                 except Conflict:  # somebody wished it gone just now, and waits for our lock to see to it
                     return msgspec.structs.replace(action, outcome="skipped", why="destroyed meanwhile")
+        if again.action == "stop":
+            silent.reach(services, record.host)
+            carry_out(services, sandbox_id, "stop", Deadline(services.limits.stop))
+            return msgspec.structs.replace(again, outcome="done")
         return finish_teardown(services, again, silent)
 
 

@@ -53,9 +53,10 @@ def provider_actions(
 
 
 def _worth_asking(record: Sandbox) -> bool:
-    """Whether something may have become of a sandbox that costs somebody money. What is on hosts of ours and free is
-    left to `reconcile`: a look there is a command on the host."""
-    return record.state in ESTABLISHED and (record.host is None or record.metering is not None)
+    """Whether something may have become of a sandbox that costs somebody money, or is half stopped. What is on hosts of
+    ours and free is left to `reconcile`: a look there is a command on the host."""
+    meant = record.intent is not None  # a stop or start that was begun and left
+    return record.state in ESTABLISHED and (meant or record.host is None or record.metering is not None)
 
 
 def _provider_action(services: Services, record: Sandbox, silent: set[str], *, apply: bool) -> Action | None:

@@ -52,29 +52,47 @@ def _change(
 ) -> Sandbox:
     record = services.current(sandbox_id)
     check_change(record, verb, now=services.clock())  # before the wait for whoever works on it
+    _stopping(services, record, verb)
+    with services.locks.acquire(sandbox_id, deadline, f"{verb} of sandbox {sandbox_id}"):
+        intend(services, sandbox_id, verb)
+        return carry_out(services, sandbox_id, verb, deadline, progress)
+
+
+def carry_out(
+    services: Services,
+    sandbox_id: str,
+    verb: Literal["start", "stop"],
+    deadline: Deadline,
+    progress: Progress = no_progress,
+) -> Sandbox:
+    """Do what is meant with a sandbox (`intend`), and record what came of it; the caller holds its lock."""
+    record = services.current(sandbox_id)
+    extension = _stopping(services, record, verb)
+    if record.handle is None:
+        raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
+    progress(verb, location_of(record))
+    path_checks.check_sandbox_paths(services, record)
+    context = services.context(record, deadline, progress=progress, save=lambda handle: _save(services, record, handle))
+    try:
+        if verb == "stop":
+            extension.stop(record.handle, context)
+        else:
+            _start(services, record, extension, context)
+    except SandboxerError as error:
+        return _failed(services, sandbox_id, verb, error)
+    return _done(services, sandbox_id, verb)
+
+
+def _stopping(services: Services, record: Sandbox, verb: Literal["start", "stop"]) -> CanStop:
     extension = services.extension(record)
     if not isinstance(extension, CanStop):
         raise lacks_capability(record, verb)
-    with services.locks.acquire(sandbox_id, deadline, f"{verb} of sandbox {sandbox_id}"):
-        record = _intend(services, sandbox_id, verb)
-        if record.handle is None:
-            raise Conflict(f"sandbox {sandbox_id} has no handle", hint="run `sandboxer reconcile`")
-        progress(verb, location_of(record))
-        path_checks.check_sandbox_paths(services, record)
-        context = services.context(
-            record, deadline, progress=progress, save=lambda handle: _save(services, record, handle)
-        )
-        try:
-            if verb == "stop":
-                extension.stop(record.handle, context)
-            else:
-                _start(services, record, extension, context)
-        except SandboxerError as error:
-            return _failed(services, sandbox_id, verb, error)
-        return _done(services, sandbox_id, verb)
+    return extension
 
 
-def _intend(services: Services, sandbox_id: str, verb: Literal["start", "stop"]) -> Sandbox:
+def intend(services: Services, sandbox_id: str, verb: Literal["start", "stop"]) -> Sandbox:
+    """Record what is meant with a sandbox; the caller holds its lock. Raises Conflict where it cannot be."""
+
     def edit(now: Sandbox) -> Sandbox:
         check_change(now, verb, now=services.clock())
         return msgspec.structs.replace(now, intent=verb)

@@ -18,7 +18,9 @@ MAX_THREADS = 128
 T = TypeVar("T")
 R = TypeVar("R")
 
-ActionKind = Literal["expire", "destroy", "fail", "take-back", "remove", "fund", "settle", "shorten", "note", "warn"]
+ActionKind = Literal[
+    "expire", "destroy", "fail", "take-back", "remove", "fund", "settle", "shorten", "note", "warn", "stop"
+]
 ActionOutcome = Literal["planned", "done", "failed", "skipped"]
 
 

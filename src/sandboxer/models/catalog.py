@@ -28,11 +28,12 @@ class PlacementSpec(Written, frozen=True, kw_only=True):
 
 class TtlSpec(Written, frozen=True, kw_only=True):
     """Lifetimes. `default` None never expires; `max` None is no cap; `idle` is how long it may be ready without being
-    in use (None: for ever); `failed` is how long a failed record stays."""
+    in use (None: for ever), and `idle_action` what follows; `failed` is how long a failed record stays."""
 
     default: DurationText | None = None
     max: DurationText | None = None
     idle: DurationText | None = None
+    idle_action: Literal["destroy", "stop"] = "destroy"
     failed: DurationText = "30m"
 
 

@@ -208,6 +208,7 @@ class Sandbox(Value, frozen=True, kw_only=True):
     failed_ttl: int = 1800
     idle_ttl: int | None = None
     """For so many seconds it may be ready and not in use; None: for ever."""
+    idle_action: Literal["destroy", "stop"] = "destroy"
     renewed_at: float | None = None
     """When its end was moved last (unix seconds): whoever does that has use for it."""
     warned_until: float | None = None
