@@ -8,14 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from httpx import Client
 
 from sandboxer.locks.leases import MAX_GRANTED
+from sandboxer.manager.snapshot_facts import MOST
+from sandboxer.models import Consumer, Request, Snapshot
 from sandboxer.store.document import AtomicDocument
+from sandboxer.store.snapshot_records import FILE as SNAPSHOTS_FILE
 from sandboxer.testing.fake import Faults
 from tests.api.serving import serving
 from tests.api.tokens import bearing, made, token
 from tests.installations import installed, lay_out
+from tests.store.records import NOON
 from tests.testbed.waiting import eventually
 
 
@@ -93,3 +98,33 @@ def test_a_sandbox_has_so_many_leases_and_no_more(tmp_path: Path) -> None:
         assert ann.delete(f"{path}/{held[0]['id']}").status_code == 204
         assert lease(0).status_code == 201
         assert lease(0).status_code == 429
+
+
+def test_a_consumer_has_so_many_snapshots_and_no_more(tmp_path: Path) -> None:
+    """All are in one document, which every change of anybody's writes anew."""
+    here = installed(tmp_path)
+    kept = [
+        Snapshot(
+            id=f"snap-a{number:011d}",
+            sandbox_id="k3v9x2m7q4ta",
+            request=Request(profile="profile.fake"),
+            profile="profile.fake",
+            profile_version="1.0.0",
+            extension="ext.fake",
+            consumer=Consumer(actor="agt", name="ann"),
+            created_at=NOON + number,
+            state="kept",
+        )
+        for number in range(MOST)
+    ]
+    with serving(here) as server, bearing(server, token(here, "use", "agt:ann").token) as ann:
+        box = made(ann)["id"]
+        page = {"schema_version": 1, "install": here.store.install_id, "revision": 1}
+        document = {**page, "snapshots": {one.id: one for one in kept}}
+        (tmp_path / "data" / SNAPSHOTS_FILE).write_bytes(msgspec.json.encode(document))
+        assert len(here.manager.snapshots()) == MOST
+        over = ann.post(f"/v1/sandboxes/{box}/snapshots")
+        assert (over.status_code, over.json()["code"]) == (429, "unavailable")
+        assert int(over.headers["retry-after"]) >= 1
+        with bearing(server, token(here, "use", "agt:bob").token) as bob:
+            assert bob.post(f"/v1/sandboxes/{made(bob)['id']}/snapshots").status_code == 501  # the fake keeps none

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from sandboxer.errors import Conflict, Internal
+from sandboxer.errors import Conflict, Internal, OverQuota
 from sandboxer.events import build_event, initial_status, new_event_id
 from sandboxer.locks import SandboxLock
-from sandboxer.manager.access import Principal
+from sandboxer.manager.access import Principal, consumer_name
 from sandboxer.manager.kept_streams import no_snapshot
 from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox, Snapshot, SnapshotState, UntoldFact
 from sandboxer.names import MIN_PREFIX, SNAPSHOT_PREFIX
 from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline
+
+MOST: Final = 1000
+"""How many snapshots a consumer with a token has at once. Not exact when several are taken together."""
 
 
 def visible(services: Services, principal: Principal) -> Sequence[Snapshot]:
@@ -39,6 +43,18 @@ def find_snapshot(services: Services, principal: Principal, text: str) -> Snapsh
         ids = ", ".join(one.id for one in found[-5:])
         raise Conflict(f"{text[:80]!r} means more than one snapshot: {ids}", hint="give more characters of the id")
     return found[0]
+
+
+def check_room(services: Services, principal: Principal) -> None:
+    """Raises OverQuota when a consumer with a token has as many snapshots as it may: all are in one document, which
+    every change of one writes anew. The operator may have any number."""
+    consumer = principal.consumer
+    if consumer is not None and len(visible(services, principal)) >= MOST:
+        raise OverQuota(
+            f"{consumer_name(consumer)} has as many snapshots as it may have at once: {MOST}",
+            retry_after=services.limits.retry_live,
+            hint="delete those that are not needed",
+        )
 
 
 def set_state(services: Services, snapshot_id: str, state: SnapshotState) -> None:

@@ -28,10 +28,12 @@ class SnapshotVerbs(VerbSet):
         progress: Progress = no_progress,
     ) -> Snapshot:
         """Keep a sandbox's files as they are now, also while it is in use or stopped. Raises Unsupported where its
-        backend cannot."""
+        backend cannot, OverQuota when there is no room for one more."""
+        from sandboxer.manager.snapshot_facts import check_room
         from sandboxer.manager.snapshots import take
 
         with self._changing("snapshot", text) as found:
+            check_room(self.services, self.principal)
             deadline = Deadline(timeout or self.services.limits.snapshot)
             return take(self.services, found, name=name, deadline=deadline, progress=progress)
 
