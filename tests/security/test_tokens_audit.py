@@ -14,8 +14,8 @@ from httpx import Client
 
 from sandboxer.errors import Denied
 from sandboxer.models import AuditEntry
-from sandboxer.store.audit_file import share
 from sandboxer.store.audit_log import FILE, REFUSED, REFUSED_FILE, STRANGERS, STRANGERS_FILE, AuditLog
+from sandboxer.store.fair_share import share
 from sandboxer.testing.fake import Faults
 from tests.api.serving import Served, serving
 from tests.api.tokens import bearing, made, token

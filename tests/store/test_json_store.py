@@ -321,21 +321,3 @@ def test_a_damaged_archive_is_named_and_harms_only_its_own_records(data: Path) -
     assert store.get(number(4)) == ended(number(4))
     store.update(ID, put(sandbox()))
     assert path.read_bytes() == b"".join(lines)
-
-
-# -- the outbox -------------------------------------------------------------------------------------------------------
-
-
-def test_events_that_wait_in_vain_are_parked_and_kept_in_the_archive(data: Path) -> None:
-    """Promise 21: never lost silently, and a dead hub does not make the document grow without end."""
-    store = JsonStore(data)
-    store.update(ID, put(sandbox(), *(event(str(n)) for n in range(10_000))))
-    assert {told.status for told in store.events()} == {"pending"}
-    store.update(ID, tell(event("10000")))
-    told = store.events()
-    assert [one.event_id for one in told if one.status == "pending"] == [str(n) for n in range(1001, 10_001)]
-    parked = [one for one in told if one.status == "parked"]
-    assert [one.event_id for one in parked] == [str(n) for n in range(501, 1001)]
-    assert {one.note for one in parked} == {"not sent: more than 10,000 events were waiting; see archive/events.jsonl"}
-    kept = [json.loads(line)["event_id"] for line in (data / "archive" / "events.jsonl").read_text().splitlines()]
-    assert kept == [str(n) for n in range(1001)]

@@ -8,8 +8,7 @@ What falls out of the last part is the oldest of whoever has the most in it: who
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ import msgspec
 
 from sandboxer.models import AuditEntry, Value
 from sandboxer.store import private_files
+from sandboxer.store.fair_share import beyond_share
 from sandboxer.store.file_lock import locked
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AuditFile:
         joined = before.with_name(f".{self._path.name}.new")
         descriptor = private_files.open_private(joined, os.O_WRONLY | os.O_TRUNC)
         try:
-            private_files.write_all(descriptor, b"".join(fair_share(lines, self._largest)))
+            private_files.write_all(descriptor, b"".join(_fair_share(lines, self._largest)))
             os.fsync(descriptor)
         finally:
             private_files.close(descriptor)
@@ -101,37 +101,15 @@ class _Caller(Value, frozen=True):
     token: str | None = None
 
 
-def fair_share(lines: Sequence[bytes], room: int) -> list[bytes]:
-    """The lines, oldest first, that stay where there is `room` for so many bytes: all of those callers who have little,
-    and as many bytes for each of the others, the newest."""
-    callers = [_caller_of(line) for line in lines]
-    sizes: Counter[str] = Counter()
-    for caller, line in zip(callers, lines, strict=True):
-        sizes[caller] += len(line)
-    left = dict.fromkeys(sizes, share(sizes.values(), room))
-    kept = []
-    for caller, line in zip(reversed(callers), reversed(lines), strict=True):
-        left[caller] -= len(line)
-        if left[caller] >= 0:
-            kept.append(line)
-    return kept[::-1]
-
-
-def share(sizes: Iterable[int], room: int) -> int:
-    """How much each may have at most, so that all together have at most `room`."""
-    rest = room
-    ascending = sorted(sizes)
-    for place, size in enumerate(ascending):
-        equal = rest // (len(ascending) - place)
-        if size > equal:
-            return equal
-        rest -= size
-    return room
-
-
 def _caller_of(line: bytes) -> str:
     """Whose line it is: over HTTP by the token or the address, since who has no consumer says whose they are."""
     with suppress(*_UNREADABLE):
         caller = msgspec.json.decode(line, type=_Caller)
         return caller.token or caller.address or caller.actor
     return ""  # cut short
+
+
+def _fair_share(lines: Sequence[bytes], room: int) -> list[bytes]:
+    """The lines, oldest first, that stay where there is `room` for so many bytes."""
+    out = set(beyond_share([(_caller_of(line), len(line)) for line in lines], room))
+    return [line for position, line in enumerate(lines) if position not in out]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sandboxer.store import codec
+from sandboxer.store.fair_share import beyond_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 KEPT = 500
 """How many events that no longer wait are kept in the document."""
 WAITING = 10_000
-"""How many events may wait. About 5 MB that each write carries along: beyond, the oldest are parked."""
+"""How many events may wait. About 5 MB that each write carries along: beyond, some are parked."""
 _PARKED_AT_ONCE = 1_000
 PARKED_NOTE = "not sent: more than 10,000 events were waiting; see archive/events.jsonl"
 
@@ -49,11 +50,29 @@ def trimmed(lines: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def overflow(lines: Sequence[bytes]) -> Sequence[int]:
-    """Positions of the events that have waited longest, when more than WAITING do; else none."""
+    """Positions of the events that wait in vain, when more than WAITING do; else none: the oldest of the actors that
+    have the most waiting, so that nobody's changes keep what happened to others from being told."""
     if len(lines) <= WAITING:
         return ()
     waiting = [position for position, line in enumerate(lines) if waits(line)]
-    return () if len(waiting) <= WAITING else waiting[: len(waiting) - WAITING + _PARKED_AT_ONCE]
+    if len(waiting) <= WAITING:
+        return ()
+    owned = [(_actor(lines[position]), 1) for position in waiting]
+    return [waiting[place] for place in beyond_share(owned, WAITING - _PARKED_AT_ONCE)]
+
+
+class _Actor(msgspec.Struct, frozen=True):
+    actor: str
+
+
+_decode_actor = msgspec.json.Decoder(_Actor).decode
+
+
+def _actor(line: bytes) -> str:
+    try:
+        return _decode_actor(line).actor
+    except codec.UNREADABLE:
+        return ""  # whoever parks it says what is wrong
 
 
 def parked(lines: Sequence[bytes], positions: Iterable[int], path: Path) -> Sequence[bytes]:
