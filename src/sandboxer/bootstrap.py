@@ -116,8 +116,13 @@ class Installation:
             self.on_announce()
 
     def worker(self, *words: str) -> list[str]:
-        """The words that start this program again for work in the background."""
-        return [sys.executable, "-m", "sandboxer", *words]
+        """The words that start this program again for work in the background. Nothing is imported from the directory
+        that it is started in (`-P`): a sandbox may write there."""
+        return [sys.executable, "-P", "-m", "sandboxer", *words]
+
+    def program(self, *words: str) -> list[str]:
+        """The words by which another program starts this one, whatever its environment: they name our files."""
+        return ["env", *(f"{name}={value}" for name, value in self._files().items()), *self.worker(*words)]
 
     def detach(self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: bytes = b"") -> int:
         """Start this program again, to outlive us, in the same environment; its process id."""
@@ -125,8 +130,10 @@ class Installation:
 
     def _elsewhere(self) -> dict[str, str]:
         """Our environment for a program that starts in another directory: it finds the same files."""
-        files = {"SANDBOXER_DATA_DIR": str(self.paths.data), "SANDBOXER_CONFIG_DIR": str(self.paths.config)}
-        return {**self.environment, **files}
+        return {**self.environment, **self._files()}
+
+    def _files(self) -> dict[str, str]:
+        return {"SANDBOXER_DATA_DIR": str(self.paths.data), "SANDBOXER_CONFIG_DIR": str(self.paths.config)}
 
     def create_detached(self, plan: CreatePlan) -> Sandbox:
         """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""

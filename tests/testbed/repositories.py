@@ -6,6 +6,9 @@ static one crashes on some machines.
 """
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 from tests.testbed.image import BASE
@@ -85,6 +88,18 @@ volumes:
 def minimal(directory: Path) -> Path:
     """One idle service called `main`, nothing built or published: the quickest to bring up."""
     return _write(directory, f"services:\n  main:\n    image: {BASE}\n    command: {_shell(_IDLE)}\n")
+
+
+def with_programs(directory: Path, *programs: str) -> Path:
+    """One idle service called `main`, whose image has these programs of this machine, with the libraries they need."""
+    _write(directory, f"services:\n  main:\n    build: .\n    command: {_shell(_IDLE)}\n")
+    for program in programs:
+        told = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+        for path in (program, *re.findall(r"(/\S+) \(0x", told)):
+            target = directory / "root" / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return _add(directory, "Dockerfile", f"FROM {BASE}\nCOPY root/ /\nWORKDIR /work\n")
 
 
 def exits(directory: Path, *, code: int = 3) -> Path:

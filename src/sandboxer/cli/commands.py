@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run:run", "Run a command in a sandbox of its own, which goes with it."),
     "shell": ("shell:shell", "Open a shell inside."),
     "ssh": ("shell:ssh", "Enter the workspace the way of a consumer."),
+    "ssh-config": ("ssh:ssh_config", "Let `ssh`, `scp`, `sftp` and `rsync` land inside."),
     "cp": ("files:cp", "Copy files into or out of a sandbox."),
     "logs": ("exec:logs", "Show the logs of a sandbox's services."),
     "snapshot": ("snapshots:snapshot", "Keep a sandbox's files, to make others of them."),
@@ -41,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("admin:serve", "Serve the HTTP API."),
     "_work": ("background:work", ""),
     "_relay": ("background:relay", ""),
+    "_ssh-proxy": ("ssh:proxy", ""),
 }
 """Command -> its function below `sandboxer.cli`, and its line in `sandboxer --help`."""
 

@@ -28,7 +28,7 @@ _FAILED_INSIDE = 125
 """What `exec`, `run`, `shell` and `ssh` answer when sandboxer itself failed, so that the command's own
 codes stay its own (contract §3)."""
 
-_ENTERING = frozenset({"exec", "run", "shell", "ssh"})
+_ENTERING = frozenset({"exec", "run", "shell", "ssh", "_ssh-proxy"})
 
 _PRINTED_BY_THE_PARSER = frozenset({"--help", "-h", "--version", "--show-completion"})
 

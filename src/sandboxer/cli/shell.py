@@ -13,14 +13,13 @@ from sandboxer.cli.exec import own_streams
 from sandboxer.cli.options import SandboxId, Service, installation
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
-
-_SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash "$@"; fi; exec sh "$@"'
+from sandboxer.manager.ssh_server import SHELL
 
 
 def shell(sandbox_id: SandboxId, service: Service = None) -> int:
     """A shell inside the boundary; without a terminal it runs what it reads from stdin."""
     with installation() as here, _typing() as (streams, tty):
-        request = Exec(argv=("sh", "-c", _SHELL, "sh"), service=service, tty=tty)
+        request = Exec(argv=SHELL, service=service, tty=tty)
         return here.manager.exec(sandbox_id, request, streams)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
@@ -90,6 +91,21 @@ def install() -> None:
 def announce(verb: str) -> None:
     """Say of an interrupt what it means for this command."""
     _notice.append(notice_of(verb))
+
+
+def tell_instead(stop: Callable[[], None]) -> None:
+    """From now on the first signal calls `stop`, and nothing is interrupted or said: for what serves until it is told
+    to end. A second one ends the process at once, as ever."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if _seen:
+            os._exit(128 + number)
+        _seen.append(number)
+        stop()
+
+    for number in HANDLED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
 
 
 def _say(what: str, follows: str) -> None:

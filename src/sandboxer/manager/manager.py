@@ -14,6 +14,7 @@ from sandboxer.documents import sandbox_document
 from sandboxer.errors import SandboxerError
 from sandboxer.manager.access import Principal, consumer_name, create_action
 from sandboxer.manager.admin import AdminVerbs
+from sandboxer.manager.entry_verbs import EntryVerbs
 from sandboxer.manager.record_verbs import RecordVerbs
 from sandboxer.manager.services import Progress, no_progress
 from sandboxer.manager.snapshot_verbs import SnapshotVerbs
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.sweep_report import Report
 
 
-class SandboxManager(SnapshotVerbs, AdminVerbs, RecordVerbs):
+class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecordVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
     def acting(self, principal: Principal) -> SandboxManager:
@@ -313,13 +314,6 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, RecordVerbs):
 
         with self._changing("exec", text) as found:
             return run(self.services, found, request, streams, timeout=timeout, wanted=wanted)
-
-    def ssh(self, text: str, words: Sequence[str], streams: Streams, *, tty: bool = False) -> int:
-        """Enter the way of a consumer; see `ssh.enter`."""
-        from sandboxer.manager.ssh import enter
-
-        with self._changing("ssh", text) as found:
-            return enter(self.services, found, words, streams, tty=tty)
 
     def run(
         self,
