@@ -22,10 +22,13 @@ _SFTP: Final = """for sbx_program in /usr/lib/openssh /usr/libexec/openssh /usr/
   [ ! -x "$sbx_program/sftp-server" ] || exec "$sbx_program/sftp-server"
 done
 if command -v sftp-server >/dev/null 2>&1; then exec sftp-server; fi
-echo 'sandboxer: scp and sftp need an sftp-server inside, and there is none' >&2
-echo 'sandboxer: install one there (openssh-sftp-server), or use: sandboxer cp' >&2
 exit 127
 """
+_NOT_FOUND: Final = 127
+_NO_SFTP: Final = (
+    "scp and sftp need an sftp-server inside, and there is none: install one there (openssh-sftp-server), "
+    "or use `sandboxer cp`"
+)
 
 Run = Callable[[Exec, Streams, Deadline], int]
 
@@ -43,6 +46,12 @@ def serve(
     """Serve until the client has gone, under a lease: also between two sessions, somebody is using the sandbox."""
     from sandboxer.hosts.ssh.server import serve_ssh
 
+    def attend(request: SessionRequest, streams: Streams, deadline: Deadline) -> int:
+        code = run(program_of(request), streams, deadline)
+        if request.kind == "sftp" and code == _NOT_FOUND:
+            tell(_NO_SFTP)  # not on the program's stderr: scp ends its ssh before that could show it
+        return code
+
     with leased(services, sandbox_id, holder="ssh") as (record, _handle):
         if not isinstance(services.extension(record), CanExec):
             raise lacks_capability(record, "exec")
@@ -51,7 +60,7 @@ def serve(
             writing,
             key=host_key_of(services),
             user=USER,
-            run=lambda request, streams, deadline: run(program_of(request), streams, deadline),
+            run=attend,
             tell=tell,
             stop=stop,
         )
