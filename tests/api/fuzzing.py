@@ -14,7 +14,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks as rules
 
-from sandboxer.extensions.base import CanStop, Context, Exec, Status
+from sandboxer.extensions.base import CanSnapshot, CanStop, Context, Exec, Spec, Status
 from sandboxer.hosts.base import Streams
 from sandboxer.models import Handle
 from sandboxer.testing.fake import FakeExtension
@@ -24,9 +24,9 @@ Request = Case[Any]
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
-class Harmless(FakeExtension, CanStop):
-    """The fake, but what it is told to run is only printed: the fuzzer's words are anybody's guess. It is stopped and
-    started in name only."""
+class Harmless(FakeExtension, CanStop, CanSnapshot):
+    """The fake, but what it is told to run is only printed: the fuzzer's words are anybody's guess. It is stopped,
+    started and kept in name only."""
 
     stopped: ClassVar[set[str]] = set()
 
@@ -39,6 +39,15 @@ class Harmless(FakeExtension, CanStop):
 
     def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         self.stopped.discard(repr(handle.data))
+
+    def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
+        return Handle(version=1, data={"name": name})
+
+    def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
+        return self.provision(spec, ctx)
+
+    def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
+        """Nothing is there."""
 
     def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
         given = Exec(argv=("printf", "%s", *request.argv), env={}, cwd=None)
