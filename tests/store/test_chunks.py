@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -201,7 +203,7 @@ def test_damaged_bytes_are_told_and_not_given_out(store: ChunkStore, tmp_path: P
 
 
 def test_bytes_in_another_order_are_told(store: ChunkStore, tmp_path: Path) -> None:
-    """Every chunk proves itself; the stream has a sum of its own."""
+    """A recipe whose own sum is right proves the names of its chunks; the sum of the whole stream is looked at too."""
     import msgspec
 
     from sandboxer.store.chunks import recipes
@@ -213,8 +215,8 @@ def test_bytes_in_another_order_are_told(store: ChunkStore, tmp_path: Path) -> N
     swapped = stream.chunks[32:64] + stream.chunks[:32] + stream.chunks[64:]
     store.delete(ONE)
     recipes.write(folder, msgspec.structs.replace(recipe, streams=(msgspec.structs.replace(stream, chunks=swapped),)))
-    with store.reading(ONE) as snapshot, pytest.raises(StoreCorrupt, match="not what was kept"):
-        snapshot.open("workspace").read()
+    (damage,) = store.verify(ONE)
+    assert "not what was kept" in damage.said
 
 
 def test_a_verified_damage_is_mended_by_the_next_snapshot_of_the_same(store: ChunkStore, tmp_path: Path) -> None:
@@ -278,3 +280,36 @@ def test_waiting_for_a_collection_has_an_end(tmp_path: Path) -> None:
     keep(store, ONE, workspace=b"first")
     with locked(tmp_path / "chunks" / ".lock", seconds=5), pytest.raises(Unavailable):
         kept(store, ONE)
+
+
+def test_many_who_read_the_same_at_once_get_all_of_it(store: ChunkStore) -> None:
+    """What one has decoded is another's too; who leaves early takes nothing away."""
+    keep(store, ONE, workspace=BIG)
+    gate = threading.Barrier(6)
+
+    def read(number: int) -> bytes:
+        with store.reading(ONE) as snapshot:
+            stream = snapshot.open("workspace")
+            gate.wait(60)
+            return stream.read(1 << 20) if number == 5 else stream.read()
+
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(read, range(6)))
+    assert got[:5] == [BIG] * 5
+    assert got[5] == BIG[: 1 << 20]
+
+
+def test_damage_is_told_to_each_who_reads_at_once(store: ChunkStore, tmp_path: Path) -> None:
+    keep(store, ONE, workspace=BIG)
+    flip(only_pack(tmp_path / "chunks"), 6 << 20)
+    gate = threading.Barrier(4)
+
+    def read(_: int) -> None:
+        with store.reading(ONE) as snapshot:
+            stream = snapshot.open("workspace")
+            gate.wait(60)
+            with pytest.raises(StoreCorrupt):
+                stream.read()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))

@@ -71,9 +71,9 @@ class ChunkStore:
     def reading(self, snapshot_id: str) -> Iterator[SnapshotReader]:
         """Read a snapshot, which cannot be deleted meanwhile. Raises NotFound, Conflict, StoreCorrupt."""
         with self._shared(), recipes.held(self._recipes, snapshot_id) as recipe:
-            reader = PackReader(self._packs)
+            reader = SnapshotReader(recipe, self._index(), self._packs)
             try:
-                yield SnapshotReader(recipe, self._index(), reader)
+                yield reader
             finally:
                 reader.close()
 
