@@ -43,6 +43,11 @@ def test_a_run_killed_at_any_step_leaves_nothing_after_reconcile(sweep: Sweep) -
     assert {where: wrong for where, wrong in sweep.kills_of_run(check=16) if wrong} == {}
 
 
+@pytest.mark.parametrize("verb", ["stop", "start"])
+def test_a_stop_or_start_killed_at_any_step_is_settled_by_what_the_host_shows(sweep: Sweep, verb: str) -> None:
+    assert {where: wrong for where, wrong in sweep.kills_of_power(verb, check=8) if wrong} == {}
+
+
 def test_a_reconcile_killed_at_any_step_converges_in_two_further_runs(sweep: Sweep) -> None:
     """Promise 2."""
     assert {where: wrong for where, wrong in sweep.kills_of_reconcile(check=6) if wrong} == {}

@@ -103,17 +103,24 @@ class Status(msgspec.Struct, frozen=True):
 
     `ends_at`: when the backend ends it by itself (unix seconds), None where it does not, or does not tell. `billed`:
     what it bills for at present where that is less than the allotment, as of one that is stopped. `broken`: what is
-    left of it, which `detail` tells, cannot be run again."""
+    left of it, which `detail` tells, cannot be run again. `starts_itself`: it does not run, which nobody has asked for
+    (its host was restarted), and the next use of it starts it again: that is no state of the sandbox."""
 
     presence: Presence
     detail: str = ""
     ends_at: float | None = None
     billed: Resources | None = None
     broken: bool = False
+    starts_itself: bool = False
 
     def __post_init__(self) -> None:
         # a backend's words, which may quote what it was given
         msgspec.structs.force_setattr(self, "detail", masked(self.detail))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped, and runs again only when it is started."""
+        return self.presence == "stopped" and not self.starts_itself
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

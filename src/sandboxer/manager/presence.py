@@ -45,12 +45,14 @@ def presence_change(record: Sandbox, status: Status) -> str | None:
         return None
     if record.intent is not None and status.presence in ("running", "stopped"):
         return f"its {record.intent} was begun and not finished: it is {status.detail or status.presence}"
-    if status.presence == "stopped" and record.state != State.STOPPED:
+    if status.is_stopped and record.state != State.STOPPED:
         return f"it is {status.detail or 'stopped'}, and not by a command of sandboxer"
-    if status.presence == "stopped" and bills_otherwise(record, status):
+    if status.is_stopped and bills_otherwise(record, status):
         return f"it is {status.detail or 'stopped'}, for which something else is billed"
     if status.presence == "running" and record.state == State.STOPPED:
         return "it was stopped, and runs again"
+    if status.starts_itself and record.state == State.STOPPED:
+        return "it was stopped, and the next command starts it again"
     return None
 
 
@@ -87,7 +89,7 @@ def record_presence(services: Services, record: Sandbox, status: Status, *, sett
         if status.presence == "absent" or not may_be_stopped(services, record):
             # `reconcile` settles the one; of the other the state says whether it can be used, which it goes on to say
             return services.edit(record.id, edit)
-        signal = Trigger.STOPPED if status.presence == "stopped" else Trigger.STARTED
+        signal = Trigger.STOPPED if status.is_stopped else Trigger.STARTED
         return services.move(record.id, signal, edit=edit)
     return services.current(record.id)
 

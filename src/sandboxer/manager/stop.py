@@ -18,7 +18,7 @@ from sandboxer.models import Handle, Sandbox
 from sandboxer.state import ESTABLISHED
 from sandboxer.timing import Deadline, rfc3339
 
-_RUNS: dict[str, Literal["running", "stopped"]] = {"start": "running", "stop": "stopped"}
+_WANTED: dict[str, Status] = {"start": Status("running"), "stop": Status("stopped")}
 
 
 def stop(services: Services, sandbox_id: str, deadline: Deadline, progress: Progress = no_progress) -> Sandbox:
@@ -121,16 +121,20 @@ def _done(services: Services, sandbox_id: str, verb: Literal["start", "stop"]) -
     record = services.current(sandbox_id)
     status = look(services, record)
     if status.presence == "unknown":
-        status = Status(_RUNS[verb])
+        status = _WANTED[verb]
     after = record_presence(services, record, status, settles=True)
     check_change(after, "stop", now=services.clock())  # somebody may have asked it to go meanwhile
-    if status.presence != _RUNS[verb]:
+    if not _reached(verb, status):
         raise BackendError(
             f"{location_of(record)} answered to a {verb}, and shows sandbox {sandbox_id} {status.presence}",
             hint=f"run `sandboxer get --refresh {sandbox_id}`",
             sandbox_id=sandbox_id,
         )
     return after
+
+
+def _reached(verb: Literal["start", "stop"], status: Status) -> bool:
+    return status.is_stopped if verb == "stop" else status.presence == "running"
 
 
 def _failed(services: Services, sandbox_id: str, verb: Literal["start", "stop"], error: SandboxerError) -> Sandbox:
@@ -141,6 +145,6 @@ def _failed(services: Services, sandbox_id: str, verb: Literal["start", "stop"],
     error.sandbox_id = error.sandbox_id or sandbox_id
     error.outcome = "unknown" if status.presence == "unknown" else "failed"
     after = record_presence(services, record, status, settles=True)
-    if verb == "stop" and status.presence == "stopped":
+    if verb == "stop" and _reached(verb, status):
         return after
     raise error

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become others; an ordinary user is tested by itself"
 )
 
-THE_MOST = ["test_conformance.py", "test_isolation.py", "test_lifecycle.py", "test_limits.py"]
+THE_MOST = ["test_conformance.py", "test_isolation.py", "test_lifecycle.py", "test_limits.py", "test_stop.py"]
 """What depends on who runs it; services and copies are the same for all."""
 
 

@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from sandboxer import document_bounds, timing
-from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, Unavailable
+from sandboxer.errors import BackendError, Denied, NotConfigured, Unavailable
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import bubblewrap, guard, scripts
-from sandboxer.extensions.native.errors import not_made, taken, why_not_started
+from sandboxer.extensions.native.errors import foreign, not_made, taken, why_not_started
 from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts, parse, require
 from sandboxer.extensions.native.plan import StartPlan
@@ -131,10 +131,7 @@ def remove(paths: SandboxPaths, ctx: Context) -> None:
     done = ctx.host.run(scripts.end(paths), ctx.deadline)
     lines = done.text.splitlines()
     if any(line.startswith("foreign ") for line in lines):
-        raise Conflict(
-            f"{paths.directory} belongs to another installation of sandboxer",
-            hint=f"look at {paths.marker}; remove it with the installation that made it",
-        )
+        raise foreign(paths)
     if done.code != 0 or lines:
         mounted = next((line.removeprefix("left mount ") for line in lines if line.startswith("left mount ")), None)
         said = "; ".join(lines) + (f"\n{done.complaint}" if done.stderr or not lines else "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Conflict
-from sandboxer.extensions.base import Context, Found, Presence
+from sandboxer.extensions.base import Context, Found, Presence, Status
 from sandboxer.extensions.native import scripts
 from sandboxer.extensions.native.client import CREATED, decode_marker
 from sandboxer.extensions.native.handle import (
@@ -21,6 +21,14 @@ from sandboxer.extensions.native.handle import (
 )
 from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
+
+_STATUSES: Final = {
+    "running": Status("running"),
+    "stopped": Status("stopped"),
+    "ended": Status("stopped", "it does not run, and the next command starts it again", starts_itself=True),
+    "absent": Status("absent"),
+}
+"""What look.sh says of a sandbox that it can see."""
 
 
 def ready(sandbox: NativeHandleData, ctx: Context) -> Ready:
@@ -42,17 +50,17 @@ def ready(sandbox: NativeHandleData, ctx: Context) -> Ready:
     )
 
 
-def look(paths: SandboxPaths, ctx: Context) -> tuple[Presence, dict[str, Any], NativeHandleData | None]:
-    """Its presence, its marker ({} when there is none) and what was remembered of it on the host.
+def look(paths: SandboxPaths, ctx: Context) -> tuple[Status, dict[str, Any], NativeHandleData | None]:
+    """Its status, its marker ({} when there is none) and what was remembered of it on the host.
 
     Raises the host's errors, and BackendError when it cannot know."""
     done = ctx.host.run(scripts.look(paths), ctx.deadline)
     lines = done.text.split("\n") if done.code == 0 else []
     presence = lines[0] if lines else ""
     marker = lines[1] if len(lines) > 1 else ""
-    if presence in ("running", "stopped", "absent"):
-        known: Presence = "running" if presence == "running" else "stopped" if presence == "stopped" else "absent"
-        return known, decode_marker(marker), _saved_handle(lines[2] if len(lines) > 2 else "", paths)
+    status = _STATUSES.get(presence)
+    if status is not None:
+        return status, decode_marker(marker), _saved_handle(lines[2] if len(lines) > 2 else "", paths)
     raise BackendError(
         f"whether {paths.directory} exists cannot be seen: {done.complaint}",
         hint=f"check the rights of {paths.work_dir}",
@@ -105,7 +113,7 @@ def running(paths: SandboxPaths, ctx: Context) -> Presence:
     """The presence of a sandbox that has just been started."""
     if ctx.host.address().kind == "local" and _runs_here(paths, ctx):
         return "running"
-    return look(paths, ctx)[0]
+    return look(paths, ctx)[0].presence
 
 
 def _runs_here(paths: SandboxPaths, ctx: Context) -> bool:
@@ -127,8 +135,8 @@ def _runs_here(paths: SandboxPaths, ctx: Context) -> bool:
 
 def find(paths: SandboxPaths, ctx: Context) -> NativeHandleData | None:
     """Whatever there is of one sandbox, or None when it is certain that there is nothing of ours."""
-    presence, marker, sandbox = look(paths, ctx)
-    if presence == "absent" or marker.get(LABEL_INSTALL, paths.install) != paths.install:
+    status, marker, sandbox = look(paths, ctx)
+    if status.presence == "absent" or marker.get(LABEL_INSTALL, paths.install) != paths.install:
         return None
     return sandbox or minimal(paths)
 

@@ -9,6 +9,8 @@ from sandboxer.errors import BackendError, Conflict, NotConfigured, SandboxerErr
 from sandboxer.extensions.native.handle import SandboxPaths
 from sandboxer.extensions.native.host_facts import HostFacts
 
+STOPPED: Final = "it is stopped"
+"""What enter.sh says of a sandbox that was stopped: nothing but `start` starts it again."""
 CHANGED: Final = "is not what it was when the sandbox was made"
 """What enter.sh, start.sh and the guard say of a file that a restart would run."""
 JUST_ENDED: Final = "its first process has just ended"
@@ -63,6 +65,25 @@ def why_not_started(complaint: str, facts: HostFacts) -> SandboxerError:
     )
 
 
+def not_started_again(paths: SandboxPaths, reason: str) -> SandboxerError:
+    """The error for a sandbox that `start` did not start."""
+    if CHANGED in reason:
+        return not_entered(paths, reason)
+    return BackendError(
+        f"the sandbox {paths.name} did not start: {reason}",
+        hint="run `sandboxer doctor`; what is in the workspace is still there",
+        sandbox_id=paths.sandbox_id,
+    )
+
+
+def foreign(paths: SandboxPaths) -> Conflict:
+    """The error for a directory that is not ours."""
+    return Conflict(
+        f"{paths.directory} belongs to another installation of sandboxer",
+        hint=f"look at {paths.marker}; remove it with the installation that made it",
+    )
+
+
 def not_made(paths: SandboxPaths, why: str) -> BackendError:
     return BackendError(
         f"the directory {paths.directory} could not be made: {why}",
@@ -76,6 +97,13 @@ def taken(paths: SandboxPaths) -> Conflict:
 
 def not_entered(paths: SandboxPaths, reason: str) -> SandboxerError:
     """The error for a sandbox that could not be entered."""
+    if reason == STOPPED:
+        return Conflict(
+            f"the sandbox {paths.name} is stopped",
+            hint=f"run `sandboxer start {paths.sandbox_id}`",
+            sandbox_id=paths.sandbox_id,
+            details={"presence": "stopped"},
+        )
     if CHANGED in reason:
         return Conflict(
             f"the sandbox {paths.name} is not started again: {reason}",

@@ -100,7 +100,7 @@ def run(
 
     Raises BackendError when it could not be entered, Timeout at the deadline: everything of the program's session is
     killed then; on a terminal at which somebody types, it is hung up."""
-    _check_started(sandbox)
+    check_started(sandbox)
     check_argv(argv)
     variables = {**environment(sandbox), **(env or {})}
     check_env(variables)
@@ -121,8 +121,8 @@ def run(
     raise not_entered(sandbox.paths, reason)
 
 
-def _check_started(sandbox: NativeHandleData) -> None:
-    """Raise Conflict for a sandbox that cannot be entered, whatever becomes of it."""
+def check_started(sandbox: NativeHandleData) -> None:
+    """Raise Conflict for a sandbox that cannot be entered, nor started again, whatever becomes of it."""
     if not sandbox.mode:
         raise Conflict("this sandbox was never started", hint="destroy it, and create another")
     if not sandbox.start:

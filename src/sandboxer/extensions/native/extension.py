@@ -16,6 +16,7 @@ from sandboxer.extensions.base import (
     CanMeter,
     CanRenew,
     CanSnapshot,
+    CanStop,
     Context,
     Exec,
     Found,
@@ -27,7 +28,7 @@ from sandboxer.extensions.base import (
     kept_streams,
 )
 from sandboxer.extensions.base import from_handle as read_handle
-from sandboxer.extensions.native import client, describe, files, logs
+from sandboxer.extensions.native import client, describe, files, logs, power
 from sandboxer.extensions.native.create import create
 from sandboxer.extensions.native.exec import run
 from sandboxer.extensions.native.handle import (
@@ -43,7 +44,7 @@ from sandboxer.hosts.trees import strict_modes
 from sandboxer.models import Handle, Ready, Resources
 
 
-class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanSnapshot):
+class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanSnapshot, CanStop):
     """Namespaces and a persistent directory, on any host that this machine can run words on."""
 
     Options = NativeOptions
@@ -81,7 +82,7 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look at the directory and at /proc."""
         try:
-            return Status(describe.look(from_handle(handle).paths, ctx)[0])
+            return describe.look(from_handle(handle).paths, ctx)[0]
         except SandboxerError as error:
             return Status("unknown", error.message)
 
@@ -100,6 +101,16 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Sessions, processes, control groups, directory; then a look."""
         client.remove(from_handle(handle).paths, ctx)
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        """Ends what runs inside; what is in the workspace stays. Nothing but `start` starts it again then."""
+        power.stop(from_handle(handle), ctx)
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+        """Writes the end that is agreed, runs the start file again, and waits until the services have settled."""
+        sandbox = from_handle(handle)
+        client.renew(sandbox.paths, expires_at, ctx)
+        power.start(sandbox, ctx)
 
     def estimate_cost(self, options: Any) -> Resources:
         """Its limits. What has none takes what the host gives, and is no share that could be billed."""

@@ -12,6 +12,7 @@ from sandboxer.extensions.native.start_file import script
 SHELL: Final = "/bin/sh"
 """Not by PATH: the first `sh` there may lie in somebody's home."""
 
+_PLACED: Final = ("common", "restart", "place")
 _SHORT_LOG: Final = 1 << 20
 _LONG_LINE: Final = 1 << 10
 _LONGEST_LOG: Final = 1 << 30
@@ -19,19 +20,19 @@ _LONGEST_LOG: Final = 1 << 30
 third. What runs inside may make a log of TiB without a single end of a line."""
 
 
-def _words(name: str, *arguments: str, common: bool = True) -> list[str]:
-    text = script("common") + script(name) if common else script(name)
+def _words(name: str, *arguments: str, parts: Sequence[str] = ("common",)) -> list[str]:
+    text = "".join(script(part) for part in (*parts, name))
     return [SHELL, "-c", text, name, *arguments]
 
 
 def claim(paths: SandboxPaths, marker: str) -> list[str]:
     """Says what the host has, and makes the directory with its marker."""
-    return _words("claim", paths.work_dir, paths.name, marker, common=False)
+    return _words("claim", paths.work_dir, paths.name, marker, parts=())
 
 
 def facts() -> list[str]:
     """Says what the host has."""
-    return _words("claim", "", "", "", common=False)
+    return _words("claim", "", "", "", parts=())
 
 
 def probe(facts: HostFacts, bwrap: str) -> list[str]:
@@ -55,7 +56,7 @@ def start(paths: SandboxPaths, *, owners: bool) -> list[str]:
 
 
 def look(paths: SandboxPaths) -> list[str]:
-    """Tells running, stopped, absent or unknown."""
+    """Tells running, stopped, ended, absent or unknown."""
     return _words("look", paths.work_dir, paths.name, paths.tag, str(paths.owner))
 
 
@@ -66,7 +67,33 @@ def inventory(work_dir: str, install: str) -> list[str]:
 
 def end(paths: SandboxPaths) -> list[str]:
     """Frees everything and tells what is left."""
-    return _words("end", paths.work_dir, paths.name, paths.tag, str(paths.owner), paths.install)
+    return _words(
+        "end", paths.work_dir, paths.name, paths.tag, str(paths.owner), paths.install, parts=("common", "place")
+    )
+
+
+def stop(sandbox: NativeHandleData, *, token: str, grace: float) -> list[str]:
+    """Ends what runs inside, by what the header on stdin says and after at most `grace` seconds by force, and keeps it
+    from being started."""
+    paths = sandbox.paths
+    arguments = (paths.work_dir, paths.name, paths.tag, str(sandbox.owner), paths.install, token, _hundredths(grace))
+    return _words("stop", *arguments, parts=_PLACED)
+
+
+def ask_to_end(grace: float) -> list[str]:
+    """Inside: asks everything to end, and waits for that."""
+    return [SHELL, "-c", script("grace"), "grace", _hundredths(grace)]
+
+
+def again(sandbox: NativeHandleData) -> list[str]:
+    """Starts it again."""
+    paths = sandbox.paths
+    arguments = (paths.work_dir, paths.name, paths.tag, str(sandbox.owner), paths.install, sandbox.start)
+    return _words("again", *arguments, parts=_PLACED)
+
+
+def _hundredths(seconds: float) -> str:
+    return str(int(seconds * 100))
 
 
 def enter(sandbox: NativeHandleData, *, token: str, header: str = "-") -> list[str]:
@@ -82,6 +109,7 @@ def enter(sandbox: NativeHandleData, *, token: str, header: str = "-") -> list[s
         " ".join(sandbox.cgroups),
         header,
         *sandbox.limits,
+        parts=("common", "restart"),
     )
 
 
@@ -89,6 +117,6 @@ def tail(paths: SandboxPaths, services: Sequence[str], *, lines: int | None, fol
     """Shows logs. The files are mounted one by one inside, so none can be a link to something else."""
     files = [paths.path(f"logs/{name}.log") for name in services]
     if lines is None:
-        return _words("logs", "", "yes" if follow else "", "", *files, common=False)
+        return _words("logs", "", "yes" if follow else "", "", *files, parts=())
     most = min(_SHORT_LOG + lines * _LONG_LINE, _LONGEST_LOG)
-    return _words("logs", str(lines), "yes" if follow else "", str(most), *files, common=False)
+    return _words("logs", str(lines), "yes" if follow else "", str(most), *files, parts=())

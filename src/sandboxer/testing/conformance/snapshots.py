@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from sandboxer.extensions.base import CanSnapshot, CanStop
+from sandboxer.errors import Conflict
+from sandboxer.extensions.base import CanExec, CanSnapshot, CanStop
 from sandboxer.hosts.base import Host
 from sandboxer.models import Handle
 from sandboxer.names import LABEL_ID, new_id
@@ -36,6 +37,11 @@ class SnapshotConformance(Conformance):
         extension.stop(own.handle, bench.context(own.host))
         assert extension.status(own.handle, bench.context(own.host)).presence == "stopped"
         extension.stop(own.handle, bench.context(own.host))
+        if isinstance(extension, CanExec):
+            with pytest.raises(Conflict) as caught:
+                own.run("true")
+            assert (caught.value.details or {}).get("presence") == "stopped", "what the core tells it by"
+            assert extension.status(own.handle, bench.context(own.host)).is_stopped, "a command starts nothing"
         assert own.sandbox_id in {found.sandbox_id for found in extension.inventory(bench.context(own.host))}
         assert extension.find(own.sandbox_id, bench.context(own.host)) is not None
         until = float(int(time.time()) + 1800)

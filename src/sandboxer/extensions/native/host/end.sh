@@ -36,12 +36,7 @@ for group in /sys/fs/cgroup/memory/$name /sys/fs/cgroup/cpu/$name /sys/fs/cgroup
     sleep 0.01
   done
 done
-# what somebody has mounted below is not ours to empty; the name holds the id, so no other mount point has it
-mounted=''
-while read -r _ _ _ _ at _; do
-  case $at in */"$name" | */"$name"/*) mounted=yes && echo "left mount $at" ;; esac
-done </proc/self/mountinfo
-[ -z "$mounted" ] || exit 0
+mounts_below '' || exit 0 # that is not ours to empty
 remove() { # the marker goes last: a half-removed sandbox can still be told as ours
   set --
   for item in ./* ./.[!.]* ./..?*; do

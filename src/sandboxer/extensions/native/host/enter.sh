@@ -9,13 +9,17 @@ fail() {
   exit 125
 }
 [ -f "$dir/start" ] || fail 'its directory is gone'
-if ! recorded; then
-  # the very bytes that are run are hashed: read once, into a variable
-  restart='text=$(cat "$1" && echo .) && text=${text%.} && sum=$(printf %s "$text" | sha256sum) || exit 3
-    [ "${sum%% *}" = "$2" ] || { echo "$1 is not what it was when the sandbox was made"; exit 3; }
-    set --; eval "$text"'
-  said=$(flock -o "$dir/start" /bin/sh -c "$restart" start "$dir/start" "$hash" </dev/null 2>&1) || fail "$said"
-  recorded || fail 'it ended at once'
+if [ -e "$dir/stopped" ] || ! recorded; then
+  lock || fail 'its directory is gone'
+  if recorded; then
+    rm -f -- "$dir/stopped" # of a stop that died before it ended anything
+  elif [ -e "$dir/stopped" ]; then
+    fail 'it is stopped'
+  else
+    start_again "$hash" || fail "$said"
+    recorded || fail 'it ended at once'
+  fi
+  exec 7<&-
 fi
 for group in $cgroups; do
   { echo 0 >"$group/cgroup.procs"; } 2>/dev/null || fail "its control group $group cannot be joined"

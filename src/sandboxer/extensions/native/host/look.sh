@@ -1,4 +1,5 @@
-# look.sh WORK NAME TAG OWNER: three lines: running, stopped, absent or unknown; the marker; the handle.
+# look.sh WORK NAME TAG OWNER: three lines: running, stopped (by stop.sh), ended (the next command starts it again),
+# absent or unknown; the marker; the handle.
 work=$1 name=$2 tag=$3 owner=$4 dir=$1/$2
 answer() {
   marker='' handle=''
@@ -9,12 +10,13 @@ answer() {
 }
 if [ -d "$dir" ]; then
   recorded && answer running
-  answer stopped
+  [ ! -e "$dir/stopped" ] || answer stopped
+  answer ended
 fi
-if [ -e "$dir" ] || [ -L "$dir" ]; then answer stopped; fi
+if [ -e "$dir" ] || [ -L "$dir" ]; then answer ended; fi
 # a folder that we may not enter hides what is below it
 place=$work
 while [ -n "$place" ] && [ ! -d "$place" ]; do place=${place%/*}; done
 [ -x "$place/" ] || answer unknown
-tagged && answer stopped
+tagged && answer ended
 answer absent
