@@ -50,10 +50,10 @@ def run_with(fake: FakeDaytona, handle: object, key: str) -> str:
 
 
 def test_absence_is_proved_by_the_same_key_or_by_the_end_of_the_ttl() -> None:
-    remembered = DaytonaHandleData(name="sbx-x", base="https://a", key="11111111", until=1000.0)
-    assert proves_absence(remembered, "11111111", now=0)
-    assert not proves_absence(remembered, "22222222", now=1000 + LATE_SECONDS)
-    assert proves_absence(remembered, "22222222", now=1001 + LATE_SECONDS)
+    data = DaytonaHandleData(name="sbx-x", base="https://a", key="11111111", until=1000.0)
+    assert proves_absence(data, "11111111", now=0)
+    assert not proves_absence(data, "22222222", now=1000 + LATE_SECONDS)
+    assert proves_absence(data, "22222222", now=1001 + LATE_SECONDS)
     never = DaytonaHandleData(name="sbx-x", base="https://a", key="11111111")
     assert not proves_absence(never, "22222222", now=1e12)
 

@@ -189,13 +189,11 @@ def test_every_state_that_daytona_knows_has_a_meaning() -> None:
 
 
 def test_a_handle_is_json_without_a_key_and_of_a_version() -> None:
-    remembered = DaytonaHandleData(
-        name="sbx-abc", base="https://a/api", key=Secret("dtn_secret_key").fingerprint, ports=[1]
-    )
-    handle = to_handle(remembered)
-    assert from_handle(msgspec.json.decode(msgspec.json.encode(handle), type=Handle)) == remembered
+    data = DaytonaHandleData(name="sbx-abc", base="https://a/api", key=Secret("dtn_secret_key").fingerprint, ports=[1])
+    handle = to_handle(data)
+    assert from_handle(msgspec.json.decode(msgspec.json.encode(handle), type=Handle)) == data
     assert "secret" not in str(handle)
-    assert len(remembered.key) == 8
+    assert len(data.key) == 8
     with pytest.raises(Conflict):
         from_handle(Handle(version=2, data={}))
 

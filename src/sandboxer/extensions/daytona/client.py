@@ -172,9 +172,9 @@ class Toolbox:
         self.api = api
         self.prefix = f"/{segment(sandbox_id)}"
 
-    def path(self, rest: str) -> str:
+    def path(self, below: str) -> str:
         """A path of this sandbox's toolbox."""
-        return self.prefix + rest
+        return self.prefix + below
 
 
 def page(document: Any) -> tuple[list[Any], str | None]:
@@ -236,11 +236,11 @@ def patiently(once: Callable[[], T], deadline: Deadline) -> T:
             told = wait.told_to_wait(error)
             if told is None or not wait.fits(told, deadline):
                 raise
-            rest(told, deadline)
+            sleep(told, deadline)
     return once()
 
 
-def rest(seconds: float, deadline: Deadline) -> None:
+def sleep(seconds: float, deadline: Deadline) -> None:
     """Wait; raises Timeout when the deadline passes meanwhile."""
     wait.pause(seconds, deadline, "waiting for Daytona")
 

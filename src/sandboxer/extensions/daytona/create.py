@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError, Timeout, Unavailable
-from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, rest
+from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, sleep
 from sandboxer.extensions.daytona.errors import busy, message, refuse
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
 from sandboxer.extensions.daytona.options import DaytonaOptions, gpu
@@ -33,7 +33,7 @@ from sandboxer.http import segment
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
 from sandboxer.timing import Deadline, now
 
-ASKED: Final = 4
+ATTEMPTS: Final = 4
 """How often a create is asked at most."""
 LOOKS: Final = 8
 """How often a name that is taken is looked for."""
@@ -105,7 +105,7 @@ def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) ->
     Daytona said; with outcome "unknown" when it could not be found out whether it exists."""
     name, waits = body["name"], pauses(0.2)
     doubt: SandboxerError | None = None
-    for attempt in range(1, ASKED + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         if doubt is not None and deadline.passed:
             raise with_outcome(doubt, "unknown")
         deadline.check(f"asking Daytona for {name}")
@@ -115,16 +115,16 @@ def create(cloud: DaytonaClient, body: Mapping[str, Any], deadline: Deadline) ->
             trouble = trouble_of(error, over=deadline.passed)
             doubt = error if trouble in ("lost", "slow", "late") else doubt
             pause = next(waits) if (told := told_to_wait(error)) is None else told
-            again = attempt < ASKED and fits(pause, deadline) and (trouble in ("lost", "slow") or told is not None)
+            again = attempt < ATTEMPTS and fits(pause, deadline) and (trouble in ("lost", "slow") or told is not None)
             # asked again, the name itself says whether there is one
             look, found = ("unseen", None) if again else _look(cloud, body, deadline, trouble, doubt=doubt is not None)
             verdict = settle(trouble, look, again=again)
             if found is not None and verdict == "adopt":
                 return found
             if verdict != "retry":
-                raise _told(verdict, error, doubt, found, name) from error
+                raise _error_of(verdict, error, doubt, found, name) from error
             with suppress(Timeout):
-                rest(pause, deadline)
+                sleep(pause, deadline)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -140,15 +140,15 @@ def _look(
             found = cloud.sandbox(body["name"], deadline)
             if found is not None and found.phase != "gone":
                 labels = body["labels"]
-                return ("ours" if ours(found, labels[LABEL_ID], labels[LABEL_INSTALL]) else "others"), found
+                return ("ours" if is_ours(found, labels[LABEL_ID], labels[LABEL_INSTALL]) else "others"), found
             if trouble == "taken":
-                rest(next(waits), deadline)
+                sleep(next(waits), deadline)
     except SandboxerError:
         return "unseen", None
     return "nothing", None
 
 
-def _told(
+def _error_of(
     verdict: Verdict, error: SandboxerError, doubt: SandboxerError | None, found: DaytonaSandbox | None, name: str
 ) -> SandboxerError:
     """Choose the error to raise. Once an answer was lost, a later refusal does not say that nothing exists."""
@@ -167,7 +167,7 @@ def _told(
     return with_outcome(doubt or error, "unknown" if verdict == "unknown" else "failed")
 
 
-def ours(found: DaytonaSandbox, sandbox_id: str, install: str) -> bool:
+def is_ours(found: DaytonaSandbox, sandbox_id: str, install: str) -> bool:
     """Tell whether a sandbox carries our labels."""
     return found.labels.get(LABEL_ID) == sandbox_id and found.labels.get(LABEL_INSTALL) == install
 
@@ -191,7 +191,7 @@ def until_up(cloud: DaytonaClient, name: str, deadline: Deadline, progress: Call
         if found.state != said:
             said = found.state
             progress(said.replace("_", " "))
-        rest(pause, deadline)
+        sleep(pause, deadline)
     raise AssertionError("pauses do not end")
 
 
@@ -218,7 +218,7 @@ def until_state(
             return found
         if found.phase == "broken":
             raise BackendError(f"{name} broke while {doing} it: {found.trouble}", hint="see it at app.daytona.io")
-        rest(pause, deadline)
+        sleep(pause, deadline)
     raise AssertionError("pauses do not end")
 
 
@@ -227,24 +227,24 @@ def change(cloud: DaytonaClient, name: str, what: str, deadline: Deadline) -> No
     _while_busy(cloud, "POST", f"/sandbox/{segment(name)}/{what}", deadline, expect=(200, 201, 202, 204))
 
 
-def remove(cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
+def remove(cloud: DaytonaClient, data: DaytonaHandleData, deadline: Deadline) -> None:
     """Delete a sandbox and see that it is gone. Raises when anything is, or may be, left."""
-    check_base(remembered, cloud.base)
-    _while_busy(cloud, "DELETE", f"/sandbox/{segment(remembered.name)}", deadline, expect=(200, 202, 204, 404))
+    check_base(data, cloud.base)
+    _while_busy(cloud, "DELETE", f"/sandbox/{segment(data.name)}", deadline, expect=(200, 202, 204, 404))
     broken = 0
     for pause in pauses():
-        found = cloud.sandbox(remembered.name, deadline)
+        found = cloud.sandbox(data.name, deadline)
         if found is None or found.phase == "gone":
             break
         broken = broken + 1 if found.phase == "broken" else 0
         if broken == BROKEN_LOOKS:
             raise BackendError(
-                f"Daytona could not destroy {remembered.name}: {found.trouble}",
+                f"Daytona could not destroy {data.name}: {found.trouble}",
                 hint="run the command again, or delete it at app.daytona.io",
                 outcome="unknown",
             )
-        rest(pause, deadline)
-    check_absence_proved(remembered, cloud.key, now=now())
+        sleep(pause, deadline)
+    check_absence_proved(data, cloud.key, now=now())
 
 
 def _while_busy(cloud: DaytonaClient, method: str, path: str, deadline: Deadline, *, expect: tuple[int, ...]) -> None:
@@ -261,7 +261,7 @@ def _while_busy(cloud: DaytonaClient, method: str, path: str, deadline: Deadline
         wait = pause if told is None else told
         if not fits(wait, deadline):
             raise error
-        rest(wait, deadline)
+        sleep(wait, deadline)
 
 
 def _status(error: SandboxerError) -> int | None:
@@ -287,7 +287,7 @@ def until_answering(cloud: DaytonaClient, up: DaytonaSandbox, deadline: Deadline
         if answer.status in (401, 403) or (left is not None and pause >= left):
             raise error
         until_up(cloud, up.name, deadline, lambda _state: None)
-        rest(pause, deadline)
+        sleep(pause, deadline)
     raise AssertionError("pauses do not end")
 
 
@@ -295,13 +295,13 @@ class ToolboxSession:
     """A sandbox's toolbox for one use: `with ToolboxSession(...) as toolbox`. A refusal inside is told as what
     it mostly is: that the sandbox does not run."""
 
-    def __init__(self, cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
-        self._cloud, self._remembered, self._deadline = cloud, remembered, deadline
+    def __init__(self, cloud: DaytonaClient, data: DaytonaHandleData, deadline: Deadline) -> None:
+        self._cloud, self._data, self._deadline = cloud, data, deadline
 
     def __enter__(self) -> Toolbox:
-        remembered = self._remembered
-        if remembered.id is not None and remembered.toolbox is not None:
-            return self._cloud.toolbox(remembered.id, remembered.toolbox, self._deadline)
+        data = self._data
+        if data.id is not None and data.toolbox is not None:
+            return self._cloud.toolbox(data.id, data.toolbox, self._deadline)
         found = self._look()
         return self._cloud.toolbox(found.id, found.toolbox, self._deadline)
 
@@ -311,20 +311,20 @@ class ToolboxSession:
 
     def _check_runs(self, found: DaytonaSandbox, error: SandboxerError) -> None:
         if found.phase == "resting":
-            sandbox_id = self._remembered.sandbox_id
+            sandbox_id = self._data.sandbox_id
             raise stopped(found.name, found.state, provider="Daytona", sandbox_id=sandbox_id) from error
         if found.phase != "up":
             raise Conflict(
                 f"{found.name} does not run at Daytona: {found.trouble}",
-                hint=f"run `sandboxer get {self._remembered.sandbox_id}`",
+                hint=f"run `sandboxer get {self._data.sandbox_id}`",
                 fault="backend",
             ) from error
 
     def _look(self) -> DaytonaSandbox:
-        remembered = self._remembered
-        found = self._cloud.sandbox(remembered.name, self._deadline)
+        data = self._data
+        found = self._cloud.sandbox(data.name, self._deadline)
         if found is None or found.phase == "gone":
-            check_absence_proved(remembered, self._cloud.key, now=now())
-            sandbox_id = remembered.sandbox_id
-            raise ended(remembered.name, provider="Daytona", sandbox_id=sandbox_id, kind=BackendError)
+            check_absence_proved(data, self._cloud.key, now=now())
+            sandbox_id = data.sandbox_id
+            raise ended(data.name, provider="Daytona", sandbox_id=sandbox_id, kind=BackendError)
         return found

@@ -20,7 +20,7 @@ _HEADER: Final = "Authorization: Bearer $DAYTONA_API_KEY"
 
 def reachability(
     cloud: DaytonaClient,
-    remembered: DaytonaHandleData,
+    data: DaytonaHandleData,
     up: DaytonaSandbox,
     *,
     workspace: str | None,
@@ -31,11 +31,11 @@ def reachability(
     path = f"{cloud.base}/sandbox/{segment(up.id)}"
     ways: dict[str, Any] = {}
     gateway = None
-    if remembered.ssh:
-        gateway = ssh.find_gateway(cloud, remembered.name, deadline)
+    if data.ssh:
+        gateway = ssh.find_gateway(cloud, data.name, deadline)
         asked = f"POST {path}/ssh-access?expiresInMinutes=60"
         ways["ssh"] = {"request": asked, "header": _HEADER, "answer": "sshCommand"}
-    services = [_service(cloud, remembered.name, port, deadline) for port in remembered.ports]
+    services = [_service(cloud, data.name, port, deadline) for port in data.ports]
     if services and not up.public:
         asked = f"GET {path}/ports/PORT/preview-url"
         ways["preview"] = {"request": asked, "header": _HEADER, "answer": "token", "send": "x-daytona-preview-token"}
@@ -44,7 +44,7 @@ def reachability(
         host=None if gateway is None else gateway.host,
         port=None if gateway is None else gateway.port,
         remote_dir=workspace,
-        command=f"sandboxer exec {remembered.sandbox_id} -- sh",
+        command=f"sandboxer exec {data.sandbox_id} -- sh",
         provider_id=up.id,
         services=services,
         tunnel=ways or None,
@@ -81,10 +81,10 @@ def status(found: DaytonaSandbox) -> Status:
     )
 
 
-def isolation(up: DaytonaSandbox, remembered: DaytonaHandleData) -> Isolation:
+def isolation(up: DaytonaSandbox, data: DaytonaHandleData) -> Isolation:
     """Describe the isolation as Daytona says it; nothing of it is measured from here."""
     notes = [f"as Daytona says (class {up.sandbox_class or 'not told'}); not measured"]
-    if remembered.until is not None and up.destroyed_at is None:
+    if data.until is not None and up.destroyed_at is None:
         notes.append("this server keeps no TTL of its own: only sandboxer ends it")
     network = "none" if up.blocked else "ranges" if up.allow_list else "internet"
     if up.public:

@@ -38,7 +38,7 @@ def busy(answer: Response) -> bool:
     return answer.status == 409 or (answer.status == 400 and _BUSY.search(message(answer)) is not None)
 
 
-def wait_told(answer: Response) -> float | None:
+def longest_retry_after(answer: Response) -> float | None:
     """Read the seconds to wait: Daytona has one Retry-After for each of its throttlers (`Retry-After-{throttler}`); the
     longest of those that are there counts."""
     told = [
@@ -58,7 +58,7 @@ def refuse(answer: Response) -> SandboxerError:
     if (code := _document(answer).get("code")) and isinstance(code, str):
         details["code"] = code[:100]
     if answer.status == 429:
-        seconds = wait_told(answer)
+        seconds = longest_retry_after(answer)
         more = {} if seconds is None else {"retry_after": seconds}
         return Unavailable(text, hint="Daytona limits requests: wait, then try again", details=details | more)
     if answer.status == 401:

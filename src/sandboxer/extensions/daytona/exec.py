@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, Literal
 from sandboxer import document_bounds
 from sandboxer.errors import BackendError, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona import scripts
-from sandboxer.extensions.daytona.client import Toolbox, rest
+from sandboxer.extensions.daytona.client import Toolbox, sleep
 from sandboxer.extensions.daytona.stdin import PIECE, StdinReader
 from sandboxer.extensions.provider.command_bytes import check
 from sandboxer.hosts.base import Result, Sink, Streams
@@ -157,7 +157,7 @@ class _Running:
         words = [self._token, self._files, f"{seconds:.2f}", str(FIRST_BYTES), kind, "" if plain else "armoured"]
         command = self._text(scripts.START, *words, job=plain or _armoured(text), data=_armoured(first or b""))
         self.begun = True
-        told = self._first_told(command, deadline)
+        told = self._first_progress(command, deadline)
         if self._complete(told, FIRST_BYTES):
             self.ended = True  # and START has removed what it made
             return told.code
@@ -172,7 +172,7 @@ class _Running:
                 self._forget()
                 return told.code
 
-    def _first_told(self, command: str, deadline: Deadline) -> CommandProgress:
+    def _first_progress(self, command: str, deadline: Deadline) -> CommandProgress:
         """Start it. A lost answer is no reason to give up: what was begun can be followed."""
         try:
             return read(self._ask(command, deadline, 30), self._token)
@@ -199,7 +199,7 @@ class _Running:
             except Unavailable as error:
                 if (error.details or {}).get("status") != 408:
                     raise
-            rest(LATE_PAUSE, deadline)  # the toolbox gave up waiting, not the command: it may be asked the same again
+            sleep(LATE_PAUSE, deadline)  # the toolbox gave up waiting, not the command: it may be asked the same again
 
     def _complete(self, told: CommandProgress, limit: int) -> bool:
         """Pass on what is new; whether that was all."""

@@ -68,7 +68,7 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
         began = now()
         body = create_body(options, name=spec.resource, labels=spec.labels, expires_at=spec.expires_at, now=began)
         ttl = body.get("ttlMinutes")
-        remembered = DaytonaHandleData(
+        data = DaytonaHandleData(
             name=spec.resource,
             base=cloud.base,
             key=cloud.key,
@@ -78,25 +78,23 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
             ssh=options.ssh,
         )
         # Its name is all that is needed to find it again; and whose key can see it must be known before it exists.
-        ctx.save(to_handle(remembered))
+        ctx.save(to_handle(data))
         ctx.progress("start", f"{spec.resource} at {cloud.api.base.host}")
         made = create.create(cloud, body, ctx.deadline)
         seen = made if made.phase == "up" else None
-        handle = to_handle(msgspec.structs.replace(remembered, id=made.id, toolbox=made.toolbox, seen=seen))
+        handle = to_handle(msgspec.structs.replace(data, id=made.id, toolbox=made.toolbox, seen=seen))
         ctx.save(handle)
         return handle
 
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Waits until it has started and its toolbox answers. What had started when it was made (out of a warm pool) is
         not asked about again: its toolbox shows whether it is up."""
-        cloud, remembered = self._there(handle, ctx)
-        up = remembered.seen or create.until_up(
-            cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text)
-        )
+        cloud, data = self._handle_data(handle, ctx)
+        up = data.seen or create.until_up(cloud, data.name, ctx.deadline, lambda text: ctx.progress("wait", text))
         workspace = create.until_answering(cloud, up, ctx.deadline)
         return Ready(
-            reachability=describe.reachability(cloud, remembered, up, workspace=workspace, deadline=ctx.deadline),
-            isolation=describe.isolation(up, remembered),
+            reachability=describe.reachability(cloud, data, up, workspace=workspace, deadline=ctx.deadline),
+            isolation=describe.isolation(up, data),
             resources=up.resources,
             ends_at=up.destroyed_at,
         )
@@ -104,13 +102,13 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
     def status(self, handle: Handle, ctx: Context) -> Status:
         """One look by name, which reads Daytona's database; `absent` only by a key that would see it."""
         try:
-            cloud, remembered = self._there(handle, ctx)
-            found = cloud.sandbox(remembered.name, ctx.deadline.shorter(STATUS_SECONDS))
+            cloud, data = self._handle_data(handle, ctx)
+            found = cloud.sandbox(data.name, ctx.deadline.shorter(STATUS_SECONDS))
         except SandboxerError as error:
             return Status("unknown", error.message)
         if found is not None and found.phase != "gone":
             return describe.status(found)
-        if proves_absence(remembered, cloud.key, now=now()):
+        if proves_absence(data, cloud.key, now=now()):
             return Status("absent")
         return Status("unknown", "it was made with another key, which alone can show whether it is gone")
 
@@ -126,9 +124,9 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
                 hint="look at it at app.daytona.io",
                 outcome="unknown",
             )
-        if not create.ours(found, sandbox_id, ctx.install):
+        if not create.is_ours(found, sandbox_id, ctx.install):
             return None
-        return to_handle(_remembered(found, cloud))
+        return to_handle(_data_of(found, cloud))
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """Every page of the listing, or it raises. The listing is Daytona's index, which may lag: what it lacks is not
@@ -144,28 +142,28 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
         """Deletes it and waits until Daytona shows it no more."""
-        remembered = from_handle(handle)
+        data = from_handle(handle)
         cloud = DaytonaClient(ctx)
-        if remembered.kind == "snapshot":
-            snapshots.forget(cloud, remembered, ctx.deadline)
+        if data.kind == "snapshot":
+            snapshots.forget(cloud, data, ctx.deadline)
             return
-        create.remove(cloud, remembered, ctx.deadline)
+        create.remove(cloud, data, ctx.deadline)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Daytona's own timer first, which is what keeps it alive, then the label that shows it."""
-        cloud, remembered = self._there(handle, ctx)
-        path = f"/sandbox/{segment(remembered.name)}"
+        cloud, data = self._handle_data(handle, ctx)
+        path = f"/sandbox/{segment(data.name)}"
         began = now()
         ttl = minutes(expires_at, began)
         timed = cloud.ask("POST", f"{path}/ttl/{ttl}", ctx.deadline, absent_ok=True, known=False)
-        found = cloud.sandbox(remembered.name, ctx.deadline)
+        found = cloud.sandbox(data.name, ctx.deadline)
         if found is None or found.phase == "gone":
-            raise BackendError(f"{remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+            raise BackendError(f"{data.name} is gone from Daytona", hint="run `sandboxer reconcile`")
         expires = "never" if expires_at is None else str(int(expires_at))
         labels = {**found.labels, LABEL_EXPIRES: expires}
         cloud.ask("PUT", f"{path}/labels", ctx.deadline, json={"labels": labels})
         until = began + ttl * 60 if timed is not None and ttl else None
-        ctx.save(to_handle(msgspec.structs.replace(remembered, until=until)))
+        ctx.save(to_handle(msgspec.structs.replace(data, until=until)))
 
     # -- use ------------------------------------------------------------------------------------------------------
 
@@ -212,10 +210,10 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
     ) -> None:
         """Of the entry point; of the build while it does not run yet."""
         _no_service(service)
-        cloud, remembered = self._there(handle, ctx)
-        logs.show(cloud, remembered.name, streams, ctx.deadline, follow=follow, tail=tail)
+        cloud, data = self._handle_data(handle, ctx)
+        logs.show(cloud, data.name, streams, ctx.deadline, follow=follow, tail=tail)
 
-    # -- money, rest, snapshots -----------------------------------------------------------------------------------
+    # -- money, stops, snapshots -----------------------------------------------------------------------------------
 
     def estimate_cost(self, options: Any) -> Resources:
         """By the options; Daytona's defaults where they are silent."""
@@ -223,23 +221,23 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
         """What Daytona shows now."""
-        cloud, remembered = self._there(handle, ctx)
-        found = cloud.sandbox(remembered.name, ctx.deadline)
+        cloud, data = self._handle_data(handle, ctx)
+        found = cloud.sandbox(data.name, ctx.deadline)
         return None if found is None else found.resources
 
     def stop(self, handle: Handle, ctx: Context) -> None:
         """Stops it; one that Daytona would delete as soon as it stops is kept from that first."""
-        cloud, remembered = self._there(handle, ctx)
+        cloud, data = self._handle_data(handle, ctx)
         found = create.until_state(
-            cloud, remembered.name, ctx.deadline, wanted=lambda view: view.phase != "coming", doing="stopping"
+            cloud, data.name, ctx.deadline, wanted=lambda view: view.phase != "coming", doing="stopping"
         )
         if found.phase == "up":
-            if 0 in (remembered.keeps, found.auto_delete):
-                create.change(cloud, remembered.name, "autodelete/-1", ctx.deadline)
-            create.change(cloud, remembered.name, "stop", ctx.deadline)
+            if 0 in (data.keeps, found.auto_delete):
+                create.change(cloud, data.name, "autodelete/-1", ctx.deadline)
+            create.change(cloud, data.name, "stop", ctx.deadline)
         create.until_state(
             cloud,
-            remembered.name,
+            data.name,
             ctx.deadline,
             wanted=lambda view: view.state in ("stopped", "archived", "paused"),
             doing="stopping",
@@ -247,21 +245,21 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Starts it, with the TTL that is agreed now, and lets a stop by Daytona's own timers delete it again."""
-        cloud, remembered = self._there(handle, ctx)
-        found = cloud.sandbox(remembered.name, ctx.deadline)
+        cloud, data = self._handle_data(handle, ctx)
+        found = cloud.sandbox(data.name, ctx.deadline)
         if found is None or found.phase == "gone":
-            raise BackendError(f"{remembered.name} is gone from Daytona", hint="run `sandboxer reconcile`")
+            raise BackendError(f"{data.name} is gone from Daytona", hint="run `sandboxer reconcile`")
         if found.phase == "resting":
-            create.change(cloud, remembered.name, "start", ctx.deadline)
-        create.until_up(cloud, remembered.name, ctx.deadline, lambda text: ctx.progress("wait", text))
-        if remembered.keeps == 0:
-            create.change(cloud, remembered.name, "autodelete/0", ctx.deadline)
+            create.change(cloud, data.name, "start", ctx.deadline)
+        create.until_up(cloud, data.name, ctx.deadline, lambda text: ctx.progress("wait", text))
+        if data.keeps == 0:
+            create.change(cloud, data.name, "autodelete/0", ctx.deadline)
         self.renew(handle, expires_at, ctx)
 
     def snapshot(self, handle: Handle, name: str, ctx: Context) -> Handle:
         """Daytona keeps the files under the snapshot's name."""
-        cloud, remembered = self._there(handle, ctx)
-        kept = snapshots.keep(cloud, remembered.name, name, ctx.deadline)
+        cloud, data = self._handle_data(handle, ctx)
+        kept = snapshots.keep(cloud, data.name, name, ctx.deadline)
         return to_handle(DaytonaHandleData(name=name, base=cloud.base, key=cloud.key, kind="snapshot", id=kept))
 
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
@@ -285,15 +283,15 @@ class DaytonaExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Ca
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def _there(self, handle: Handle, ctx: Context) -> tuple[DaytonaClient, DaytonaHandleData]:
-        remembered = from_handle(handle)
+    def _handle_data(self, handle: Handle, ctx: Context) -> tuple[DaytonaClient, DaytonaHandleData]:
+        data = from_handle(handle)
         cloud = DaytonaClient(ctx)
-        check_base(remembered, cloud.base)
-        return cloud, remembered
+        check_base(data, cloud.base)
+        return cloud, data
 
     def _using(self, handle: Handle, ctx: Context) -> create.ToolboxSession:
-        cloud, remembered = self._there(handle, ctx)
-        return create.ToolboxSession(cloud, remembered, ctx.deadline)
+        cloud, data = self._handle_data(handle, ctx)
+        return create.ToolboxSession(cloud, data, ctx.deadline)
 
 
 def _no_service(service: str | None) -> None:
@@ -303,7 +301,7 @@ def _no_service(service: str | None) -> None:
         )
 
 
-def _remembered(found: DaytonaSandbox, cloud: DaytonaClient) -> DaytonaHandleData:
+def _data_of(found: DaytonaSandbox, cloud: DaytonaClient) -> DaytonaHandleData:
     return DaytonaHandleData(
         name=found.name,
         base=cloud.base,
@@ -319,7 +317,7 @@ def _found(view: DaytonaSandbox, cloud: DaytonaClient) -> Found:
     expires = view.labels.get(LABEL_EXPIRES, "never")
     return Found(
         sandbox_id=view.labels[LABEL_ID],
-        handle=to_handle(_remembered(view, cloud)),
+        handle=to_handle(_data_of(view, cloud)),
         labels=view.labels,
         created_at=view.created_at,
         expires_at=document_bounds.number(expires),

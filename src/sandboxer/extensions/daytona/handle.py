@@ -46,9 +46,9 @@ class DaytonaHandleData(Value, frozen=True, kw_only=True):
         return sandbox_id_of(self.name)
 
 
-def to_handle(remembered: DaytonaHandleData) -> Handle:
+def to_handle(data: DaytonaHandleData) -> Handle:
     """Make a handle of the data."""
-    return Handle(version=VERSION, data=msgspec.to_builtins(remembered))
+    return Handle(version=VERSION, data=msgspec.to_builtins(data))
 
 
 def from_handle(handle: Handle) -> DaytonaHandleData:
@@ -56,18 +56,18 @@ def from_handle(handle: Handle) -> DaytonaHandleData:
     return read_handle(handle, DaytonaHandleData, version=VERSION)
 
 
-def check_base(remembered: DaytonaHandleData, base: str) -> None:
+def check_base(data: DaytonaHandleData, base: str) -> None:
     """Raise NotConfigured when the sandbox was made at another API than the one that is configured now."""
-    account.check_address(remembered.name, remembered.base, base, variable="DAYTONA_API_URL")
+    account.check_address(data.name, data.base, base, variable="DAYTONA_API_URL")
 
 
-def proves_absence(remembered: DaytonaHandleData, key: str, *, now: float) -> bool:
+def proves_absence(data: DaytonaHandleData, key: str, *, now: float) -> bool:
     """Tell whether "not found", seen with a key of this fingerprint, means that the sandbox is gone. Pure."""
-    over_at = None if remembered.until is None else remembered.until + LATE_SECONDS
-    return account.proves_absence(remembered.key, key, over_at=over_at, now=now)
+    over_at = None if data.until is None else data.until + LATE_SECONDS
+    return account.proves_absence(data.key, key, over_at=over_at, now=now)
 
 
-def check_absence_proved(remembered: DaytonaHandleData, key: str, *, now: float) -> None:
+def check_absence_proved(data: DaytonaHandleData, key: str, *, now: float) -> None:
     """Raise BackendError unless "not found", seen with a key of this fingerprint, means that it is gone. Pure."""
-    if not proves_absence(remembered, key, now=now):
-        raise account.other_key(remembered.name, provider="Daytona", variables="DAYTONA_API_KEY")
+    if not proves_absence(data, key, now=now):
+        raise account.other_key(data.name, provider="Daytona", variables="DAYTONA_API_KEY")

@@ -9,7 +9,7 @@ import msgspec
 
 from sandboxer import document_bounds
 from sandboxer.errors import NotFound
-from sandboxer.extensions.daytona.client import DaytonaClient, rest
+from sandboxer.extensions.daytona.client import DaytonaClient, sleep
 from sandboxer.extensions.daytona.errors import refuse
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.hosts.base import Streams
@@ -49,7 +49,7 @@ def show(
         shown, first = now, False
         if not follow:
             return
-        rest(FOLLOW_SECONDS, deadline)
+        sleep(FOLLOW_SECONDS, deadline)
 
 
 def _written(cloud: DaytonaClient, found: DaytonaSandbox, deadline: Deadline) -> LogStreams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandboxer.errors import BackendError, SandboxerError
-from sandboxer.extensions.daytona.client import DaytonaClient, pauses, rest
+from sandboxer.extensions.daytona.client import DaytonaClient, pauses, sleep
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
 from sandboxer.http import segment
 from sandboxer.timing import Deadline, now
@@ -38,7 +38,7 @@ def keep(cloud: DaytonaClient, sandbox: str, name: str, deadline: Deadline) -> s
         if found is not None and state in _WRONG:
             why = found.get("errorReason") or state
             raise BackendError(f"Daytona could not keep {sandbox}: {why}", hint="see Snapshots at app.daytona.io")
-        rest(pause, deadline)
+        sleep(pause, deadline)
     raise AssertionError("pauses do not end")
 
 
@@ -48,17 +48,17 @@ def named(cloud: DaytonaClient, name: str, deadline: Deadline) -> str | None:
     return None if found is None else str(found["id"])
 
 
-def forget(cloud: DaytonaClient, remembered: DaytonaHandleData, deadline: Deadline) -> None:
+def forget(cloud: DaytonaClient, data: DaytonaHandleData, deadline: Deadline) -> None:
     """Remove a snapshot and see that it is gone; one that is gone already is success."""
-    check_base(remembered, cloud.base)
+    check_base(data, cloud.base)
     for pause in pauses(0.1):
-        found = _snapshot(cloud, remembered.name, deadline)
+        found = _snapshot(cloud, data.name, deadline)
         if found is None:
             break
         if found.get("state") != "removing":
             cloud.ask("DELETE", f"/snapshots/{segment(str(found['id']))}", deadline, absent_ok=True)
-        rest(pause, deadline)
-    check_absence_proved(remembered, cloud.key, now=now())
+        sleep(pause, deadline)
+    check_absence_proved(data, cloud.key, now=now())
 
 
 def _snapshot(cloud: DaytonaClient, name: str, deadline: Deadline) -> dict[str, Any] | None:

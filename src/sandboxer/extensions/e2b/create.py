@@ -48,7 +48,7 @@ def body(spec: Spec, options: E2BOptions, *, now: float, template: str | None = 
     asked: dict[str, Any] = {
         "templateID": template or options.template,
         "timeout": MAX_TIMEOUT if expires is None else seconds_until(expires, now),
-        "metadata": {**spec.labels, **remembered(options)},
+        "metadata": {**spec.labels, **use_label(options)},
         "autoPause": False,
         "allow_internet_access": options.allow_internet_access,
     }
@@ -66,14 +66,14 @@ class UseLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_use_label(metadata: Mapping[str, str]) -> UseLabel:
-    """Parse what `remembered` wrote; anything else is that of a plain sandbox. Pure."""
+    """Parse what `use_label` wrote; anything else is that of a plain sandbox. Pure."""
     try:
         return document_bounds.decode_as(UseLabel, metadata.get(LABEL_USE, "{}"))
     except msgspec.DecodeError:
         return UseLabel()
 
 
-def remembered(options: E2BOptions) -> dict[str, str]:
+def use_label(options: E2BOptions) -> dict[str, str]:
     """Build the label that keeps what must be known of a sandbox, so that one that was found again is used like one
     that was never lost; nothing for a plain one. Pure."""
     use = UseLabel(user=options.user, ports=options.ports, declared=declared(options))
