@@ -53,8 +53,8 @@ class ModalScope(msgspec.Struct, frozen=True, kw_only=True):
     account: str
 
 
-def place(ctx: Context) -> ModalScope:
-    """Read the place that a context means. Raises NotConfigured without credentials, Invalid without an address."""
+def scope_of(ctx: Context) -> ModalScope:
+    """Read the scope that a context means. Raises NotConfigured without credentials, Invalid without an address."""
     token_id, token_secret = _credentials(ctx)
     server = ctx.endpoints.get("server") or DEFAULT_SERVER
     server = usable_address(server, variable="MODAL_SERVER_URL").url  # it is kept in handles: no credentials in it
@@ -185,15 +185,15 @@ class ModalClient:
         self._images: SharedLookups[Any] = SharedLookups(KEPT_IMAGES)
         self._sandboxes: SharedLookups[Any] = SharedLookups(KEPT_SANDBOXES)
 
-    async def app(self, where: ModalScope, *, make: bool = True) -> Any:
+    async def app(self, scope: ModalScope, *, make: bool = True) -> Any:
         """The installation's App; unless `make`, raises the SDK's NotFoundError when there is none yet."""
 
         async def look() -> Any:
             return await load().App.lookup.aio(
-                where.app, client=self.client, environment_name=where.environment, create_if_missing=make
+                scope.app, client=self.client, environment_name=scope.environment, create_if_missing=make
             )
 
-        return await self._apps.get(where if make else (where, "there"), look)
+        return await self._apps.get(scope if make else (scope, "there"), look)
 
     async def image(self, options: ModalOptions, app: Any) -> Any:
         """The image of a sandbox, built when Modal has not built it yet."""
@@ -205,9 +205,9 @@ class ModalClient:
 
         return await self._images.get(options.image, build)
 
-    def forget_base(self, where: ModalScope, options: ModalOptions) -> None:
+    def forget_base(self, scope: ModalScope, options: ModalOptions) -> None:
         """Look the App and the image up again next time: somebody may have removed them at Modal."""
-        self._apps.forget(where)
+        self._apps.forget(scope)
         self._images.forget(options.image)
 
     async def sandbox(self, provider_id: str) -> Any:
@@ -232,7 +232,7 @@ _accounts: Final[SharedLookups[ModalClient]] = SharedLookups(KEPT_ACCOUNTS)
 async def account(ctx: Context) -> ModalClient:
     """Get the account of a context; one for each server and credentials. Runs on the bridge's loop."""
     token_id, token_secret = _credentials(ctx)
-    server = place(ctx).server
+    server = scope_of(ctx).server
     whole = hashlib.sha256(f"{token_id}:{token_secret}".encode()).hexdigest()
     return await _accounts.get((server, whole), lambda: _connect(server, token_id, token_secret))
 

@@ -33,11 +33,11 @@ class Prerequisites(msgspec.Struct, frozen=True, kw_only=True):
     image: Any
 
 
-def intent(spec: Spec, chosen: ModalOptions, where: ModalScope, *, within: float) -> ModalHandleData:
+def intent(spec: Spec, chosen: ModalOptions, scope: ModalScope, *, within: float) -> ModalHandleData:
     """Make the data of the handle that is saved before Modal is asked, which happens `within` seconds."""
     _, longest = handle.lives(spec, chosen)
     return msgspec.structs.replace(
-        handle.bare(spec.resource, where),
+        handle.bare(spec.resource, scope),
         ends=time.time() + within + longest,
         ports=chosen.ports,
         blocked=chosen.block_network,
@@ -51,17 +51,17 @@ def shape(chosen: ModalOptions) -> str:
     return ", ".join(words)
 
 
-async def prepare(ctx: Context, where: ModalScope, chosen: ModalOptions, image: str | None) -> Prerequisites:
+async def prepare(ctx: Context, scope: ModalScope, chosen: ModalOptions, image: str | None) -> Prerequisites:
     """Look up the connection, the App and the image; nothing that is billed exists after it. `image` is that of a
     snapshot."""
     account = await client.account(ctx)
-    app = await account.app(where)
+    app = await account.app(scope)
     if image is not None:
         return Prerequisites(account=account, app=app, image=client.load().Image.from_id(image, client=account.client))
     return Prerequisites(account=account, app=app, image=await account.image(chosen, app))
 
 
-async def ask(base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData) -> str:
+async def ask(base: Prerequisites, spec: Spec, chosen: ModalOptions, intended: ModalHandleData) -> str:
     """Ask for a sandbox; Modal's id of it. For one with a GPU the SDK waits until there is a machine; when it is
     cancelled it terminates what it was waiting for."""
     modal = client.load()
@@ -76,8 +76,8 @@ async def ask(base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: Mod
         *chosen.command,
         app=base.app,
         client=base.account.client,
-        name=wanted.name,
-        tags=handle.tags(spec.labels, wanted),
+        name=intended.name,
+        tags=handle.tags(spec.labels, intended),
         image=base.image,
         env=dict(chosen.env),
         timeout=longest,
@@ -102,18 +102,18 @@ async def by_name(account: ModalClient, known: ModalHandleData) -> Any:
     )
 
 
-async def look(ctx: Context, wanted: ModalHandleData, sandbox_id: str) -> tuple[Look, ModalHandleData | None]:
+async def look(ctx: Context, intended: ModalHandleData, sandbox_id: str) -> tuple[Look, ModalHandleData | None]:
     """Look at what runs under this name: the one that this installation means by it, another one, or nothing."""
     account = await client.account(ctx)
     try:
-        sandbox = await by_name(account, wanted)
+        sandbox = await by_name(account, intended)
         tags = await sandbox.get_tags.aio()
     except client.load().exception.NotFoundError:
         return "nothing", None
     if not handle.is_ours(tags, install=ctx.install, sandbox_id=sandbox_id):
         return "others", None
     account.keep(sandbox)
-    return "ours", handle.again(wanted.name, wanted.place, tags, provider_id=str(sandbox.object_id))
+    return "ours", handle.again(intended.name, intended.scope, tags, provider_id=str(sandbox.object_id))
 
 
 async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
@@ -125,23 +125,23 @@ async def sandbox(ctx: Context, known: ModalHandleData) -> Any:
 
 
 def create(
-    base: Prerequisites, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+    base: Prerequisites, spec: Spec, chosen: ModalOptions, intended: ModalHandleData, ctx: Context
 ) -> ModalHandleData:
     """Ask for a sandbox, and find out what became of it when there is no answer."""
     deadline = ctx.deadline
     if chosen.gpu is not None:  # the SDK itself would wait for a machine for 21 minutes
         deadline = deadline.shorter(options.seconds(chosen.capacity_timeout))
     try:
-        provider_id = run(lambda: ask(base, spec, chosen, wanted), deadline, "creating a sandbox")
+        provider_id = run(lambda: ask(base, spec, chosen, intended), deadline, "creating a sandbox")
     except SandboxerError as error:
         if error.code in ("not_found", "backend_error"):
-            bridge().loop.call_soon_threadsafe(base.account.forget_base, wanted.place, chosen)
-        return _settled(error, spec, chosen, wanted, ctx)
-    return msgspec.structs.replace(wanted, provider_id=provider_id)
+            bridge().loop.call_soon_threadsafe(base.account.forget_base, intended.scope, chosen)
+        return _settled(error, spec, chosen, intended, ctx)
+    return msgspec.structs.replace(intended, provider_id=provider_id)
 
 
 def _settled(
-    error: SandboxerError, spec: Spec, chosen: ModalOptions, wanted: ModalHandleData, ctx: Context
+    error: SandboxerError, spec: Spec, chosen: ModalOptions, intended: ModalHandleData, ctx: Context
 ) -> ModalHandleData:
     """Settle a create that was not answered with success, by `provider.lost_create`: the sandbox, when it is
     there and still wanted. Otherwise raises the error, saying what became of it."""
@@ -152,12 +152,12 @@ def _settled(
         raise error
     deadline = ctx.deadline.shorter(SETTLE_SECONDS)  # without time left, who asked takes it back by its name
     try:
-        seen, found = run(lambda: look(ctx, wanted, spec.sandbox_id), deadline, "looking for the sandbox")
+        seen, found = run(lambda: look(ctx, intended, spec.sandbox_id), deadline, "looking for the sandbox")
     except SandboxerError:
         seen, found = "unseen", None
     verdict = settle(trouble, seen, again=False)
     if verdict == "adopt" and found is not None:
-        return msgspec.structs.replace(wanted, provider_id=found.provider_id)
+        return msgspec.structs.replace(intended, provider_id=found.provider_id)
     if verdict == "remove" and found is not None:
         try:
             end(found, ctx, deadline)
@@ -179,7 +179,7 @@ def _no_machine(error: SandboxerError, chosen: ModalOptions, ctx: Context, outco
 
 def end(known: ModalHandleData, ctx: Context, deadline: Deadline) -> None:
     """Terminate a sandbox and wait for its end. Raises BackendError when "not found" proves nothing."""
-    where = client.place(ctx)
+    scope = client.scope_of(ctx)
 
     async def work() -> bool:
         account = await client.account(ctx)
@@ -191,7 +191,7 @@ def end(known: ModalHandleData, ctx: Context, deadline: Deadline) -> None:
         except modal.exception.SandboxTimeoutError:
             return True  # it had ended by itself
         except modal.exception.NotFoundError:
-            return handle.is_gone(known, where)
+            return handle.proves_absence(known, scope)
         return True
 
     if not run(work, deadline, "terminating the sandbox"):

@@ -66,7 +66,7 @@ def _isolation(known: ModalHandleData, *, open_ports: bool) -> Isolation:
 def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
     """Describe the state of a sandbox, by Modal's id, else by name; Modal knows no stopped ones. "Not found" is
     believed only of the credentials that made it, or when its end is over anyway."""
-    where = client.place(ctx)
+    scope = client.scope_of(ctx)
 
     async def look() -> Status:
         account = await client.account(ctx)
@@ -77,7 +77,7 @@ def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
             else:
                 sandbox = await create.by_name(account, known)
         except modal.exception.NotFoundError as error:
-            if not handle.is_gone(known, where):
+            if not handle.proves_absence(known, scope):
                 return Status("unknown", "it was made with other credentials, and these do not see it")
             return Status("absent", str(error)[:200])
         ended = sandbox.returncode
@@ -86,30 +86,30 @@ def status(known: ModalHandleData, ctx: Context, deadline: Deadline) -> Status:
     return ask(look, deadline, "looking at the sandbox")
 
 
-async def listed(ctx: Context, where: client.ModalScope) -> list[Found]:
+async def listed(ctx: Context, scope: client.ModalScope) -> list[Found]:
     """List all that runs in our App with the installation's tag. Tags have to be asked for one by one."""
     account = await client.account(ctx)
     modal = client.load()
     try:
-        app = await account.app(where, make=False)
+        app = await account.app(scope, make=False)
     except modal.exception.NotFoundError:
         return []  # nothing was ever made
     listing = modal.Sandbox.list.aio(app_id=app.app_id, tags=handle.listing_filter(ctx.install), client=account.client)
-    gate = asyncio.Semaphore(_TOGETHER)
+    slots = asyncio.Semaphore(_TOGETHER)
 
     async def look(found: Any) -> Found | None:
-        async with gate:
+        async with slots:
             try:
                 tags = await found.get_tags.aio()
             except modal.exception.NotFoundError:
                 return None  # it ended since it was listed
-        return _found(tags, where, str(found.object_id), install=ctx.install)
+        return _found(tags, scope, str(found.object_id), install=ctx.install)
 
     running = [found async for found in listing]
     return [found for found in await asyncio.gather(*map(look, running)) if found is not None]
 
 
-def _found(tags: dict[str, str], where: client.ModalScope, provider_id: str, *, install: str) -> Found | None:
+def _found(tags: dict[str, str], scope: client.ModalScope, provider_id: str, *, install: str) -> Found | None:
     labels = handle.labels(tags)
     sandbox_id = labels.get(LABEL_ID)
     if sandbox_id is None or labels.get(LABEL_INSTALL) != install:  # a filter that a server does not know is none
@@ -117,7 +117,7 @@ def _found(tags: dict[str, str], where: client.ModalScope, provider_id: str, *, 
     created, expires = labels.get(handle.CREATED), labels.get(LABEL_EXPIRES, "never")
     return Found(
         sandbox_id=sandbox_id,
-        handle=handle.again(resource_name(sandbox_id), where, tags, provider_id=provider_id).handle(),
+        handle=handle.again(resource_name(sandbox_id), scope, tags, provider_id=provider_id).handle(),
         labels={name: value for name, value in labels.items() if name not in handle.OWN},
         created_at=None if created is None else float(created),
         expires_at=None if expires == "never" else float(expires),

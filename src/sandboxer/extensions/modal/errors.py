@@ -43,7 +43,7 @@ def translated(error: BaseException, doing: str) -> SandboxerError | None:
     return None
 
 
-def said(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Shorten the provider's own words for a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return without_html(" ".join(lines))[:_MOST] or type(error).__name__
@@ -55,14 +55,14 @@ def _is(error: BaseException, names: tuple[str, ...]) -> bool:
 
 
 def _denied(error: BaseException, doing: str) -> SandboxerError:
-    return Denied(f"Modal refused the credentials while {doing}: {said(error)}", hint=f"check {_KEYS}")
+    return Denied(f"Modal refused the credentials while {doing}: {text_of(error)}", hint=f"check {_KEYS}")
 
 
 def _forbidden(error: BaseException, doing: str) -> SandboxerError:
     if (why := reason(403, str(error))) in ("billing", "quota"):
         return _account(error, why)
     return Denied(
-        f"Modal does not allow {doing}: {said(error)}",
+        f"Modal does not allow {doing}: {text_of(error)}",
         hint=f"the token's role is too small, or the workspace is suspended: check {_KEYS}",
     )
 
@@ -71,14 +71,14 @@ def _exhausted(error: BaseException, doing: str) -> SandboxerError:
     after = _retry_after(error)
     if after is not None:
         return Unavailable(
-            f"Modal asks to slow down while {doing}: {said(error)}",
+            f"Modal asks to slow down while {doing}: {text_of(error)}",
             hint=f"try again in {after:g}s",
             details={"retry_after": after},
         )
     why = reason(429, str(error))
     if why == "capacity":
         return Unavailable(
-            f"Modal has no free machine: {said(error)}", hint="try again later, or another gpu or region"
+            f"Modal has no free machine: {text_of(error)}", hint="try again later, or another gpu or region"
         )
     return _account(error, why)
 
@@ -86,9 +86,9 @@ def _exhausted(error: BaseException, doing: str) -> SandboxerError:
 def _account(error: BaseException, why: Reason | None) -> SandboxerError:
     """What an account is refused for: it has to pay first, or it has as much as it may have."""
     if why == "billing":
-        return unpaid(f"Modal refuses the workspace: {said(error)}", where="modal.com/settings", details={})
+        return unpaid(f"Modal refuses the workspace: {text_of(error)}", where="modal.com/settings", details={})
     return over_quota(
-        f"Modal's limit for this workspace is reached: {said(error)}", where="modal.com/settings", details={}
+        f"Modal's limit for this workspace is reached: {text_of(error)}", where="modal.com/settings", details={}
     )
 
 
@@ -104,30 +104,30 @@ def _retry_after(error: BaseException) -> float | None:
 
 def _missing(error: BaseException, doing: str) -> SandboxerError:
     return NotFound(
-        f"Modal does not know it while {doing}: {said(error)}", hint="it may have ended: run `sandboxer get ID`"
+        f"Modal does not know it while {doing}: {text_of(error)}", hint="it may have ended: run `sandboxer get ID`"
     )
 
 
 def _ended(error: BaseException, doing: str) -> SandboxerError:
     return Conflict(
-        f"the sandbox ended while {doing}: {said(error)}",
+        f"the sandbox ended while {doing}: {text_of(error)}",
         hint="run `sandboxer reconcile`; its life is over, or somebody ended it at Modal",
         fault="backend",
         details={"presence": "absent"},
     )
 
 
-def _taken(error: BaseException, doing: str) -> SandboxerError:
-    return Conflict(f"the name is taken at Modal while {doing}: {said(error)}", hint="run `sandboxer reconcile`")
+def _name_taken(error: BaseException, doing: str) -> SandboxerError:
+    return Conflict(f"the name is taken at Modal while {doing}: {text_of(error)}", hint="run `sandboxer reconcile`")
 
 
 def _refused(error: BaseException, doing: str) -> SandboxerError:
-    return BackendError(f"Modal refused {doing}: {said(error)}", hint="check the profile's options", retryable=False)
+    return BackendError(f"Modal refused {doing}: {text_of(error)}", hint="check the profile's options", retryable=False)
 
 
 def _over(error: BaseException, doing: str) -> SandboxerError:
     return BackendError(
-        f"Modal says that it is not possible now, {doing}: {said(error)}",
+        f"Modal says that it is not possible now, {doing}: {text_of(error)}",
         hint="run `sandboxer get ID` to see whether the sandbox still runs",
         retryable=False,
     )
@@ -135,18 +135,19 @@ def _over(error: BaseException, doing: str) -> SandboxerError:
 
 def _wrong_version(error: BaseException, doing: str) -> SandboxerError:
     return NotConfigured(
-        f"Modal no longer accepts this SDK ({doing}): {said(error)}", hint="pip install --upgrade 'sand-boxer[modal]'"
+        f"Modal no longer accepts this SDK ({doing}): {text_of(error)}",
+        hint="pip install --upgrade 'sand-boxer[modal]'",
     )
 
 
 def _late(error: BaseException, doing: str) -> SandboxerError:
-    return Timeout(f"Modal took too long while {doing}: {said(error)}", outcome="unknown")
+    return Timeout(f"Modal took too long while {doing}: {text_of(error)}", outcome="unknown")
 
 
 def _lost(error: BaseException, doing: str) -> SandboxerError:
     outcome: Outcome = "failed" if _never_sent(error) else "unknown"
     return Unavailable(
-        f"Modal cannot be reached while {doing}: {said(error)}",
+        f"Modal cannot be reached while {doing}: {text_of(error)}",
         hint="check the network and MODAL_SERVER_URL, then try again",
         outcome=outcome,
     )
@@ -164,17 +165,17 @@ def _never_sent(error: BaseException) -> bool:
 
 def _internal(error: BaseException, doing: str) -> SandboxerError:
     return BackendError(
-        f"Modal failed while {doing}: {said(error)}", hint="try again", retryable=True, outcome="unknown"
+        f"Modal failed while {doing}: {text_of(error)}", hint="try again", retryable=True, outcome="unknown"
     )
 
 
 def _failed(error: BaseException, doing: str) -> SandboxerError:
-    return BackendError(f"Modal failed while {doing}: {said(error)}", hint="see its message")
+    return BackendError(f"Modal failed while {doing}: {text_of(error)}", hint="see its message")
 
 
 def _image(error: BaseException, doing: str) -> SandboxerError:
     return BackendError(
-        f"Modal could not build the image ({doing}): {said(error)}",
+        f"Modal could not build the image ({doing}): {text_of(error)}",
         hint="check the option `image`: a full name with a tag, and public",
         retryable=False,
     )
@@ -185,7 +186,7 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], Callable[[BaseException, str], Sandbo
     (("PermissionDeniedError",), _forbidden),
     (("ResourceExhaustedError",), _exhausted),
     (("NotFoundError",), _missing),
-    (("AlreadyExistsError",), _taken),
+    (("AlreadyExistsError",), _name_taken),
     (("ConflictError",), _over),  # before InvalidError, which it is too
     (("InvalidError", "UnimplementedError", "RequestSizeError"), _refused),
     (("VersionError",), _wrong_version),

@@ -51,12 +51,12 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def check(self, ctx: Context) -> None:
         """Looks the App up, which needs valid credentials; it need not be there yet."""
-        where = client.place(ctx)
+        scope = client.scope_of(ctx)
         modal = client.load()
 
         async def look() -> None:
             with suppress(modal.exception.NotFoundError):
-                await (await client.account(ctx)).app(where, make=False)
+                await (await client.account(ctx)).app(scope, make=False)
 
         ask(look, ctx.deadline.shorter(LOOK_SECONDS), "checking the credentials")
 
@@ -80,27 +80,27 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def _create(self, spec: Spec, ctx: Context, *, image: str | None) -> Handle:
         chosen: ModalOptions = spec.options
-        where = client.place(ctx)
+        scope = client.scope_of(ctx)
         client.load()
         ctx.deadline.check("creating a sandbox at Modal")
-        ctx.save(create.intent(spec, chosen, where, within=ctx.deadline.seconds(BUILD_SECONDS)).handle())
+        ctx.save(create.intent(spec, chosen, scope, within=ctx.deadline.seconds(BUILD_SECONDS)).handle())
         ctx.progress("resolve", f"image {chosen.image or 'debian'} at Modal")
-        base = self._base(where, chosen, ctx, image)
+        base = self._base(scope, chosen, ctx, image)
         ctx.progress("start", f"{spec.resource} ({create.shape(chosen)})")
-        wanted = create.intent(spec, chosen, where, within=0)
+        intended = create.intent(spec, chosen, scope, within=0)
         try:
-            known = create.create(base, spec, chosen, wanted, ctx)
+            known = create.create(base, spec, chosen, intended, ctx)
         except NotFound:
             # the App or the image that this process knew is gone at Modal
-            known = create.create(self._base(where, chosen, ctx, image), spec, chosen, wanted, ctx)
+            known = create.create(self._base(scope, chosen, ctx, image), spec, chosen, intended, ctx)
         ctx.save(known.handle())
         return known.handle()
 
     def _base(
-        self, where: client.ModalScope, chosen: ModalOptions, ctx: Context, image: str | None
+        self, scope: client.ModalScope, chosen: ModalOptions, ctx: Context, image: str | None
     ) -> create.Prerequisites:
         try:
-            return ask(lambda: create.prepare(ctx, where, chosen, image), ctx.deadline, "preparing the image")
+            return ask(lambda: create.prepare(ctx, scope, chosen, image), ctx.deadline, "preparing the image")
         except SandboxerError as error:
             # no sandbox has been asked for
             raise with_outcome(error, "failed") from None
@@ -122,19 +122,19 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By its name, which is unique in our App among what runs."""
-        where = client.place(ctx)
+        scope = client.scope_of(ctx)
         client.load()
 
-        wanted = modal_handle.bare(resource_name(sandbox_id), where)
+        intended = modal_handle.bare(resource_name(sandbox_id), scope)
         _, found = ask(
-            lambda: create.look(ctx, wanted, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
+            lambda: create.look(ctx, intended, sandbox_id), ctx.deadline.shorter(LOOK_SECONDS), "looking for it"
         )
         return None if found is None else found.handle()
 
     def inventory(self, ctx: Context) -> Sequence[Found]:
         """All that runs in our App with the installation's tag."""
         return ask(
-            lambda: describe.listed(ctx, client.place(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes"
+            lambda: describe.listed(ctx, client.scope_of(ctx)), ctx.deadline.shorter(LIST_SECONDS), "listing sandboxes"
         )
 
     def teardown(self, handle: Handle, ctx: Context) -> None:
@@ -217,7 +217,7 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
     def restore_from_snapshot(self, spec: Spec, snapshot: Handle, ctx: Context) -> Handle:
         """A new sandbox of that image; the option `image` does not matter then."""
         kept = modal_handle.snapshot(snapshot)
-        modal_handle.check_server(kept.server, client.place(ctx).server)
+        modal_handle.check_server(kept.server, client.scope_of(ctx).server)
         return self._create(spec, ctx, image=kept.image)
 
     def delete_snapshot(self, snapshot: Handle, ctx: Context) -> None:
@@ -226,10 +226,10 @@ class ModalExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanM
 
     def _known(self, handle: Handle, ctx: Context) -> ModalHandleData:
         known = modal_handle.sandbox(handle)
-        where = client.place(ctx)
-        modal_handle.check_server(known.server, where.server)
+        scope = client.scope_of(ctx)
+        modal_handle.check_server(known.server, scope.server)
         if known.provider_id is None:  # it has to be looked for by name, which is one of its environment
-            modal_handle.check_environment(known.environment, where.environment)
+            modal_handle.check_environment(known.environment, scope.environment)
         client.load()
         return known
 

@@ -51,7 +51,7 @@ class ModalHandleData(Value, frozen=True, kw_only=True):
         return Handle(version=VERSION, data=msgspec.to_builtins(self))
 
     @property
-    def place(self) -> ModalScope:
+    def scope(self) -> ModalScope:
         """Where it is."""
         return ModalScope(server=self.server, environment=self.environment, app=self.app, account=self.account)
 
@@ -118,23 +118,23 @@ def labels(found: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("-", ".", 1): value for name, value in found.items() if name.startswith("sandboxer-")}
 
 
-def bare(name: str, where: ModalScope) -> ModalHandleData:
+def bare(name: str, scope: ModalScope) -> ModalHandleData:
     """Make the data of a sandbox of which no more is known than its name: its end may be as late as Modal grants to one
     made now."""
     return ModalHandleData(
         name=name,
-        server=where.server,
-        environment=where.environment,
-        app=where.app,
-        account=where.account,
+        server=scope.server,
+        environment=scope.environment,
+        app=scope.app,
+        account=scope.account,
         ends=time.time() + LONGEST,
     )
 
 
-def again(name: str, where: ModalScope, found: Mapping[str, str], *, provider_id: str) -> ModalHandleData:
+def again(name: str, scope: ModalScope, found: Mapping[str, str], *, provider_id: str) -> ModalHandleData:
     """Make the data of a sandbox that was found by its tags."""
     told = labels(found)
-    known = bare(name, where)
+    known = bare(name, scope)
     ends = document_bounds.number(told.get(ENDS, ""))
     return msgspec.structs.replace(
         known,
@@ -151,9 +151,9 @@ def is_ours(found: Mapping[str, str], *, install: str, sandbox_id: str) -> bool:
     return known.get(LABEL_INSTALL) == install and known.get(LABEL_ID) == sandbox_id
 
 
-def is_gone(known: ModalHandleData, where: ModalScope) -> bool:
+def proves_absence(known: ModalHandleData, scope: ModalScope) -> bool:
     """Tell whether "not found" proves the absence: it was made with these credentials, or its end is over anyway."""
-    return account.proves_absence(known.account, where.account, over_at=known.ends + LATE, now=time.time())
+    return account.proves_absence(known.account, scope.account, over_at=known.ends + LATE, now=time.time())
 
 
 def listing_filter(install: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ GPUS: Final = (
 )  # fmt: skip
 """Models that a requirement may name: those with a price in the manifest."""
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
-_PLACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_REGION_OR_CLOUD = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 class ModalOptions(Written, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class ModalOptions(Written, frozen=True, kw_only=True):
             raise ValueError(f"`image`: {self.image[:80]!r} is not an image of a registry")
         for name in ("region", "cloud"):
             value = getattr(self, name)
-            if value is not None and not _PLACE.fullmatch(value):
+            if value is not None and not _REGION_OR_CLOUD.fullmatch(value):
                 raise ValueError(f"`{name}`: {value[:80]!r} is not a {name}")
         if bad := [port for port in self.ports if not 0 < port < 65536]:
             raise ValueError(f"`ports`: {bad[0]} is not a port")

@@ -19,7 +19,7 @@ DELETE_SECONDS: Final = 60.0
 def keep(known: ModalHandleData, ctx: Context) -> ModalSnapshotData:
     """Keep the files as they are now."""
     deadline = ctx.deadline.shorter(SNAPSHOT_SECONDS)
-    where = client.place(ctx)
+    scope = client.scope_of(ctx)
 
     async def work() -> str:
         sandbox = await create.sandbox(ctx, known)
@@ -28,21 +28,21 @@ def keep(known: ModalHandleData, ctx: Context) -> ModalSnapshotData:
         return str(image.object_id)
 
     image = ask(work, deadline, "keeping the files")
-    return ModalSnapshotData(image=image, server=where.server, account=where.account)
+    return ModalSnapshotData(image=image, server=scope.server, account=scope.account)
 
 
-def delete(kept: ModalSnapshotData, ctx: Context) -> None:
+def delete(snapshot: ModalSnapshotData, ctx: Context) -> None:
     """Delete it; one that is gone is success. Raises BackendError when "not found" proves nothing."""
-    where = client.place(ctx)
-    handle.check_server(kept.server, where.server)
+    scope = client.scope_of(ctx)
+    handle.check_server(snapshot.server, scope.server)
 
     async def work() -> bool:
         account = await client.account(ctx)
         modal = client.load()
         try:
-            await modal.experimental.image_delete.aio(kept.image, client=account.client)
+            await modal.experimental.image_delete.aio(snapshot.image, client=account.client)
         except modal.exception.NotFoundError:
-            return kept.account == where.account
+            return snapshot.account == scope.account
         return True
 
     if not ask(work, ctx.deadline.shorter(DELETE_SECONDS), "deleting a snapshot"):
