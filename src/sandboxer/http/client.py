@@ -40,7 +40,7 @@ class ApiClient:
 
     `name` is the provider's in error texts. `headers` go with every request; a function is asked at each one, so that
     a secret is revealed into the request alone. `refuse` makes the error for a status that was not expected
-    (`http.refusal` unless given; fall back on it). Redirections are never followed; TLS is always verified; proxies of
+    (`response_error` unless given). Redirections are never followed; TLS is always verified; proxies of
     the environment are used except for this machine. `ca_file` holds the authorities to verify by instead of the
     system's; `outage_hint` is what to do when it does not answer. Raises Invalid for an address that cannot be used.
     """
@@ -62,7 +62,7 @@ class ApiClient:
         self._outage_hint = outage_hint
 
     def __repr__(self) -> str:
-        return f"Api({self.base.url!r}, name={self.name!r})"
+        return f"ApiClient({self.base.url!r}, name={self.name!r})"
 
     def call(
         self,

@@ -70,7 +70,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamedResponse:
-    """A response whose body is read as it comes. Only inside the `with` of `Api.stream`."""
+    """A response whose body is read as it comes. Only inside the `with` of `ApiClient.stream`."""
 
     def __init__(self, *, status: int, headers: Mapping[str, str], read: Callable[[], bytes]) -> None:
         self.status = status

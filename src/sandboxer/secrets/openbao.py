@@ -158,13 +158,13 @@ def connect(settings: OpenBaoSettings, token: Secret | None, *, home: str | None
         settings.address,
         name="OpenBao",
         headers=headers,
-        refuse=_refusal,
+        refuse=_response_error,
         ca_file=ca_file,
         outage_hint="see what `bao status` says",
     )
 
 
-def _refusal(answer: Response) -> SandboxerError:
+def _response_error(answer: Response) -> SandboxerError:
     if answer.status == 503:
         return Unavailable(
             "OpenBao is sealed, or does not serve now", hint="unseal it: `bao status`, `bao operator unseal`"

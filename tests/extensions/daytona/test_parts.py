@@ -13,7 +13,7 @@ import yaml
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable, Unsupported
 from sandboxer.extensions.daytona import DaytonaExtension
 from sandboxer.extensions.daytona.create import create_body, minutes
-from sandboxer.extensions.daytona.errors import refuse
+from sandboxer.extensions.daytona.errors import api_error
 from sandboxer.extensions.daytona.exec import job
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, from_handle, to_handle
 from sandboxer.extensions.daytona.options import DaytonaOptions, allotted, fit
@@ -221,7 +221,7 @@ def test_a_handle_is_json_without_a_key_and_of_a_version() -> None:
 )
 def test_what_a_status_means(status: int, body: Any, error: type[SandboxerError]) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    made = refuse(Response(name="Daytona", asked="POST /sandbox", status=status, headers={}, body=data))
+    made = api_error(Response(name="Daytona", asked="POST /sandbox", status=status, headers={}, body=data))
     assert type(made) is error
     assert made.hint
     assert made.details is not None
@@ -231,7 +231,7 @@ def test_what_a_status_means(status: int, body: Any, error: type[SandboxerError]
 
 def test_the_longest_time_to_wait_counts() -> None:
     headers = {"retry-after-sandbox-create": "7", "retry-after-general": "30", "x-ratelimit-limit-general": "100"}
-    made = refuse(Response(name="Daytona", asked="POST /sandbox", status=429, headers=headers, body=b""))
+    made = api_error(Response(name="Daytona", asked="POST /sandbox", status=429, headers=headers, body=b""))
     assert (made.details or {})["retry_after"] == 30
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sandboxer.errors import BackendError, Conflict, Denied, NotFound, SandboxerError, Unavailable
-from sandboxer.extensions.e2b.errors import envd_error, refuse, stream_error
+from sandboxer.extensions.e2b.errors import api_error, envd_error, stream_error
 from sandboxer.http import Response
 
 CREATE = "POST /v2/sandboxes"
@@ -52,27 +52,27 @@ CONCURRENT = "you have reached the maximum number of concurrent E2B sandboxes (2
 def test_a_refusal_of_a_create(
     status: int, body: Any, kind: type[SandboxerError], outcome: str, fault: str, retryable: bool
 ) -> None:
-    error = refuse(answer(status, body))
+    error = api_error(answer(status, body))
     assert (type(error), error.outcome, error.fault, error.retryable) == (kind, outcome, fault, retryable)
     assert error.hint
 
 
 def test_a_rate_limit_tells_when_to_come_back() -> None:
-    error = refuse(answer(429, said(429, "Rate limit exceeded"), headers={"retry-after": "7"}))
+    error = api_error(answer(429, said(429, "Rate limit exceeded"), headers={"retry-after": "7"}))
     assert (error.details or {})["retry_after"] == 7
 
 
 def test_a_cap_of_the_account_tells_where_to_say_so() -> None:
-    assert "max_ttl" in refuse(answer(400, said(400, "Timeout cannot be greater than 1 hours"))).hint
+    assert "max_ttl" in api_error(answer(400, said(400, "Timeout cannot be greater than 1 hours"))).hint
 
 
 def test_a_failed_look_leaves_nothing_open() -> None:
-    assert refuse(answer(500, b"", asked="GET /sandboxes/i1")).outcome == "failed"
+    assert api_error(answer(500, b"", asked="GET /sandboxes/i1")).outcome == "failed"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[]", b'{"code": []}', b"null", b"[" * 5000])
 def test_a_refusal_in_no_known_form_is_still_told(body: bytes) -> None:
-    assert refuse(answer(500, body)).outcome == "unknown"
+    assert api_error(answer(500, body)).outcome == "unknown"
     assert envd_error(answer(500, body)).hint
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from sandboxer.errors import BackendError, Denied, Invalid, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.daytona.client import DaytonaClient
-from sandboxer.extensions.daytona.errors import refuse as daytona_error
+from sandboxer.extensions.daytona.errors import api_error as daytona_error
 from sandboxer.extensions.e2b.client import E2BClient
 from sandboxer.extensions.e2b.envd import address_of
+from sandboxer.extensions.e2b.errors import api_error as e2b_error
 from sandboxer.extensions.e2b.errors import envd_error
-from sandboxer.extensions.e2b.errors import refuse as e2b_error
 from sandboxer.extensions.e2b.handle import E2BHandleData
 from sandboxer.extensions.e2b.sandbox import EnvdAccess
 from sandboxer.extensions.modal.errors import translated

@@ -15,7 +15,7 @@ import msgspec
 from sandboxer import document_bounds
 from sandboxer.errors import BackendError, Denied, NotConfigured, SandboxerError, Unavailable
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.daytona.errors import refuse
+from sandboxer.extensions.daytona.errors import api_error
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox, view
 from sandboxer.extensions.provider import account, wait
 from sandboxer.http import ApiClient, BaseURL, Response, parse_base_url, segment
@@ -46,7 +46,7 @@ class DaytonaClient:
         self._key: Secret = key
         self._chosen = ctx.endpoints.get("toolbox")
         self.key = key.fingerprint
-        self.api = ApiClient(base.url, name="Daytona", headers=self._headers, refuse=refuse)
+        self.api = ApiClient(base.url, name="Daytona", headers=self._headers, refuse=api_error)
         self.base = self.api.base.url
 
     def _headers(self) -> Mapping[str, str]:
@@ -154,7 +154,7 @@ class DaytonaClient:
                 " the key is not sent there",
                 hint=f"if it is right, set DAYTONA_TOOLBOX_URL={base.url}",
             )
-        return Toolbox(ApiClient(base.url, name="Daytona", headers=self._headers, refuse=refuse), sandbox_id)
+        return Toolbox(ApiClient(base.url, name="Daytona", headers=self._headers, refuse=api_error), sandbox_id)
 
     def _address(self, sandbox_id: str, deadline: Deadline) -> str | None:
         """Where the toolbox is, for a server that does not tell it with the sandbox."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError, Timeout, Unavailable
 from sandboxer.extensions.daytona.client import DaytonaClient, Toolbox, pauses, sleep
-from sandboxer.extensions.daytona.errors import busy, message, refuse
+from sandboxer.extensions.daytona.errors import api_error, busy, message
 from sandboxer.extensions.daytona.handle import DaytonaHandleData, check_absence_proved, check_base
 from sandboxer.extensions.daytona.options import DaytonaOptions, gpu
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
@@ -254,7 +254,7 @@ def _while_busy(cloud: DaytonaClient, method: str, path: str, deadline: Deadline
             if answer.status == 404:
                 cloud.check_absence(answer, deadline)
             return
-        error = refuse(answer)
+        error = api_error(answer)
         told = told_to_wait(error)
         if told is None and not busy(answer):
             raise error
@@ -282,7 +282,7 @@ def until_answering(cloud: DaytonaClient, up: DaytonaSandbox, deadline: Deadline
             return told if isinstance(told, str) and told.startswith("/") else None
         if answer.status == 404 and (unknown_until.passed or message(answer).startswith("404 page not found")):
             return None  # a toolbox that is older than the question
-        error = refuse(answer)
+        error = api_error(answer)
         left = deadline.left()
         if answer.status in (401, 403) or (left is not None and pause >= left):
             raise error

@@ -50,7 +50,7 @@ def longest_retry_after(answer: Response) -> float | None:
     return max(told, default=None)
 
 
-def refuse(answer: Response) -> SandboxerError:
+def api_error(answer: Response) -> SandboxerError:
     """Map an error response of Daytona's own API or of a toolbox."""
     said = message(answer)
     text = f"Daytona answered {answer.asked} with {answer.status}" + (f": {said}" if said else "")

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer import document_bounds
 from sandboxer.errors import NotFound
 from sandboxer.extensions.daytona.client import DaytonaClient, sleep
-from sandboxer.extensions.daytona.errors import refuse
+from sandboxer.extensions.daytona.errors import api_error
 from sandboxer.extensions.daytona.sandbox import DaytonaSandbox
 from sandboxer.hosts.base import Streams
 from sandboxer.http import Response, segment
@@ -66,7 +66,7 @@ def _written(cloud: DaytonaClient, found: DaytonaSandbox, deadline: Deadline) ->
         return split_streams(answer)
     if answer.status == 404 or found.phase != "up":
         return b"", b""  # no entry point, or nobody who could tell of it
-    raise refuse(answer)
+    raise api_error(answer)
 
 
 def split_streams(answer: Response) -> LogStreams:

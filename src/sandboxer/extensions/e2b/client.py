@@ -19,7 +19,7 @@ import msgspec
 
 from sandboxer.errors import BackendError, SandboxerError, Unsupported
 from sandboxer.extensions.base import Context
-from sandboxer.extensions.e2b.errors import refuse
+from sandboxer.extensions.e2b.errors import api_error
 from sandboxer.extensions.e2b.handle import (
     E2BHandleData,
     api_address,
@@ -50,7 +50,7 @@ class E2BClient:
         self.base = api_address(ctx)
         self.key = self._key.fingerprint
         self.deadline = deadline or ctx.deadline
-        self._api = ApiClient(self.base, name="E2B", headers=self._headers, refuse=refuse)
+        self._api = ApiClient(self.base, name="E2B", headers=self._headers, refuse=api_error)
 
     def _headers(self) -> Mapping[str, str]:
         return {"X-API-Key": self._key.reveal()}
@@ -66,7 +66,7 @@ class E2BClient:
         answer: Response | None = None
         if self.base not in _first_version:
             answer = self._api.call("POST", "/v2/sandboxes", deadline, json=body, headers=said, expect=None)
-            error = refuse(answer) if answer.status not in (200, 201) else None
+            error = api_error(answer) if answer.status not in (200, 201) else None
             if error is not None and (answer.status not in _UNROUTED or error.fault == "caller"):
                 raise error
             if error is not None:
@@ -79,7 +79,7 @@ class E2BClient:
             if answer.status in _UNROUTED:
                 _first_version.discard(self.base)
             if answer.status not in (200, 201):
-                raise refuse(answer)
+                raise api_error(answer)
         made = _object(answer)
         return required_text(made, "sandboxID"), parse_access(made), str(made.get("templateID") or "")
 
@@ -156,7 +156,7 @@ class E2BClient:
         answer = self._call("GET", f"/v2/sandboxes/{segment(sandbox)}/logs", params=params, expect=(200, *_UNROUTED))
         if answer.status != 200:
             if self.look(sandbox) is None:
-                raise refuse(answer)
+                raise api_error(answer)
             raise Unsupported(
                 f"{self.base} keeps no logs of sandboxes", hint="write them to a file inside, and `cp` it"
             )

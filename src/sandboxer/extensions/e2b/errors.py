@@ -36,7 +36,7 @@ def error_body(answer: Response) -> E2BErrorBody:
         return E2BErrorBody()
 
 
-def refuse(answer: Response) -> SandboxerError:
+def api_error(answer: Response) -> SandboxerError:
     """Map an error response of the API."""
     said = error_body(answer)
     words = without_html(said.message) or answer.text
