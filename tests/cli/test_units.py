@@ -1,11 +1,22 @@
-"""install-units: texts that systemd and cron read as they are meant."""
+"""install-units: texts that systemd and cron read as they are meant, and what `doctor` says when nobody runs them."""
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
-from sandboxer.cli.units import crontab, service, unit_directory
+import msgspec
+import pytest
+
+from sandboxer.cli.units import TIMER, crontab, service, unit_directory
+from sandboxer.manager.sweep_log import FILE
+from sandboxer.models import Sandbox
+from tests.cli.running import Command
+from tests.installations import create, installed
 
 ODD = {"SANDBOXER_DATA_DIR": '/srv/a b/50%"x'}
 
@@ -28,3 +39,82 @@ def test_the_unit_quotes_what_systemd_would_read_otherwise() -> None:
 def test_units_are_the_users_own_unless_root_asks() -> None:
     assert unit_directory({"HOME": "/home/u"}, root=False) == Path("/home/u/.config/systemd/user")
     assert unit_directory({"HOME": "/root"}, root=True) == Path("/etc/systemd/system")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+def test_units_are_shown_and_nothing_is_written_without_apply(command: Command, tmp_path: Path) -> None:
+    answer = command("install-units", "--directory", f"{tmp_path}/units")
+    assert answer.status == 0, answer.stderr
+    assert "[Timer]" in answer.stdout
+    assert "*/5 * * * * " in answer.stdout
+    assert "install-units --apply" in answer.stderr
+    assert not (tmp_path / "units").exists()
+
+
+def test_units_that_were_written_run_expire_of_this_installation(command: Command, tmp_path: Path) -> None:
+    """What the unit starts is run here as systemd would: its words, and its environment alone."""
+    answer = command("install-units", "--apply", "--directory", f"{tmp_path}/units", "--json")
+    assert answer.status == 0, answer.stderr
+    assert answer.document["applied"] is True
+    assert "enable --now sandboxer-expire.timer" in answer.document["next"]
+    units = tmp_path / "units"
+    assert sorted(path.name for path in units.iterdir()) == ["sandboxer-expire.service", "sandboxer-expire.timer"]
+    assert (units / "sandboxer-expire.timer").read_text() == TIMER
+    settings: dict[str, str] = {}
+    words: list[str] = []
+    for line in (units / "sandboxer-expire.service").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name == "Environment":
+            key, _, text = shlex.split(value)[0].partition("=")
+            settings[key] = text
+        elif name == "ExecStart":
+            words = shlex.split(value)
+    done = subprocess.run(words, env=settings, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert json.loads((tmp_path / "data" / FILE).read_text())["last_success"] is not None
+    assert command("install-units", "--apply", "--directory", str(units)).status == 0, "again is fine"
+
+
+def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    answer = command("install-units", "--apply", "--directory", f"{tmp_path}/taken/units", "--json")
+    assert answer.status == 11
+    assert f"{tmp_path}/taken/units" in answer.error["message"]
+
+
+def _found(command: Command) -> dict[str, Any]:
+    """What doctor says of `expire`."""
+    findings = json.loads(command("doctor", "--json").stdout)["findings"]
+    (found,) = [one for one in findings if one["subject"] == "expire"]
+    return dict(found)
+
+
+def test_doctor_tells_when_nobody_runs_expire(command: Command, tmp_path: Path) -> None:
+    assert _found(command)["level"] == "ok", "nothing has an end"
+    here = installed(tmp_path)
+    record = create(here, ttl=3600)
+    never = _found(command)
+    assert (never["level"], never["text"]) == (
+        "warning",
+        "1 sandboxes have an end, and the last run of expire that left nothing: never",
+    )
+    assert "install-units" in never["hint"]
+    assert here.manager.expire(apply=True).remaining == []
+    assert _found(command)["level"] == "ok"
+    log = json.loads((tmp_path / "data" / FILE).read_text())
+    (tmp_path / "data" / FILE).write_text(json.dumps({**log, "last_success": time.time() - 1000}))
+    assert _found(command)["level"] == "warning", "it was too long ago"
+    here.manager.expire(apply=True)
+
+    def long_over(now: Sandbox) -> Sandbox:
+        return msgspec.structs.replace(now, expires_at=time.time() - 1000)
+
+    here.manager.services.edit(record.id, long_over)
+    over = _found(command)
+    assert (over["level"], over["text"].partition(";")[0]) == ("warning", "1 sandboxes are over and still there")
+    here.manager.expire(apply=True)
+    assert _found(command)["level"] == "ok"

@@ -6,9 +6,13 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, wants_json
+from sandboxer.errors import Denied
 
 NAME = "sandboxer-expire"
 TIMER = """\
@@ -25,21 +29,32 @@ WantedBy=timers.target
 """
 
 
-def install_units(apply: Apply = False, json: Json = False) -> None:
+Directory = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the units go; else the machine's for root, and the user's own."),
+]
+
+
+def install_units(directory: Directory = None, apply: Apply = False, json: Json = False) -> None:
     """Show a systemd unit with its timer, and the line of a crontab that does the same; --apply writes the units."""
     with installation() as here:
         settings = {"SANDBOXER_DATA_DIR": str(here.paths.data), "SANDBOXER_CONFIG_DIR": str(here.paths.config)}
         words = here.worker("expire", "--apply")
-        folder = unit_directory(here.environment, root=os.geteuid() == 0)
+        folder = directory or unit_directory(here.environment, root=os.geteuid() == 0)
         texts = {f"{NAME}.service": service(words, settings, here.paths.config / "environment"), f"{NAME}.timer": TIMER}
         units = {folder / name: text for name, text in texts.items()}
         line = crontab(words, settings)
     control = "systemctl" if os.geteuid() == 0 else "systemctl --user"
     following = f"{control} daemon-reload && {control} enable --now {NAME}.timer"
     if apply:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in units.items():
-            path.write_text(text)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, text in units.items():
+                path.write_text(text)
+        except OSError as error:
+            raise Denied(
+                f"{folder} cannot be written: {error.strerror}", hint="name another one: --directory DIR"
+            ) from error
     if wants_json(json):
         shown = [{"path": str(path), "text": text} for path, text in units.items()]
         emit({"units": shown, "crontab": line, "next": following, "applied": apply})
