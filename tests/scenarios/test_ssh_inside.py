@@ -151,12 +151,12 @@ def all_ways_in(inside: Inside, folder: Path) -> None:
 
 
 class Typist:
-    """Somebody at a terminal with an interactive ssh."""
+    """Somebody at a terminal."""
 
-    def __init__(self, words: list[str], *, size: tuple[int, int]) -> None:
+    def __init__(self, words: list[str], *, size: tuple[int, int], env: dict[str, str] | None = None) -> None:
         self.master, slave = os.openpty()
         self.resize(*size, tell=False)
-        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=env)
         os.close(slave)
         self.seen = b""
 
@@ -191,9 +191,9 @@ class Typist:
         os.close(self.master)
 
 
-def types_at_a_terminal(inside: Inside) -> None:
+def types_at_a_terminal(words: list[str], *, env: dict[str, str] | None = None) -> None:
     """A shell with a prompt and a name for its terminal; the window's size follows, and Ctrl-C ends what runs only."""
-    typist = Typist(inside.words("-tt"), size=(91, 31))
+    typist = Typist(words, size=(91, 31), env=env)
     try:
         typist.type("echo ready$((40+2))\n")
         typist.wait_for("ready42")
@@ -262,12 +262,22 @@ def test_everything_lands_inside_a_stack(compose: Inside, tmp_path: Path) -> Non
 
 
 def test_somebody_types_in_a_native_sandbox(native: Inside) -> None:
-    types_at_a_terminal(native)
+    types_at_a_terminal(native.words("-tt"))
+
+
+def test_somebody_types_in_the_shell_of_a_native_sandbox(native: Inside) -> None:
+    types_at_a_terminal(native.sandboxer.words("shell", "box"), env={**native.sandboxer.environment, "TERM": "dumb"})
 
 
 @pytest.mark.engines
 def test_somebody_types_in_a_stack(compose: Inside) -> None:
-    types_at_a_terminal(compose)
+    types_at_a_terminal(compose.words("-tt"))
+
+
+@pytest.mark.engines
+def test_somebody_types_in_the_shell_of_a_stack(compose: Inside) -> None:
+    words = compose.sandboxer.words("shell", compose.id)
+    types_at_a_terminal(words, env={**compose.sandboxer.environment, "TERM": "dumb"})
 
 
 def test_a_killed_client_ends_what_it_ran_in_a_native_sandbox(native: Inside) -> None:
