@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -22,6 +23,7 @@ from sandboxer.manager.restore import RestoreRequest
 from sandboxer.manager.services import no_progress
 from sandboxer.models import Grant, Request, Sandbox, Snapshot
 from sandboxer.state import State
+from sandboxer.store.snapshot_records import SnapshotEdit, SnapshotRecords
 from tests.installations import create, installed, lay_out
 
 SECRET_PROFILE = """\
@@ -327,3 +329,41 @@ def test_recreate_restores_again(here: Installation) -> None:
     sh(here, again, "echo changed > f")
     anew = here.manager.recreate(again.id)
     assert (anew.snapshot_of, sh(here, anew, "cat f")) == (again.snapshot_of, "first\n")
+
+
+class Died(BaseException):
+    """The death of a process, as far as a test can play it."""
+
+
+class MortalRecords(SnapshotRecords):
+    """Dies instead of recording that a snapshot is whole, and does nothing more."""
+
+    dead = False
+
+    def update(self, snapshot_id: str, edit: SnapshotEdit, *, must_succeed: bool = False) -> Snapshot | None:
+        after = edit(self.get(snapshot_id))
+        self.dead = self.dead or (after is not None and after.state == "kept")
+        if self.dead:
+            raise Died
+        return super().update(snapshot_id, edit, must_succeed=must_succeed)
+
+
+def test_what_a_provider_keeps_of_one_whose_maker_died_is_taken_back(here: Installation, tmp_path: Path) -> None:
+    """Promise 2."""
+    here.manager.add_credits("10")
+    box = here.manager.create(here.manager.plan(Request(profile="profile.saas-stub")))
+    mortal = MortalRecords(here.paths.data, install=lambda: here.store.install_id)
+    here.manager.services = dataclasses.replace(here.manager.services, snapshots=mortal)
+    with pytest.raises(Died):
+        here.manager.snapshot(box.id)
+    after = installed(tmp_path)
+    (one,) = after.manager.snapshots()
+    assert one.state == "taking"
+    with pytest.raises(Conflict, match="being taken"):
+        after.manager.restore_request(one.id, RestoreRequest())
+    planned = after.manager.reconcile(apply=False)
+    assert [(action.snapshot_id, action.action) for action in planned.actions] == [(one.id, "take-back")]
+    assert after.manager.reconcile(apply=True).remaining == []
+    assert list(after.manager.snapshots()) == []
+    assert list(after.paths.data.glob("**/snap-*")) == []
+    assert after.manager.reconcile(apply=True).actions == []

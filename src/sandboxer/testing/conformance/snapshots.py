@@ -94,3 +94,20 @@ class SnapshotConformance(Conformance):
         extension.delete_snapshot(snapshot, bench.context(host))
         extension.delete_snapshot(snapshot, bench.context(host))
         assert set(bench.census()) <= before
+
+    def test_a_snapshot_whose_answer_was_lost_is_found_by_its_name(self, bench: Bench, host: Host) -> None:
+        extension = bench.extension()
+        if not isinstance(extension, CanSnapshot) or type(extension).find_snapshot is CanSnapshot.find_snapshot:
+            pytest.skip("finds no snapshot by its name")
+        before = set(bench.census())
+        name, sandbox = f"snap-{new_id()}", make(bench, host)
+        try:
+            assert extension.find_snapshot(name, bench.context(host)) is None
+            extension.snapshot(sandbox.handle, name, bench.context(host, kept=StreamsInMemory()))
+            found = extension.find_snapshot(name, bench.context(host))
+            assert found is not None
+            extension.delete_snapshot(found, bench.context(host))
+            assert extension.find_snapshot(name, bench.context(host)) is None
+        finally:
+            remove(bench, host, sandbox.sandbox_id)
+        assert set(bench.census()) <= before
