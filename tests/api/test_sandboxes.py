@@ -111,7 +111,6 @@ def test_a_ttl_is_a_duration_or_seconds(api: Client, here: Installation, ttl: ob
         {**FAKE, "ttl": 1.5},
         {**FAKE, "inputs": {"nothing": "x"}},
         {**FAKE, "inputs": {"greeting": {"deep": 1}}},
-        {**FAKE, "inputs": {"tree": "~nobody-of-that-name/x"}},
         {**FAKE, "labels": {"sandboxer.id": "x"}},
         {**FAKE, "labels": {"a": 1}},
         {**FAKE, "name": "Not A Name"},
@@ -276,6 +275,27 @@ def test_paths_lie_below_the_allowed_roots(tmp_path: Path) -> None:
             "etc",
         ):
             assert status(outside) == 403, outside
+
+
+def test_a_path_out_there_is_answered_alike_whatever_is_there(tmp_path: Path) -> None:
+    """Else the answers tell which users, processes and links the server's machine has."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    lay_out(tmp_path)
+    with called(installed(tmp_path)) as api:
+        answers = [
+            api.post("/v1/sandboxes", json={**FAKE, "inputs": {"tree": tree}}).json()
+            for tree in (
+                "/nothing/there",
+                "~root",
+                "~nosuchuser/x",
+                str(tmp_path / "loop"),
+                f"{tmp_path}/loop/x",
+                "/proc/1/root",
+            )
+        ]
+    told = {(answer["status"], answer["code"], answer["message"], answer["hint"]) for answer in answers}
+    assert len(told) == 1, told
+    assert {answer["code"] for answer in answers} == {"denied"}
 
 
 def test_no_path_is_allowed_unless_the_operator_says_so(api: Client) -> None:

@@ -228,6 +228,14 @@ _INT: Final = 10**18
 """A whole number has up to 18 digits, given as a number or as text."""
 
 
+class UnresolvedPath(Invalid):
+    """A path input that this machine cannot follow. It says why, which tells of the machine."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"input {name!r} is not a path that can be found: {error}", hint="write it whole")
+        self.name = name
+
+
 def resolve_inputs(profile: Profile, given: Mapping[str, object], *, base: Path) -> dict[str, object]:
     """The inputs of a request, typed and complete. `base` is where relative paths start. Raises Invalid."""
     unknown = sorted(set(given) - set(profile.inputs))
@@ -281,7 +289,7 @@ def _typed(name: str, kind: str, value: object, base: Path) -> object:
         try:
             text = str((base / Path(text).expanduser()).resolve())
         except (RuntimeError, OSError) as error:  # an unknown ~user, a loop of links
-            raise Invalid(f"input {name!r} is not a path that can be found: {error}", hint="write it whole") from None
+            raise UnresolvedPath(name, error) from None
     if not _is_text(text):
         raise Invalid(
             f"input {name!r} is not written in UTF-8, and no record could hold it: {text!r:.200}",

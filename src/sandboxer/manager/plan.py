@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sandboxer.config.catalog import resolve_inputs
+from sandboxer.config.catalog import UnresolvedPath, resolve_inputs
 from sandboxer.config.paths import working_directory
 from sandboxer.errors import Conflict, Internal, Invalid, SandboxerError, from_document
 from sandboxer.manager import quotas
@@ -96,7 +96,12 @@ def make_plan(
         profile = services.profiles.get(request.profile)
     else:
         profile, request = narrowed(services, request.snapshot, request)
-    inputs = resolve_inputs(profile, request.inputs, base=caller.base)
+    try:
+        inputs = resolve_inputs(profile, request.inputs, base=caller.base)
+    except UnresolvedPath as error:
+        if caller.roots is None:
+            raise
+        raise outside_roots(error.name) from None  # why not would tell of users, processes and links out there
     if caller.roots is not None:
         _check_roots(profile, inputs, caller.roots)
     if request.name is not None:
