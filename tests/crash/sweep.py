@@ -105,7 +105,7 @@ class Sweep:
         total = self.steps_of("create", self._asked)
         self.clear()
         for step in chosen(total, check):
-            dead = self._killed_in_create(step)
+            dead = self._killed_in("create", step)
             wrong = self.settle()
             if not any(record.state == State.READY for record in self.records()):
                 wrong += self.remains("after reconcile")
@@ -113,11 +113,11 @@ class Sweep:
             wrong += self.remains("after destroy")
             yield dead.stderr.strip().splitlines()[-1], wrong
 
-    def _killed_in_create(self, step: int) -> subprocess.CompletedProcess[str]:
-        """Kill a create at a step. One that waits asks more or less often: where it ended before that step, it is
-        killed at the last one that it had."""
+    def _killed_in(self, verb: str, step: int) -> subprocess.CompletedProcess[str]:
+        """Kill a create or a run at a step. One that waits asks more or less often: where it ended before that step, it
+        is killed at the last one that it had."""
         for _ in range(5):
-            dead = self.victim(step, "create", self._asked)
+            dead = self.victim(step, verb, self._asked)
             if dead.returncode != 0:
                 break
             step = min(step, int(dead.stdout)) - 1
@@ -145,13 +145,17 @@ class Sweep:
         """Kill a run at its steps; after reconcile nothing of it is left, at whatever step that was."""
         total = self.steps_of("run", self._asked)
         for step in chosen(total, check):
-            dead = self.victim(step, "run", self._asked)
-            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            dead = self._killed_in("run", step)
             wrong = self.settle()
             wrong += [f"{record.id} is {record.state}" for record in self.records() if record.state != State.FAILED]
             wrong += self.remains("after reconcile")
             self.clear()
             yield dead.stderr.strip().splitlines()[-1], wrong
+
+    def killed_run(self, *, share: float) -> str:
+        """Kill a run when that share of its steps is done; where it struck."""
+        dead = self._killed_in("run", int(self.steps_of("run", self._asked) * share))
+        return dead.stderr.strip().splitlines()[-1]
 
     def kills_of_power(self, verb: str, *, check: int) -> Iterator[tuple[str, list[str]]]:
         """Kill a stop or a start at its steps; after `reconcile` the record says what is, and both verbs work on."""

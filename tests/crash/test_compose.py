@@ -1,4 +1,4 @@
-"""SIGKILL inside create and destroy of a compose sandbox on a host over SSH."""
+"""SIGKILL inside create, destroy and run of a compose sandbox on a host over SSH."""
 
 from __future__ import annotations
 
@@ -67,3 +67,8 @@ def test_a_create_killed_at_any_step_leaves_nothing_after_reconcile(sweep: Sweep
 def test_a_destroy_killed_at_any_step_is_finished_by_reconcile(sweep: Sweep) -> None:
     """Promise 2."""
     assert {where: wrong for where, wrong in sweep.kills_of_destroy(check=4) if wrong} == {}
+
+
+def test_a_run_killed_at_any_step_leaves_nothing_after_reconcile(sweep: Sweep) -> None:
+    """Promises 1 and 2, for the one-shot."""
+    assert {where: wrong for where, wrong in sweep.kills_of_run(check=6) if wrong} == {}
