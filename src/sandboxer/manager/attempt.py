@@ -19,7 +19,7 @@ from sandboxer.manager.destroy import rollback
 from sandboxer.manager.failure_policy import Cause, Circumstances, Phase
 from sandboxer.manager.inputs import opened_inputs
 from sandboxer.manager.plan import CreatePlan
-from sandboxer.manager.services import Progress, Services
+from sandboxer.manager.services import Progress, Services, nothing_else
 from sandboxer.manager.sweep_report import location_of
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Handle, Isolation, Ready, Sandbox
@@ -151,6 +151,8 @@ class Attempt:
                 Trigger.ESTABLISHED,
                 edit=lambda now: self._established(now, handle, ready, report),
                 more=partial(restore.restored_event, self._services),
+                # its command follows at once: that is no write of its own
+                then=self._services.first_use if self._plan.one_shot else nothing_else,
             )
         self._services.health.succeeded(self.record.extension, self.record.host, seconds)
         return stored

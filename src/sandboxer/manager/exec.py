@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
@@ -83,10 +81,8 @@ def note_first_use(services: Services, record: Sandbox) -> None:
     def change(now: Sandbox | None, _others: OtherRecords) -> Change:
         if now is None or now.last_active_at is not None or now.state not in USABLE:
             return Change()
-        after = msgspec.structs.replace(now, last_active_at=services.clock(), seq=now.seq + 1)
-        return Change(
-            record=after, events=[services.event(now, after, "sandbox.active", detail={"to_state": "active"})]
-        )
+        after, events = services.first_use(now)
+        return Change(record=after, events=events)
 
     services.store.update(record.id, change)
     services.announce()

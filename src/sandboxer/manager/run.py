@@ -50,7 +50,8 @@ def run(
     far as it could be; and what kept the third from being done."""
     check_run(manager.services, plan, request)
     deadline = Deadline(timeout or plan.request.timeout)
-    pending = manager.begin(plan if keep else msgspec.structs.replace(plan, one_shot=True))
+    plan = plan if keep else msgspec.structs.replace(plan, one_shot=True)
+    pending = manager.begin(plan)
     if isinstance(pending, Sandbox):
         raise Conflict(
             f"the idempotency key was used before: it gave sandbox {pending.id}, which is {pending.state}",

@@ -53,6 +53,11 @@ def unchanged(record: Sandbox) -> Sandbox:
     return record
 
 
+def nothing_else(record: Sandbox) -> tuple[Sandbox, Sequence[Event]]:
+    """Nothing follows a change."""
+    return record, ()
+
+
 def no_events(_before: Sandbox, _after: Sandbox) -> Sequence[Event]:
     """No further events of a change."""
     return ()
@@ -207,10 +212,12 @@ class Services:
         *,
         edit: Edit = unchanged,
         more: Callable[[Sandbox, Sandbox], Sequence[Event]] = no_events,
+        then: Callable[[Sandbox], tuple[Sandbox, Sequence[Event]]] = nothing_else,
         must_succeed: bool = False,
     ) -> Sandbox:
         """Let `signal` happen to a record: the new state, what `edit` changes, and its event, in one commit. `more` are
         further events of the change (from the record before and after), told ahead of its own; `edit` has counted them.
+        `then` is what happens to it next, in the same commit.
 
         Raises NotFound, or Conflict when the state does not accept the signal. A signal that leaves the state as it is
         records no event. The first one that ends a sandbox sets `wished_at`."""
@@ -228,11 +235,17 @@ class Services:
                 moved = msgspec.structs.replace(moved, wished_at=min(self.clock(), record.expires_at or math.inf))
             after = edit(moved)
             told = self.event(record, after, _EVENTS.get(signal, f"sandbox.{state}"))
-            return Change(record=after, events=[*more(record, after), told])
+            last, further = then(after)
+            return Change(record=last, events=[*more(record, after), told, *further])
 
         stored = self.store.update(sandbox_id, change, must_succeed=must_succeed)
         self.announce()
         return stored or self.current(sandbox_id)
+
+    def first_use(self, record: Sandbox) -> tuple[Sandbox, Sequence[Event]]:
+        """A record from its first use on, and the event that tells of it."""
+        after = msgspec.structs.replace(record, last_active_at=self.clock(), seq=record.seq + 1)
+        return after, [self.event(record, after, "sandbox.active", detail={"to_state": "active"})]
 
     def edit(self, sandbox_id: str, edit: Edit) -> Sandbox:
         """Change a record without a change of state; `edit` may raise to refuse."""

@@ -72,7 +72,7 @@ end_holder() { # kills it with all that is inside; fails when something lives on
   # the whole host, which costs most, then mostly finds nothing the first time.
   if [ -n "$child" ] && outside "$child" first && kill -9 "$child" 2>/dev/null; then
     tries=0
-    while [ $tries -lt 30 ] && { lives "$child" "$child_began" || lives "${monitor:-0}" "${monitor_began-}"; }; do
+    while [ $tries -lt 100 ] && { lives "$child" "$child_began" || lives "${monitor:-0}" "${monitor_began-}"; }; do
       tries=$((tries + 1))
     done
   fi
