@@ -21,7 +21,9 @@ def sandboxer(tmp_path: Path) -> Command:
 def test_inspect_host_tells_a_host_in_words(sandboxer: Command) -> None:
     answer = sandboxer("inspect", "host")
     assert answer.status == 0, answer.stderr
-    told = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
+    facts, _, sandboxes = answer.stdout.partition("\n\n")
+    told = dict(line.split(maxsplit=1) for line in facts.splitlines())
+    assert sandboxes == "none of our sandboxes is there\n"
     assert told["host"] == "local"
     assert re.fullmatch(r"[\d.]+ GiB free of [\d.]+ GiB \[#*-*\] \d+%", told["memory"])
     assert re.search(r"load [\d.]+ \[#*-*\] \d+%$", told["processors"])

@@ -10,9 +10,11 @@ from starlette.responses import Response
 from sandboxer.api.problem_details import encode
 from sandboxer.documents import SandboxDocument, SnapshotDocument
 from sandboxer.locks import Lease
+from sandboxer.manager.host_inspection import HostSandbox
 from sandboxer.manager.tokens import TokenDocument
 from sandboxer.models import AuditEntry, Event, Manifest, Profile, Value
 from sandboxer.payments.usage import UsageItem
+from sandboxer.telemetry.network_pool import NetworkPool
 from sandboxer.timing import rfc3339
 
 MAX_STREAM = 1024 * 1024
@@ -115,6 +117,8 @@ class HostDocument(Value, frozen=True, kw_only=True):
     uptime_seconds: float | None
     engines: list[dict[str, Any]]
     tools: dict[str, dict[str, Any] | None]
+    sandboxes: list[HostSandbox]
+    network_pools: list[NetworkPool]
 
 
 class HealthDocument(Value, frozen=True, kw_only=True):

@@ -20,17 +20,20 @@ def inspect_host(
     ] = None,
     json: Json = False,
 ) -> None:
-    """What a placement host says of itself: processors, memory, disk, engines."""
+    """What a placement host says of itself (processors, memory, disk, engines), and what our sandboxes use of it."""
     with installation() as here:
         usual = here.environment.get("SANDBOXER_HOST") or here.settings.defaults.host or LOCAL
         document = here.manager.inspect_host(usual if host is None else host)
         if wants_json(json):
             emit(document)
             return
-        from sandboxer.cli.host_report import host_facts, programs
+        from sandboxer.cli.host_report import host_facts, networks, programs, show_sandboxes
 
         tools = [tool for tool in (document.get("tools") or {}).values() if tool]
-        facts([("host", document.get("host")), *host_facts(document), ("tools", programs(tools))])
+        rest = [("tools", programs(tools)), ("networks", networks(document.get("network_pools") or ()))]
+        facts([("host", document.get("host")), *host_facts(document), *rest])
+        say()
+        show_sandboxes(document.get("sandboxes") or ())
 
 
 def doctor(

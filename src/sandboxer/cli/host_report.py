@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sandboxer.cli.output import facts, paint, say
+from sandboxer.cli.output import facts, paint, say, table
 from sandboxer.timing import format_duration
 
 _BAR = 10
@@ -43,6 +43,52 @@ def host_facts(host: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def programs(found: Iterable[Mapping[str, Any]]) -> str:
     """Programs with their versions, such as `podman 4.3.1, podman-compose 1.6.0`."""
     return ", ".join(f"{one['name']} {one.get('version') or ''}".strip() for one in found)
+
+
+def networks(pools: Iterable[Mapping[str, Any]]) -> str | None:
+    """The networks of engines, such as `docker 4 of 31 [#---------] 13%`."""
+    told = []
+    for pool in pools:
+        most = pool.get("most")
+        of = f" of {most}{bar(pool['networks'], most)}" if most else ""
+        told.append(f"{pool['engine']} {pool['networks']}{of}")
+    return ", ".join(told) or None
+
+
+def show_sandboxes(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Our sandboxes on a host with their shares of it."""
+    table(
+        ["ID", "NAME", "PROFILE", "STATE", "PROCESSES", "CPU", "MEMORY"],
+        [
+            [
+                row["id"],
+                row.get("name") or "",
+                row["profile"],
+                row["state"],
+                _text(row.get("processes")),
+                _share(_seconds(row.get("cpu_s")), row.get("cpu_share")),
+                _share(_mebibytes(row.get("memory_bytes")), row.get("memory_share")),
+            ]
+            for row in rows
+        ],
+        empty="none of our sandboxes is there",
+    )
+
+
+def _text(value: Any) -> str:
+    return "?" if value is None else str(value)
+
+
+def _seconds(value: Any) -> str:
+    return "?" if value is None else f"{value:.1f} s"
+
+
+def _mebibytes(value: Any) -> str:
+    return "?" if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def _share(text: str, share: Any) -> str:
+    return text if share is None else f"{text}{bar(share, 1)}"
 
 
 def _join(*parts: Any) -> str | None:

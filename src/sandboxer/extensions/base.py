@@ -291,6 +291,15 @@ class CanMeter(ABC):
         short deadline; what it raises only means that the estimate stays."""
 
 
+class CanShowUsage(ABC):
+    """Runs processes that its host can see; `inspect host` shows what they use."""
+
+    @abstractmethod
+    def first_processes(self, handles: Sequence[Handle], ctx: Context) -> Sequence[Sequence[int]]:
+        """For each sandbox on the host of `ctx` the first processes of its process namespaces, by the host's numbers;
+        none where it does not run."""
+
+
 class CanStop(ABC):
     """Stops a sandbox so that it costs less and keeps its files, and starts it again."""
 
@@ -331,6 +340,7 @@ CAPABILITIES: dict[str, type] = {
     "logs": CanLogs,
     "renew": CanRenew,
     "meter": CanMeter,
+    "usage": CanShowUsage,
     "stop": CanStop,
     "snapshot": CanSnapshot,
 }

@@ -63,15 +63,10 @@ class AdminVerbs(VerbSet):
         return msgspec.json.schema(self.services.extensions.get(extension_id).Options)
 
     def inspect_host(self, name: str) -> dict[str, Any]:
-        """What a placement host says of itself; raises Unavailable, Denied."""
-        from sandboxer.names import check_host
-        from sandboxer.telemetry import host_telemetry
-        from sandboxer.timing import Deadline
+        """What a placement host says of itself, and what our sandboxes use of it; raises Unavailable, Denied."""
+        from sandboxer.manager.host_inspection import inspect_host
 
-        deadline = Deadline(self.services.limits.inspect)
-        host = self.services.open_host(check_host(name))
-        host.connect(deadline)
-        return {"host": name, **host_telemetry(host, deadline, engines=True)}
+        return inspect_host(self.services, name)
 
     def events(self, *, limit: int | None = None) -> Sequence[Event]:
         """The events that are still kept, oldest first."""

@@ -39,7 +39,8 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One container. `age` is seconds since its last start by the host's clock. `restart` is its restart policy's name,
-    and `most_restarts` how many restarts that allows, 0 for any number. `mounts` are kinds by their places."""
+    and `most_restarts` how many restarts that allows, 0 for any number. `mounts` are kinds by their places. `pid` is
+    its first process by the host's number, 0 when it does not run."""
 
     id: str
     name: str
@@ -58,6 +59,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     podman: bool
     mounts: Mapping[str, str]
+    pid: int
 
     @property
     def running(self) -> bool:
@@ -146,6 +148,7 @@ def _container(item: Mapping[str, Any], now: float) -> Container:
         image=str(item.get("Image", "")),
         podman="ConmonPidFile" in item or "OCIRuntime" in item,
         mounts=_mounts(item),
+        pid=int(state.get("Pid") or 0),
     )
 
 

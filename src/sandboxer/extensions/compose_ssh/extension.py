@@ -16,6 +16,7 @@ from sandboxer.extensions.base import (
     CanExec,
     CanLogs,
     CanRenew,
+    CanShowUsage,
     Context,
     Found,
     SandboxExtension,
@@ -34,7 +35,9 @@ from sandboxer.names import LABEL_EXPIRES
 from sandboxer.timing import Deadline
 
 
-class ComposeExtension(ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
+class ComposeExtension(
+    ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanShowUsage
+):
     """Compose stacks, by `docker compose`, docker-compose or podman-compose."""
 
     Options = ComposeOptions
@@ -56,6 +59,11 @@ class ComposeExtension(ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension,
     def wait_ready(self, handle: Handle, ctx: Context) -> Ready:
         """Ask the engine until every service is up, healthy and settled."""
         return create.wait_ready(handle, ctx)
+
+    def first_processes(self, handles: Sequence[Handle], ctx: Context) -> Sequence[Sequence[int]]:
+        """Those of the containers, as the engine knows them."""
+        shown = [client.containers(from_handle(handle), ctx) for handle in handles]
+        return [[one.pid for one in containers if one.running and one.pid > 0] for containers in shown]
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         """Running while any container runs; what cannot be listed is unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -65,6 +66,18 @@ def look(paths: SandboxPaths, ctx: Context) -> tuple[Status, dict[str, Any], Nat
         f"whether {paths.directory} exists cannot be seen: {done.complaint}",
         hint=f"check the rights of {paths.work_dir}",
     )
+
+
+def first_processes(places: Sequence[SandboxPaths], ctx: Context) -> list[list[int]]:
+    """The first process of each sandbox that runs, by its place among `places`."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for work_dir in {paths.work_dir for paths in places}:
+        names = [paths.name for paths in places if paths.work_dir == work_dir]
+        for line in ctx.host.run(scripts.roots(work_dir, names), ctx.deadline).text.splitlines():
+            name, _, pid = line.partition(" ")
+            if pid.isascii() and pid.isdigit():
+                found[work_dir, name] = [int(pid)]
+    return [found.get((paths.work_dir, paths.name), []) for paths in places]
 
 
 def inventory(work_dir: str, ctx: Context) -> list[Found]:

@@ -15,6 +15,7 @@ from sandboxer.extensions.base import (
     CanLogs,
     CanMeter,
     CanRenew,
+    CanShowUsage,
     CanSnapshot,
     CanStop,
     Context,
@@ -44,7 +45,9 @@ from sandboxer.hosts.trees import strict_modes
 from sandboxer.models import Handle, Ready, Resources
 
 
-class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanSnapshot, CanStop):
+class NativeExtension(
+    SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanMeter, CanShowUsage, CanSnapshot, CanStop
+):
     """Namespaces and a persistent directory, on any host that this machine can run words on."""
 
     Options = NativeOptions
@@ -121,6 +124,10 @@ class NativeExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, Can
     def meter_actual(self, handle: Handle, ctx: Context) -> Resources | None:
         """Nothing is measured: the limits are the allotment."""
         return None
+
+    def first_processes(self, handles: Sequence[Handle], ctx: Context) -> Sequence[Sequence[int]]:
+        """One look at their records and at /proc."""
+        return describe.first_processes([from_handle(handle).paths for handle in handles], ctx)
 
     def exec(self, handle: Handle, request: Exec, streams: Streams, ctx: Context) -> int:
         """Joins the sandbox's namespaces. A sandbox that does not run (its host was restarted) is started first."""

@@ -60,6 +60,11 @@ def look(paths: SandboxPaths) -> list[str]:
     return _words("look", paths.work_dir, paths.name, paths.tag, str(paths.owner))
 
 
+def roots(work_dir: str, names: Sequence[str]) -> list[str]:
+    """Tells the first process of each sandbox that runs."""
+    return _words("roots", work_dir, *names)
+
+
 def inventory(work_dir: str, install: str) -> list[str]:
     """Tells every sandbox below the work directory."""
     return _words("list", work_dir, suffix(work_dir, install))
