@@ -20,6 +20,8 @@ from sandboxer.hosts.base import Streams
 from sandboxer.hosts.trees.tar_writer import write_tar
 from sandboxer.models import Handle, Service
 from sandboxer.names import LABEL_ID, LABEL_INSTALL
+from sandboxer.telemetry.processes import sandbox_usage
+from sandboxer.timing import Deadline
 from tests.extensions.compose.sandboxes import EXTENSION, INSTALL, Bed
 from tests.testbed import repositories
 from tests.testbed.waiting import eventually
@@ -551,3 +553,15 @@ def test_logs_are_followed_from_several_services_until_the_time_is_over(podman: 
             EXTENSION.logs(handle, streams, podman.context(seconds=2), service=None, follow=True, tail=1)
         assert b"one | tick\n" in out
         assert b"two | tick\n" in out
+
+
+def test_the_host_shows_what_the_processes_of_a_stack_use(bed: Bed, tmp_path: Path) -> None:
+    repo = repositories.web_and_db(tmp_path / "app")
+    with bed.nothing_left(), bed.sandbox(repo) as (handle, _):
+        context = bed.context()
+        (first,) = EXTENSION.first_processes([handle], context)
+        assert len(first) == 2
+        used = sandbox_usage(context.host, {"a": first}, Deadline(60))["a"]
+        assert used is not None
+        assert used.processes >= 2
+        assert used.memory_bytes > 0
