@@ -59,6 +59,7 @@ _VERBS = {
     "create": _create,
     "run": _run,
     "destroy": lambda here, argument: here.manager.destroy(argument),
+    "recreate": lambda here, argument: here.manager.recreate(argument),
     "extend-ttl": lambda here, argument: here.manager.extend_ttl(argument, 60),
     "stop": lambda here, argument: here.manager.stop(argument),
     "start": lambda here, argument: here.manager.start(argument),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -139,6 +140,26 @@ class Sweep:
             wrong += self.remains("after reconcile")
             ended = [r for r in self.records(ended=True) if r.id == sandbox_id]
             wrong += [] if len(ended) == 1 else [f"the record of {sandbox_id} is lost"]
+            yield dead.stderr.strip().splitlines()[-1], wrong
+
+    def kills_of_recreate(self, *, check: int) -> Iterator[tuple[str, list[str]]]:
+        """Kill a recreate at its steps; after reconcile either sandbox is there as if nothing had been, or none is."""
+        total = self.steps_of("recreate", self._ready())
+        self.clear()
+        for step in chosen(total, check):
+            old = self._ready()
+            dead = self.victim(step, "recreate", old)
+            assert dead.returncode == -signal.SIGKILL, (dead.returncode, dead.stderr)
+            wrong = self.settle()
+            lives = [record for record in self.records() if record.state == State.READY]
+            wrong += [f"{len(lives)} live"] if len(lives) > 1 else []
+            held = {one.id: Decimal(one.metering.reserved_usd) for one in lives if one.metering is not None}
+            here = install(self._environment, relay_in_background=False)
+            told = {one.sandbox_id: Decimal(one.usd) for one in here.manager.credits().reservations}
+            here.close()
+            wrong += [] if told == held else [f"set aside: {told}, agreed: {held}"]
+            self.clear()
+            wrong += self.remains("after destroy")
             yield dead.stderr.strip().splitlines()[-1], wrong
 
     def kills_of_run(self, *, check: int) -> Iterator[tuple[str, list[str]]]:

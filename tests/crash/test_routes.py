@@ -91,3 +91,15 @@ def test_the_sweep_sees_what_a_kill_between_two_backends_leaves(sweep: Sweep, mo
     """The harness catches a fault: without reconcile, a killed create leaves things."""
     monkeypatch.setattr(sweep, "settle", list)
     assert any(found for _, found in sweep.kills_of_create(check=9))
+
+
+def test_a_recreate_killed_at_any_step_leaves_one_sandbox_or_none_and_no_money_set_aside_for_another(
+    sweep: Sweep,
+) -> None:
+    wrong, struck = dict[str, list[str]](), 0
+    for where, found in sweep.kills_of_recreate(check=16):
+        struck += 1
+        if found:
+            wrong[where] = found
+    assert wrong == {}
+    assert struck >= 12

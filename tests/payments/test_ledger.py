@@ -242,6 +242,7 @@ class _LooksAtNoId(Credits):
         consumer: str,
         only_open: bool = False,
         token: TokenBudget | None = None,
+        lowered: tuple[str, Decimal] | None = None,
     ) -> None:
         micro, budget = to_micro(usd), ledger.budget_of(BUDGETS, consumer)
 
@@ -271,6 +272,7 @@ class _LendsMoney(Credits):
         consumer: str,
         only_open: bool = False,
         token: TokenBudget | None = None,
+        lowered: tuple[str, Decimal] | None = None,
     ) -> None:
         self._change(
             lambda book, at: ledger.reserve(book, sandbox_id, to_micro(usd), consumer=consumer, at=at, budget=None)

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi.exceptions import RequestValidationError
 
 from sandboxer.api.permissions import Permission, allows
-from sandboxer.api.server_context import DEFAULT_ACTOR, ServerContext, StartedCreate
+from sandboxer.api.server_context import DEFAULT_ACTOR, ServerContext, StartedCreate, StartedReplacement
 from sandboxer.api.workers import CallerShare, Slot
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.manager import SandboxManager
@@ -98,6 +98,10 @@ class RequestContext:
     def establish(self, plan: CreatePlan, slot: Slot) -> StartedCreate:
         """As the service's, noted as this caller's."""
         return self._service.establish(plan, slot, by=self.manager)
+
+    def replace(self, plan: CreatePlan, slot: Slot) -> StartedReplacement:
+        """As the service's, noted as this caller's."""
+        return self._service.replace(plan, slot, by=self.manager, caller=self.caller)
 
     def remove(self, sandbox_id: str) -> Future[Sandbox]:
         """As the service's."""

@@ -42,6 +42,14 @@ class StartedCreate:
     work: Future[Sandbox] | None
 
 
+@dataclass(frozen=True)
+class StartedReplacement:
+    """An establishment in the place of a sandbox, and the removal of that, which it waits for."""
+
+    removal: Future[Sandbox]
+    create: StartedCreate
+
+
 class ServerContext:
     """One running API. The installation is opened on first use; importing the application reads no configuration."""
 
@@ -168,6 +176,19 @@ class ServerContext:
         work.add_done_callback(report_bug)
         return StartedCreate(begun.record, work)
 
+    def replace(self, plan: CreatePlan, slot: Slot, *, by: SandboxManager, caller: str = "") -> StartedReplacement:
+        """Record the intent as `by` whom it was asked for, and that the sandbox which it replaces shall go; workers
+        take that away, then carry it out. Blocks for two writes of the store."""
+        begun = by.begin_replacement(plan)
+        try:
+            removal = self.remove(str(plan.replaces), caller=caller)
+            work = slot.submit(partial(by.replace, plan, begun, removal.result))
+        except BaseException as error:
+            by.replace(plan, begun, partial(_raise, error))  # gives it up, and raises that
+            raise
+        work.add_done_callback(report_bug)
+        return StartedReplacement(removal, StartedCreate(begun.record, work))
+
     def remove(self, sandbox_id: str, *, caller: str = "") -> Future[Sandbox]:
         """Let a worker take a sandbox away; asking again joins the teardown that is under way."""
         with self._removals_lock:
@@ -183,6 +204,10 @@ class ServerContext:
     def _forget(self, sandbox_id: str) -> None:
         with self._removals_lock:
             self._removals.pop(sandbox_id, None)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _alarm(text: str) -> None:

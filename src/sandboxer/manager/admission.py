@@ -6,7 +6,7 @@ from sandboxer.errors import Conflict, Internal
 from sandboxer.locks import this_owner
 from sandboxer.manager import quotas
 from sandboxer.manager.fallback import PlacedCandidate
-from sandboxer.manager.naming import check_name_hides_nobody, check_name_is_free
+from sandboxer.manager.naming import NameClaim, check_name_hides_nobody, check_name_is_free
 from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox
@@ -40,8 +40,8 @@ class Admission:
         if self.earlier is not None:
             return Change()
         _check_name(plan, others)
-        quotas.check_live(self.quota, plan.consumer, others)
-        placed.check_cap(others, without=None)
+        quotas.check_live(self.quota, plan.consumer, others, without=plan.replaces)
+        placed.check_cap(others, without=plan.replaces)
         fresh = placed.record(services, plan, self._new_record(placed))
         return Change(record=fresh, events=[services.event(None, fresh, "sandbox.provisioning")])
 
@@ -97,5 +97,6 @@ def _of_the_key(plan: CreatePlan, others: OtherRecords) -> Sandbox | None:
 
 
 def _check_name(plan: CreatePlan, others: OtherRecords) -> None:
-    check_name_is_free(plan.request.name, others, consumer=plan.consumer, grant=plan.grant)
-    check_name_hides_nobody(plan.request.name, others, consumer=plan.consumer, grant=plan.grant)
+    asks = NameClaim(plan.consumer, plan.grant, without=plan.replaces)
+    check_name_is_free(plan.request.name, others, asks)
+    check_name_hides_nobody(plan.request.name, others, asks)

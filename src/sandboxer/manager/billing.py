@@ -25,13 +25,14 @@ from sandboxer.manager.sweep_report import Action, Remaining
 from sandboxer.models import Consumer, Cost, Event, Grant, Manifest, Metering, PriceTable, Resources, Sandbox
 from sandboxer.payments import prices
 from sandboxer.payments.ledger import Reservation, TokenBudget
-from sandboxer.payments.prices import AHEAD_SECONDS, Quote, usd_text
+from sandboxer.payments.prices import AHEAD_SECONDS, Quote, from_micro, usd_text
 from sandboxer.payments.usage import closed, consumer_of, fin_hub_record, usage_at
 from sandboxer.state import ESTABLISHED, State
 from sandboxer.timing import Deadline, rfc3339
 from sandboxer.timing import now as present
 
 ZERO_USD = Decimal(0)
+LEAST_USD = Decimal("0.000001")
 LEDGER_FILE = "credits.json"
 
 
@@ -72,11 +73,30 @@ def token_budget(grant: Grant) -> TokenBudget | None:
     return TokenBudget(token=grant.token, usd=grant.budget)
 
 
-def reserve(services: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant) -> None:
-    """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing.
-    Raises InsufficientCredits."""
+def reserve(
+    services: Services, sandbox_id: str, quote: Quote, consumer: Consumer, *, grant: Grant, replaces: str | None = None
+) -> None:
+    """Set aside what a sandbox will cost at most, in place of what is set aside for it now; for a free one nothing. In
+    the same change the one that it `replaces` gives back what it will not be charged. Raises InsufficientCredits."""
     usd = quote.estimated_usd if quote.metered else ZERO_USD
-    services.credits.reserve(sandbox_id, usd, consumer=consumer_name(consumer), token=token_budget(grant))
+    gives = None if replaces is None else _replaced(services, replaces, consumer)
+    services.credits.reserve(
+        sandbox_id, usd, consumer=consumer_name(consumer), token=token_budget(grant), lowered=gives
+    )
+
+
+def _replaced(services: Services, sandbox_id: str, consumer: Consumer) -> tuple[str, Decimal] | None:
+    record = services.store.get(sandbox_id)
+    if record is None or record.consumer != consumer:
+        return None  # what another consumer has set aside is no room in this one's budget
+    return sandbox_id, kept_when_replaced(services, record)
+
+
+def kept_when_replaced(services: Services, record: Sandbox) -> Decimal:
+    """What stays set aside for a sandbox that is to be replaced until its destroy is requested: never nothing, so that
+    it can be raised again."""
+    until = services.clock() + services.limits.replaced_charge
+    return max(LEAST_USD, Decimal(usage_at(record, until).actual_usd))
 
 
 def release(services: Services, sandbox_id: str) -> None:
@@ -196,7 +216,18 @@ def _unsettled(services: Services, reservation: Reservation, grace: float) -> Ac
         return action("its sandbox failed, and nothing is left of it")
     if record.metering is None and record.state in ESTABLISHED:
         return action("its sandbox turned out to be free")
+    if record.state in ESTABLISHED and record.metering is not None and _is_short(services, record, reservation):
+        return action("less is set aside than it may cost, as one was to take its place")
     return None
+
+
+def _is_short(services: Services, record: Sandbox, reservation: Reservation) -> bool:
+    """Whether less is set aside than was agreed, and the rest can be had: a `recreate` that died had lowered it."""
+    assert record.metering is not None  # noqa: S101 - asked of metered ones only
+    lacking = Decimal(record.metering.reserved_usd) - from_micro(reservation.micro_usd)
+    if lacking <= 0:
+        return False
+    return services.credits.covers(lacking, consumer=consumer_of(record), token=reservation.token) is None
 
 
 def _settle_one(services: Services, action: Action, grace: float) -> Action:
@@ -213,6 +244,8 @@ def _settle_one(services: Services, action: Action, grace: float) -> Action:
             record = services.store.get(action.sandbox_id)
             if record is None or record.metering is None:
                 services.credits.release(action.sandbox_id)
+            elif record.state in ESTABLISHED:
+                raise_reservation(services, record, record.metering)
             else:
                 _charge(services, record)
         except SandboxerError as error:

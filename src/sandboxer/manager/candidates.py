@@ -19,7 +19,7 @@ from sandboxer.manager.services import Services
 from sandboxer.models import Consumer, Decision, Manifest, Profile, Requirements, SecretRef, Value
 from sandboxer.names import check_host
 from sandboxer.payments.ledger import TokenBudget
-from sandboxer.payments.usage import consumer_of, usage_at
+from sandboxer.payments.usage import consumer_of
 from sandboxer.routing import Placement, place
 from sandboxer.routing.requirements import check_requirements
 from sandboxer.routing.selection import CandidateFacts, Selection, select
@@ -116,8 +116,8 @@ class _SharedFacts:
         if record is None or consumer_of(record) != consumer:
             return billing.ZERO_USD
         held = self.services.credits.reserved(record.id)
-        charged = usage_at(record, self.services.clock() + self.services.limits.replaced_charge).actual_usd
-        return billing.ZERO_USD if held is None else max(billing.ZERO_USD, held - Decimal(charged))
+        kept = billing.kept_when_replaced(self.services, record)
+        return billing.ZERO_USD if held is None else max(billing.ZERO_USD, held - kept)
 
 
 class _ExtensionFacts(msgspec.Struct, frozen=True, kw_only=True):

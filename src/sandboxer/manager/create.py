@@ -62,6 +62,8 @@ def begin(services: Services, plan: CreatePlan) -> PendingCreate | Sandbox:
             _give_up(services, sandbox_id, error, keep=False, progress=no_progress)
             if metered:
                 _release(services, sandbox_id)
+            if plan.replaces is not None:
+                billing.restore_reservation(services, plan.replaces)
         raise
     if first.earlier is not None:
         lock.close()
@@ -90,6 +92,21 @@ def _placed_first(services: Services, plan: CreatePlan, first: Admission) -> San
     if record is None:
         raise Internal("the store kept nothing of a new record")
     return record
+
+
+def give_up_replacement(services: Services, plan: CreatePlan, pending: PendingCreate, error: BaseException) -> None:
+    """Give up a create of which nothing was made, as the sandbox that it replaces did not go. Releases the lock."""
+    message = error.message if isinstance(error, SandboxerError) else "interrupted"
+    why = Conflict(
+        f"it was to replace sandbox {plan.replaces}, which did not go: {message}",
+        hint=f"run `sandboxer destroy {plan.replaces}`, then create it again",
+    )
+    with pending.lock:
+        with suppress(SandboxerError):
+            services.edit(pending.record.id, _nothing_left)
+        _give_up(services, pending.record.id, why, keep=False, progress=no_progress)
+    if plan.replaces is not None:
+        billing.restore_reservation(services, plan.replaces)
 
 
 # -- the effect -------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def _reserve(services: Services, plan: CreatePlan, sandbox_id: str, candidate: C
         return None  # a free sandbox never touches the book
     manifest = services.extensions.manifest(candidate.extension)
     quote = billing.quote_for(services, manifest, host=candidate.host, options=candidate.options, ttl=plan.ttl)
-    billing.reserve(services, sandbox_id, quote, plan.consumer, grant=plan.grant)
+    billing.reserve(services, sandbox_id, quote, plan.consumer, grant=plan.grant, replaces=plan.replaces)
     return quote
 
 

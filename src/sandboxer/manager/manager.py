@@ -16,6 +16,7 @@ from sandboxer.manager.access import Principal, consumer_name, create_action
 from sandboxer.manager.admin import AdminVerbs
 from sandboxer.manager.entry_verbs import EntryVerbs
 from sandboxer.manager.record_verbs import RecordVerbs
+from sandboxer.manager.recreate_verbs import RecreateVerbs
 from sandboxer.manager.services import Progress, no_progress
 from sandboxer.manager.snapshot_verbs import SnapshotVerbs
 from sandboxer.models import Request, Sandbox
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from sandboxer.manager.sweep_report import Report
 
 
-class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecordVerbs):
+class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, RecordVerbs):
     """The verbs. Every method raises errors of `sandboxer.errors` and nothing else, unless there is a bug."""
 
     def acting(self, principal: Principal) -> SandboxManager:
@@ -194,40 +195,6 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecordVerbs):
 
         with self._changing("destroy", text) as found:
             return request_destroy(self.services, found)
-
-    def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> CreatePlan:
-        """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
-        `make_plan`."""
-        from sandboxer.manager.plan import make_recreate_plan
-
-        try:
-            return make_recreate_plan(
-                self.services, self._find(text), actor=actor, grant=self.principal.grant, roots=roots
-            )
-        except SandboxerError as error:
-            self.principal.note(self.services, "recreate", text, error.code)
-            raise
-
-    def check_recreate(self, text: str, plan: CreatePlan) -> None:
-        """Raise what the backends would say of a plan of `recreate_plan`, and whether their hosts' work directories can
-        be trusted, while the old sandbox still lives."""
-        from sandboxer.manager.attempt import check_candidates
-
-        try:
-            check_candidates(self.services, plan)
-        except SandboxerError as error:
-            self.principal.note(self.services, "recreate", text, error.code)
-            raise
-
-    def recreate(
-        self, text: str, *, actor: str | None = None, timeout: float | None = None, progress: Progress = no_progress
-    ) -> Sandbox:
-        """A new sandbox, with a new id, from the same request; the old one is destroyed first, since the two could
-        not hold the same name and ports at once."""
-        plan = self.recreate_plan(text, actor=actor)
-        self.check_recreate(text, plan)
-        self.destroy(text, progress=progress)
-        return self.create(plan, timeout=timeout, progress=progress)
 
     # -- lifetime -------------------------------------------------------------------------------------------------
 

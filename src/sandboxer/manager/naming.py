@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,14 +17,21 @@ from sandboxer.store.base import Change, OtherRecords, holds_name
 _ENDING = frozenset({State.DESTROYING, State.DESTROYED})
 
 
-def check_name_is_free(name: str | None, others: OtherRecords, *, consumer: Consumer, grant: Grant) -> None:
-    """Raises Conflict when another sandbox holds the name; which one, only its own consumer and the operator learn.
+class NameClaim(NamedTuple):
+    """Whose sandbox is to have a name, what the one who asks may see, and the sandbox that goes for it (`without`)."""
 
-    `consumer`: whose sandbox is to have it; `grant`: what the one who asks may see. None is always free."""
+    consumer: Consumer
+    grant: Grant
+    without: str | None = None
+
+
+def check_name_is_free(name: str | None, others: OtherRecords, claim: NameClaim) -> None:
+    """Raises Conflict when another sandbox holds the name; which one, only its own consumer and the operator learn.
+    None is always free."""
     holder = None if name is None else others.by_name(name)
-    if holder is None or not holds_name(holder):
+    if holder is None or not holds_name(holder) or holder.id == claim.without:
         return
-    if not grant.everything and holder.consumer != consumer:
+    if not claim.grant.everything and holder.consumer != claim.consumer:
         raise Conflict(f"the name {name!r} is taken", hint="choose another name")
     raise Conflict(
         f"the name {name!r} is taken by sandbox {holder.id}",
@@ -32,12 +40,13 @@ def check_name_is_free(name: str | None, others: OtherRecords, *, consumer: Cons
     )
 
 
-def check_name_hides_nobody(name: str | None, others: OtherRecords, *, consumer: Consumer, grant: Grant) -> None:
+def check_name_hides_nobody(name: str | None, others: OtherRecords, claim: NameClaim) -> None:
     """Raises Conflict when the name is the beginning of another sandbox's id, which it would stand for. Who sees only a
     consumer's hears nothing of the others': by such names one could spell out all their ids. (To who sees both, such a
     text means neither.)"""
-    whose = None if grant.everything else consumer
-    if name is not None and len(name) >= MIN_PREFIX and others.by_beginning(name, consumer=whose) is not None:
+    whose = None if claim.grant.everything else claim.consumer
+    hidden = None if name is None or len(name) < MIN_PREFIX else others.by_beginning(name, consumer=whose)
+    if hidden is not None and hidden.id != claim.without:
         raise Conflict(
             f"the name {name!r} is the beginning of another sandbox's id, which it could be taken for",
             hint="choose another name",
@@ -50,8 +59,9 @@ def rename(services: Services, sandbox_id: str, name: str, *, grant: Grant) -> S
 
     def change(record: Sandbox | None, others: OtherRecords) -> Change:
         now = _living(record, sandbox_id)
-        check_name_is_free(name, others, consumer=now.consumer, grant=grant)
-        check_name_hides_nobody(name, others, consumer=now.consumer, grant=grant)
+        claim = NameClaim(now.consumer, grant)
+        check_name_is_free(name, others, claim)
+        check_name_hides_nobody(name, others, claim)
         # what is asked for again, by `recreate`, is what it is called now
         asked = msgspec.structs.replace(now.request, name=name)
         return _changed(now, msgspec.structs.replace(now, name=name, request=asked))

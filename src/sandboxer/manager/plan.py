@@ -30,7 +30,8 @@ class CreatePlan(Value, frozen=True, kw_only=True):
     `candidates` are tried in turn; the route's first decisions are those on them. `refusal` is the error document of a
     request that nothing can serve now: it still gives the sandbox that its idempotency key gave before. `roots`, when
     not None, are the directories beneath which path inputs are opened, whoever opens them and whenever.
-    `grant`: what the one who asks may do. `one_shot`: it does not outlive the process that creates it."""
+    `grant`: what the one who asks may do. `one_shot`: it does not outlive the process that creates it.
+    `replaces`: the sandbox in whose place it comes, which goes once this one is admitted."""
 
     request: Request
     consumer: Consumer
@@ -49,6 +50,7 @@ class CreatePlan(Value, frozen=True, kw_only=True):
     grant: Grant = Grant()
     roots: tuple[str, ...] | None = None
     one_shot: bool = False
+    replaces: str | None = None
 
     @property
     def first(self) -> Candidate:
@@ -137,6 +139,7 @@ def make_plan(
         refusal=None if found.error is None else found.error.document(),
         grant=caller.grant,
         roots=None if caller.roots is None else tuple(str(root) for root in caller.roots),
+        replaces=replaces,
     )
 
 

@@ -198,15 +198,19 @@ class Credits:
         consumer: str,
         only_open: bool = False,
         token: TokenBudget | None = None,
+        lowered: tuple[str, Decimal] | None = None,
     ) -> None:
         """Set `usd` aside for a sandbox, in place of what is set aside for it now; 0 releases. `token`: the budget that
-        it counts in besides. Raises InsufficientCredits, and Conflict when it was settled or (`only_open`) nothing is
-        set aside for it."""
+        it counts in besides. `lowered`: another sandbox, for which no more than that stays set aside, in the same
+        change. Raises InsufficientCredits, and Conflict when it was settled or (`only_open`) nothing is set aside for
+        it."""
         if usd <= 0 and not self.path.exists():
             return  # a free sandbox costs no write
         budget = ledger.budget_of(self._budgets, consumer)
 
         def change(book: Book, at: float) -> Book:
+            if lowered is not None:
+                book = ledger.lower(book, lowered[0], to_micro(lowered[1]), at=at)
             return ledger.reserve(
                 book,
                 sandbox_id,

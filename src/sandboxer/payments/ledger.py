@@ -176,6 +176,14 @@ def reserve(
     )
 
 
+def lower(book: Book, sandbox_id: str, micro: int, *, at: float) -> Book:
+    """Leave no more than `micro`, which is more than nothing, set aside for a sandbox."""
+    now = book.reservations.get(sandbox_id)
+    if now is None or now.micro_usd <= micro:
+        return book
+    return reserve(book, sandbox_id, micro, consumer=now.consumer, at=at, budget=None, owner=now.owner)
+
+
 def _settled(book: Book, sandbox_id: str) -> bool:
     # Nearly always asked for a new sandbox, of which nothing is there: the quickest look comes first.
     if sandbox_id not in map(attrgetter("sandbox_id"), book.entries):

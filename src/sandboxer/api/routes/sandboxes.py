@@ -79,17 +79,17 @@ def _create(context: RequestContext, body: CreateBody, slot: Any, key: str | Non
 async def recreate(context: Context, sandbox: SandboxParameter, wait: Wait = False) -> Response:
     """Destroy a sandbox, and establish a new one, with a new id, from the same request.
 
-    Answers when the old one is gone: the two could not hold the same name and ports at once."""
+    The new one is admitted first (its name, quota, credits), and made when the old one is gone, which is when this
+    answers: the two could not hold the same ports at once. When the old one does not go, nothing comes of it."""
     slot = context.creates.reserve()
     try:
         plan = await context.lookups.run(partial(context.manager.recreate_plan, sandbox, roots=context.roots))
         await context.host_calls.run(partial(context.manager.check_recreate, sandbox, plan))
-        old = await context.lookups.run(partial(context.manager.request_destroy, sandbox))
-        await _waited(context.remove(old.id), old)
-        started = await context.lookups.run(partial(context.establish, plan, slot))
+        replacement = await context.lookups.run(partial(context.replace, plan, slot))
     finally:
         slot.close()
-    return await established(context, started, wait=wait)
+    await _waited(replacement.removal, replacement.create.record)
+    return await established(context, replacement.create, wait=wait)
 
 
 @router.get("/v1/sandboxes", responses=responses_of((200, "SandboxList", "A page of sandboxes")), operation_id="list")
