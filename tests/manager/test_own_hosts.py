@@ -11,7 +11,7 @@ from sandboxer.bootstrap import Installation
 from sandboxer.errors import BackendError, Conflict, Unavailable
 from sandboxer.extensions.base import CanStop, Context, Exec, Status
 from sandboxer.hosts.base import Streams
-from sandboxer.models import Handle
+from sandboxer.models import Handle, Isolation, Reachability, Ready
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension
 from tests.installations import create, installed
@@ -25,6 +25,7 @@ class Restartable(FakeExtension, CanStop):
         self.shown = Status("running")
         self.broken: BackendError | Unavailable | None = None
         self.looks = 0
+        self.reached: Ready | None = None
 
     def status(self, handle: Handle, ctx: Context) -> Status:
         self.looks += 1
@@ -35,11 +36,12 @@ class Restartable(FakeExtension, CanStop):
             raise self.broken
         self.shown = Status("stopped")
 
-    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> Ready | None:
         self.shown = Status("running")
+        return self.reached
 
 
-RESTARTED = Status("stopped", "it does not run, and the next command starts it again", starts_itself=True)
+RESTARTED = Status("stopped", "it does not run, and the next command starts it again", ended_itself=True)
 
 
 @pytest.fixture
@@ -72,12 +74,12 @@ def test_one_that_was_stopped_and_would_start_itself_is_not_stopped_any_more(
     assert here.manager.stop(record.id).state == State.STOPPED
     backend.shown = RESTARTED
     (action,) = here.manager.reconcile(apply=True).actions
-    assert (action.action, action.why) == ("note", "it was stopped, and the next command starts it again")
+    assert (action.action, action.why) == ("note", f"it was stopped, and is not any more: {RESTARTED.detail}")
     assert here.manager.get(record.id).state == State.READY
 
 
 @pytest.mark.parametrize("error", [BackendError("refused"), Unavailable("no answer", outcome="unknown")])
-def test_a_stop_that_failed_on_one_that_starts_itself_is_no_stop(
+def test_a_stop_that_failed_on_one_that_ended_itself_is_no_stop(
     here: Installation, backend: Restartable, error: BackendError | Unavailable
 ) -> None:
     record = create(here)
@@ -115,3 +117,11 @@ def test_what_may_be_done_with_a_stopped_one(here: Installation) -> None:
     assert (longer.state, longer.expires_at) == (State.STOPPED, (record.expires_at or 0) + 60)
     assert here.manager.rename(record.id, "web").name == "web"
     assert here.manager.destroy(record.id).state == State.DESTROYED
+
+
+def test_how_it_is_reached_after_a_start_is_recorded(here: Installation, backend: Restartable) -> None:
+    record = create(here)
+    here.manager.stop(record.id)
+    moved = Reachability(kind="local", remote_dir="/elsewhere")
+    backend.reached = Ready(reachability=moved, isolation=Isolation(class_="none", network="host"))
+    assert here.manager.start(record.id).reachability == moved

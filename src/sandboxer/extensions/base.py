@@ -103,15 +103,15 @@ class Status(msgspec.Struct, frozen=True):
 
     `ends_at`: when the backend ends it by itself (unix seconds), None where it does not, or does not tell. `billed`:
     what it bills for at present where that is less than the allotment, as of one that is stopped. `broken`: what is
-    left of it, which `detail` tells, cannot be run again. `starts_itself`: it does not run, which nobody has asked for
-    (its host was restarted), and the next use of it starts it again: that is no state of the sandbox."""
+    left of it, which `detail` tells, cannot be run again. `ended_itself`: it does not run, and nobody has stopped it
+    (its host was restarted, its programs have ended): that is no state of the sandbox."""
 
     presence: Presence
     detail: str = ""
     ends_at: float | None = None
     billed: Resources | None = None
     broken: bool = False
-    starts_itself: bool = False
+    ended_itself: bool = False
 
     def __post_init__(self) -> None:
         # a backend's words, which may quote what it was given
@@ -119,8 +119,8 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was stopped, and runs again only when it is started."""
-        return self.presence == "stopped" and not self.starts_itself
+        """Whether somebody has stopped it, so that it runs again only when it is started."""
+        return self.presence == "stopped" and not self.ended_itself
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,8 +308,9 @@ class CanStop(ABC):
         """Stop it; one that is stopped already is success. `status` then says `stopped`."""
 
     @abstractmethod
-    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
-        """Start it again, to end at `expires_at` (unix seconds); one that is running already is success."""
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> Ready | None:
+        """Start it again, to end at `expires_at` (unix seconds); one that is running already is success. What it gives
+        is how it is reached now, where that may be otherwise than before."""
 
 
 class CanSnapshot(ABC):

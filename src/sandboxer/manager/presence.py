@@ -51,8 +51,8 @@ def presence_change(record: Sandbox, status: Status) -> str | None:
         return f"it is {status.detail or 'stopped'}, for which something else is billed"
     if status.presence == "running" and record.state == State.STOPPED:
         return "it was stopped, and runs again"
-    if status.starts_itself and record.state == State.STOPPED:
-        return "it was stopped, and the next command starts it again"
+    if status.ended_itself and record.state == State.STOPPED:
+        return f"it was stopped, and is not any more: {status.detail}"
     return None
 
 

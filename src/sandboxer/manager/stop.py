@@ -14,7 +14,7 @@ from sandboxer.manager.exec import lacks_capability
 from sandboxer.manager.presence import look, record_presence
 from sandboxer.manager.services import Progress, Services, no_progress
 from sandboxer.manager.sweep_report import location_of
-from sandboxer.models import Handle, Sandbox
+from sandboxer.models import Handle, Ready, Sandbox
 from sandboxer.state import ESTABLISHED
 from sandboxer.timing import Deadline, rfc3339
 
@@ -105,11 +105,16 @@ def _start(services: Services, record: Sandbox, extension: CanStop, context: Con
     given = record
     while True:
         assert given.handle is not None  # noqa: S101 - _change has looked
-        extension.start(given.handle, given.expires_at, context)
+        _note_reached(services, record.id, extension.start(given.handle, given.expires_at, context))
         now = services.current(record.id)
         if now.expires_at == given.expires_at or now.handle is None:
             return
         given = now
+
+
+def _note_reached(services: Services, sandbox_id: str, ready: Ready | None) -> None:
+    if ready is not None:
+        services.edit(sandbox_id, lambda now: msgspec.structs.replace(now, reachability=ready.reachability))
 
 
 def _save(services: Services, record: Sandbox, handle: Handle) -> None:
@@ -134,7 +139,8 @@ def _done(services: Services, sandbox_id: str, verb: Literal["start", "stop"]) -
 
 
 def _reached(verb: Literal["start", "stop"], status: Status) -> bool:
-    return status.is_stopped if verb == "stop" else status.presence == "running"
+    """Whether it is as the verb has it. All that a start has started may have ended by itself since."""
+    return status.is_stopped if verb == "stop" else status.presence == "running" or status.ended_itself
 
 
 def _failed(services: Services, sandbox_id: str, verb: Literal["start", "stop"], error: SandboxerError) -> Sandbox:

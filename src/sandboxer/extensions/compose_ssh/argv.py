@@ -87,6 +87,16 @@ def down(sandbox: ComposeHandleData) -> list[str]:
     return _compose(sandbox, scripts.DOWN, (), "down", "-v", "--remove-orphans", "-t", str(STOP_SECONDS))
 
 
+def stop(sandbox: ComposeHandleData, *, seconds: int) -> list[str]:
+    """Stop the containers, which have so long to end, and keep them."""
+    return _compose(sandbox, scripts.STOP, (), "stop", "-t", str(seconds))
+
+
+def start(sandbox: ComposeHandleData) -> list[str]:
+    """Start the containers that there are."""
+    return _compose(sandbox, scripts.START, (), "start")
+
+
 def look(sandbox: ComposeHandleData, checks: Sequence[tuple[str, float]] = ()) -> list[str]:
     """Show the project's containers, after running the health checks of those in `checks` (container, seconds)."""
     pairs = [word for container, seconds in checks for word in (container, f"{max(1, round(seconds))}")]

@@ -41,12 +41,23 @@ def container_of(sandbox: ComposeHandleData, service: str | None, ctx: Context, 
         names = ", ".join(sorted({container.service for container in found})) or "none at all"
         raise NotFound(f"there is no service {wanted!r} in this sandbox", hint=f"it has: {names}")
     up = next((container for container in own if container.running), None)
+    if running and not any(container.running for container in found) and is_marked(sandbox, ctx):
+        raise Conflict(
+            f"the stack {sandbox.name} is stopped",
+            hint=f"run `sandboxer start {sandbox.sandbox_id}`",
+            details={"presence": "stopped"},
+        )
     if running and up is None:
         raise Conflict(
             f"service {wanted!r} is not running ({own[0].status}, exit code {own[0].exit_code})",
             hint="see why with `sandboxer logs ID`, or choose another one with --service",
         )
     return up or own[0]
+
+
+def is_marked(sandbox: ComposeHandleData, ctx: Context) -> bool:
+    """Whether a stack of which no container runs was stopped, and has not ended by itself."""
+    return ctx.host.read_file(f"{sandbox.state}/stopped", ctx.deadline) is not None
 
 
 def stream(

@@ -17,13 +17,14 @@ from sandboxer.extensions.base import (
     CanLogs,
     CanRenew,
     CanShowUsage,
+    CanStop,
     Context,
     Found,
     SandboxExtension,
     Spec,
     Status,
 )
-from sandboxer.extensions.compose_ssh import argv, client, create, engine, errors, inventory, project
+from sandboxer.extensions.compose_ssh import argv, client, create, engine, errors, inventory, power, project
 from sandboxer.extensions.compose_ssh.exec import ComposeExec
 from sandboxer.extensions.compose_ssh.files import ComposeFiles
 from sandboxer.extensions.compose_ssh.handle import ComposeHandleData, from_handle, handle_data_from_id, to_handle
@@ -36,7 +37,7 @@ from sandboxer.timing import Deadline
 
 
 class ComposeExtension(
-    ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanShowUsage
+    ComposeExec, ComposeFiles, ComposeLogs, SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew, CanShowUsage, CanStop
 ):
     """Compose stacks, by `docker compose`, docker-compose or podman-compose."""
 
@@ -77,7 +78,10 @@ class ComposeExtension(
             return Status("running", f"{seen.running} of {len(seen.containers)} containers run")
         if not seen.containers:
             return Status("stopped", "its containers are gone", broken=True)  # `compose start` has nothing to start
-        return Status("stopped", "no container runs")
+        try:
+            return power.idle_status(from_handle(handle), ctx)
+        except SandboxerError as error:
+            return Status("unknown", error.message)
 
     def find(self, sandbox_id: str, ctx: Context) -> Handle | None:
         """By directory, containers, networks and volumes; the handle that was written, or as much as the name tells."""
@@ -95,6 +99,15 @@ class ComposeExtension(
         work_dir = ctx.host.work_dir(ctx.deadline)
         front = parse_compose_command(ctx.host.compose)
         return inventory.list_sandboxes(ctx, work_dir, front, lambda sandbox_id: handle_data_from_id(sandbox_id, ctx))
+
+    def stop(self, handle: Handle, ctx: Context) -> None:
+        """`compose stop`, by the file that was judged."""
+        power.stop(from_handle(handle), ctx)
+
+    def start(self, handle: Handle, expires_at: float | None, ctx: Context) -> Ready:
+        """Write the end that is agreed, `compose start`, and wait as after a create."""
+        self.renew(handle, expires_at, ctx)
+        return power.start(from_handle(handle), ctx)
 
     def renew(self, handle: Handle, expires_at: float | None, ctx: Context) -> None:
         """Write the expiry into the markers."""

@@ -169,6 +169,17 @@ compose "$@"
 """Behind COMPOSE; its arguments are the `down` command. What it does not do because the file is another one, the sweep
 by labels does."""
 
+STOP: Final = r"""
+: >"$state/stopped" && cd -- "$project" || exit
+compose "$@"
+"""
+"""Behind COMPOSE; its arguments are the `stop` command. The mark tells it from a stack whose programs have ended."""
+
+START: Final = r"""
+cd -- "$project" && compose "$@" && rm -f -- "$state/stopped"
+"""
+"""Behind COMPOSE; its arguments are the `start` command."""
+
 _LISTS: Final = r"""
 e=$1 name=$2 dir=$3 state=$4
 lab=label=com.docker.compose.project=$name own="name=^$name[-_]" bad=0

@@ -26,7 +26,7 @@ from sandboxer.names import LABEL_EXPIRES, LABEL_INSTALL, sandbox_id_of
 _STATUSES: Final = {
     "running": Status("running"),
     "stopped": Status("stopped"),
-    "ended": Status("stopped", "it does not run, and the next command starts it again", starts_itself=True),
+    "ended": Status("stopped", "it does not run, and the next command starts it again", ended_itself=True),
     "absent": Status("absent"),
 }
 """What look.sh says of a sandbox that it can see."""
