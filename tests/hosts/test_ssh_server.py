@@ -290,7 +290,13 @@ def test_what_goes_wrong_is_told_and_a_bug_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "bytes_", [b"", b"GET / HTTP/1.1\r\n\r\n" * 9, os.urandom(4096), b"SSH-2.0-x\r\n" + b"\xff" * 999]
+    "bytes_",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n" * 9, id="http"),
+        pytest.param(bytes(range(256)) * 16, id="noise"),
+        pytest.param(b"SSH-2.0-x\r\n" + b"\xff" * 999, id="a greeting, then noise"),
+    ],
 )
 def test_what_is_no_ssh_ends_quietly(bytes_: bytes) -> None:
     ours, theirs = socket.socketpair()
