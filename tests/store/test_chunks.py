@@ -7,6 +7,7 @@ import io
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -214,7 +215,8 @@ def test_bytes_in_another_order_are_told(store: ChunkStore, tmp_path: Path) -> N
     (stream,) = recipe.streams
     swapped = stream.chunks[32:64] + stream.chunks[:32] + stream.chunks[64:]
     store.delete(ONE)
-    recipes.write(folder, msgspec.structs.replace(recipe, streams=(msgspec.structs.replace(stream, chunks=swapped),)))
+    other = msgspec.structs.replace(recipe, streams=(msgspec.structs.replace(stream, chunks=swapped),))
+    recipes.write(folder, other, lambda _: nullcontext())
     (damage,) = store.verify(ONE)
     assert "not what was kept" in damage.said
 

@@ -13,6 +13,7 @@ import pytest
 from sandboxer.errors import StoreCorrupt
 from sandboxer.store.chunks import ChunkStore, SnapshotWriter, recipes
 from sandboxer.store.chunks.recipes import Recipe
+from sandboxer.store.chunks.room import Room
 from tests.store.children import Traced
 from tests.store.test_chunks import ONE, THREE, TWO, keep, kept, noise
 from tests.testbed.components import need
@@ -88,10 +89,11 @@ class RecipeFirst(ChunkStore):
     @contextmanager
     def writing(self, snapshot_id: str) -> Iterator[SnapshotWriter]:
         with self._shared():
-            writer = SnapshotWriter(self._packs, self._index(), used=0, max_bytes=None)
+            room = Room(self._directory, None, lock_seconds=1)
+            writer = SnapshotWriter(self._packs, self._index(), room)
             yield writer
             recipe = Recipe(version=1, snapshot_id=snapshot_id, stored_bytes=0, streams=tuple(writer.streams))
-            recipes.write(self._recipes, recipe)
+            recipes.write(self._recipes, recipe, room.claimed)
             writer.finish()
 
 

@@ -3,6 +3,7 @@
 chunker.py   where a stream is cut
 packs.py     files of many chunks, each with its index at its end
 recipes.py   what a snapshot is made of: a file each, the only thing that keeps chunks alive
+room.py      what all of it may take
 writing.py   a snapshot that is being made
 decoding.py  chunks decoded ahead, once for all who read the same
 reading.py   a snapshot that is being read

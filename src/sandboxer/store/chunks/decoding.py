@@ -18,8 +18,8 @@ BATCH: Final = 16
 """Chunks in a batch: about 1 MiB."""
 AHEAD: Final = 4
 """Batches that a reader has decoded ahead."""
-KEPT: Final = 160
-"""Batches that are kept for others, as long as there are several readers: 160 MiB."""
+KEPT_BYTES: Final = 160 << 20
+"""What is kept for others of the last batches, as long as there are several readers."""
 WORKERS: Final = 2
 
 Decode = Callable[[PackReader, bytes], bytes]
@@ -37,6 +37,7 @@ class _SharedBatches:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._done: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bytes = 0
         self._coming: dict[_Key, threading.Event] = {}
         self._readers = 0
 
@@ -51,6 +52,7 @@ class _SharedBatches:
             self._readers -= 1
             if not self._readers:
                 self._done.clear()
+                self._bytes = 0
 
     def get(self, key: _Key, decode: Callable[[], bytes]) -> bytes:
         """A batch, decoded by us unless somebody else has or does just now. What fails is nobody else's answer."""
@@ -69,8 +71,9 @@ class _SharedBatches:
             with self._lock:
                 if self._readers > 1:
                     self._done[key] = data
-                while len(self._done) > KEPT:
-                    self._done.popitem(last=False)
+                    self._bytes += len(data)
+                while self._bytes > KEPT_BYTES:
+                    self._bytes -= len(self._done.popitem(last=False)[1])
             return data
         finally:
             with self._lock:

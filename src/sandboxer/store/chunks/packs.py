@@ -74,6 +74,11 @@ class PackWriter:
         self.size += len(stored)
         return chunk
 
+    @property
+    def whole_size(self) -> int:
+        """How large its file is once its index is written."""
+        return self.size + len(self._rows) * _ROW.size + _END.size
+
     def publish(self) -> None:
         """Write the index, flush, and give it its name; durable when this returns."""
         rows = b"".join(self._rows)

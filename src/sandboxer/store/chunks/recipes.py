@@ -9,8 +9,8 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -53,26 +53,28 @@ def names(directory: Path) -> list[str]:
     return sorted(match[1] for path in directory.iterdir() if (match := NAME.fullmatch(path.name)))
 
 
-def write(directory: Path, recipe: Recipe) -> None:
-    """Keep a recipe; durable when this returns. Raises Conflict when there is one of that name."""
+def write(directory: Path, recipe: Recipe, claimed: Callable[[int], AbstractContextManager[None]]) -> None:
+    """Keep a recipe, once there is room for so many bytes (`claimed`); durable when this returns. Raises Conflict when
+    there is one of that name."""
     path = _path(directory, recipe.snapshot_id)
-    with private_files.refusals("write", path):
-        _write(path, recipe)
-
-
-def _write(path: Path, recipe: Recipe) -> None:
     data = msgspec.msgpack.encode(recipe)
+    data += hashlib.sha256(data).digest()
+    with claimed(len(data)), private_files.refusals("write", path):
+        _write(path, data, recipe.snapshot_id)
+
+
+def _write(path: Path, data: bytes, snapshot_id: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with suppress(FileNotFoundError):
         temporary.unlink()  # of a writer that was killed
     descriptor = private_files.create_private(temporary, os.O_WRONLY)
     try:
-        private_files.write_all(descriptor, data + hashlib.sha256(data).digest())
+        private_files.write_all(descriptor, data)
         os.fsync(descriptor)
         try:
             os.link(temporary, path)  # unlike a rename it replaces nothing
         except FileExistsError:
-            raise Conflict(f"there is a snapshot {recipe.snapshot_id} already", hint="take it again") from None
+            raise Conflict(f"there is a snapshot {snapshot_id} already", hint="take it again") from None
         private_files.flush_directory(path.parent)
     finally:
         private_files.close(descriptor)

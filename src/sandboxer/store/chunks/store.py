@@ -8,6 +8,7 @@ nothing that a living process counts on is taken away, and a dead one's lock is 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from sandboxer.store.chunks import packs, recipes
 from sandboxer.store.chunks.packs import Chunk, PackReader, PackWriter
 from sandboxer.store.chunks.reading import Damage, SnapshotReader
 from sandboxer.store.chunks.recipes import Recipe
+from sandboxer.store.chunks.room import LOCK_FILE, Room, used_bytes
 from sandboxer.store.chunks.writing import SnapshotWriter
 from sandboxer.store.file_lock import locked, locked_if_free
 
@@ -37,7 +39,7 @@ class Collected(NamedTuple):
 
 
 class ChunkStore:
-    """A directory of packs and recipes. `max_bytes` is the most that its packs may take."""
+    """A directory of packs and recipes. `max_bytes` is the most that its packs and recipes may take."""
 
     def __init__(self, directory: Path, *, max_bytes: int | None = None, lock_seconds: float = LOCK_SECONDS) -> None:
         self._directory = directory
@@ -53,7 +55,8 @@ class ChunkStore:
 
         Raises OverQuota, Conflict, and what a disk does (`private_files.refusal`)."""
         with self._shared():
-            writer = SnapshotWriter(self._packs, self._index(), used=self.used_bytes(), max_bytes=self._max_bytes)
+            room = Room(self._directory, self._max_bytes, lock_seconds=self._lock_seconds)
+            writer = SnapshotWriter(self._packs, self._index(), room)
             try:
                 yield writer
                 writer.finish()
@@ -63,7 +66,7 @@ class ChunkStore:
                     stored_bytes=writer.stored_bytes,
                     streams=tuple(writer.streams),
                 )
-                recipes.write(self._recipes, recipe)
+                recipes.write(self._recipes, recipe, room.claimed)
             finally:
                 writer.discard()
 
@@ -82,10 +85,8 @@ class ChunkStore:
         return recipes.names(self._recipes) if self._recipes.is_dir() else []
 
     def used_bytes(self) -> int:
-        """What the packs take."""
-        if not self._packs.is_dir():
-            return 0
-        return sum((self._packs / name).stat().st_size for name in packs.names(self._packs))
+        """What the packs and recipes take."""
+        return used_bytes(self._directory)
 
     def verify(self, snapshot_id: str) -> tuple[Damage, ...]:
         """Read all of a snapshot and prove it; what is damaged. Such chunks are not counted on any more, so that the
@@ -197,8 +198,9 @@ class ChunkStore:
 
     def _mark(self, pack: str, names: Iterable[bytes]) -> None:
         path = self._packs / f"{pack}{_DAMAGED}"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with private_files.refusals("write", path):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        # one after the other: each adds to what the others have found
+        with locked(self._directory / LOCK_FILE, seconds=self._lock_seconds), private_files.refusals("write", path):
             data = b"".join(sorted(self._marked(pack) | set(names)))
             descriptor = private_files.create_private(temporary, os.O_WRONLY)
             try:
