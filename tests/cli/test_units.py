@@ -36,6 +36,32 @@ def test_the_unit_quotes_what_systemd_would_read_otherwise() -> None:
     assert "EnvironmentFile=-/etc/50%%/environment\n" in text
 
 
+@pytest.mark.parametrize("odd", ["a\nExecStart=/bin/evil", "a\rb", "a\x1b[2Jb", "a\udcffb", "a\u2028b"], ids=ascii)
+@pytest.mark.parametrize("what", ["data", "config"])
+def test_a_path_that_a_unit_cannot_hold_is_refused(tmp_path: Path, what: str, odd: str) -> None:
+    """A line break would end the line, and begin one that systemd or cron obeys."""
+    command = Command(tmp_path)
+    folder = tmp_path / odd
+    folder.mkdir(parents=True)
+    command.environment[f"SANDBOXER_{what.upper()}_DIR"] = str(folder)
+    for more in ([], ["--apply"]):
+        answer = command("install-units", *more, "--directory", f"{tmp_path}/units", "--json")
+        assert answer.status == 2, answer
+        assert "Traceback" not in answer.stderr
+        assert f"SANDBOXER_{what.upper()}_DIR" in answer.error["hint"]
+    assert not (tmp_path / "units").exists()
+
+
+def test_a_unit_that_is_a_link_is_replaced_and_not_followed(command: Command, tmp_path: Path) -> None:
+    units, victim = tmp_path / "units", tmp_path / "victim"
+    units.mkdir()
+    victim.write_text("precious")
+    (units / "sandboxer-expire.service").symlink_to(victim)
+    assert command("install-units", "--apply", "--directory", str(units)).status == 0
+    assert victim.read_text() == "precious"
+    assert "ExecStart=" in (units / "sandboxer-expire.service").read_text()
+
+
 def test_units_are_the_users_own_unless_root_asks() -> None:
     assert unit_directory({"HOME": "/home/u"}, root=False) == Path("/home/u/.config/systemd/user")
     assert unit_directory({"HOME": "/root"}, root=True) == Path("/etc/systemd/system")

@@ -12,7 +12,8 @@ import typer
 
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, wants_json
-from sandboxer.errors import Denied
+from sandboxer.errors import Denied, Invalid
+from sandboxer.store import private_files
 
 NAME = "sandboxer-expire"
 TIMER = """\
@@ -40,6 +41,7 @@ def install_units(directory: Directory = None, apply: Apply = False, json: Json 
     with installation() as here:
         settings = {"SANDBOXER_DATA_DIR": str(here.paths.data), "SANDBOXER_CONFIG_DIR": str(here.paths.config)}
         words = here.worker("expire", "--apply")
+        _check_writable(settings, words)
         folder = directory or unit_directory(here.environment, root=os.geteuid() == 0)
         texts = {f"{NAME}.service": service(words, settings, here.paths.config / "environment"), f"{NAME}.timer": TIMER}
         units = {folder / name: text for name, text in texts.items()}
@@ -48,9 +50,9 @@ def install_units(directory: Directory = None, apply: Apply = False, json: Json 
     following = f"{control} daemon-reload && {control} enable --now {NAME}.timer"
     if apply:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_files.make_directories(folder)
             for path, text in units.items():
-                path.write_text(text)
+                _write(path, text)
         except OSError as error:
             raise Denied(
                 f"{folder} cannot be written: {error.strerror}", hint="name another one: --directory DIR"
@@ -94,7 +96,37 @@ def crontab(words: Sequence[str], settings: Mapping[str, str]) -> str:
     return "*/5 * * * * " + " ".join([*assigned, shlex.join(words)]).replace("%", "\\%")
 
 
+def _check_writable(settings: Mapping[str, str], words: Sequence[str]) -> None:
+    """Raise Invalid for what neither file has a way to write everywhere: a line break would begin a line of its own."""
+    for name, value in settings.items():
+        if not value.isprintable():
+            raise Invalid(
+                f"{name} holds a character that cannot be written into a unit or a crontab: {value!a}",
+                hint=f"set {name} to a plain path",
+            )
+    for word in words:
+        if not word.isprintable():
+            raise Invalid(
+                f"a path of this program cannot be written into a unit or a crontab: {word!a}",
+                hint="install sandboxer below a plain path",
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in the place of what has its name, whatever that is: what runs as its reader is nobody else's to
+    write, and a link there is not followed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        private_files.write_all(descriptor, text.encode())
+        temporary.replace(path)
+    finally:
+        private_files.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
 def _quoted(word: str) -> str:
     """A word of a unit file: its escapes, and no specifiers."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
