@@ -89,6 +89,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_snapshot_name(name: str) -> str:
+    """A snapshot's `--name`; raises Invalid, also for the beginning of an id: ids come first, and who sees all
+    would get another's."""
+    check_name(name)
+    if name.startswith(SNAPSHOT_PREFIX) or (len(name) >= MIN_PREFIX and SNAPSHOT_PREFIX.startswith(name)):
+        raise Invalid(f"name {name!r} looks like an id of a snapshot", hint="choose a name that does not begin so")
+    return name
+
+
 def check_key(key: str) -> str:
     """An idempotency key; raises Invalid."""
     if not 0 < len(key) <= MAX_KEY or not key.isprintable():

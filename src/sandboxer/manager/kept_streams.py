@@ -15,12 +15,17 @@ from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Progress, Services
 from sandboxer.models import Consumer, Snapshot
 from sandboxer.names import parse_size
+from sandboxer.terminal_text import shown
 
 if TYPE_CHECKING:
     from sandboxer.store.chunks import ChunkStore, SnapshotReader, SnapshotWriter
 
 PROGRESS_SECONDS: Final = 0.2
 """How often it is told how far a stream has come."""
+MOST_NOTES: Final = 8
+LONGEST_NOTE: Final = 2000
+"""How much is remembered of what a backend says of a snapshot: it may come from inside, and is kept in a document that
+every change writes anew."""
 _MIB: Final = 1 << 20
 
 
@@ -82,11 +87,17 @@ class StreamsBeingKept:
 
     def inconsistent(self, why: str) -> None:
         """Remember why it is not of one moment."""
-        self.doubts.append(why)
+        _remember(self.doubts, why)
 
     def note(self, text: str) -> None:
         """Remember what else is to be known of it."""
-        self.notes.append(text)
+        _remember(self.notes, text)
+
+
+def _remember(texts: list[str], text: str) -> None:
+    if len(texts) < MOST_NOTES:
+        # a byte of a name that is no UTF-8 could not be written into a document
+        texts.append(shown(text[:LONGEST_NOTE])[:LONGEST_NOTE])
 
 
 class StreamsToRestore:

@@ -21,6 +21,8 @@ from sandboxer.timing import Deadline
 
 MOST: Final = 1000
 """How many snapshots a consumer with a token has at once. Not exact when several are taken together."""
+MOST_BYTES: Final = 8 << 20
+"""What is known of them takes at most so many bytes: each has the request of its sandbox."""
 
 
 def visible(services: Services, principal: Principal) -> Sequence[Snapshot]:
@@ -49,9 +51,13 @@ def check_room(services: Services, principal: Principal) -> None:
     """Raises OverQuota when a consumer with a token has as many snapshots as it may: all are in one document, which
     every change of one writes anew. The operator may have any number."""
     consumer = principal.consumer
-    if consumer is not None and len(visible(services, principal)) >= MOST:
+    if consumer is None:
+        return
+    known = visible(services, principal)
+    if len(known) >= MOST or sum(len(msgspec.json.encode(one)) for one in known) >= MOST_BYTES:
         raise OverQuota(
-            f"{consumer_name(consumer)} has as many snapshots as it may have at once: {MOST}",
+            f"{consumer_name(consumer)} has as many snapshots as it may have at once: {MOST}, "
+            f"or {MOST_BYTES} bytes of records",
             retry_after=services.limits.retry_live,
             hint="delete those that are not needed",
         )

@@ -21,7 +21,7 @@ from sandboxer.manager.snapshot_facts import lock_of_new, new_fact, tell
 from sandboxer.manager.stop import check_change
 from sandboxer.manager.sweep_report import location_of
 from sandboxer.models import Handle, Sandbox, Snapshot
-from sandboxer.names import check_name, new_snapshot_id
+from sandboxer.names import check_snapshot_name, new_snapshot_id
 from sandboxer.timing import Deadline
 
 WHOLE: Final = "filesystem"
@@ -35,7 +35,7 @@ def take(
     """Keep a sandbox's files as they are. Raises Unsupported where its backend cannot, OverQuota when there is no room;
     what was kept by then is given up."""
     if name is not None:
-        check_name(name)
+        check_snapshot_name(name)
     record = services.current(sandbox_id)
     extension = services.extension(record)
     if not isinstance(extension, CanSnapshot):
