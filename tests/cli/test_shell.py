@@ -32,9 +32,30 @@ def test_ssh_of_a_local_sandbox_is_in_its_workspace(box: Command) -> None:
     assert rest == "a b|$HOME|;|"
 
 
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("--json", "shell", "box"), ""),
+        (("shell", "--json", "box"), ""),
+        (("shell", "box"), "json"),
+        (("--json", "ssh", "box", "--", "sh"), ""),
+        (("ssh", "box", "--json", "--", "sh"), ""),
+        (("ssh", "box", "--", "sh"), "json"),
+    ],
+)
+def test_what_is_said_inside_is_one_document(box: Command, words: tuple[str, ...], setting: str) -> None:
+    said = box(*words, stdin=b"echo out; echo err >&2; exit 7\n", SANDBOXER_OUTPUT=setting)
+    assert said.status == 7, said.stderr
+    found = said.document
+    assert (found["exit_code"], found["stdout"], found["stderr"]) == (7, "out\n", "err\n")
+    assert said.stderr == ""
+
+
 @pytest.mark.parametrize("verb", ["shell", "ssh"])
 def test_a_failure_of_our_own_is_125(box: Command, verb: str) -> None:
     assert box(verb, "nothing-like-it").status == 125
+    told = box("--json", verb, "nothing-like-it")
+    assert (told.status, told.document["error"]["code"]) == (125, "not_found")
 
 
 def test_ssh_words_are_quoted_for_the_shell_on_the_host_and_keys_stay_strict() -> None:
