@@ -105,6 +105,23 @@ def test_units_that_were_written_run_expire_of_this_installation(command: Comman
     assert command("install-units", "--apply", "--directory", str(units)).status == 0, "again is fine"
 
 
+def test_a_directory_of_its_own_is_told_to_systemd_by_its_whole_name(command: Command, tmp_path: Path) -> None:
+    """`enable` finds a unit only where systemd looks; a relative name would be told to whoever stands elsewhere."""
+    found = command("install-units", "--directory", "my units", "--json").document
+    paths = [unit["path"] for unit in found["units"]]
+    assert paths == [f"{tmp_path}/my units/sandboxer-expire.{kind}" for kind in ("service", "timer")]
+    words = shlex.split(found["next"])
+    assert words[words.index("link") + 1 :][:2] == paths
+    assert " link " not in command("install-units", "--json").document["next"]
+
+
+def test_an_empty_directory_is_refused(command: Command, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    answer = command("install-units", "--apply", "--directory", "", "--json")
+    assert (answer.status, answer.error["code"]) == (2, "invalid")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     answer = command("install-units", "--apply", "--directory", f"{tmp_path}/taken/units", "--json")

@@ -12,6 +12,7 @@ import typer
 
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, wants_json
+from sandboxer.config.paths import working_directory
 from sandboxer.errors import Denied, Invalid
 from sandboxer.store import private_files
 
@@ -31,7 +32,7 @@ WantedBy=timers.target
 
 
 Directory = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="DIR", help="Where the units go; else the machine's for root, and the user's own."),
 ]
 
@@ -42,12 +43,15 @@ def install_units(directory: Directory = None, apply: Apply = False, json: Json 
         settings = {"SANDBOXER_DATA_DIR": str(here.paths.data), "SANDBOXER_CONFIG_DIR": str(here.paths.config)}
         words = here.worker("expire", "--apply")
         _check_writable(settings, words)
-        folder = directory or unit_directory(here.environment, root=os.geteuid() == 0)
+        usual = unit_directory(here.environment, root=os.geteuid() == 0)
+        folder = usual if directory is None else _named(directory)
         texts = {f"{NAME}.service": service(words, settings, here.paths.config / "environment"), f"{NAME}.timer": TIMER}
         units = {folder / name: text for name, text in texts.items()}
         line = crontab(words, settings)
     control = "systemctl" if os.geteuid() == 0 else "systemctl --user"
     following = f"{control} daemon-reload && {control} enable --now {NAME}.timer"
+    if folder != usual:  # where systemd does not look
+        following = f"{control} link {shlex.join(map(str, units))} && {following}"
     if apply:
         try:
             private_files.make_directories(folder)
@@ -70,6 +74,14 @@ def install_units(directory: Directory = None, apply: Apply = False, json: Json 
         say(line)
         note("nothing was written; do it with: sandboxer install-units --apply")
     note(f"then run: {following}")
+
+
+def _named(directory: str) -> Path:
+    """The directory that was asked for, as systemd has to be told of it. An empty one comes of a variable that is not
+    set, and would be the working directory."""
+    if not directory:
+        raise Invalid("--directory is empty", hint="name a directory, or leave it out")
+    return working_directory() / directory
 
 
 def unit_directory(environment: Mapping[str, str], *, root: bool) -> Path:
