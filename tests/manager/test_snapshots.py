@@ -109,6 +109,24 @@ def test_a_second_one_costs_what_has_changed(here: Installation) -> None:
     assert second.stored_bytes < first.stored_bytes * 0.1
 
 
+def test_one_that_was_used_meanwhile_is_not_said_to_be_of_one_moment(here: Installation) -> None:
+    """A command between the two looks for what runs leaves no process behind, and may have written."""
+    box = native(here)
+    began: list[str] = []
+
+    def use(phase: str, text: str) -> None:
+        if (phase, text) == ("snapshot", "/workspace"):
+            began.append(text)
+            sh(here, box, "echo between > f")
+
+    kept = here.manager.snapshot(box.id, progress=use)
+    assert began
+    assert (kept.consistent, kept.notes) == (False, ["it was used meanwhile"])
+    assert here.manager.snapshot(box.id).consistent is True
+    here.manager.grant_lease(box.id, holder="somebody", seconds=60)
+    assert here.manager.snapshot(box.id).consistent is False
+
+
 def test_one_is_restored_many_times_at_once(here: Installation) -> None:
     box = native(here)
     sh(here, box, "echo shared > f")

@@ -4,7 +4,7 @@ and is settled by `reconcile` (`snapshot_ends`)."""
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from sandboxer.timing import Deadline
 
 WHOLE: Final = "filesystem"
 """What a snapshot holds that a provider keeps."""
+_USED: Final = "it was used meanwhile"
 _UNKNOWN_MOMENT: Final = "its provider does not say whether the files are of one moment"
 
 
@@ -94,7 +95,10 @@ def _keep(services: Services, begun: Snapshot, record: Sandbox, deadline: Deadli
         context.host.connect(deadline)
         with store.writing(begun.id) as writer:
             streams = StreamsBeingKept(writer, progress)
+            before = _uses(services, record.id)
             handle = extension.snapshot(record.handle, begun.id, msgspec.structs.replace(context, kept=streams))
+            if before.others or _uses(services, record.id) != before:
+                streams.inconsistent(_USED)
         contents = [stream.name for stream in writer.streams]
         doubts = streams.doubts if contents else [*streams.doubts, _UNKNOWN_MOMENT]
         kept = msgspec.structs.replace(
@@ -116,6 +120,20 @@ def _keep(services: Services, begun: Snapshot, record: Sandbox, deadline: Deadli
         if isinstance(error, SandboxerError):
             error.sandbox_id = error.sandbox_id or record.id
         raise
+
+
+class _Uses(NamedTuple):
+    """When a sandbox was used last, and by how many others just now."""
+
+    last: float | None
+    others: int
+
+
+def _uses(services: Services, sandbox_id: str) -> _Uses:
+    """What shows, before and after, that somebody used it meanwhile: a command that has begun and ended in between has
+    left no process."""
+    others = len(services.leases.active(sandbox_id)) - 1  # but for our own
+    return _Uses(services.leases.last_active(sandbox_id), others)
 
 
 def _save(services: Services, sandbox_id: str, handle: Handle) -> None:
