@@ -276,6 +276,25 @@ def test_a_directory_that_is_not_ours_is_left_alone(bench: Bench, tmp_path: Path
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can mount something there")
+def test_a_mark_that_a_start_left_says_nothing_of_the_next_stop(bench: Bench, tmp_path: Path) -> None:
+    """A start that died at its last step leaves the mark of a stop that had emptied /tmp. The next one is kept from
+    that here, as one that dies is."""
+    with bench.box() as box:
+        (box.directory / "stopped").write_text("stopped\n")
+        place = box.directory / "tmp/m"
+        place.mkdir()
+        subprocess.run(["mount", "--bind", tmp_path, place], check=True)
+        try:
+            with pytest.raises(BackendError, match="left mount"):
+                stop(box)
+        finally:
+            subprocess.run(["umount", place], check=True)
+        (box.directory / "tmp/late").touch()
+        start(box)
+        assert box.sh("ls -A /tmp") == ""
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can mount something there")
 def test_a_stop_does_not_empty_what_somebody_has_mounted_in_tmp(bench: Bench, tmp_path: Path) -> None:
     """Promise 6: what is not ours is not removed."""
     (tmp_path / "precious").write_text("x")

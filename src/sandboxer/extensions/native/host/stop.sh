@@ -44,7 +44,8 @@ if recorded && [ "$grace" -gt 0 ] && ! quiet && { command exec 5<"/proc/$monitor
   fi
 fi
 # before its processes are gone: without it, the next command would start it again
-if [ ! -f ./stopped ]; then
+# One that is there while it runs is of a start that died at its last step.
+if recorded || [ ! -f ./stopped ]; then
   echo stopping | dd of=./stopped conv=fsync 2>/dev/null || { echo 'left no mark that it is stopped'; exit 0; }
 fi
 if recorded; then # quicker than to look for all that may be left, which follows
