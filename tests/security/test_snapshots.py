@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sandboxer.bootstrap import Installation
-from sandboxer.errors import Invalid, NotFound, OverQuota
+from sandboxer.errors import Denied, Invalid, NotFound, OverQuota
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.manager import SandboxManager, snapshot_facts
 from sandboxer.manager.access import Principal
 from sandboxer.manager.kept_streams import StreamsBeingKept
+from sandboxer.manager.restore import RestoreRequest
 from sandboxer.manager.services import no_progress
 from sandboxer.models import Grant, Request, Sandbox, Snapshot
 from sandboxer.store.chunks import ChunkStore
@@ -83,6 +84,36 @@ def test_names_inside_that_are_long_and_odd_are_told_short(here: Installation, t
     assert note.startswith("left out 40: ")
     assert len(note) <= 2000
     assert note.isprintable()
+
+
+@pytest.mark.parametrize("store", ["open/store", "open/store/below"])
+def test_files_are_not_kept_where_somebody_else_could_put_another_directory(tmp_path: Path, store: str) -> None:
+    """As for the data directory: who may write above it reads what is kept, and says what is restored."""
+    stranger = tmp_path / "open"
+    text = f"hosts: {{local: {{work_dir: {tmp_path}/work}}}}\nsnapshots: {{store: {tmp_path}/{store}}}\n"
+    lay_out(tmp_path, config=text)
+    manager = installed(tmp_path).manager
+    box = native(manager)
+    stranger.mkdir()
+    stranger.chmod(0o755)
+    kept = manager.snapshot(box.id)
+    stranger.chmod(0o777)
+    verbs: list[Callable[[], object]] = [
+        lambda: manager.snapshot(box.id),
+        lambda: manager.verify_snapshot(kept.id),
+        lambda: manager.delete_snapshot(kept.id),
+        lambda: manager.create(manager.plan(manager.restore_request(kept.id, RestoreRequest()).request)),
+    ]
+    for verb in verbs:
+        with pytest.raises(Denied, match="can be written by everybody") as caught:
+            verb()
+        assert "chmod o-w" in caught.value.hint
+        assert "snapshots.store" in caught.value.hint
+    found = Command(tmp_path)("doctor", "--json").document["findings"]
+    assert [one["level"] for one in found if one["subject"] == "snapshots"] == ["error"]
+    stranger.chmod(0o755)
+    assert [one.state for one in manager.snapshots()] == ["kept"], "nothing was begun"
+    assert manager.verify_snapshot(kept.id).ok
 
 
 @pytest.mark.parametrize("name", ["snap", "snap-", "snap-a", "snap-abcdefghijk"])

@@ -64,6 +64,10 @@ def _store(here: Installation) -> Iterator[Finding]:
         path_checks.check_data_directory(here.manager.services)
     except SandboxerError as error:
         yield of_error("data directory", error, level="error")
+    try:
+        path_checks.check_snapshot_store(here.manager.services)
+    except SandboxerError as error:
+        yield of_error("snapshots", error, level="error")
     if (owner := path_checks.foreign_data_owner(here.manager.services)) is not None:
         yield Finding(
             subject="data directory",

@@ -11,6 +11,7 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, NotFound
 from sandboxer.hosts.base import Sink
+from sandboxer.manager import path_checks
 from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Progress, Services
 from sandboxer.models import Consumer, Snapshot
@@ -31,11 +32,12 @@ _MIB: Final = 1 << 20
 
 def chunk_store(services: Services, consumer: Consumer) -> ChunkStore:
     """Where the files of a consumer's snapshots are kept. Consumers share nothing: by what is kept already one could
-    tell what another has."""
+    tell what another has. Raises Denied where others could put another directory."""
     import hashlib  # with the chunks, only where files are kept or restored
 
     from sandboxer.store.chunks import ChunkStore
 
+    path_checks.check_snapshot_store(services)
     most = services.settings.snapshots.max_bytes
     name = hashlib.sha256(consumer_name(consumer).encode()).hexdigest()[:32]
     limit = parse_size(most, what="snapshots.max_bytes") if isinstance(most, str) else most

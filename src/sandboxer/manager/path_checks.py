@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from sandboxer.hosts.trees import strict_modes
 from sandboxer.manager.services import Services
@@ -36,11 +37,21 @@ def check_host_paths(services: Services, name: str) -> None:
 def check_data_directory(services: Services) -> None:
     """Raise Denied when somebody else could change our records. Root may work on another user's data, and then does
     what that user's records say: it is told by `doctor`, and all others are still kept out."""
-    place = services.credits.path.parent
+    _check_own(services, services.credits.path.parent, setting="SANDBOXER_DATA_DIR")
+
+
+def check_snapshot_store(services: Services) -> None:
+    """Raise Denied when somebody else could put another directory in the place of the one where files of snapshots are
+    kept: they would read them, and say what is restored."""
+    if services.settings.snapshots.store is not None:  # else it is below the data directory
+        _check_own(services, services.snapshot_files, setting="snapshots.store")
+
+
+def _check_own(services: Services, place: Path, *, setting: str) -> None:
     fault = strict_modes.examine(place, trusted=foreign_data_owner(services) or 0)
     if fault is not None:
         user = strict_modes.this_user()
-        raise strict_modes.refusal(fault, str(place), host="this machine", user=user, setting="SANDBOXER_DATA_DIR")
+        raise strict_modes.refusal(fault, str(place), host="this machine", user=user, setting=setting)
 
 
 def foreign_data_owner(services: Services) -> int | None:

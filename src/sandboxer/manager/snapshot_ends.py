@@ -29,9 +29,10 @@ def delete(services: Services, snapshot_id: str, deadline: Deadline, progress: P
             drop(services, before, None, thorough=True)
             return msgspec.structs.replace(before, state="deleted")
         progress("delete", snapshot_id)
+        store = chunk_store(services, before.consumer)
         set_state(services, snapshot_id, "deleting")
         try:
-            chunk_store(services, before.consumer).delete(snapshot_id)
+            store.delete(snapshot_id)
         except Conflict:
             set_state(services, snapshot_id, before.state)
             raise

@@ -43,6 +43,7 @@ def take(
         raise lacks_capability(record, "snapshot")
     with services.leases.hold(sandbox_id, holder="snapshot", check=lambda: _keepable(services, sandbox_id)) as record:
         path_checks.check_sandbox_paths(services, record)
+        path_checks.check_snapshot_store(services)  # before there is anything that would have to be taken back
         snapshot_id = new_snapshot_id()
         with lock_of_new(services, snapshot_id), stop_noticed(services, record):
             begun = _begin(services, record, snapshot_id, name)
