@@ -9,6 +9,7 @@ import pytest
 from sandboxer.errors import Conflict, Invalid, Unavailable
 from sandboxer.extensions.directories.sandbox import marker
 from sandboxer.testing.fake import Faults
+from sandboxer.timing import MAX_SECONDS
 from tests.installations import create, installed
 from tests.manager.metered import SECOND, Bank, MeteredFake
 
@@ -55,6 +56,23 @@ def test_set_ttl_gives_an_end_to_what_never_expired(tmp_path: Path) -> None:
     assert bank.reserved == 600 * SECOND
     bank.now += 601
     assert [action.outcome for action in bank.manager.expire(apply=True).actions] == ["done"]
+
+
+def test_no_end_is_further_off_than_the_longest_duration(tmp_path: Path) -> None:
+    """Again and again it came to the year 10001, which no document can say."""
+    bank = Bank(tmp_path, money="1000000")
+    record = bank.create(profile="profile.endless")
+    bank.manager.set_ttl(record.id, MAX_SECONDS - 600)
+    ends = bank.manager.extend_ttl(record.id, 600).expires_at
+    with pytest.raises(Invalid, match="3650d from now at the latest") as refused:
+        bank.manager.extend_ttl(record.id, 1)
+    assert refused.value.hint == "its end is that far off already"
+    bank.now += 60
+    with pytest.raises(Invalid) as refused:
+        bank.manager.extend_ttl(record.id, 61)
+    assert refused.value.hint == "give --duration 1m or less"
+    assert bank.manager.get(record.id).expires_at == ends
+    assert bank.manager.extend_ttl(record.id, 60).expires_at == bank.now + MAX_SECONDS
 
 
 def test_a_shorter_life_that_the_backend_did_not_take_changes_nothing(tmp_path: Path) -> None:

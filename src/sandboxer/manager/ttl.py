@@ -18,7 +18,7 @@ from sandboxer.manager.services import Services
 from sandboxer.models import Isolation, Metering, Sandbox
 from sandboxer.state import State
 from sandboxer.store.base import Change, OtherRecords
-from sandboxer.timing import Deadline, format_duration, rfc3339
+from sandboxer.timing import MAX_SECONDS, Deadline, format_duration, rfc3339
 
 _PROVIDER_END = "its provider ends it at "
 
@@ -127,6 +127,12 @@ def extended_expiry(record: Sandbox, seconds: int, *, now: float) -> float:
         raise Invalid(
             f"{record.profile} allows sandbox {record.id} at most {left} more",
             hint=f"give --duration {left} or less" if spare else f"run `sandboxer recreate {record.id}` instead",
+        )
+    if agreed + seconds > now + MAX_SECONDS:  # a time of five digits for the year is none of RFC 3339
+        spare = max(0, int(now + MAX_SECONDS - agreed))
+        raise Invalid(
+            f"sandbox {record.id} may end {format_duration(MAX_SECONDS)} from now at the latest",
+            hint=f"give --duration {format_duration(spare)} or less" if spare else "its end is that far off already",
         )
     return agreed + seconds
 
