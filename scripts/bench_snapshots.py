@@ -17,7 +17,7 @@ from measuring import clean, seconds
 from tests.installations import environment, lay_out
 
 from sandboxer.bootstrap import Installation, install
-from sandboxer.manager.restore import RestoreRequest
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.models import Request, Sandbox, Snapshot
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from sandboxer.hosts.factory import open_host
 from sandboxer.hosts.process.detach import detach
 from sandboxer.locks import Leases, SandboxLock, SandboxLocks, Slots
 from sandboxer.manager import SandboxManager, Services
-from sandboxer.manager.backend_health import HealthStore
-from sandboxer.manager.sweep_log import SweepLog
+from sandboxer.manager.establish.backend_health import HealthStore
+from sandboxer.manager.sweeps.log import SweepLog
 from sandboxer.models import HostSettings, Sandbox, Settings
 from sandboxer.payments.credits import Credits
 from sandboxer.registry import Registry
@@ -32,7 +32,7 @@ from sandboxer.store.tokens import TokenStore
 
 if TYPE_CHECKING:
     from sandboxer.events.relay import Relays
-    from sandboxer.manager.plan import CreatePlan
+    from sandboxer.manager.establish.plan import CreatePlan
 
 
 Opener = Callable[[str, HostSettings | None], Host]
@@ -137,7 +137,7 @@ class Installation:
 
     def create_detached(self, plan: CreatePlan) -> Sandbox:
         """Begin, and hand the rest to a process that owns it from now on; the record in `provisioning`."""
-        from sandboxer.manager.create import hand_over
+        from sandboxer.manager.establish.create import hand_over
 
         begun = self.manager.begin(plan)
         if isinstance(begun, Sandbox):
@@ -151,8 +151,8 @@ class Installation:
 
     def carry_out_begun(self, sandbox_id: str, lock_fd: int, plan: bytes) -> Sandbox:
         """The other half of `create_detached`, in the process that owns it."""
-        from sandboxer.manager.create import PendingCreate
-        from sandboxer.manager.plan import CreatePlan
+        from sandboxer.manager.establish.create import PendingCreate
+        from sandboxer.manager.establish.plan import CreatePlan
 
         begun = PendingCreate(self.manager.services.current(sandbox_id), SandboxLock.adopt(lock_fd))
         return self.manager.carry_out(msgspec.json.decode(plan, type=CreatePlan), begun)

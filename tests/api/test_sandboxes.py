@@ -15,7 +15,7 @@ from httpx import Client
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import BackendError, Conflict, Unavailable
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager.create import PendingCreate
+from sandboxer.manager.establish.create import PendingCreate
 from sandboxer.models import Handle, Request
 from sandboxer.testing.fake import FakeExtension, Faults
 from tests.api.serving import called

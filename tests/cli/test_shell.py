@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandboxer.manager.ssh import consumer_argv
+from sandboxer.manager.ssh.workspace import consumer_argv
 from sandboxer.models import HostSettings, Reachability
 from tests.cli.running import Command
 

@@ -11,7 +11,7 @@ import pytest
 
 from sandboxer.errors import Invalid, Unsupported
 from sandboxer.extensions.base import SandboxExtension
-from sandboxer.manager.ssh_config import proxy_command, quoted_path
+from sandboxer.manager.ssh.config import proxy_command, quoted_path
 from tests.cli.running import Command
 from tests.installations import create, installed
 from tests.testbed.components import need

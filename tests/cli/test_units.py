@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from sandboxer.cli.units import TIMER, crontab, service, unit_directory
-from sandboxer.manager.sweep_log import FILE
+from sandboxer.manager.sweeps.log import FILE
 from sandboxer.models import Sandbox
 from tests.cli.running import Command
 from tests.installations import create, installed

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from sandboxer.bootstrap import Installation, install
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
-from sandboxer.manager.kept_streams import chunk_store
-from sandboxer.manager.restore import RestoreRequest
+from sandboxer.manager.snapshots.kept_streams import chunk_store
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.models import Consumer, Sandbox
 from sandboxer.state import State
 from tests.crash.sweep import Sweep, chosen

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from sandboxer.manager import failure_policy
+from sandboxer.manager.establish import failure_policy
 from sandboxer.manager.limits import DEFAULT
 from sandboxer.models import Decision, Requirements, RouteSpec
 from sandboxer.routing import circuit_breaker

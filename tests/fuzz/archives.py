@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from sandboxer.errors import SandboxerError
-from sandboxer.manager.copy_destination import CopyDestination
-from sandboxer.manager.extract import ExtractLimits, StagingDirectory, staging_directory
+from sandboxer.manager.copies.destination import CopyDestination
+from sandboxer.manager.copies.extract import ExtractLimits, StagingDirectory, staging_directory
 
 LIMIT = 1 << 20
 """What one archive may take on the disk, in bytes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandboxer.manager.ssh import consumer_argv
+from sandboxer.manager.ssh.workspace import consumer_argv
 from sandboxer.models import Reachability
 from tests.testbed.sshd import Sshd
 

@@ -12,7 +12,7 @@ from typing import Any
 from sandboxer.bootstrap import Installation
 from sandboxer.extensions.base import Context
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.backend_health import HealthStore
+from sandboxer.manager.establish.backend_health import HealthStore
 from sandboxer.models import Decision, Request, Sandbox
 from sandboxer.testing.fake import FakeExtension, Faults
 from tests.installations import installed, lay_out

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.sweep_log import ClockReading, SweepLog, clock_jump
+from sandboxer.manager.sweeps.log import ClockReading, SweepLog, clock_jump
 from sandboxer.state import State
 from sandboxer.timing import now
 from tests.installations import create, installed

@@ -17,8 +17,8 @@ import pytest
 from sandboxer.errors import Denied, Invalid, Unavailable
 from sandboxer.extensions.base import CanCopy, Context, PathKind
 from sandboxer.hosts.local import LocalHost
-from sandboxer.manager import copy as file_copy
-from sandboxer.manager import extract
+from sandboxer.manager.copies import copy as file_copy
+from sandboxer.manager.copies import extract
 from sandboxer.models import Handle, HostSettings
 from sandboxer.timing import Deadline
 from tests.testbed.umasks import umask

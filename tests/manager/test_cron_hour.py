@@ -13,7 +13,7 @@ from sandboxer.errors import Unavailable
 from sandboxer.hosts.base import Host
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.sweep_report import Report
+from sandboxer.manager.sweeps.report import Report
 from sandboxer.models import HostSettings, Request, Sandbox
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension

@@ -18,7 +18,7 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
-from sandboxer.manager.failure_policy import (
+from sandboxer.manager.establish.failure_policy import (
     POLICIES,
     Cause,
     Circumstances,

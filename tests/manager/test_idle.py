@@ -13,8 +13,8 @@ import pytest
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.expiring import warn_all, warning_due
-from sandboxer.manager.idle import idle_end
+from sandboxer.manager.sweeps.expiring import warn_all, warning_due
+from sandboxer.manager.sweeps.idle import idle_end
 from sandboxer.models import LastSeen, Sandbox
 from sandboxer.state import State
 from sandboxer.timing import now, uptime

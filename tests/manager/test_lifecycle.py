@@ -18,7 +18,7 @@ from sandboxer.errors import (
     Timeout,
     Unavailable,
 )
-from sandboxer.manager.create import PendingCreate
+from sandboxer.manager.establish.create import PendingCreate
 from sandboxer.models import Request
 from sandboxer.state import State
 from sandboxer.testing.fake import Faults

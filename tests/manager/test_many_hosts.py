@@ -15,7 +15,7 @@ from sandboxer.extensions.base import Context
 from sandboxer.hosts.base import Host, Result
 from sandboxer.hosts.local import LocalHost
 from sandboxer.manager import SandboxManager, limits
-from sandboxer.manager.sweep_report import LANES, run_in_lanes
+from sandboxer.manager.sweeps.report import LANES, run_in_lanes
 from sandboxer.models import Handle, HostSettings, Ready, Request
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension

@@ -10,8 +10,8 @@ import pytest
 
 from sandboxer.errors import SandboxerError
 from sandboxer.extensions.base import Status
-from sandboxer.manager import expire, provider_looks, reconcile, stale
-from sandboxer.manager.silent_hosts import SilentHosts
+from sandboxer.manager.sweeps import expire, provider_looks, reconcile, stale
+from sandboxer.manager.sweeps.silent_hosts import SilentHosts
 from tests.manager import test_cron_hour, test_idle_stop, test_provider_end, test_sweeps
 
 Plant = Callable[[pytest.MonkeyPatch], None]

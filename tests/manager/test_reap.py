@@ -11,7 +11,7 @@ import pytest
 from sandboxer.bootstrap import Installation
 from sandboxer.errors import Invalid, Unavailable
 from sandboxer.extensions.base import Context, Status
-from sandboxer.manager.reap import parse_markers
+from sandboxer.manager.sweeps.reap import parse_markers
 from sandboxer.models import Handle
 from sandboxer.state import State
 from sandboxer.testing.fake import FakeExtension, Faults

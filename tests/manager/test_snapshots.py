@@ -18,9 +18,9 @@ from sandboxer.errors import Conflict, Invalid, NotFound, OverQuota, StoreCorrup
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.manager.access import Principal
-from sandboxer.manager.kept_streams import chunk_store, opened_snapshot
-from sandboxer.manager.restore import RestoreRequest
 from sandboxer.manager.services import no_progress
+from sandboxer.manager.snapshots.kept_streams import chunk_store, opened_snapshot
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.models import Grant, Request, Sandbox, Snapshot
 from sandboxer.state import State
 from sandboxer.store.snapshot_records import SnapshotEdit, SnapshotRecords

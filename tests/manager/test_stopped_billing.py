@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import CanStop, Context, Status
 from sandboxer.manager import SandboxManager
-from sandboxer.manager.sweep_report import LANES
+from sandboxer.manager.sweeps.report import LANES
 from sandboxer.models import Handle, Resources, Sandbox
 from sandboxer.payments.usage import MOST_SPANS, billed_spans, with_billed
 from sandboxer.state import State

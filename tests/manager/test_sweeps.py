@@ -14,8 +14,8 @@ from sandboxer.errors import Unavailable
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import this_owner
-from sandboxer.manager.create import PendingCreate
-from sandboxer.manager.reconcile import too_many
+from sandboxer.manager.establish.create import PendingCreate
+from sandboxer.manager.sweeps.reconcile import too_many
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import State
 from sandboxer.testing.fake import Faults

@@ -11,7 +11,7 @@ import pytest
 
 from sandboxer.errors import Denied, SandboxerError
 from sandboxer.extensions.native.seccomp import MACHINES
-from sandboxer.manager import copy
+from sandboxer.manager.copies import copy
 from tests.extensions.native.sandboxes import EXTENSION, Bench, Box
 from tests.extensions.native.seccomp.closed_calls import AROUND, wanted
 from tests.testbed.syscall_filter import program_of_attempts

@@ -22,8 +22,8 @@ from sandboxer.hosts import local  # noqa: F401
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.process import session  # noqa: F401
 from sandboxer.hosts.trees import rsync_bridge, strict_modes, sync, walk  # noqa: F401
-from sandboxer.manager import copy
-from sandboxer.manager.inputs import opened_inputs
+from sandboxer.manager.copies import copy
+from sandboxer.manager.establish.inputs import opened_inputs
 from sandboxer.models import HostSettings, Profile
 from sandboxer.timing import Deadline
 from tests.installations import installed

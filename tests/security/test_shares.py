@@ -12,7 +12,7 @@ import msgspec
 from httpx import Client
 
 from sandboxer.locks.leases import MAX_GRANTED
-from sandboxer.manager.snapshot_facts import MOST
+from sandboxer.manager.snapshots.facts import MOST
 from sandboxer.models import Consumer, Request, Snapshot
 from sandboxer.store.document import AtomicDocument
 from sandboxer.store.snapshot_records import FILE as SNAPSHOTS_FILE

@@ -12,11 +12,12 @@ from sandboxer.bootstrap import Installation
 from sandboxer.errors import Denied, Invalid, NotFound, OverQuota
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
-from sandboxer.manager import SandboxManager, snapshot_facts
+from sandboxer.manager import SandboxManager
 from sandboxer.manager.access import Principal
-from sandboxer.manager.kept_streams import StreamsBeingKept
-from sandboxer.manager.restore import RestoreRequest
 from sandboxer.manager.services import no_progress
+from sandboxer.manager.snapshots import facts
+from sandboxer.manager.snapshots.kept_streams import StreamsBeingKept
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.models import Grant, Request, Sandbox, Snapshot
 from sandboxer.store.chunks import ChunkStore
 from tests.cli.running import Command
@@ -133,7 +134,7 @@ def test_what_was_asked_for_is_not_kept_a_thousand_times(tmp_path: Path, monkeyp
     (tmp_path / "config" / "profiles").mkdir(exist_ok=True)
     (tmp_path / "config" / "profiles" / "profile.worded.yaml").write_text(PROFILE)
     here = installed(tmp_path)
-    monkeypatch.setattr(snapshot_facts, "MOST_BYTES", 300_000)
+    monkeypatch.setattr(facts, "MOST_BYTES", 300_000)
     mine = here.manager.acting(Principal(grant=Grant(role="use", consumer="agt:a")))
     other = here.manager.acting(Principal(grant=Grant(role="use", consumer="agt:b")))
     box = native(mine, "profile.worded", text="x" * 60_000)

@@ -15,9 +15,9 @@ from sandboxer.errors import Denied, SandboxerError
 from sandboxer.hosts.local import LocalHost
 from sandboxer.hosts.trees import beneath
 from sandboxer.hosts.trees.walk import TreeWalk
-from sandboxer.manager.attempt import LINKS_NOTE
-from sandboxer.manager.inputs import opened_inputs
-from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.establish.attempt import LINKS_NOTE
+from sandboxer.manager.establish.inputs import opened_inputs
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.models import HostSettings, Request
 from sandboxer.timing import Deadline
 from tests.api.serving import called

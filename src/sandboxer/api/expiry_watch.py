@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from sandboxer.errors import SandboxerError
-from sandboxer.manager.expiring import warn_all
 from sandboxer.manager.services import Services
+from sandboxer.manager.sweeps.expiring import warn_all
 
 PAUSE_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 2.0

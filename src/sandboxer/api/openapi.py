@@ -14,10 +14,10 @@ from sandboxer import __version__
 from sandboxer.api import responses
 from sandboxer.api.problem_details import MEDIA_TYPE, Problem
 from sandboxer.documents import ExecResult, SandboxDocument, SnapshotDocument
-from sandboxer.manager.plan import Explanation
-from sandboxer.manager.reap import StaleReport
-from sandboxer.manager.snapshots import VerifyReport
-from sandboxer.manager.sweep_report import Report
+from sandboxer.manager.establish.plan import Explanation
+from sandboxer.manager.snapshots.take import VerifyReport
+from sandboxer.manager.sweeps.reap import StaleReport
+from sandboxer.manager.sweeps.report import Report
 from sandboxer.manager.tokens import NewToken
 from sandboxer.payments.credits import Balance
 

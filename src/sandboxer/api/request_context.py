@@ -16,7 +16,7 @@ from sandboxer.api.workers import CallerShare, Slot
 from sandboxer.errors import Denied, Invalid, SandboxerError
 from sandboxer.manager import SandboxManager
 from sandboxer.manager.access import Principal
-from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.models import Grant, Sandbox, Settings
 
 ORIGIN: Final = "http"

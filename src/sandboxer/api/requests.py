@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from sandboxer.errors import Invalid
 from sandboxer.extensions.base import Exec
-from sandboxer.manager.restore import RestoreRequest
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.manager.tokens import TokenRequest
 from sandboxer.models import Request
 from sandboxer.state import State

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sandboxer.bootstrap import Installation
     from sandboxer.events.relay_loop import RelayLoop
     from sandboxer.manager import SandboxManager
-    from sandboxer.manager.plan import CreatePlan
+    from sandboxer.manager.establish.plan import CreatePlan
 
 DEFAULT_ACTOR: Final = "agt:api"
 """Who asked, when neither the request nor the configuration says."""

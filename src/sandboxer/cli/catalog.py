@@ -11,7 +11,7 @@ import typer
 
 from sandboxer.cli.options import Json, installation
 from sandboxer.cli.output import emit, say, table, wants_json
-from sandboxer.manager.candidates import profile_extensions
+from sandboxer.manager.establish.candidates import profile_extensions
 from sandboxer.models import Manifest, Profile
 
 ProfileId = Annotated[str, typer.Argument(metavar="PROFILE", help="Such as profile.native.")]

@@ -15,7 +15,7 @@ from sandboxer.cli.output import emit, wants_json
 from sandboxer.documents import exec_result
 from sandboxer.extensions.base import Exec
 from sandboxer.hosts.base import Streams
-from sandboxer.manager.ssh_server import SHELL
+from sandboxer.manager.ssh.server import SHELL
 
 
 def shell(sandbox_id: SandboxId, service: Service = None, json: Json = False) -> int:

@@ -13,7 +13,7 @@ from sandboxer.cli.output import emit, facts, note, say, table, wants_json
 from sandboxer.cli.progress import Progress
 from sandboxer.config.paths import working_directory
 from sandboxer.errors import StoreCorrupt
-from sandboxer.manager.restore import RestoreRequest
+from sandboxer.manager.snapshots.restore import RestoreRequest
 from sandboxer.models import Snapshot
 from sandboxer.names import parse_pairs
 from sandboxer.timing import brief, parse_duration, rfc3339

@@ -11,7 +11,7 @@ import typer
 from sandboxer.cli.options import Apply, Json, installation
 from sandboxer.cli.output import emit, note, say, table, wants_json
 from sandboxer.errors import Partial
-from sandboxer.manager.sweep_report import Remaining, Report
+from sandboxer.manager.sweeps.report import Remaining, Report
 from sandboxer.timing import parse_duration
 
 

@@ -11,7 +11,7 @@ from sandboxer.bootstrap import Installation, install
 from sandboxer.doctor import keys
 from sandboxer.doctor.finding import LOOK_SECONDS, Finding, of_error
 from sandboxer.errors import Conflict, Invalid, NotFound, SandboxerError, StoreCorrupt
-from sandboxer.manager import path_checks
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.tokens import TokenVerifier
 from sandboxer.store.json_store import JsonStore
 from sandboxer.timing import Deadline, rfc3339

@@ -12,7 +12,7 @@ from sandboxer.models import AuditEntry, Event, Manifest, Profile, RecordSummary
 
 if TYPE_CHECKING:
     from sandboxer.manager import tokens
-    from sandboxer.manager.stale import RebuiltRecords
+    from sandboxer.manager.sweeps.stale import RebuiltRecords
     from sandboxer.payments.credits import Balance
     from sandboxer.payments.usage import UsageItem
 
@@ -45,7 +45,7 @@ class AdminVerbs(VerbSet):
 
     def validate_profiles(self, files: Sequence[Path]) -> Sequence[Profile]:
         """Check profiles, their options against the extension's model too; all of them when no files are given."""
-        from sandboxer.manager.candidates import check_profile
+        from sandboxer.manager.establish.candidates import check_profile
 
         found = [self.services.profiles.read(file) for file in files] if files else list(self.profiles())
         for profile in found:
@@ -195,7 +195,7 @@ class AdminVerbs(VerbSet):
 
     def rebuild_records(self) -> RebuiltRecords:
         """Write lost records again from what the backends show; see `stale.rebuild_records`."""
-        from sandboxer.manager.stale import rebuild_records
+        from sandboxer.manager.sweeps.stale import rebuild_records
 
         with self._noted("doctor --repair", None):
             return rebuild_records(self.services)

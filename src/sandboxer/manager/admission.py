@@ -5,9 +5,9 @@ from __future__ import annotations
 from sandboxer.errors import Conflict, Internal
 from sandboxer.locks import this_owner
 from sandboxer.manager import quotas
-from sandboxer.manager.fallback import PlacedCandidate
+from sandboxer.manager.establish.fallback import PlacedCandidate
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.manager.naming import NameClaim, check_name_hides_nobody, check_name_is_free
-from sandboxer.manager.plan import CreatePlan
 from sandboxer.manager.services import Services
 from sandboxer.models import Sandbox
 from sandboxer.state import State

@@ -21,7 +21,7 @@ from sandboxer.extensions.base import CanMeter
 from sandboxer.locks import owner_state
 from sandboxer.manager.access import consumer_name
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep_report import Action, Remaining
+from sandboxer.manager.sweeps.report import Action, Remaining
 from sandboxer.models import Consumer, Cost, Event, Grant, Manifest, Metering, PriceTable, Resources, Sandbox
 from sandboxer.payments import prices
 from sandboxer.payments.ledger import Reservation, TokenBudget

@@ -12,8 +12,8 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.manager import billing
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.silent_hosts import SilentHosts
-from sandboxer.manager.sweep_report import Action, location_of
+from sandboxer.manager.sweeps.report import Action, location_of
+from sandboxer.manager.sweeps.silent_hosts import SilentHosts
 from sandboxer.models import Sandbox
 from sandboxer.state import State, Trigger
 from sandboxer.timing import Deadline

@@ -10,7 +10,7 @@ from sandboxer.errors import Conflict, Invalid, Unsupported
 from sandboxer.extensions.base import CanCopy, CanExec, CanLogs, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.locks import Lease
-from sandboxer.manager import path_checks
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.presence import stop_noticed
 from sandboxer.manager.quotas import exec_slot
 from sandboxer.manager.services import Services
@@ -21,7 +21,7 @@ from sandboxer.store.base import Change, OtherRecords
 from sandboxer.timing import Deadline, rfc3339
 
 if TYPE_CHECKING:
-    from sandboxer.manager.copy import CopyReport
+    from sandboxer.manager.copies.copy import CopyReport
 
 
 def check_usable(services: Services, sandbox_id: str) -> Sandbox:
@@ -142,7 +142,7 @@ def copy(
 ) -> CopyReport:
     """Copy into (`inward`) or out of a sandbox, like `cp -r`; what was left out, and what else to tell.
     `max_size`: what a copy out may take on this disk, in bytes."""
-    from sandboxer.manager import copy as file_copy  # tarfile and tempfile: only copies need them
+    from sandboxer.manager.copies import copy as file_copy  # tarfile and tempfile: only copies need them
 
     if service is not None:
         check_service(service)

@@ -14,11 +14,11 @@ from sandboxer.documents import sandbox_document
 from sandboxer.errors import SandboxerError
 from sandboxer.manager.access import Principal, consumer_name, create_action
 from sandboxer.manager.admin import AdminVerbs
-from sandboxer.manager.entry_verbs import EntryVerbs
-from sandboxer.manager.record_verbs import RecordVerbs
-from sandboxer.manager.recreate_verbs import RecreateVerbs
 from sandboxer.manager.services import Progress, no_progress
-from sandboxer.manager.snapshot_verbs import SnapshotVerbs
+from sandboxer.manager.verbs.entry import EntryVerbs
+from sandboxer.manager.verbs.records import RecordVerbs
+from sandboxer.manager.verbs.recreate import RecreateVerbs
+from sandboxer.manager.verbs.snapshots import SnapshotVerbs
 from sandboxer.models import Request, Sandbox
 from sandboxer.state import LIVE, State
 from sandboxer.timing import Deadline
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from sandboxer.extensions.base import Exec
     from sandboxer.hosts.base import Streams
     from sandboxer.locks import Lease
-    from sandboxer.manager.copy import CopyReport
-    from sandboxer.manager.create import PendingCreate
-    from sandboxer.manager.plan import Caller, CreatePlan, Explanation
-    from sandboxer.manager.reap import StaleReport
+    from sandboxer.manager.copies.copy import CopyReport
+    from sandboxer.manager.establish.create import PendingCreate
+    from sandboxer.manager.establish.plan import Caller, CreatePlan, Explanation
     from sandboxer.manager.run import OneShot, StreamsFor
-    from sandboxer.manager.sweep_report import Report
+    from sandboxer.manager.sweeps.reap import StaleReport
+    from sandboxer.manager.sweeps.report import Report
 
 
 class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, RecordVerbs):
@@ -62,7 +62,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         roots: Sequence[Path] | None = None,
     ) -> CreatePlan:
         """Check a request and say what it would do; nothing is touched. See `make_plan` for the arguments."""
-        from sandboxer.manager.plan import make_plan
+        from sandboxer.manager.establish.plan import make_plan
 
         caller = self._caller(actor, base=base, roots=roots)
         try:
@@ -73,7 +73,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
 
     def _caller(self, actor: str | None, *, base: Path | None, roots: Sequence[Path] | None) -> Caller:
         from sandboxer.config.paths import working_directory
-        from sandboxer.manager.plan import Caller
+        from sandboxer.manager.establish.plan import Caller
 
         return Caller(actor=actor, base=base or working_directory(), roots=roots, grant=self.principal.grant)
 
@@ -86,13 +86,13 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         roots: Sequence[Path] | None = None,
     ) -> Explanation:
         """Which backend would serve a request, and why; nothing is touched."""
-        from sandboxer.manager.plan import explain
+        from sandboxer.manager.establish.plan import explain
 
         return explain(self.services, request, self._caller(actor, base=base, roots=roots))
 
     def begin(self, plan: CreatePlan) -> PendingCreate | Sandbox:
         """Record the intent to establish `plan`; or the sandbox that its idempotency key gave before."""
-        from sandboxer.manager.create import begin
+        from sandboxer.manager.establish.create import begin
 
         action, actor = create_action(plan.request), consumer_name(plan.consumer)
         with self._noted(action, plan.request.name, actor=actor) as known:
@@ -109,7 +109,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         progress: Progress = no_progress,
     ) -> Sandbox:
         """Establish what was begun, up to ready. The audit tells that it was begun, and by this that it failed."""
-        from sandboxer.manager.create import carry_out
+        from sandboxer.manager.establish.create import carry_out
 
         seconds = timeout or plan.request.timeout or self.services.limits.create
         action, actor = create_action(plan.request), consumer_name(plan.consumer)
@@ -120,7 +120,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         """Begin and carry out; for a used idempotency key, wait for the sandbox that it gave."""
         pending = self.begin(plan)
         if isinstance(pending, Sandbox):
-            from sandboxer.manager.create import wait_for_outcome
+            from sandboxer.manager.establish.create import wait_for_outcome
 
             seconds = timeout or plan.request.timeout or self.services.limits.create
             return wait_for_outcome(self.services, pending.id, Deadline(seconds), time.sleep)
@@ -130,8 +130,8 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         """What a create would do, as a document; raises what keeps it from doing it."""
         from sandboxer.manager import quotas
         from sandboxer.manager.admission import check_name_and_key
-        from sandboxer.manager.attempt import examine
-        from sandboxer.manager.plan import plan_document
+        from sandboxer.manager.establish.attempt import examine
+        from sandboxer.manager.establish.plan import plan_document
 
         check_name_and_key(self.services, plan)
         if plan.idempotency_key is None:
@@ -230,7 +230,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
 
     def expire(self, *, apply: bool) -> Report:
         """End what is over; see `expire.expire`."""
-        from sandboxer.manager.expire import expire
+        from sandboxer.manager.sweeps.expire import expire
 
         if not apply:
             return expire(self.services, apply=False)
@@ -239,7 +239,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
 
     def reconcile(self, *, apply: bool, force: bool = False, grace: float | None = None) -> Report:
         """Settle records and resources; see `reconcile.reconcile`. `grace` in seconds, else `Limits.stale_grace`."""
-        from sandboxer.manager.reconcile import reconcile
+        from sandboxer.manager.sweeps.reconcile import reconcile
 
         seconds = self.services.limits.stale_grace if grace is None else grace
         if not apply:
@@ -249,7 +249,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
 
     def inspect_stale(self, *, grace: float | None = None) -> StaleReport:
         """What is stale on every host and at every provider; see `reap.inspect_stale`."""
-        from sandboxer.manager.reap import inspect_stale
+        from sandboxer.manager.sweeps.reap import inspect_stale
 
         return inspect_stale(self.services, grace=self.services.limits.stale_grace if grace is None else grace)
 
@@ -257,7 +257,7 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         self, *, apply: bool, force: bool = False, grace: float | None = None, install: str | None = None
     ) -> Report:
         """Take away what is stale, or what the installation `install` left; see `reap.reap`."""
-        from sandboxer.manager.reap import reap
+        from sandboxer.manager.sweeps.reap import reap
 
         seconds = self.services.limits.stale_grace if grace is None else grace
         if not apply:

@@ -10,7 +10,7 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError, Unavailable
 from sandboxer.extensions.base import CanStop, Status
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep_report import Action
+from sandboxer.manager.sweeps.report import Action
 from sandboxer.models import LastSeen, Sandbox
 from sandboxer.payments.prices import priced
 from sandboxer.payments.usage import with_billed

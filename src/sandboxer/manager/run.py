@@ -22,8 +22,8 @@ from sandboxer.state import ESTABLISHED, State
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
+    from sandboxer.manager.establish.plan import CreatePlan
     from sandboxer.manager.manager import SandboxManager
-    from sandboxer.manager.plan import CreatePlan
 
 StreamsFor = Callable[[Sandbox], AbstractContextManager[Streams]]
 """The streams of the command, for as long as it runs, once its sandbox is ready."""

@@ -16,10 +16,10 @@ from sandboxer.errors import Conflict, NotFound
 from sandboxer.extensions.base import Context, SandboxExtension
 from sandboxer.hosts.base import Host
 from sandboxer.locks import Leases, SandboxLocks, Slots
-from sandboxer.manager.backend_health import HealthStore
 from sandboxer.manager.cancellation import Cancellations
+from sandboxer.manager.establish.backend_health import HealthStore
 from sandboxer.manager.limits import DEFAULT, Limits
-from sandboxer.manager.sweep_log import SweepLog
+from sandboxer.manager.sweeps.log import SweepLog
 from sandboxer.masking import masked
 from sandboxer.models import Event, Handle, Manifest, Profile, Sandbox, SecretRef, Settings
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_EXTENSION, LABEL_ID, LABEL_INSTALL, LABEL_PROFILE, MIN_PREFIX, NAME

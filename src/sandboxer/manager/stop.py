@@ -9,11 +9,11 @@ import msgspec
 
 from sandboxer.errors import BackendError, Conflict, SandboxerError
 from sandboxer.extensions.base import CanStop, Context, Status
-from sandboxer.manager import path_checks
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.exec import lacks_capability
 from sandboxer.manager.presence import look, record_presence
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep_report import location_of
+from sandboxer.manager.sweeps.report import location_of
 from sandboxer.models import Handle, Ready, Sandbox
 from sandboxer.state import ESTABLISHED
 from sandboxer.timing import Deadline, rfc3339

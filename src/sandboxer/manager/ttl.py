@@ -12,7 +12,8 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Invalid, NotFound, SandboxerError
 from sandboxer.extensions.base import CanRenew
-from sandboxer.manager import billing, path_checks
+from sandboxer.manager import billing
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.presence import is_stopped, stop_noticed
 from sandboxer.manager.services import Services
 from sandboxer.models import Isolation, Metering, Sandbox

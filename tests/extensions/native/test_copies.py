@@ -7,7 +7,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from sandboxer.manager import copy
+from sandboxer.manager.copies import copy
 from tests.extensions.native.sandboxes import EXTENSION, Box
 
 

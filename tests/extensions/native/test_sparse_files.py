@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandboxer.errors import Denied
-from sandboxer.manager import copy
+from sandboxer.manager.copies import copy
 from tests.extensions.native.sandboxes import EXTENSION, Box
 
 

@@ -15,7 +15,7 @@ from sandboxer.api.requests import ExplainBody
 from sandboxer.api.responses import json_response
 from sandboxer.api.routes.parameters import Context
 from sandboxer.api.server_context import DEFAULT_ACTOR
-from sandboxer.manager.plan import Explanation
+from sandboxer.manager.establish.plan import Explanation
 
 router = APIRouter(route_class=JsonRoute)
 

@@ -13,7 +13,7 @@ from sandboxer.api.requests import ExpireBody, ReapStaleBody, ReconcileBody
 from sandboxer.api.responses import json_response
 from sandboxer.api.routes.parameters import Context
 from sandboxer.errors import Partial
-from sandboxer.manager.sweep_report import Report
+from sandboxer.manager.sweeps.report import Report
 
 router = APIRouter(route_class=JsonRoute)
 

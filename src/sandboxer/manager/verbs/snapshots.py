@@ -12,8 +12,8 @@ from sandboxer.models import Snapshot
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
-    from sandboxer.manager.restore import Restore, RestoreRequest
-    from sandboxer.manager.snapshots import VerifyReport
+    from sandboxer.manager.snapshots.restore import Restore, RestoreRequest
+    from sandboxer.manager.snapshots.take import VerifyReport
 
 
 class SnapshotVerbs(VerbSet):
@@ -29,8 +29,8 @@ class SnapshotVerbs(VerbSet):
     ) -> Snapshot:
         """Keep a sandbox's files as they are now, also while it is in use or stopped. Raises Unsupported where its
         backend cannot, OverQuota when there is no room for one more."""
-        from sandboxer.manager.snapshot_facts import check_room
-        from sandboxer.manager.snapshots import take
+        from sandboxer.manager.snapshots.facts import check_room
+        from sandboxer.manager.snapshots.take import take
 
         with self._changing("snapshot", text) as found:
             check_room(self.services, self.principal)
@@ -39,13 +39,13 @@ class SnapshotVerbs(VerbSet):
 
     def snapshots(self, *, sandbox: str | None = None) -> Sequence[Snapshot]:
         """The snapshots that are there, oldest first; of one sandbox (by its full id, it may be long gone)."""
-        from sandboxer.manager.snapshot_facts import visible
+        from sandboxer.manager.snapshots.facts import visible
 
         return [one for one in visible(self.services, self.principal) if sandbox in (None, one.sandbox_id)]
 
     def get_snapshot(self, text: str) -> Snapshot:
         """The snapshot that an id, a unique prefix or a name means. Raises NotFound, Conflict."""
-        from sandboxer.manager.snapshot_facts import find_snapshot
+        from sandboxer.manager.snapshots.facts import find_snapshot
 
         return find_snapshot(self.services, self.principal, text)
 
@@ -57,8 +57,8 @@ class SnapshotVerbs(VerbSet):
 
     def restore_request(self, text: str, asked: RestoreRequest) -> Restore:
         """What to plan and create to restore the snapshot that a text means. Raises NotFound, Conflict."""
-        from sandboxer.manager.kept_streams import whole_snapshot
-        from sandboxer.manager.restore import Restore, request_of
+        from sandboxer.manager.snapshots.kept_streams import whole_snapshot
+        from sandboxer.manager.snapshots.restore import Restore, request_of
 
         try:
             found = self.get_snapshot(text)
@@ -71,7 +71,7 @@ class SnapshotVerbs(VerbSet):
 
     def verify_snapshot(self, text: str) -> VerifyReport:
         """Read all of a snapshot and prove it."""
-        from sandboxer.manager.snapshots import verify
+        from sandboxer.manager.snapshots.take import verify
 
         with self._noted("snapshots verify", text) as known:
             known.append(self.get_snapshot(text).id)
@@ -79,7 +79,7 @@ class SnapshotVerbs(VerbSet):
 
     def delete_snapshot(self, text: str, *, timeout: float | None = None, progress: Progress = no_progress) -> Snapshot:
         """Delete a snapshot. Raises Conflict while it is in use."""
-        from sandboxer.manager.snapshot_ends import delete
+        from sandboxer.manager.snapshots.ends import delete
 
         with self._noted("snapshots delete", text) as known:
             known.append(self.get_snapshot(text).id)

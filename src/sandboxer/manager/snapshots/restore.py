@@ -10,10 +10,10 @@ import msgspec
 
 from sandboxer.errors import Internal, NotFound, Unsupported
 from sandboxer.extensions.base import CanSnapshot, Context, SandboxExtension, Spec
-from sandboxer.manager.candidates import manifests_of, profile_extensions, refs_of
-from sandboxer.manager.kept_streams import OpenedSnapshot, opened_snapshot, whole_snapshot
+from sandboxer.manager.establish.candidates import manifests_of, profile_extensions, refs_of
 from sandboxer.manager.services import Progress, Services
-from sandboxer.manager.snapshot_facts import snapshot_detail
+from sandboxer.manager.snapshots.facts import snapshot_detail
+from sandboxer.manager.snapshots.kept_streams import OpenedSnapshot, opened_snapshot, whole_snapshot
 from sandboxer.models import Event, Handle, Profile, Request, Sandbox, Snapshot, Value
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from sandboxer.errors import Invalid
 from sandboxer.hosts.trees import beneath
-from sandboxer.manager.extract import TOP, StagingDirectory
+from sandboxer.manager.copies.extract import TOP, StagingDirectory
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 

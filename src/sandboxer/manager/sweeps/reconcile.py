@@ -20,9 +20,8 @@ from sandboxer.manager.presence import (
 )
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
-from sandboxer.manager.snapshot_ends import settle_snapshots
-from sandboxer.manager.stale import find_stale, reap_stale
-from sandboxer.manager.sweep_report import (
+from sandboxer.manager.snapshots.ends import settle_snapshots
+from sandboxer.manager.sweeps.report import (
     Action,
     ActionKind,
     Remaining,
@@ -33,6 +32,7 @@ from sandboxer.manager.sweep_report import (
     run_in_lanes,
     sweep_report,
 )
+from sandboxer.manager.sweeps.stale import find_stale, reap_stale
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Sandbox
 from sandboxer.payments.usage import closed

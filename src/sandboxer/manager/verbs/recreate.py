@@ -13,8 +13,8 @@ from sandboxer.models import Sandbox
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:
-    from sandboxer.manager.create import PendingCreate
-    from sandboxer.manager.plan import CreatePlan
+    from sandboxer.manager.establish.create import PendingCreate
+    from sandboxer.manager.establish.plan import CreatePlan
 
 
 class RecreateVerbs(VerbSet):
@@ -23,7 +23,7 @@ class RecreateVerbs(VerbSet):
     def recreate_plan(self, text: str, *, actor: str | None = None, roots: Sequence[Path] | None = None) -> CreatePlan:
         """What `recreate` would create; raises what makes it impossible, before anything is destroyed. `roots` as in
         `make_plan`."""
-        from sandboxer.manager.plan import make_recreate_plan
+        from sandboxer.manager.establish.plan import make_recreate_plan
 
         try:
             return make_recreate_plan(
@@ -36,7 +36,7 @@ class RecreateVerbs(VerbSet):
     def check_recreate(self, text: str, plan: CreatePlan) -> None:
         """Raise what the backends would say of a plan of `recreate_plan`, and whether their hosts' work directories can
         be trusted, while the old sandbox still lives."""
-        from sandboxer.manager.attempt import check_candidates
+        from sandboxer.manager.establish.attempt import check_candidates
 
         try:
             check_candidates(self.services, plan)
@@ -59,8 +59,8 @@ class RecreateVerbs(VerbSet):
     def begin_replacement(self, plan: CreatePlan) -> PendingCreate:
         """Record the intent of a plan of `recreate_plan`, with all that admits it, then that the old one shall go; in
         this order, so that nobody has its place meanwhile."""
-        from sandboxer.manager.create import begin, give_up_replacement
         from sandboxer.manager.destroy import request_destroy
+        from sandboxer.manager.establish.create import begin, give_up_replacement
 
         actor = consumer_name(plan.consumer)
         with self._noted(create_action(plan.request), plan.request.name, actor=actor) as known:
@@ -87,7 +87,7 @@ class RecreateVerbs(VerbSet):
     ) -> Sandbox:
         """Carry out what `begin_replacement` began, once `removed` has come back: what it raises gives the new one
         up."""
-        from sandboxer.manager.create import carry_out, give_up_replacement
+        from sandboxer.manager.establish.create import carry_out, give_up_replacement
 
         try:
             removed()

@@ -12,8 +12,8 @@ from sandboxer.errors import Conflict, Internal, OverQuota
 from sandboxer.events import build_event, initial_status, new_event_id
 from sandboxer.locks import SandboxLock
 from sandboxer.manager.access import Principal, consumer_name
-from sandboxer.manager.kept_streams import no_snapshot
 from sandboxer.manager.services import Services
+from sandboxer.manager.snapshots.kept_streams import no_snapshot
 from sandboxer.models import Sandbox, Snapshot, SnapshotState, UntoldFact
 from sandboxer.names import MIN_PREFIX, SNAPSHOT_PREFIX
 from sandboxer.store.base import Change, OtherRecords

@@ -10,7 +10,7 @@ from sandboxer.extensions.base import CanExec, Exec
 from sandboxer.hosts.base import Streams
 from sandboxer.manager.exec import lacks_capability, leased
 from sandboxer.manager.services import Services
-from sandboxer.manager.ssh_config import USER, host_key_of
+from sandboxer.manager.ssh.config import USER, host_key_of
 from sandboxer.timing import Deadline
 
 if TYPE_CHECKING:

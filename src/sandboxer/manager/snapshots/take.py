@@ -1,5 +1,5 @@
 """Take and verify snapshots. What is meant is durable first: a record in `taking` whose lock is free has a dead owner,
-and is settled by `reconcile` (`snapshot_ends`)."""
+and is settled by `reconcile` (`snapshots.ends`)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import msgspec
 from sandboxer.errors import Conflict, Internal, SandboxerError
 from sandboxer.extensions.base import CanSnapshot
 from sandboxer.locks import this_owner
-from sandboxer.manager import path_checks
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.exec import lacks_capability
-from sandboxer.manager.kept_streams import StreamsBeingKept, chunk_store, opened_snapshot
 from sandboxer.manager.presence import stop_noticed
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.snapshot_ends import delete, drop
-from sandboxer.manager.snapshot_facts import lock_of_new, new_fact, tell
+from sandboxer.manager.snapshots.ends import delete, drop
+from sandboxer.manager.snapshots.facts import lock_of_new, new_fact, tell
+from sandboxer.manager.snapshots.kept_streams import StreamsBeingKept, chunk_store, opened_snapshot
 from sandboxer.manager.stop import check_change
-from sandboxer.manager.sweep_report import location_of
+from sandboxer.manager.sweeps.report import location_of
 from sandboxer.models import Handle, Sandbox, Snapshot
 from sandboxer.names import check_snapshot_name, new_snapshot_id
 from sandboxer.timing import Deadline

@@ -13,8 +13,8 @@ import msgspec
 
 from sandboxer.errors import InsufficientCredits, SandboxerError, Unavailable, from_document
 from sandboxer.manager import billing
-from sandboxer.manager.candidates import Candidate, live_count
-from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.establish.candidates import Candidate, live_count
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.manager.services import Services
 from sandboxer.models import Cost, Route, Sandbox, SecretRef
 from sandboxer.payments.prices import Quote

@@ -13,14 +13,17 @@ import msgspec
 from sandboxer import __version__
 from sandboxer.errors import BackendError, Conflict, Denied, NotConfigured, SandboxerError, Timeout
 from sandboxer.extensions.base import Context, Spec
-from sandboxer.manager import billing, failure_policy, path_checks, restore
-from sandboxer.manager.candidates import Candidate, checked_options, manifests_of, refs_of
+from sandboxer.manager import billing
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.destroy import rollback
-from sandboxer.manager.failure_policy import Cause, Circumstances, Phase
-from sandboxer.manager.inputs import opened_inputs
-from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.establish import failure_policy
+from sandboxer.manager.establish.candidates import Candidate, checked_options, manifests_of, refs_of
+from sandboxer.manager.establish.failure_policy import Cause, Circumstances, Phase
+from sandboxer.manager.establish.inputs import opened_inputs
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services, nothing_else
-from sandboxer.manager.sweep_report import location_of
+from sandboxer.manager.snapshots import restore
+from sandboxer.manager.sweeps.report import location_of
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Handle, Isolation, Ready, Sandbox
 from sandboxer.names import new_id, resource_name

@@ -22,8 +22,8 @@ from sandboxer.hosts.trees.rsync import CHANGED, GONE
 from sandboxer.hosts.trees.sync import LARGE_HOLES
 from sandboxer.hosts.trees.tar_writer import TarWriter
 from sandboxer.hosts.trees.walk import NAMED, TreeWalk
-from sandboxer.manager.copy_destination import CopyDestination
-from sandboxer.manager.extract import StagingDirectory, staging_directory
+from sandboxer.manager.copies.destination import CopyDestination
+from sandboxer.manager.copies.extract import StagingDirectory, staging_directory
 from sandboxer.models import Handle
 
 MAX_STREAM = 64 << 30

@@ -10,10 +10,10 @@ import msgspec
 from sandboxer.errors import Conflict, SandboxerError
 from sandboxer.extensions.base import CanSnapshot
 from sandboxer.locks import owner_state
-from sandboxer.manager.kept_streams import chunk_store, no_snapshot
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.snapshot_facts import lock_if_free, locked_snapshot, new_fact, set_state, tell
-from sandboxer.manager.sweep_report import Action, ActionKind, Remaining, caught, failed_action
+from sandboxer.manager.snapshots.facts import lock_if_free, locked_snapshot, new_fact, set_state, tell
+from sandboxer.manager.snapshots.kept_streams import chunk_store, no_snapshot
+from sandboxer.manager.sweeps.report import Action, ActionKind, Remaining, caught, failed_action
 from sandboxer.models import Handle, Snapshot
 from sandboxer.timing import Deadline
 

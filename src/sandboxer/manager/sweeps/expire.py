@@ -9,15 +9,14 @@ import msgspec
 from sandboxer.errors import Conflict, SandboxerError
 from sandboxer.manager import billing
 from sandboxer.manager.destroy import finish_teardown
-from sandboxer.manager.expiring import warn, warning_due
-from sandboxer.manager.idle import idle_end
-from sandboxer.manager.provider_looks import provider_actions
-from sandboxer.manager.reconcile import settle_record
 from sandboxer.manager.run import abandoned
 from sandboxer.manager.services import Services
-from sandboxer.manager.silent_hosts import SilentHosts
 from sandboxer.manager.stop import carry_out, intend
-from sandboxer.manager.sweep_report import (
+from sandboxer.manager.sweeps.expiring import warn, warning_due
+from sandboxer.manager.sweeps.idle import idle_end
+from sandboxer.manager.sweeps.provider_looks import provider_actions
+from sandboxer.manager.sweeps.reconcile import settle_record
+from sandboxer.manager.sweeps.report import (
     Action,
     ActionKind,
     ActionOutcome,
@@ -29,6 +28,7 @@ from sandboxer.manager.sweep_report import (
     run_in_lanes,
     sweep_report,
 )
+from sandboxer.manager.sweeps.silent_hosts import SilentHosts
 from sandboxer.models import Metering, Sandbox
 from sandboxer.state import State, Trigger
 from sandboxer.timing import Deadline, format_duration, rfc3339

@@ -12,10 +12,9 @@ import msgspec
 
 from sandboxer.errors import BackendError, Invalid, SandboxerError
 from sandboxer.extensions.base import Found
-from sandboxer.manager.reconcile import done_safely, look_at, settle_record, too_many
 from sandboxer.manager.services import Services
-from sandboxer.manager.stale import find_stale, list_everywhere, old_enough, reap_stale
-from sandboxer.manager.sweep_report import (
+from sandboxer.manager.sweeps.reconcile import done_safely, look_at, settle_record, too_many
+from sandboxer.manager.sweeps.report import (
     Action,
     Remaining,
     Report,
@@ -25,6 +24,7 @@ from sandboxer.manager.sweep_report import (
     run_in_lanes,
     sweep_report,
 )
+from sandboxer.manager.sweeps.stale import find_stale, list_everywhere, old_enough, reap_stale
 from sandboxer.models import Sandbox, Value
 from sandboxer.names import ID, LABEL_EXPIRES, LABEL_INSTALL, LABEL_PROFILE, MARKER_FILE, resource_name
 from sandboxer.routing import LOCAL

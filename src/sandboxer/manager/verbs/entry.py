@@ -11,7 +11,7 @@ from sandboxer.manager.access import VerbSet
 if TYPE_CHECKING:
     from sandboxer.extensions.base import Exec
     from sandboxer.hosts.base import Streams
-    from sandboxer.manager.ssh_config import SshConfig
+    from sandboxer.manager.ssh.config import SshConfig
     from sandboxer.timing import Deadline
 
 
@@ -20,7 +20,7 @@ class EntryVerbs(VerbSet):
 
     def ssh(self, text: str, words: Sequence[str], streams: Streams, *, tty: bool = False) -> int:
         """Enter the way of a consumer; see `ssh.enter`."""
-        from sandboxer.manager.ssh import enter
+        from sandboxer.manager.ssh.workspace import enter
 
         with self._changing("ssh", text) as found:
             return enter(self.services, found, words, streams, tty=tty)
@@ -28,7 +28,7 @@ class EntryVerbs(VerbSet):
     def ssh_config(self, text: str | None, program: Sequence[str]) -> SshConfig:
         """What an SSH client is to be told of one sandbox, or of all; `program` starts `serve_ssh`."""
         from sandboxer.manager.record_filter import RecordFilter, list_records
-        from sandboxer.manager.ssh_config import ssh_config
+        from sandboxer.manager.ssh.config import ssh_config
 
         if text is not None:
             return ssh_config(self.services, [self._find(text)], program, strict=True)
@@ -40,7 +40,7 @@ class EntryVerbs(VerbSet):
     ) -> None:
         """Serve an SSH client on two pipes; see `ssh_server.serve`. Each of its sessions is an `exec`."""
         from sandboxer.manager import exec as commands
-        from sandboxer.manager.ssh_server import serve
+        from sandboxer.manager.ssh.server import serve
 
         def run(request: Exec, streams: Streams, wanted: Deadline) -> int:
             with self._changing("exec", found):

@@ -11,8 +11,8 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, NotFound
 from sandboxer.hosts.base import Sink
-from sandboxer.manager import path_checks
 from sandboxer.manager.access import consumer_name
+from sandboxer.manager.copies import path_checks
 from sandboxer.manager.services import Progress, Services
 from sandboxer.models import Consumer, Snapshot
 from sandboxer.names import parse_size

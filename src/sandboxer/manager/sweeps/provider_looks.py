@@ -15,9 +15,9 @@ from sandboxer.manager.presence import (
     presence_change,
     record_presence,
 )
-from sandboxer.manager.reconcile import too_many
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep_report import Action, Remaining, caught, location_lane, run_in_lanes
+from sandboxer.manager.sweeps.reconcile import too_many
+from sandboxer.manager.sweeps.report import Action, Remaining, caught, location_lane, run_in_lanes
 from sandboxer.manager.ttl import with_provider_end
 from sandboxer.models import Sandbox
 from sandboxer.state import ESTABLISHED

@@ -9,7 +9,7 @@ import msgspec
 from sandboxer.errors import Internal, NotConfigured, SandboxerError
 from sandboxer.extensions.base import Context, Found, SandboxExtension
 from sandboxer.manager.services import Services
-from sandboxer.manager.sweep_report import Action, Remaining, caught, run_in_lanes
+from sandboxer.manager.sweeps.report import Action, Remaining, caught, run_in_lanes
 from sandboxer.models import Consumer, Decision, Handle, Request, Route, Sandbox
 from sandboxer.names import LABEL_EXTENSION, LABEL_PROFILE, resource_name
 from sandboxer.routing import LOCAL

@@ -14,14 +14,21 @@ import msgspec
 
 from sandboxer.errors import Conflict, Internal, Interruption, SandboxerError, Timeout, Unavailable, from_document
 from sandboxer.locks import SandboxLock
-from sandboxer.manager import billing, failure_policy, quotas
+from sandboxer.manager import billing, quotas
 from sandboxer.manager.admission import Admission
-from sandboxer.manager.attempt import Attempt, check_request, check_wanted
 from sandboxer.manager.destroy import rollback
-from sandboxer.manager.fallback import Exhausted, PlacedCandidate, nobody_can_serve, place_next, with_decisions
-from sandboxer.manager.plan import CreatePlan
+from sandboxer.manager.establish import failure_policy
+from sandboxer.manager.establish.attempt import Attempt, check_request, check_wanted
+from sandboxer.manager.establish.fallback import (
+    Exhausted,
+    PlacedCandidate,
+    nobody_can_serve,
+    place_next,
+    with_decisions,
+)
+from sandboxer.manager.establish.plan import CreatePlan
 from sandboxer.manager.services import Progress, Services, no_progress
-from sandboxer.manager.sweep_report import location_of
+from sandboxer.manager.sweeps.report import location_of
 from sandboxer.models import Route, Sandbox
 from sandboxer.names import new_id
 from sandboxer.payments.usage import closed

@@ -15,10 +15,10 @@ from sandboxer.errors import Conflict, Internal, Invalid, SandboxerError, from_d
 from sandboxer.manager import quotas
 from sandboxer.manager.access import check_profile_allowed, consumer_name, operator_actor
 from sandboxer.manager.billing import token_budget
-from sandboxer.manager.candidates import Candidate, Constraints, find_candidates
-from sandboxer.manager.inputs import outside_roots
-from sandboxer.manager.restore import narrowed
+from sandboxer.manager.establish.candidates import Candidate, Constraints, find_candidates
+from sandboxer.manager.establish.inputs import outside_roots
 from sandboxer.manager.services import Services
+from sandboxer.manager.snapshots.restore import narrowed
 from sandboxer.models import Consumer, Decision, Grant, Profile, Request, Route, Sandbox, Value
 from sandboxer.names import check_host, check_key, check_labels, check_name, parse_actor
 from sandboxer.timing import format_duration, parse_duration

@@ -1,0 +1,1 @@
+"""Copy files into and out of sandboxes, without following what somebody else can change."""

@@ -1,0 +1,1 @@
+"""Take, keep, restore and delete snapshots."""

@@ -1,0 +1,1 @@
+"""Verbs of `SandboxManager`, in groups; `manager.py` makes one class of them."""
