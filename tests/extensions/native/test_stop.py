@@ -323,6 +323,20 @@ def test_it_can_be_torn_down_and_its_end_be_moved_while_it_is_stopped(bench: Ben
         assert box.presence() == "absent"
 
 
+@pytest.mark.parametrize("left", [None, b"", b"{"])
+def test_the_end_of_one_without_a_marker_is_refused_by_the_host_that_answers(bench: Bench, left: bytes | None) -> None:
+    """Unavailable is for a host that does not answer. Of what cannot be read nothing is made that names nobody."""
+    with bench.box() as box:
+        marker = box.directory / MARKER_FILE
+        whole = marker.read_bytes()
+        marker.unlink() if left is None else marker.write_bytes(left)
+        with pytest.raises(BackendError, match=str(marker)) as refused:
+            EXTENSION.renew(box.handle, 2111111111.0, bench.context())
+        assert "reconcile" in refused.value.hint
+        assert (marker.read_bytes() if marker.exists() else None) == left
+        marker.write_bytes(whole)
+
+
 def test_the_words_of_a_stop_hold_no_text_from_outside(bench: Bench, box: Box) -> None:
     words = scripts.stop(from_handle(box.handle), token="t ", grace=1.234)
     assert words[:2] == ["/bin/sh", "-c"]

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from sandboxer import document_bounds, timing
-from sandboxer.errors import BackendError, Denied, NotConfigured, Unavailable
+from sandboxer.errors import BackendError, Denied, NotConfigured
 from sandboxer.extensions.base import Context, Spec
 from sandboxer.extensions.native import bubblewrap, guard, scripts
 from sandboxer.extensions.native.errors import foreign, not_made, taken, why_not_started
@@ -146,11 +146,13 @@ def remove(paths: SandboxPaths, ctx: Context) -> None:
 
 
 def renew(paths: SandboxPaths, expires_at: float | None, ctx: Context) -> None:
-    """Write the new expiry into the marker."""
+    """Write the new expiry into the marker. Raises BackendError where there is none, and for one that cannot be read:
+    written anew it would say no more whose the sandbox is."""
     text = ctx.host.read_file(paths.marker, ctx.deadline, limit=65536)
-    if text is None:
-        raise Unavailable(f"{paths.marker} is not there", hint="run `sandboxer reconcile`", retryable=False)
-    marker = decode_marker(text.decode("utf-8", "replace"))
+    marker = {} if text is None else decode_marker(text.decode("utf-8", "replace"))
+    if not marker:
+        what = "is gone" if text is None else "is broken"
+        raise BackendError(f"{paths.marker} {what}", hint="run `sandboxer reconcile --apply`, or destroy it")
     marker.pop(LABEL_EXPIRES, None)
     if expires_at is not None:
         marker[LABEL_EXPIRES] = str(int(expires_at))
