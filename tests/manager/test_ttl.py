@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sandboxer.errors import Conflict, Invalid, Unavailable
+from sandboxer.errors import Conflict, Invalid, SandboxerError, Unavailable
+from sandboxer.extensions.base import Exec
 from sandboxer.extensions.directories.sandbox import marker
+from sandboxer.hosts.base import Streams
 from sandboxer.testing.fake import Faults
 from sandboxer.timing import MAX_SECONDS
 from tests.installations import create, installed
@@ -91,3 +94,26 @@ def test_set_ttl_of_what_has_ended_is_a_conflict(tmp_path: Path) -> None:
     here.manager.destroy(record.id)
     with pytest.raises(Conflict):
         here.manager.set_ttl(record.id, 60)
+
+
+def test_an_error_names_the_sandbox_that_was_meant(tmp_path: Path) -> None:
+    """Who asks by a name learns which one it was, whatever the verb, unless another one is named."""
+    here = installed(tmp_path)
+    record, other = create(here, name="web"), create(here, name="shop")
+    quiet = Streams(stdout=lambda _: None, stderr=lambda _: None)
+    verbs: list[Callable[[], object]] = [
+        lambda: here.manager.extend_ttl("web", MAX_SECONDS),
+        lambda: here.manager.set_ttl("web", MAX_SECONDS),
+        lambda: here.manager.label("web", {"sandboxer.id": "x"}),
+        lambda: here.manager.stop("web"),
+        lambda: here.manager.wait("web", "stopped"),
+        lambda: here.manager.logs("web", quiet, service="/"),
+        lambda: here.manager.exec("web", Exec(argv=("sleep", "60")), quiet, timeout=1),
+    ]
+    for verb in verbs:
+        with pytest.raises(SandboxerError) as refused:
+            verb()
+        assert refused.value.sandbox_id == record.id, refused.value.message
+    with pytest.raises(Conflict) as taken:
+        here.manager.rename("web", "shop")
+    assert taken.value.sandbox_id == other.id

@@ -200,6 +200,17 @@ class VerbSet:
     @contextmanager
     def _changing(self, action: str, text: str) -> Iterator[str]:
         """Note a change of one sandbox; its id."""
-        with self._noted(action, text) as known:
-            known.append(self._find(text).id)
-            yield known[-1]
+        with self._noted(action, text) as known, self._naming(text) as found:
+            known.append(found)
+            yield found
+
+    @contextmanager
+    def _naming(self, text: str) -> Iterator[str]:
+        """The id that a text means; errors that name no other sandbox name this one: who asked by a name, or by the
+        beginning of an id, is told which it was."""
+        found = self._find(text).id
+        try:
+            yield found
+        except SandboxerError as error:
+            error.sandbox_id = error.sandbox_id or found
+            raise

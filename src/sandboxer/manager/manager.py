@@ -328,7 +328,8 @@ class SandboxManager(SnapshotVerbs, AdminVerbs, EntryVerbs, RecreateVerbs, Recor
         """Write the logs of a sandbox's services."""
         from sandboxer.manager.exec import logs
 
-        logs(self.services, self._find(text).id, streams, service=service, follow=follow, tail=tail)
+        with self._naming(text) as found:
+            logs(self.services, found, streams, service=service, follow=follow, tail=tail)
 
     @contextmanager
     def lease(self, text: str, *, holder: str) -> Iterator[Sandbox]:

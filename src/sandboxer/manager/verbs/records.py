@@ -35,4 +35,5 @@ class RecordVerbs(VerbSet):
         from sandboxer.manager.wait import wait_for
 
         deadline = Deadline(timeout or self.services.limits.wait)
-        return wait_for(self.services, self._find(text).id, wanted, deadline, time.sleep)
+        with self._naming(text) as found:
+            return wait_for(self.services, found, wanted, deadline, time.sleep)
