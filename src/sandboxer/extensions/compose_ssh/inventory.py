@@ -58,7 +58,7 @@ def parse_present(text: str) -> ExistingParts:
     things: list[str] = []
     containers: list[str] = []
     handle_data: ComposeHandleData | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         kind, _, rest = line.partition(" ")
         if kind == "container":
             containers.append(rest.strip().lower())
@@ -150,7 +150,7 @@ def parse_inventory(text: str, *, install: str, work_dir: str) -> tuple[dict[str
     seen: dict[str, _Seen] = {}
     handles: dict[str, ComposeHandleData] = {}
     absent: list[str] = []
-    lines = iter(text.splitlines()[:-1])
+    lines = iter(text.split("\n")[:-1])  # not splitlines: what a sandbox can write is one line, whatever is in it
     kind = ""
     block: list[str] = []
     for line in lines:

@@ -33,11 +33,12 @@ from sandboxer.timing import Deadline, rfc3339
 
 INSTALL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{3,63}")
 _MARKER_BYTES: Final = 65536
-# $1 is the work directory. A marker may lie where a container can write: no link is followed, no more than a little is
-# read. Each is one line; what is written over several is not ours.
+# $1 is the work directory. A marker may lie where a container can write: it counts where there is no other, no link is
+# followed, no more than a little is read. Each is one line; what is written over several is not ours.
 _MARKERS: Final = f"""cd -- "$1" 2>/dev/null || {{ [ ! -e "$1" ] && exit 0; exit 1; }}
 for f in sbx-*/{MARKER_FILE} .sandboxer/sbx-*/marker.json; do
   [ -f "$f" ] && [ ! -L "$f" ] && [ ! -L "${{f%/*}}" ] || continue
+  case $f in sbx-*) [ ! -e ".sandboxer/${{f%/*}}/marker.json" ] || continue ;; esac
   printf '%s\\n' "$f"; head -c {_MARKER_BYTES} -- "$f" | tr '\\n' ' '; echo
 done
 exit 0
