@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandboxer.extensions.compose_ssh import scripts
 from sandboxer.manager import SandboxManager
 from sandboxer.models import Request, Sandbox
 from sandboxer.names import MARKER_FILE, new_id, resource_name
@@ -73,3 +75,15 @@ def test_a_look_for_those_of_others_is_not_held_up(manager: SandboxManager, tmp_
     plant(tmp_path / "work", kind, "theirs00")
     (found,) = manager.inspect_stale(grace=0.0).foreign
     assert found.install == "theirs00"
+
+
+def test_a_container_does_not_keep_the_end_of_its_stack_from_being_moved(tmp_path: Path) -> None:
+    """The copy of the marker lies where it may write; the one that counts does not."""
+    place, state = tmp_path / "sbx", tmp_path / "state"
+    (place / MARKER_FILE / "full").mkdir(parents=True)
+    state.mkdir()
+    words = ["sh", "-c", scripts.RENEW, "sh", str(place), str(state)]
+    done = subprocess.run(words, input='{"sandboxer.expires":"9"}\n', capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((state / "marker.json").read_text()) == {"sandboxer.expires": "9"}
+    assert [path.name for path in state.iterdir()] == ["marker.json"]

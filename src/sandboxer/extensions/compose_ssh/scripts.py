@@ -302,7 +302,9 @@ umask 077; dir=$1 state=$2
 IFS= read -r line || [ -n "$line" ] || exit 1
 [ -d "$state" ] || exit 3
 printf '%s\n' "$line" >"$state/marker.json.new" && mv -f "$state/marker.json.new" "$state/marker.json" || exit
-[ ! -d "$dir" ] || { printf '%s\n' "$line" >"$state/copy" && mv -fT "$state/copy" "$dir/.sandboxer.json"; }
+[ ! -d "$dir" ] || { # only for people to read: containers may have put anything there
+  printf '%s\n' "$line" >"$state/copy" && mv -fT "$state/copy" "$dir/.sandboxer.json" ||
+    rm -f "$state/copy"; } 2>/dev/null
 """
 """$1 directory, $2 state; stdin: the marker. Exit 3: there is no such sandbox."""
 
