@@ -32,6 +32,16 @@ def test_ssh_of_a_local_sandbox_is_in_its_workspace(box: Command) -> None:
     assert rest == "a b|$HOME|;|"
 
 
+@pytest.mark.parametrize("path", ["", ".", "bin"])
+def test_ssh_starts_no_shell_that_lies_in_the_workspace(box: Command, path: str) -> None:
+    """What is inside writes there, and this is outside: a PATH that leads to where one is must not make it ours."""
+    for name in ("sh", "bin/sh"):
+        planted = f"mkdir -p bin; printf '#!/bin/sh\\necho planted\\n' >{name}; chmod +x {name}"
+        assert box("exec", "box", "--", "sh", "-c", planted).status == 0
+    said = box("ssh", "box", stdin=b"echo ours\n", PATH=f"{path}:{box.environment['PATH']}", SHELL="/bin/sh")
+    assert (said.status, said.stdout) == (0, "ours\n"), said.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "setting"),
     [

@@ -45,7 +45,7 @@ def consumer_argv(reached: Reachability, words: Sequence[str], settings: HostSet
     if any("\0" in word for word in words):
         raise Invalid("a NUL character cannot be passed to a program", hint="remove it")
     if reached.kind == "local":
-        return list(words) or ["sh", "-c", _LOGIN]
+        return list(words) or ["/bin/sh", "-c", _LOGIN]  # not by a PATH that may lead to where one is: inside
     inside = f"cd -- {shlex.quote(reached.remote_dir or '.')} && "
     inside += f"exec {shlex.join(words)}" if words else _LOGIN
     options = ["-o", "StrictHostKeyChecking=yes", "-t" if tty else "-T"]
