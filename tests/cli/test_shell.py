@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from sandboxer.manager.ssh.workspace import consumer_argv
@@ -68,12 +70,19 @@ def test_a_failure_of_our_own_is_125(box: Command, verb: str) -> None:
     assert (told.status, told.document["error"]["code"]) == (125, "not_found")
 
 
+def test_a_workspace_that_is_gone_is_a_failure_of_our_own(box: Command) -> None:
+    made = box("create", "--profile", "profile.fake", "--json").document
+    shutil.rmtree(made["reachability"]["remote_dir"])
+    told = box("ssh", made["id"], "--json", "--", "true")
+    assert (told.status, told.error["code"]) == (125, "backend_error")
+
+
 def test_ssh_words_are_quoted_for_the_shell_on_the_host_and_keys_stay_strict() -> None:
     reached = Reachability(kind="ssh", host="h.example", port=2022, user="ops", remote_dir="/srv/sbx-a b")
     words = consumer_argv(reached, ["echo", "a b", "$(id)"], HostSettings(identity="/k", proxy_jump="gate"), tty=False)
     assert words == [
         "ssh", "-o", "StrictHostKeyChecking=yes", "-T", "-p", "2022", "-i", "/k", "-J", "gate", "-l", "ops", "--",
-        "h.example", "cd -- '/srv/sbx-a b' && exec echo 'a b' '$(id)'",
+        "h.example", "cd -- '/srv/sbx-a b' || exit 125; exec echo 'a b' '$(id)'",
     ]  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 
-from sandboxer.errors import Conflict, Invalid, Unsupported
+from sandboxer.errors import BackendError, Conflict, Invalid, Unsupported
 from sandboxer.hosts.base import Command, Streams
 from sandboxer.manager.exec import leased
 from sandboxer.manager.services import Services
@@ -23,6 +24,11 @@ def enter(services: Services, sandbox_id: str, words: Sequence[str], streams: St
         settings = services.settings.hosts.get(record.host or LOCAL, HostSettings())
         argv = consumer_argv(reached, words, settings, tty=tty)
         local = reached.kind == "local"
+        if local and not os.access(reached.remote_dir or "", os.X_OK):  # else it would be the command that cannot run
+            raise BackendError(
+                f"there is no workspace at {reached.remote_dir} that can be entered",
+                hint="run `sandboxer reconcile --apply`, or destroy it",
+            )
         command = Command(argv=argv, cwd=reached.remote_dir if local else None, tty=tty)
         return services.open_host(LOCAL).stream(command, streams, Deadline(None))
 
@@ -46,7 +52,7 @@ def consumer_argv(reached: Reachability, words: Sequence[str], settings: HostSet
         raise Invalid("a NUL character cannot be passed to a program", hint="remove it")
     if reached.kind == "local":
         return list(words) or ["/bin/sh", "-c", _LOGIN]  # not by a PATH that may lead to where one is: inside
-    inside = f"cd -- {shlex.quote(reached.remote_dir or '.')} && "
+    inside = f"cd -- {shlex.quote(reached.remote_dir or '.')} || exit 125; "
     inside += f"exec {shlex.join(words)}" if words else _LOGIN
     options = ["-o", "StrictHostKeyChecking=yes", "-t" if tty else "-T"]
     if reached.port is not None:
