@@ -231,7 +231,7 @@ def test_a_body_that_is_not_json_is_422_and_says_why(shared: Served, body: bytes
         ("GET", "/v1/sandboxes/", 404, "not_found"), ("PATCH", "/v1/sandboxes", 405, "invalid"),
         ("BREW", "/v1/sandboxes", 405, "invalid"), ("OPTIONS", "/v1/sandboxes", 405, "invalid"),
         ("GET", "/v1/sandboxes/%00", 404, "not_found"), ("GET", "/v1/sandboxes/%ff%fe", 404, "not_found"),
-        ("GET", "/v1/sandboxes/..%2f..%2fetc", 404, "not_found"), ("GET", "/v1/snapshots", 404, "not_found"),
+        ("GET", "/v1/sandboxes/..%2f..%2fetc", 404, "not_found"), ("GET", "/v1/volumes", 404, "not_found"),
         ("GET", "/v1/sandboxes?limit=%00", 422, "invalid"), ("GET", "/v1/sandboxes/" + "a" * 5000, 422, "invalid"),
         ("POST", "/v1/expire/x", 404, "not_found"), ("GET", "/v1/hosts/..%2f", 404, "not_found"),
     ],

@@ -171,7 +171,7 @@ class DirectoryExtension(SandboxExtension, CanExec, CanCopy, CanLogs, CanRenew):
         """Run a command in the workspace, in a clean environment."""
         directory = existing(handle)
         if marker(directory).get(STOPPED):
-            raise Conflict("the sandbox is stopped", hint="start it first")
+            raise Conflict("the sandbox is stopped", hint="run `sandboxer start ID`", details={"presence": "stopped"})
         command = Command(
             argv=request.argv,
             env=request.env,
